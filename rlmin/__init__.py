@@ -1,0 +1,14 @@
+"""rlmin: policies that remember, trained in parallel over whole rollouts, acting one step at a time."""
+
+from rlmin.agents.load import load as load
+from rlmin.agents.ppo import PPO as PPO
+from rlmin.agents.ppo import PPOConfig as PPOConfig
+from rlmin.envs import register as _register
+from rlmin.policy import Policy as Policy
+from rlmin.policy import PolicyConfig as PolicyConfig
+from rlmin.vector import make_vec as make_vec
+from rlmin.verify import verify_consistency as verify_consistency
+
+__version__ = "0.1.0"
+
+_register()

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 Observation: TypeAlias = dict[str, Tensor]
@@ -51,3 +52,11 @@ class Step:
     final_observation: Observation | None  # the state reached, valid where an episode ended
     action_mask: Tensor | None  # [B, A] bool, True is legal in `observation`; None: the env declares no mask
     success: Tensor | None  # [B] bool, valid where an episode ended; None: the env does not say
+
+
+def cat_states(states: list[State]) -> State:
+    """Join states of equal structure along their rows: [B, ...] each -> [len(states) * B, ...]."""
+    first = states[0]
+    if isinstance(first, tuple):
+        return tuple(cat_states([state[i] for state in states]) for i in range(len(first)))  # type: ignore[index,misc]
+    return torch.cat([state for state in states if isinstance(state, Tensor)])

@@ -1,0 +1,189 @@
+"""The recurrence h[t] = a[t] * h[t-1] + b[t], with an exact reset wherever an episode starts.
+
+Three public functions share one contract. Inputs are time-major, [T, B, D]; `state` [B, D] is the memory that enters
+the first step; `start` [T, B] bool says at which steps the memory is wiped *before* it is used, which is exact: the
+state that enters is replaced by 0, whatever it was, and no gradient passes. They return every state, `h`, and the one
+to carry into the next call, `last`; gradients flow from both into every float argument.
+
+The arithmetic and the carry are float32 (float64 for float64 inputs) in linear space. bfloat16 and float16 inputs are
+read as they are; `h` comes back in their dtype, `last` stays float32.
+"""
+
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from rlmin.scan.activation import ACTIVATIONS as ACTIVATIONS
+from rlmin.scan.dispatch import KERNELS as KERNELS
+from rlmin.scan.dispatch import kernel_for
+from rlmin.scan.ops import Option, scan
+
+
+def linear_scan(
+    decay: Tensor, value: Tensor, state: Tensor, start: Tensor | None = None, *, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Linear recurrence with resets, forwards or backwards in time.
+
+        h[t] = decay[t] * h[t-1] + value[t]        with h[-1] = state, and h[t-1] read as 0 where start[t]
+        h[t] = decay[t] * h[t+1] + value[t]        reversed: h[T] = state, and h[t+1] read as 0 where start[t]
+
+    Discounted returns and generalised advantages are the reversed form, with [T, B] inputs and a [B] state.
+
+    Args:
+        decay: [T, B, ...] float, what is kept of the past. Any value; stable where its magnitude is at most 1.
+        value: same shape and dtype family as `decay`, what is added.
+        state: [B, ...] float, the memory that enters the first step taken (t = T-1 when reversed).
+        start: [T, B] bool or None, the state that enters step t is replaced by 0.
+        reverse: run from T-1 down to 0.
+
+    Returns:
+        h: [T, B, ...] in the dtype of `value`; last: [B, ...] float32 or float64, the state after the last step
+        taken (`state` where T = 0). Gradients flow to decay, value and state, twice differentiable.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit.
+    """
+    _check({"decay": decay, "value": value}, state, start)
+    shape = value.shape
+    if value.dim() != 3:
+        decay, value, state = _three_axes(decay), _three_axes(value), _three_axes(state[None])[0]
+    h, last = _run("linear", reverse, start, state, decay, value)
+    return h.view(shape), last.view(shape[1:])
+
+
+def min_gru_scan(
+    gate: Tensor, candidate: Tensor, state: Tensor, start: Tensor | None = None, *, activation: str = "identity"
+) -> tuple[Tensor, Tensor]:
+    """The minGRU recurrence, from pre-activations.
+
+        h[t] = h[t-1] + sigmoid(gate[t]) * (c(candidate[t]) - h[t-1])        h[t-1] read as 0 where start[t]
+
+    The difference form keeps its precision where the gate is nearly shut. Only `h` is stored for the backward pass,
+    which recomputes the gates.
+
+    Args:
+        gate: [T, B, D] float, logit of the share of the memory that is overwritten. May be infinite.
+        candidate: [T, B, D] float, what is written, before the activation c.
+        state: [B, D] float, the memory that enters step 0.
+        start: [T, B] bool or None, the state that enters step t is replaced by 0.
+        activation: c, one of "identity", "tanh", "g" (x + 0.5 where x >= 0, sigmoid(x) elsewhere).
+
+    Returns:
+        h: [T, B, D] in the dtype of `candidate`; last: [B, D] float32 or float64, the state after step T-1
+        (`state` where T = 0). Gradients flow to gate, candidate and state, twice differentiable.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit, or an unknown activation.
+
+    Source: Feng et al. 2024, section 3.1 (arXiv:2410.01201). The paper trains in log space; this is linear space.
+    """
+    _check({"gate": gate, "candidate": candidate}, state, start, activation)
+    return _run("gru", activation, start, state, gate, candidate)
+
+
+def min_lstm_scan(
+    forget: Tensor,
+    input: Tensor,
+    candidate: Tensor,
+    state: Tensor,
+    start: Tensor | None = None,
+    *,
+    activation: str = "identity",
+) -> tuple[Tensor, Tensor]:
+    """The minLSTM recurrence with normalised gates, from pre-activations.
+
+        f' = sigmoid(forget) / (sigmoid(forget) + sigmoid(input)),   i' = 1 - f'
+        h[t] = f'[t] * h[t-1] + i'[t] * c(candidate[t])        h[t-1] read as 0 where start[t]
+
+    Computed as sigmoid(softplus(-input) - softplus(-forget)), which has no quotient of two vanishing gates.
+
+    Args:
+        forget, input: [T, B, D] float, logits of the two gates. May be infinite, not both -inf at once.
+        candidate: [T, B, D] float, what is written, before the activation c.
+        state: [B, D] float, the memory that enters step 0.
+        start: [T, B] bool or None, the state that enters step t is replaced by 0.
+        activation: c, one of "identity", "tanh", "g" (x + 0.5 where x >= 0, sigmoid(x) elsewhere).
+
+    Returns:
+        h: [T, B, D] in the dtype of `candidate`; last: [B, D] float32 or float64, the state after step T-1
+        (`state` where T = 0). Gradients flow to the three inputs and state, twice differentiable.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit, or an unknown activation.
+
+    Source: Feng et al. 2024, section 3.2 (arXiv:2410.01201), with the normalisation of their eq. for length
+    independence. The paper trains in log space; this is linear space.
+    """
+    _check({"forget": forget, "input": input, "candidate": candidate}, state, start, activation)
+    return _run("lstm", activation, start, state, forget, input, candidate)
+
+
+def warmup() -> None:
+    """Compile what the first update would compile: every float32 CPU scan, forward and backward.
+
+    Takes some seconds the first time and a fraction of one when the compiled code is cached on disk. Does nothing of
+    use on other devices.
+    """
+    x = torch.zeros(1, 1, 1, requires_grad=True)
+    state = torch.zeros(1, 1)
+    start = torch.zeros(1, 1, dtype=torch.bool)
+    runs = chain(
+        [linear_scan(x, x, state, start)],
+        (min_gru_scan(x, x, state, start, activation=name) for name in ACTIVATIONS),
+        (min_lstm_scan(x, x, x, state, start, activation=name) for name in ACTIVATIONS),
+    )
+    with torch.enable_grad():
+        for h, _ in runs:
+            torch.autograd.grad(h.sum(), x)
+
+
+def _run(name: str, option: Option, start: Tensor | None, state: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    carry = torch.float64 if inputs[-1].dtype is torch.float64 else torch.float32
+    return scan(name, option, start, state if state.dtype is carry else state.to(carry), *inputs)
+
+
+def _three_axes(x: Tensor) -> Tensor:
+    return x.unsqueeze(-1) if x.dim() == 2 else x.flatten(2)
+
+
+def _check(inputs: dict[str, Tensor], state: Tensor, start: Tensor | None, activation: str | None = None) -> None:
+    """Reject, by name, what the kernels would misread."""
+    *others, (lead, value) = inputs.items()
+    shape, dtype, device = value.shape, value.dtype, value.device
+    axes = len(shape)
+    if axes < 2 or (axes != 3 and activation is not None):
+        wanted = "[T, B, ...]" if activation is None else "[T, B, D]"
+        raise ValueError(f"{lead}: expected {wanted}, got {list(shape)}; one step is x[None]")
+    for name, x in others:
+        if x.shape != shape:
+            raise ValueError(f"{name}: expected the shape of {lead}, {list(shape)}, got {list(x.shape)}")
+        _check_float(name, x, dtype, device)
+    _check_float(lead, value, dtype, device)
+    _check_float("state", state, dtype, device)
+    if state.shape != shape[1:]:
+        raise ValueError(f"state: expected {list(shape[1:])} as {lead} is {list(shape)}, got {list(state.shape)}")
+    if start is not None:
+        _check_start(start, lead, value)
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+
+
+def _check_float(name: str, x: Tensor, dtype: torch.dtype, device: torch.device) -> None:
+    if not x.dtype.is_floating_point:
+        raise ValueError(f"{name}: expected a float dtype, got {x.dtype}")
+    if (x.dtype is torch.float64) != (dtype is torch.float64):
+        raise ValueError(f"{name}: expected float64 for all or for none, got {x.dtype} beside {dtype}")
+    if x.device != device:
+        raise ValueError(f"{name}: expected device {device}, got {x.device}")
+
+
+def _check_start(start: Tensor, lead: str, value: Tensor) -> None:
+    if start.dtype is not torch.bool:
+        raise ValueError(f"start: expected bool, got {start.dtype}; try start.bool()")
+    if start.shape != value.shape[:2]:
+        T, B = value.shape[:2]
+        hint = "; rlmin is time-major, this looks like [B, T]" if T != B and list(start.shape) == [B, T] else ""
+        raise ValueError(f"start: expected [T={T}, B={B}] as {lead} is {list(value.shape)}, got {list(start.shape)}{hint}")
+    if start.device != value.device:
+        raise ValueError(f"start: expected device {value.device}, got {start.device}")

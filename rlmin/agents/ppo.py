@@ -1,0 +1,476 @@
+"""Recurrent PPO: proximal policy optimisation of a policy that remembers.
+
+Read from top to bottom: settings, then `learn` = collect T steps of B environments, compute advantages, and for a few
+epochs step along the gradient of the clipped loss on minibatches of whole environments (or of shorter windows, `bptt`).
+There is no padding and no splitting at episode ends: an encoder resets its memory exactly where `start` says so.
+
+Source: Schulman et al. 2017 (arXiv:1707.06347).
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from rlmin.callbacks import Hook, start_callback
+from rlmin.checkpoint import LEARNER, Tensors, load_optimizer, optimizer_tensors, read, save_agent, section
+from rlmin.checks import check_names
+from rlmin.evaluate import check_spaces
+from rlmin.losses import approximate_kl, clipped_surrogate, explained_variance, value_loss, weighted_mean
+from rlmin.normalize import RunningNorm
+from rlmin.policy import Policy, PolicyConfig
+from rlmin.predict import PolicyState, predict
+from rlmin.progress import Progress
+from rlmin.returns import discounted_return, gae
+from rlmin.rollout import Collector, Rollout
+from rlmin.types import State, Step, cat_states, map_state
+from rlmin.vector import Vector, adapt
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.logger import Logger
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig(PolicyConfig):
+    """Every number PPO reads, beside those of the policy. Derived sizes are properties, so they cannot disagree."""
+
+    num_envs: int = 16  # B, where the environment is given by its id
+    horizon: int = 128  # T, steps of each environment between updates
+    epochs: int = 4  # passes over a rollout
+    minibatches: int | None = None  # gradient steps a pass, each on whole environments (or windows); None: 4 if it can
+    bptt: int | None = None  # steps gradients flow back through, a divisor of horizon; None: the whole rollout
+    gamma: float = 0.99  # discount a step
+    lam: float = 0.95  # of the generalised advantage estimate
+    lr: float = 1e-3  # Adam's, at the start
+    lr_final: float | None = None  # and at the end, linear in between; None: constant
+    clip: float = 0.2  # how far the probability ratio may leave 1
+    value_clip: float | None = None  # how far a value may leave the old one; None: freely
+    value_weight: float = 0.5  # of the value loss
+    entropy: float = 1e-3  # weight of the entropy bonus, at the start
+    entropy_final: float | None = None  # and at the end, linear in between; None: constant
+    max_grad_norm: float = 0.5  # the gradient's 2-norm is scaled down to this
+    target_kl: float | None = None  # stop the epochs of an update beyond 1.5 times this divergence; None: never
+    normalize_advantage: bool = True  # to mean 0 and deviation 1 over the rollout
+    normalize_return: bool = False  # divide rewards by the running deviation of the discounted return
+    autocast: bool = False  # matrix products in bfloat16; memory, losses and weights stay float32
+
+    def __post_init__(self) -> None:
+        PolicyConfig.__post_init__(self)
+        for name in ("num_envs", "horizon", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected a number in [0, 1]")
+        if self.horizon % self.window:
+            raise ValueError(f"bptt={self.bptt} must divide horizon={self.horizon}: windows tile the rollout")
+
+    @property
+    def window(self) -> int:
+        """Steps gradients flow back through."""
+        return self.bptt or self.horizon
+
+    def minibatches_of(self, num_envs: int) -> int:
+        """Minibatches of a rollout of `num_envs` environments; a ValueError where they would not be equal parts."""
+        rows = num_envs * (self.horizon // self.window)
+        if self.minibatches is None:
+            return math.gcd(4, rows)
+        if self.minibatches < 1 or rows % self.minibatches:
+            what = "environments" if self.window == self.horizon else f"windows of {self.window} steps"
+            raise ValueError(
+                f"minibatches={self.minibatches} must divide the {rows} {what} of a rollout (num_envs={num_envs}): "
+                f"recurrent minibatches are whole {what}; a shorter bptt gives more of them"
+            )
+        return self.minibatches
+
+
+class PPO:
+    """PPO on any environment, with a policy that remembers.
+
+    Args:
+        env: a gymnasium id, a gymnasium Env or VectorEnv (any autoreset mode), or a stable-baselines3 VecEnv.
+        config: all settings; or give single ones as keywords, which are the fields of `PPOConfig`.
+        seed: of the weights, the environments and the sampled actions.
+        device: "cpu", "cuda", ...
+        env_kwargs: for the environment's constructor, where `env` is an id.
+        workers: processes that step the environments, where `env` is an id; 0 steps them in this one.
+
+    Raises:
+        ValueError: an unknown id, space or setting, or settings that contradict each other.
+    """
+
+    name: ClassVar[str] = "ppo"
+
+    def __init__(
+        self,
+        env: Any,
+        *,
+        config: PPOConfig | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        env_kwargs: dict[str, Any] | None = None,
+        workers: int = 0,
+        **settings: Any,
+    ) -> None:
+        check_names("setting", settings, [f.name for f in fields(PPOConfig)])
+        config = replace(config or PPOConfig(), **settings)
+        env_id = env if isinstance(env, str) else getattr(getattr(env, "spec", None), "id", None)
+        self.env_spec = {"id": env_id, "kwargs": env_kwargs or {}, "workers": workers}
+        vector = adapt(env, num_envs=config.num_envs, device=device, env_kwargs=env_kwargs, workers=workers)
+        self._build(config, vector.observation_space, vector.action_space, seed, torch.device(device))
+        self.set_env(vector)
+
+    @classmethod
+    def without_env(
+        cls,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        config: PPOConfig,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        env_spec: dict[str, Any] | None = None,
+    ) -> "PPO":
+        """An agent that can predict and save at once, and learn after `set_env`. Arguments as for the class."""
+        agent = cls.__new__(cls)
+        agent.env_spec = env_spec or {"id": None, "kwargs": {}, "workers": 0}
+        agent._build(config, observation_space, action_space, seed, torch.device(device))
+        return agent
+
+    def _build(
+        self,
+        config: PPOConfig,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        """Everything that needs no environment."""
+        self.config, self.seed, self.device = config, seed, device
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to use up
+            torch.manual_seed(seed)
+            self.policy = Policy(observation_space, action_space, config)
+        self.policy.to(device).eval()
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.lr, eps=1e-5, fused=True)
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.return_norm = RunningNorm(()).to(device)
+        self.num_timesteps = 0  # environment steps taken, over all environments
+        self.total_timesteps = 0  # at which the last `learn` ends, or ended
+        self.num_updates = 0
+        self.stop_requested = False  # set from outside (a signal handler): `learn` returns after the current update
+        self._vector: Vector | None = None
+        self._logger: Logger | None = None
+
+    def set_env(self, env: Any) -> None:
+        """Train on `env` from now on: new episodes, no memory.
+
+        Raises:
+            ValueError: its spaces are not those of the policy, or `minibatches` does not divide its rows.
+        """
+        config = self.config
+        vector = adapt(env, num_envs=config.num_envs, device=self.device, **self._env_options(env))
+        check_spaces(self.policy, vector)
+        config.minibatches_of(vector.num_envs)
+        self._vector, self.config = vector, replace(config, num_envs=vector.num_envs)
+        self.discounted = torch.zeros(vector.num_envs, device=self.device)
+        self.collector = Collector(
+            vector, self.policy, horizon=config.horizon, generator=self.generator, seed=self.seed + self.num_timesteps
+        )
+
+    def _env_options(self, env: Any) -> dict[str, Any]:
+        return {"env_kwargs": self.env_spec["kwargs"], "workers": self.env_spec["workers"]} if isinstance(env, str) else {}
+
+    @property
+    def vector(self) -> Vector:
+        """The environments trained on; an agent loaded from a folder makes them from their id at first use."""
+        if self._vector is None:
+            if self.env_spec["id"] is None:
+                raise ValueError("this agent has no environment; give it one by set_env(env)")
+            self.set_env(self.env_spec["id"])
+        assert self._vector is not None, "set_env sets it or raises"
+        return self._vector
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: Any = None,
+        *,
+        progress_bar: bool = False,
+        reset_num_timesteps: bool = True,
+        log_interval: int = 1,
+    ) -> "PPO":
+        """Train.
+
+        Args:
+            total_timesteps: environment steps to take, summed over environments; rounded up to whole rollouts.
+            callback: stable-baselines3 callback, list of them, or function(locals, globals) -> bool.
+            progress_bar: show steps, return, success rate, speed and time left.
+            reset_num_timesteps: count from zero, and run the schedules anew; False goes on.
+            log_interval: updates between two rows of the log.
+
+        Raises:
+            FloatingPointError: something became NaN or infinite; the message names it and the step. The weights are
+                those of the last good update.
+        """
+        if reset_num_timesteps:
+            self.num_timesteps = 0
+        vector = self.vector
+        first, total = self.num_timesteps, self.num_timesteps + total_timesteps
+        self.total_timesteps = total
+        self.stop_requested = False
+        hook = start_callback(self, callback, total)
+        began = time.perf_counter()
+        with Progress(total, first, enabled=progress_bar) as progress:
+            while self.num_timesteps < total and not self.stop_requested:
+                hook.on_rollout_start()
+                with self._autocast():
+                    rollout = self.collector.collect(lambda step: self._count(step, vector.num_envs, hook))
+                if rollout is None:  # the callback has seen enough
+                    break
+                hook.on_rollout_end()
+                self.policy.train()
+                metrics = self.update(rollout, done=self.num_timesteps / total)
+                self.policy.eval()
+                speed = (self.num_timesteps - first) / (time.perf_counter() - began)
+                progress.update(self.num_timesteps, speed, self.collector.statistics)
+                if self.num_updates % log_interval == 0:
+                    self._log(metrics, speed)
+        hook.on_training_end()
+        return self
+
+    def update(self, rollout: Rollout, *, done: float = 0.0) -> dict[str, float]:
+        """One PPO update from one rollout.
+
+        Args:
+            rollout: [T, B], just collected with the present weights.
+            done: share of training that lies behind, in [0, 1], for the schedules.
+
+        Returns:
+            the means of what was logged: losses, divergence, gradient norm, ...
+
+        Raises:
+            FloatingPointError: a loss or gradient is NaN or infinite; the step is not taken.
+        """
+        config = self.config
+        lr, entropy = schedule(config.lr, config.lr_final, done), schedule(config.entropy, config.entropy_final, done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+        batch = self._with_advantage(rollout.batch)
+        sums: dict[str, float] = {}
+        steps = 0
+        for _ in range(config.epochs):
+            early = False
+            for part, state in self._minibatches(batch, rollout.state):
+                measured = self._gradient_step(part, state, entropy)
+                steps += 1
+                for name, x in measured.items():
+                    sums[name] = sums.get(name, 0.0) + x
+                early = config.target_kl is not None and measured["approx_kl"] > 1.5 * config.target_kl
+                if early:
+                    break
+            if early:
+                break
+        self.num_updates += 1
+        real = ~batch["filler"]
+        if config.normalize_observation:
+            self.policy.update_normalizer(batch["observation"], real)
+        metrics = {name: x / steps for name, x in sums.items()}
+        variance = explained_variance(batch["value"], batch["target"], real.float())
+        return metrics | {
+            "explained_variance": float(variance),
+            "learning_rate": lr,
+            "entropy_weight": entropy,
+            "gradient_steps": steps,
+        }
+
+    def _gradient_step(self, part: TensorDict, state: State, entropy_weight: float) -> dict[str, float]:
+        """Forward, loss, backward and one optimizer step on one minibatch [W, rows]; what it measured."""
+        config = self.config
+        weight = (~part["filler"]).float()
+        with self._autocast():
+            out = self.policy.unroll(
+                dict(part["observation"].items()), state, part["start"], part.get("action_mask", None)
+            )
+        log_prob = out.distribution.log_prob(part["action"])
+        policy_loss = clipped_surrogate(log_prob, part["log_prob"], part["advantage"], weight, clip=config.clip)
+        critic_loss = value_loss(out.value, part["target"], weight, old_value=part["value"], clip=config.value_clip)
+        entropy = weighted_mean(out.distribution.entropy(), weight)
+        loss = policy_loss + config.value_weight * critic_loss - entropy_weight * entropy
+
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+        with torch.no_grad():
+            ratio = (log_prob - part["log_prob"]).exp()
+            measured = {
+                "loss": loss.detach(),
+                "policy_loss": policy_loss.detach(),
+                "value_loss": critic_loss.detach(),
+                "entropy": entropy.detach(),
+                "approx_kl": approximate_kl(log_prob, part["log_prob"], weight),
+                "clip_fraction": weighted_mean(((ratio - 1).abs() > config.clip).float(), weight),
+                "grad_norm": norm,
+            }
+            # one transfer for all of them
+            values = dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))
+        for name in ("policy_loss", "value_loss", "entropy", "grad_norm"):
+            if not math.isfinite(values[name]):
+                raise FloatingPointError(
+                    f"{name} is {values[name]} at step {self.num_timesteps} (update {self.num_updates}); "
+                    "the weights are those before this gradient step. Try a smaller lr or max_grad_norm"
+                )
+        self.optimizer.step()
+        return values
+
+    @torch.no_grad()
+    def _with_advantage(self, batch: TensorDict) -> TensorDict:
+        """The rollout with "advantage" and "target" (of the value) added."""
+        config, real = self.config, ~batch["filler"]
+        reward = batch["reward"]
+        if config.normalize_return:
+            sums, self.discounted = discounted_return(reward, batch["start"], self.discounted, gamma=config.gamma)
+            self.return_norm.update(sums[real])
+            reward = (reward / (self.return_norm.var + 1e-8).sqrt().float()).clamp(-10, 10)
+        advantage = gae(
+            reward,
+            batch["value"],
+            batch["next_value"],
+            batch["terminated"],
+            batch["truncated"],
+            gamma=config.gamma,
+            lam=config.lam,
+        )
+        target = advantage + batch["value"]
+        if config.normalize_advantage and int(real.sum()) > 1:
+            kept = advantage[real]
+            advantage = (advantage - kept.mean()) / (kept.std() + 1e-8)
+        return batch.clone(recurse=False).update({"advantage": advantage, "target": target})
+
+    def _minibatches(self, batch: TensorDict, state: State) -> Iterator[tuple[TensorDict, State]]:
+        """One epoch: shuffled rows, each a whole environment or a window of one, with the memory it begins with."""
+        windows = self.config.horizon // self.config.window
+        if windows > 1:
+            state = self._window_states(batch, state)
+            batch = torch.cat(batch.split(self.config.window), dim=1)  # [W, windows * B], window-major
+        rows = torch.randperm(batch.shape[1], generator=self.generator, device=self.device)
+        for chosen in rows.chunk(self.config.minibatches_of(self.config.num_envs)):
+            yield batch[:, chosen], map_state(lambda x, chosen=chosen: x[chosen], state)  # type: ignore[misc]
+
+    @torch.no_grad()
+    def _window_states(self, batch: TensorDict, state: State) -> State:
+        """Memory at the start of every window, [windows * B, ...], under the present weights: never a stale one."""
+        states = []
+        for window in batch.split(self.config.window):
+            states.append(state)
+            with self._autocast():
+                state = self.policy.unroll(dict(window["observation"].items()), state, window["start"]).state
+        return cat_states(states)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.autocast)
+
+    def _count(self, step: Step, num_envs: int, hook: Hook) -> bool:
+        """After every step of the environments: count it, and ask the callback whether to go on."""
+        self.num_timesteps += num_envs
+        return bool(hook.on_step(step))
+
+    def _log(self, metrics: dict[str, float], speed: float) -> None:
+        """One row of the log: episodes, speed, losses, and how long each unit remembers."""
+        from rlmin.logs import record
+
+        record(self.logger, self.policy, self.collector.statistics, metrics, speed)
+        self.logger.dump(self.num_timesteps)
+
+    # -- acting, saving, and what stable-baselines3's callbacks and helpers expect ---------------------------------
+
+    def predict(
+        self,
+        observation: Any,
+        state: PolicyState | None = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        *,
+        reward: Any = None,
+        action_mask: Any = None,
+    ) -> tuple[np.ndarray, PolicyState]:
+        """Choose actions: see `rlmin.predict.predict`; the signature is that of stable-baselines3."""
+        return predict(
+            self.policy,
+            observation,
+            state,
+            episode_start,
+            deterministic,
+            reward=reward,
+            action_mask=action_mask,
+            generator=self.generator,
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write config, weights and learner state to `folder`; each file appears whole or not at all."""
+        save_agent(self, Path(folder))
+
+    def learner_state(self) -> Tensors:
+        """Everything training depends on beside the weights, as named tensors."""
+        state = {f"optimizer.{name}": x for name, x in optimizer_tensors(self.optimizer).items()}
+        state |= {f"return_norm.{name}": x for name, x in self.return_norm.state_dict().items()}
+        state["generator"] = self.generator.get_state()
+        if self._vector is not None:
+            state["discounted"] = self.discounted
+            state |= {f"collector.{name}": x for name, x in self.collector.state_dict().items()}
+        return state
+
+    def resume(self, folder: str | Path) -> None:
+        """Go on where the agent saved in `folder` stopped.
+
+        Weights, optimizer, counters, normalisers and random numbers are restored; with an environment that can be put
+        into a state (`get_state`, `set_state`) so are memory and environment, and training continues bit for bit. Other
+        environments begin new episodes.
+        """
+        header, tensors = read(Path(folder), LEARNER)
+        self.num_timesteps, self.num_updates = header["num_timesteps"], header["num_updates"]
+        self.total_timesteps = header["total_timesteps"]
+        vector = self.vector
+        self.policy.load_state_dict(section(tensors, "policy"))
+        load_optimizer(self.optimizer, section(tensors, "optimizer"))
+        self.return_norm.load_state_dict(section(tensors, "return_norm"))
+        self.generator.set_state(tensors["generator"])
+        if "discounted" in tensors and len(tensors["discounted"]) == vector.num_envs:
+            exact = self.collector.load_state_dict(section(tensors, "collector"), seed=self.seed + self.num_timesteps)
+            if exact:
+                self.discounted = tensors["discounted"].to(self.device)
+
+    def get_env(self) -> Any:
+        """The environment as it was given (or made from its id)."""
+        return self.vector.env
+
+    def get_vec_normalize_env(self) -> None:
+        """None: rlmin normalises inside the policy, not in an environment wrapper."""
+
+    @property
+    def logger(self) -> "Logger":
+        """Stable-baselines3's logger; without `set_logger` it writes nowhere."""
+        if self._logger is None:
+            from stable_baselines3.common.logger import Logger
+
+            self._logger = Logger(folder=None, output_formats=[])
+        return self._logger
+
+    def set_logger(self, logger: "Logger") -> None:
+        """Log to `logger` from now on."""
+        self._logger = logger
+
+
+def schedule(first: float, last: float | None, done: float) -> float:
+    """first + (last - first) done, for done in [0, 1]; constant where `last` is None."""
+    return first if last is None else first + (last - first) * min(max(done, 0.0), 1.0)

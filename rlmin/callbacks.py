@@ -1,0 +1,80 @@
+"""Callbacks: stable-baselines3's own classes, run from rlmin's training loop."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rlmin.types import Step
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.callbacks import BaseCallback
+
+
+class Hook(Protocol):
+    """What the training loop calls."""
+
+    def on_rollout_start(self) -> None: ...
+    def on_step(self, step: Step) -> bool: ...
+    def on_rollout_end(self) -> None: ...
+    def on_training_end(self) -> None: ...
+
+
+class NoHook:
+    """No callback: every call does nothing."""
+
+    def on_rollout_start(self) -> None: ...
+    def on_step(self, step: Step) -> bool:
+        return True
+
+    def on_rollout_end(self) -> None: ...
+    def on_training_end(self) -> None: ...
+
+
+class CallbackHook:
+    """A stable-baselines3 callback, given the local variables its classes read."""
+
+    def __init__(self, callback: "BaseCallback", total: int) -> None:
+        self.callback, self.locals = callback, {"total_timesteps": total}
+        callback.on_training_start(self.locals, {})
+
+    def on_rollout_start(self) -> None:
+        self.callback.on_rollout_start()
+
+    def on_step(self, step: Step) -> bool:
+        done = (step.terminated | step.truncated).cpu().numpy()
+        infos: list[dict[str, Any]] = [{} for _ in range(len(done))]
+        if step.success is not None:
+            for row in done.nonzero()[0]:
+                infos[row]["is_success"] = bool(step.success[row])
+        self.callback.update_locals({"dones": done, "rewards": step.reward.cpu().numpy(), "infos": infos})
+        return self.callback.on_step()
+
+    def on_rollout_end(self) -> None:
+        self.callback.on_rollout_end()
+
+    def on_training_end(self) -> None:
+        self.callback.on_training_end()
+
+
+def start_callback(agent: Any, callback: Any, total: int) -> Hook:
+    """Begin training under `callback`.
+
+    Args:
+        agent: handed to the callback as its model.
+        callback: None, a stable-baselines3 callback, a list of them, or function(locals, globals) -> bool.
+        total: steps at which training ends.
+
+    Raises:
+        TypeError: something else.
+    """
+    if callback is None:
+        return NoHook()
+    from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+
+    if isinstance(callback, list):
+        callback = CallbackList(callback)
+    elif isinstance(callback, Callable) and not isinstance(callback, BaseCallback):  # type: ignore[arg-type]
+        callback = ConvertCallback(callback)
+    if not isinstance(callback, BaseCallback):
+        raise TypeError(f"callback: expected a stable-baselines3 callback, a list or a function, got {callback!r}")
+    callback.init_callback(agent)
+    return CallbackHook(callback, total)

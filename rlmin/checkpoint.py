@@ -1,0 +1,171 @@
+"""Checkpoints: a folder of plain files, each written whole or not at all, none of which can execute code.
+
+    config.yaml           the resolved settings, to read
+    policy.safetensors    weights and normalisers; its header holds config, spaces and counters: enough to act
+    learner.safetensors   all of that again, with optimizer, random numbers, memory and environment state: enough to go on
+
+Each of the two tensor files is complete in itself, so a run that is killed between writing one and the other loses
+nothing. A digest in the header covers every tensor and every other header entry: an edited file is refused.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from rlmin.space_json import space_from_json, space_to_json
+
+if TYPE_CHECKING:
+    from rlmin.agents.ppo import PPO
+
+FORMAT = "1"
+CONFIG, POLICY, LEARNER = "config.yaml", "policy.safetensors", "learner.safetensors"
+
+Tensors = dict[str, Tensor]
+
+
+def save_agent(agent: "PPO", folder: Path) -> None:
+    """Write `agent` to `folder`, which is created where it does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    header = _header(agent)
+    weights = _prefixed("policy", agent.policy.state_dict())
+    write_atomic(folder / CONFIG, yaml.safe_dump(_readable(header), sort_keys=False).encode())
+    write_atomic(folder / LEARNER, _pack(weights | agent.learner_state(), header))
+    write_atomic(folder / POLICY, _pack(weights, header))
+
+
+def read_header(folder: Path, file: str = POLICY) -> dict[str, Any]:
+    """What the header of a checkpoint says, spaces rebuilt; the tensors are checked too.
+
+    Raises:
+        ValueError: no run is there, or it is incomplete, of another version, damaged or edited.
+    """
+    return read(folder, file)[0]
+
+
+def read(folder: Path, file: str) -> tuple[dict[str, Any], Tensors]:
+    """Header and tensors of one checkpoint file; see `read_header`."""
+    path = Path(folder) / file
+    if not path.parent.is_dir():
+        raise ValueError(f"{folder}: no such run folder")
+    if not path.exists():
+        raise ValueError(f"{folder}: incomplete run, expected {file} in it; was training stopped before its first save?")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = dict(opened.metadata() or {})
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: damaged, expected a safetensors file ({error})") from None
+    found = metadata.get("format")
+    if found != FORMAT:
+        raise ValueError(f"{path}: expected checkpoint format {FORMAT}, got {found}; another version of rlmin wrote it")
+    digest = metadata.pop("digest", "")
+    if digest != _digest(tensors, metadata):
+        raise ValueError(f"{path}: its content does not match its digest; the file was edited or damaged")
+    header = json.loads(metadata["header"])
+    _check_config(Path(folder), header)
+    for key in ("observation_space", "action_space"):
+        header[key] = space_from_json(header[key])
+    return header, tensors
+
+
+def section(tensors: Tensors, prefix: str) -> Tensors:
+    """The tensors below `prefix.`, without it."""
+    return {name[len(prefix) + 1 :]: x for name, x in tensors.items() if name.startswith(prefix + ".")}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """The moments and step counters of an optimizer, by position of the parameter."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": x for i, entry in state.items() for name, x in entry.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """The inverse of `optimizer_tensors`; settings such as the learning rate stay the optimizer's own."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, x in tensors.items():
+        position, name = key.split(".", 1)
+        state.setdefault(int(position), {})[name] = x
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file that is seen either whole or not at all: temporary file, fsync, rename."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _header(agent: "PPO") -> dict[str, Any]:
+    import rlmin
+
+    return {
+        "agent": agent.name,
+        "rlmin": rlmin.__version__,
+        "env": agent.env_spec,
+        "seed": agent.seed,
+        "num_timesteps": agent.num_timesteps,
+        "num_updates": agent.num_updates,
+        "total_timesteps": agent.total_timesteps,
+        "config": asdict(agent.config),
+        "observation_space": space_to_json(agent.policy.observation_space),
+        "action_space": space_to_json(agent.policy.action_space),
+    }
+
+
+def _readable(header: dict[str, Any]) -> dict[str, Any]:
+    """The part of a header that stands in config.yaml."""
+    return {key: header[key] for key in ("agent", "rlmin", "env", "seed", "config")}
+
+
+def _check_config(folder: Path, header: dict[str, Any]) -> None:
+    path = folder / CONFIG
+    if not path.exists():
+        raise ValueError(f"{folder}: incomplete run, expected {CONFIG} in it")
+    try:
+        found = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not readable as YAML ({error})") from None
+    wanted = _readable(header)
+    if found != wanted:
+        keys = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
+        raise ValueError(
+            f"{path}: {', '.join(keys) or 'a key'} was edited after training; the weights belong to the settings they were "
+            "trained with. Start a new run with the settings you want"
+        )
+
+
+def _prefixed(prefix: str, tensors: dict[str, Any]) -> Tensors:
+    return {f"{prefix}.{name}": x for name, x in tensors.items()}
+
+
+def _pack(tensors: Tensors, header: dict[str, Any]) -> bytes:
+    # a copy of each, because safetensors refuses tensors that share memory
+    tensors = {name: x.detach().cpu().clone(memory_format=torch.contiguous_format) for name, x in tensors.items()}
+    metadata = {"format": FORMAT, "header": json.dumps(header)}
+    return save(tensors, metadata | {"digest": _digest(tensors, metadata)})
+
+
+def _digest(tensors: Tensors, metadata: dict[str, str]) -> str:
+    hasher = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        x = tensors[name]
+        hasher.update(f"{name} {x.dtype} {list(x.shape)}".encode())
+        hasher.update(x.contiguous().flatten().view(torch.uint8).numpy().tobytes() if x.numel() else b"")
+    return hasher.hexdigest()

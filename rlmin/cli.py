@@ -1,0 +1,158 @@
+"""The command line: rlmin train, evaluate, plot, list.
+
+Settings are parsed by tyro from the dataclasses that the code itself uses; a preset is turned into arguments that stand
+before the user's own, which therefore win.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from rlmin.checks import check_names
+
+USAGE = """usage: rlmin COMMAND ...
+
+  train PRESET|FILE.yaml [--key value ...]    train an agent; `rlmin train --help` shows every key
+  train --resume RUN [--total-timesteps N]    go on with a run
+  evaluate RUN [--episodes N] [--env ID]      play whole episodes with a trained policy
+  plot RUN ... [--file PNG]                   draw learning curves
+  list presets|envs|encoders                  what there is
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """Go on with a run."""
+
+    resume: Path  # the run folder
+    total_timesteps: int | None = None  # where to stop; None: where the run was to stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Play whole episodes with the policy of a run, and print mean return and success with 95 % intervals."""
+
+    run: tyro.conf.Positional[Path]  # the run folder
+    env: str | None = None  # another environment with the same spaces
+    env_kwargs: tuple[str, ...] = ()  # key=value pairs that differ from the run's own
+    episodes: int = 200
+    deterministic: bool = True  # the most likely action; False samples
+    seed: int = 10_000  # of environments and actions
+    num_envs: int = 16  # played at once
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Draw the learning curves of runs into one picture."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders
+    file: Path = Path("curves.png")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command. Bad input prints one line and exits with code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return
+    if arguments[0] == "--version":
+        from rlmin import __version__
+
+        print(__version__)
+        return
+    try:
+        check_names("command", arguments[:1], COMMANDS)
+        COMMANDS[arguments[0]](arguments[1:])
+    except (ValueError, FloatingPointError) as error:
+        print(f"rlmin: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def train_command(arguments: list[str]) -> None:
+    from rlmin.train import TrainConfig, preset_arguments, read_preset, resume, train
+
+    if "--resume" in arguments:
+        given = tyro.cli(Resume, args=arguments, prog="rlmin train", description="Go on with a run.")
+        resume(given.resume, total_timesteps=given.total_timesteps)
+        return
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    preset = preset_arguments(read_preset(name)) if name else []
+    config = tyro.cli(
+        Annotated[TrainConfig, tyro.conf.FlagConversionOff],  # type: ignore[arg-type]
+        args=preset + arguments[1 if name else 0 :],
+        prog="rlmin train PRESET",
+        description=f"Train an agent. Presets: {', '.join(presets())}, or a .yaml file of your own; keys given here win.",
+    )
+    train(config, name=Path(name).stem if name else config.env.split("/")[-1])
+
+
+def evaluate_command(arguments: list[str]) -> None:
+    from rlmin.train import evaluate_run, parse_pairs
+
+    given = tyro.cli(
+        Annotated[Evaluate, tyro.conf.FlagConversionOff],  # type: ignore[arg-type]
+        args=arguments,
+        prog="rlmin evaluate",
+    )
+    result = evaluate_run(
+        given.run,
+        env=given.env,
+        env_kwargs=parse_pairs(given.env_kwargs),
+        episodes=given.episodes,
+        deterministic=given.deterministic,
+        seed=given.seed,
+        num_envs=given.num_envs,
+        device=given.device,
+    )
+    print(result)
+
+
+def plot_command(arguments: list[str]) -> None:
+    from rlmin.plots import plot_runs
+
+    given = tyro.cli(Plot, args=arguments, prog="rlmin plot")
+    plot_runs(given.runs, given.file)
+    print(given.file)
+
+
+def list_command(arguments: list[str]) -> None:
+    kinds: dict[str, Callable[[], list[str]]] = {"presets": presets, "envs": envs, "encoders": encoders}
+    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
+        print(f"usage: rlmin list {'|'.join(kinds)}")
+        raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
+    check_names("list", arguments, kinds)
+    print("\n".join(kinds[arguments[0]]()))
+
+
+def presets() -> list[str]:
+    """Names of the presets."""
+    from rlmin.train import PRESETS
+
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def envs() -> list[str]:
+    """Ids of rlmin's own environments."""
+    import gymnasium as gym
+
+    return sorted(name for name in gym.registry if name.startswith("rlmin/"))
+
+
+def encoders() -> list[str]:
+    """Names of the memories a policy can have."""
+    from rlmin.encoders import MIXERS
+
+    return list(MIXERS)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train_command,
+    "evaluate": evaluate_command,
+    "plot": plot_command,
+    "list": list_command,
+}

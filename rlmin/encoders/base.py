@@ -1,0 +1,100 @@
+"""The contract every encoder keeps: the same weights over [T, B, ...] in training and over [B, ...] in acting."""
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from rlmin.checks import check
+from rlmin.types import State
+
+
+class Encoder(nn.Module, ABC):
+    """A sequence of inputs to a sequence of features, with a memory that is carried and wiped exactly.
+
+        state    = encoder.initial_state(B)
+        y, state = encoder(x, state, start)          # [T, B, D] -> [T, B, H]: one pass over a whole rollout
+        y, state = encoder.step(x, state, start)     # [B, D] -> [B, H]: the same numbers, one step at a time
+
+    Laws, values and gradients: `step` over T equals one pass; one pass equals any split with the state carried; a
+    reset equals being born there; rows do not mix; the past never sees the future.
+
+    Attributes:
+        input_size: D, features of `x`.
+        output_size: H, features of `y`.
+    """
+
+    input_size: int
+    output_size: int
+
+    @abstractmethod
+    def initial_state(self, B: int) -> State:
+        """The memory of B agents that have seen nothing: zeros [B, ...], on the module's device.
+
+        float32 whatever precision the weights have (memory accumulates), float64 where the module is double.
+        """
+
+    @abstractmethod
+    def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
+        """Run T steps at once.
+
+        Args:
+            x: [T, B, D] float inputs.
+            state: memory before x[0], from `initial_state` or an earlier call; not modified.
+            start: [T, B] bool, x[t] opens an episode: the memory is wiped before x[t] is read.
+
+        Returns:
+            [T, B, H] features after each step, and the memory after the last. Gradients flow to `x`, the weights and
+            `state`, and stop at every `start`.
+
+        Raises:
+            ValueError: `x` is not [T, B, D] or `start` is not [T, B].
+        """
+
+    @abstractmethod
+    def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
+        """Run one step: `x` [B, D], `start` [B] bool -> [B, H] and the memory after it. Nothing is checked here."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]: ...
+
+    def zeros(self, *size: int) -> Tensor:
+        """Zeros of `size` where this module's weights are, in the precision memory is kept in."""
+        weight = next(self.parameters())
+        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        return torch.zeros(size, dtype=dtype, device=weight.device)
+
+    def check_input(self, x: Tensor, start: Tensor) -> None:
+        """Raise a ValueError that names the axes where `x` or `start` does not fit this encoder."""
+        size = check("x", x, "T B D", D=self.input_size)
+        check("start", start, "T B", T=size["T"], B=size["B"])
+
+
+def one(state: State) -> Tensor:
+    """`state` as the single tensor it must be."""
+    if isinstance(state, Tensor):
+        return state
+    raise TypeError(f"state: expected one tensor, got a tuple of {len(state)}; use this encoder's own initial_state()")
+
+
+def two(state: State) -> tuple[State, State]:
+    """`state` as the pair it must be."""
+    if isinstance(state, tuple) and len(state) == 2:
+        return state[0], state[1]
+    found = f"a tuple of {len(state)}" if isinstance(state, tuple) else "one tensor"
+    raise TypeError(f"state: expected a pair, got {found}; use this encoder's own initial_state()")
+
+
+def wipe(state: Tensor, start: Tensor) -> Tensor:
+    """`state` [B, ...] with zeros in the rows where `start` [B] is True, even where it was not finite."""
+    return state.masked_fill(start.view(-1, *[1] * (state.dim() - 1)), 0)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Autocast off while a memory is updated: what is added up over an episode stays in the state's precision."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return nullcontext()

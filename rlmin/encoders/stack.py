@@ -1,0 +1,173 @@
+"""Residual blocks around any mixer: what an agent uses as its memory."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor, nn
+
+from rlmin.encoders.base import Encoder, two
+from rlmin.encoders.conv import CausalConv
+from rlmin.encoders.gru import GRU
+from rlmin.encoders.lstm import LSTM
+from rlmin.encoders.min_gru import MinGRU
+from rlmin.encoders.min_lstm import MinLSTM
+from rlmin.encoders.mlp import MLP
+from rlmin.types import State
+
+MIXERS: dict[str, Callable[..., Encoder]] = {
+    "min_gru": MinGRU,
+    "min_lstm": MinLSTM,
+    "gru": GRU,
+    "lstm": LSTM,
+    "mlp": MLP,
+}
+"""What mixes time inside a block, by name: `MIXERS[name](input_size, hidden_size, **options)`."""
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "layer": nn.LayerNorm,
+    "rms": nn.RMSNorm,
+    "none": lambda size: nn.Identity(),
+}
+
+
+class Stack(Encoder):
+    """An input projection, `layers` residual blocks and a final norm.
+
+        x = embed(x)                                  # only where input_size differs from hidden_size
+        x = x + mixer(conv(norm(x)))                  # each block
+        x = x + mlp(norm(x))
+        y = norm(x)
+
+    Two layers is the default because one layer of minGRU cannot select what it stores by what it has stored: its
+    gates see the present only.
+
+    Args:
+        input_size: D, features of x.
+        hidden_size: H, features of the residual stream, of every mixer and of y.
+        mixer: what mixes time, a name in `MIXERS`. With "mlp" nothing does: this is the memoryless control, and its
+            `conv` is switched off whatever was asked for, as it would be a memory of a few steps.
+        layers: number of blocks, at least one.
+        conv: width of the causal convolution before the mixer, 0 to leave it out.
+        mlp: expansion factor of the feed-forward half of a block, 0 to leave it out.
+        norm: "layer", "rms" or "none".
+        options: keyword options of the mixer, such as `candidate` and `time_scales`.
+
+    The state is a tuple over blocks of (conv state, mixer state); a part that is left out has the state ().
+
+    Raises:
+        ValueError: an unknown mixer or norm, or fewer than one layer.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        mixer: str = "min_gru",
+        layers: int = 2,
+        conv: int = 4,
+        mlp: int = 2,
+        norm: str = "layer",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        make_mixer, make_norm = named("mixer", mixer, MIXERS), named("norm", norm, NORMS)
+        if layers < 1:
+            raise ValueError(f"layers: expected at least 1, got {layers}")
+        self.input_size, self.output_size = input_size, hidden_size
+        self.embed = nn.Identity() if input_size == hidden_size else nn.Linear(input_size, hidden_size)
+        self.blocks = nn.ModuleList(
+            Block(
+                make_mixer(hidden_size, hidden_size, **options),
+                conv=CausalConv(hidden_size, width=conv) if conv and mixer != "mlp" else None,
+                mlp=feed_forward(hidden_size, mlp * hidden_size, scale=(2 * layers) ** -0.5) if mlp else None,
+                norm=make_norm,
+            )
+            for _ in range(layers)
+        )
+        self.norm = make_norm(hidden_size)
+
+    def initial_state(self, B: int) -> State:
+        """A tuple over blocks of (conv state, mixer state), zeros."""
+        return tuple(block.initial_state(B) for block in self.encoders())
+
+    def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
+        """`Encoder.forward` with the state of every block."""
+        self.check_input(x, start)
+        x, after = self.embed(x), []
+        for block, before in zip(self.encoders(), state, strict=True):
+            x, last = block(x, before, start)
+            after.append(last)
+        return self.norm(x), tuple(after)
+
+    def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
+        """`Encoder.step` with the state of every block."""
+        x, after = self.embed(x), []
+        for block, before in zip(self.encoders(), state, strict=True):
+            x, last = block.step(x, before, start)
+            after.append(last)
+        return self.norm(x), tuple(after)
+
+    def encoders(self) -> list[Encoder]:
+        """The blocks, in order."""
+        return [block for block in self.blocks if isinstance(block, Encoder)]
+
+
+class Block(Encoder):
+    """x + mixer(conv(norm(x))), then x + mlp(norm(x)); `conv` and `mlp` may be None. State: (conv's, mixer's)."""
+
+    def __init__(
+        self, mixer: Encoder, *, conv: Encoder | None, mlp: nn.Module | None, norm: Callable[[int], nn.Module]
+    ) -> None:
+        super().__init__()
+        self.input_size = self.output_size = mixer.output_size
+        self.norm = norm(self.input_size)
+        self.conv = conv
+        self.mixer = mixer
+        self.mlp_norm = None if mlp is None else norm(self.input_size)
+        self.mlp = mlp
+
+    def initial_state(self, B: int) -> State:
+        """(conv state, mixer state)."""
+        return () if self.conv is None else self.conv.initial_state(B), self.mixer.initial_state(B)
+
+    def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
+        """`Encoder.forward` with `state` (conv state, mixer state)."""
+        (seen, memory), y = two(state), self.norm(x)
+        if self.conv is not None:
+            y, seen = self.conv(y, seen, start)
+        y, memory = self.mixer(y, memory, start)
+        return self.feed(x + y), (seen, memory)
+
+    def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
+        """`Encoder.step` with `state` (conv state, mixer state)."""
+        (seen, memory), y = two(state), self.norm(x)
+        if self.conv is not None:
+            y, seen = self.conv.step(y, seen, start)
+        y, memory = self.mixer.step(y, memory, start)
+        return self.feed(x + y), (seen, memory)
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The feed-forward half, the same for one step and for many."""
+        if self.mlp is None or self.mlp_norm is None:
+            return x
+        update: Tensor = self.mlp(self.mlp_norm(x))
+        return x + update
+
+
+def feed_forward(size: int, hidden: int, *, scale: float) -> nn.Sequential:
+    """Two layers; the second is scaled so that the residual stream does not grow with depth."""
+    last = nn.Linear(hidden, size)
+    nn.init.orthogonal_(last.weight, gain=scale)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(size, hidden), nn.SiLU(), last)
+
+
+def named(kind: str, name: str, choices: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """`choices[name]`, or a ValueError that lists the names and suggests the nearest."""
+    if name in choices:
+        return choices[name]
+    nearest = get_close_matches(name, choices, n=1, cutoff=0.4)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise ValueError(f"{kind}: expected one of {', '.join(choices)}, got {name!r}{hint}")

@@ -1,0 +1,118 @@
+"""Evaluation: whole episodes of a policy in many environments at once, memory wiped where they start."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlmin.episodes import EpisodeStatistics
+from rlmin.policy import Policy
+from rlmin.vector import Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What happened in E episodes."""
+
+    returns: np.ndarray  # [E] float, sum of rewards, env units
+    lengths: np.ndarray  # [E] int, steps
+    successes: np.ndarray | None  # [E] bool, where the env tells
+
+    @property
+    def mean_return(self) -> float:
+        return float(self.returns.mean())
+
+    @property
+    def success_rate(self) -> float | None:
+        return None if self.successes is None else float(self.successes.mean())
+
+    def return_interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Bootstrap interval (percentile, 10,000 draws, fixed seed) of the mean return."""
+        if len(self.returns) < 2 or float(np.ptp(self.returns)) == 0:
+            return self.mean_return, self.mean_return
+        draws = np.random.default_rng(0).choice(self.returns, (10_000, len(self.returns))).mean(1)
+        tail = (1 - confidence) / 2
+        low, high = np.quantile(draws, [tail, 1 - tail])
+        return float(low), float(high)
+
+    def success_interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """Wilson interval of the success rate; None where the env does not tell."""
+        if self.successes is None:
+            return None
+        from scipy.stats import binomtest
+
+        found = binomtest(int(self.successes.sum()), len(self.successes))
+        interval = found.proportion_ci(confidence, method="wilson")
+        return float(interval.low), float(interval.high)
+
+    def __str__(self) -> str:
+        low, high = self.return_interval()
+        text = f"return {self.mean_return:.3f} [{low:.3f}, {high:.3f}]"
+        interval = self.success_interval()
+        if interval is not None:
+            text += f"  success {100 * (self.success_rate or 0):.1f} % [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+        return text + f"  length {self.lengths.mean():.1f}  ({len(self.returns)} episodes, 95 % intervals)"
+
+
+@torch.no_grad()
+def evaluate(
+    policy: Policy, vector: Vector, *, episodes: int = 200, deterministic: bool = True, seed: int | None = 0
+) -> Evaluation:
+    """Play whole episodes.
+
+    Every environment plays the same number of episodes, so short ones are not over-represented.
+
+    Args:
+        policy: acts with the memory it had; nothing is trained.
+        vector: environments with the policy's spaces.
+        episodes: at least so many; rounded up to a multiple of the environments.
+        deterministic: the most likely action instead of a sample.
+        seed: of the environments and of sampled actions.
+
+    Raises:
+        ValueError: `episodes` is not positive, or the spaces differ from the policy's.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes: expected at least 1, got {episodes}")
+    check_spaces(policy, vector)
+    rows = vector.num_envs
+    quota = -(-episodes // rows)
+    statistics = EpisodeStatistics(rows)
+    device = next(policy.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed or 0)
+    state = policy.initial_state(rows)
+    step = vector.reset(seed=seed)
+    observation = policy.with_previous(step.observation, policy.no_action(rows), torch.zeros_like(step.reward))
+    played = torch.zeros(rows, dtype=torch.int64)
+    finished = []
+    while int(played.min()) < quota:
+        out = policy.step(observation, state, step.start, step.action_mask)
+        action = out.distribution.mode() if deterministic else out.distribution.sample(generator)
+        state = out.state
+        step = vector.step(policy.action_head.to_env(action))
+        observation = policy.with_previous(step.observation, action, step.reward)
+        ended = ((step.terminated | step.truncated) & ~step.filler).nonzero().squeeze(-1).tolist()
+        for row, episode in zip(ended, statistics.update(step), strict=True):
+            if played[row] < quota:
+                finished.append(episode)
+            played[row] += 1
+    successes = [episode.success for episode in finished]
+    return Evaluation(
+        returns=np.array([episode.return_ for episode in finished]),
+        lengths=np.array([episode.length for episode in finished]),
+        successes=None if None in successes else np.array(successes, dtype=bool),
+    )
+
+
+def check_spaces(policy: Policy, vector: Vector) -> None:
+    """Raise a ValueError where the spaces of the environment are not those the policy was made for."""
+    from rlmin.space_json import space_to_json
+
+    pairs: list[tuple[str, Any, Any]] = [
+        ("observation space", policy.observation_space, vector.observation_space),
+        ("action space", policy.action_space, vector.action_space),
+    ]
+    for what, wanted, found in pairs:
+        if space_to_json(wanted) != space_to_json(found):
+            raise ValueError(f"{what}: the policy expects {wanted}, the environment has {found}")

@@ -1,0 +1,236 @@
+"""Heads: features -> action distribution, and features -> value.
+
+Inside rlmin an action is one of two things:
+
+    choices  int64 [..., K], one index into each of K small sets: Discrete (K=1), MultiDiscrete, MultiBinary
+    a point  float32 [..., A], for Box
+
+`ActionHead.to_env` turns it into what the environment expects, `from_env` turns it back.
+
+A Box that is bounded on both sides is scaled so that [low, high] becomes [-1, 1]; the Gaussian lives in that unit,
+its log-probability is that of the unclipped sample, and `to_env` clips the action at the bounds (as stable-baselines3
+does: the density is simple, and mass beyond a bound means "at the bound"). Unbounded sides keep the env's unit.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+ILLEGAL = -1e8
+"""Logit of a masked choice: exp() of it is exactly 0, and 0 * log-probability stays 0 where -inf would give NaN."""
+
+
+class Distribution(ABC):
+    """An action distribution over the last axis; leading axes are [B] or [T, B]."""
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw an action; no gradient flows."""
+
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """The most likely action; no gradient flows."""
+
+    @abstractmethod
+    def log_prob(self, action: Tensor) -> Tensor:
+        """[...] log-probability (density, for a Box) of `action`, differentiable in the parameters."""
+
+    @abstractmethod
+    def entropy(self) -> Tensor:
+        """[...] entropy in nats, differentiable in the parameters."""
+
+
+class Categorical(Distribution):
+    """K independent choices; `logits` is [..., K, n], impossible entries at ILLEGAL."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.log_p = logits.float().log_softmax(-1) if logits.dtype != torch.float64 else logits.log_softmax(-1)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        # argmax(log p - log E), E ~ Exp(1): one pass, and a NaN is reported by name later instead of raising here
+        noise = torch.empty_like(self.log_p).exponential_(generator=generator)
+        return (self.log_p.detach() - noise.log_()).argmax(-1)
+
+    def mode(self) -> Tensor:
+        return self.log_p.argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return self.log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return -(self.log_p.exp() * self.log_p).sum((-2, -1))
+
+
+class Gaussian(Distribution):
+    """Independent normals; `mean` is [..., A], `log_std` is [A]."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
+        self.mean = mean.float() if mean.dtype != torch.float64 else mean
+        self.log_std = log_std
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        return torch.addcmul(self.mean, noise, self.log_std.exp()).detach()
+
+    def mode(self) -> Tensor:
+        return self.mean.detach()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        z = (action - self.mean) * (-self.log_std).exp()
+        return -(0.5 * z.square() + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        per_axis = self.log_std + 0.5 * (1 + math.log(2 * math.pi))
+        return per_axis.sum().expand(self.mean.shape[:-1])
+
+
+class ActionHead(nn.Module, ABC):
+    """features [..., H] -> Distribution, and the two-way translation between rlmin's actions and the env's."""
+
+    event_shape: tuple[int, ...]  # shape of one action inside rlmin
+    dtype: torch.dtype
+    mask_size: int  # number of entries an action mask must have; 0: masks make no sense here
+
+    @abstractmethod
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Distribution:
+        """Distribution of the action given features [..., H]; mask: [..., mask_size] bool, True is legal."""
+
+    @abstractmethod
+    def to_env(self, action: Tensor) -> Tensor:
+        """[B, *event_shape] -> [B, *space.shape] in the env's own numbers."""
+
+    @abstractmethod
+    def from_env(self, action: Tensor) -> Tensor:
+        """The inverse of `to_env` for actions inside the bounds."""
+
+
+class ChoiceHead(ActionHead):
+    """Discrete, MultiDiscrete and MultiBinary: K choices of sizes n[0..K-1], padded to the largest."""
+
+    def __init__(
+        self, space: gym.spaces.Discrete | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary, features: int
+    ) -> None:
+        super().__init__()
+        sizes = choice_sizes(space)
+        starts = np.zeros(len(sizes)) if isinstance(space, gym.spaces.MultiBinary) else np.ravel(space.start)
+        self.env_shape = tuple(space.shape or ())
+        self.event_shape = (len(sizes),)
+        self.dtype = torch.int64
+        self.mask_size = int(sizes.sum())
+        self.sizes = tuple(int(n) for n in sizes)
+        self.widest = max(self.sizes)
+        self.projection = nn.Linear(features, self.mask_size)
+        self.register_buffer("first", torch.as_tensor(starts, dtype=torch.int64), persistent=False)
+        slots = [k * self.widest + i for k, n in enumerate(self.sizes) for i in range(n)]
+        self.register_buffer("slots", torch.as_tensor(slots), persistent=False)
+        nn.init.orthogonal_(self.projection.weight, 0.01)
+        nn.init.zeros_(self.projection.bias)
+
+    first: Tensor
+    slots: Tensor
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Categorical:
+        logits = self.projection(features)
+        if mask is not None:
+            logits = logits.masked_fill(~mask, ILLEGAL)
+        shape = (*logits.shape[:-1], len(self.sizes), self.widest)
+        if self.mask_size != len(self.sizes) * self.widest:
+            padded = logits.new_full((*shape[:-2], len(self.sizes) * self.widest), ILLEGAL)
+            logits = padded.index_copy(-1, self.slots, logits)
+        return Categorical(logits.view(shape))
+
+    def to_env(self, action: Tensor) -> Tensor:
+        return (action + self.first).view(*action.shape[:-1], *self.env_shape)
+
+    def from_env(self, action: Tensor) -> Tensor:
+        lead = action.shape[: action.ndim - len(self.env_shape)]
+        return action.to(torch.int64).reshape(*lead, len(self.sizes)) - self.first
+
+
+class BoxHead(ActionHead):
+    """A Gaussian whose mean is linear in the features and whose spread is one parameter an axis."""
+
+    def __init__(self, space: gym.spaces.Box, features: int) -> None:
+        super().__init__()
+        self.env_shape = space.shape
+        low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        self.event_shape = (len(low),)
+        self.dtype = torch.float32
+        self.mask_size = 0
+        self.projection = nn.Linear(features, len(low))
+        self.log_std = nn.Parameter(torch.zeros(len(low)))
+        for name, value in (
+            ("low", low),
+            ("high", high),
+            ("centre", np.where(bounded, (low + high) / 2, 0.0)),
+            ("scale", np.where(bounded, (high - low) / 2, 1.0)),
+        ):
+            self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32), persistent=False)
+        nn.init.orthogonal_(self.projection.weight, 0.01)
+        nn.init.zeros_(self.projection.bias)
+
+    low: Tensor
+    high: Tensor
+    centre: Tensor
+    scale: Tensor
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Gaussian:
+        return Gaussian(self.projection(features), self.log_std)
+
+    def to_env(self, action: Tensor) -> Tensor:
+        point = torch.clamp(self.centre + self.scale * action, self.low, self.high)
+        return point.view(*action.shape[:-1], *self.env_shape)
+
+    def from_env(self, action: Tensor) -> Tensor:
+        lead = action.shape[: action.ndim - len(self.env_shape)]
+        return (action.float().reshape(*lead, *self.event_shape) - self.centre) / self.scale
+
+
+class ValueHead(nn.Module):
+    """features [..., H] -> value [...], float32."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(features, 1)
+        nn.init.orthogonal_(self.projection.weight, 1.0)
+        nn.init.zeros_(self.projection.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        value: Tensor = self.projection(features).squeeze(-1)
+        return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+
+
+def action_head(space: gym.Space[object], features: int) -> ActionHead:
+    """The head for an action space.
+
+    Args:
+        space: Discrete (any start), MultiDiscrete, MultiBinary or Box, of a single environment.
+        features: H, size of the features it reads.
+
+    Raises:
+        ValueError: any other space.
+    """
+    if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary):
+        return ChoiceHead(space, features)
+    if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return BoxHead(space, features)
+    raise ValueError(
+        f"action space: expected Discrete, MultiDiscrete, MultiBinary or a float Box, got {space}; "
+        "a Dict or Tuple of actions can be flattened by a gymnasium wrapper"
+    )
+
+
+def choice_sizes(space: gym.Space[object]) -> np.ndarray:
+    """Sizes of the choices that a Discrete, MultiDiscrete or MultiBinary space is made of, flattened."""
+    if isinstance(space, gym.spaces.Discrete):
+        return np.array([space.n])
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return space.nvec.reshape(-1)
+    if isinstance(space, gym.spaces.MultiBinary):
+        return np.full(int(np.prod(space.shape)), 2)
+    raise ValueError(f"expected Discrete, MultiDiscrete or MultiBinary, got {space}")

@@ -1,0 +1,75 @@
+"""Logs: stable-baselines3's Logger, writing TensorBoard events and metrics.csv."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.logger import CSVOutputFormat, HParam, Logger, TensorBoardOutputFormat
+from torch import nn
+
+from rlmin.episodes import EpisodeStatistics
+
+METRICS = "metrics.csv"
+
+
+class ContinuedCSV(CSVOutputFormat):
+    """A csv file that a resumed run goes on writing: rows up to `until` steps stay, later ones are taken again."""
+
+    def __init__(self, file: Path, until: int) -> None:
+        kept: list[dict[str, str]] = []
+        keys: list[str] = []
+        if file.exists():
+            with file.open(newline="") as lines:
+                reader = csv.DictReader(lines)
+                keys = list(reader.fieldnames or [])
+                kept = [row for row in reader if float(row["time/total_timesteps"]) <= until]
+        super().__init__(str(file))  # truncates
+        if kept:
+            self.keys = keys
+            writer = csv.DictWriter(self.file, keys, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(kept)
+            self.file.flush()
+
+
+def make_logger(folder: Path, settings: Mapping[str, Any], *, until: int = 0) -> Logger:
+    """A logger into a run folder.
+
+    Args:
+        folder: the run.
+        settings: hyper-parameters, shown by TensorBoard's HPARAMS page.
+        until: steps already taken; rows of an earlier attempt beyond them are dropped.
+    """
+    board = TensorBoardOutputFormat(str(folder))
+    logger = Logger(str(folder), [board, ContinuedCSV(folder / METRICS, until)])
+    if until == 0:
+        shown = {key: value for key, value in settings.items() if isinstance(value, bool | str | float | int)}
+        metrics: dict[str, float | int] = {"rollout/ep_rew_mean": 0.0, "rollout/success_rate": 0.0}
+        board.write({"hparams": HParam(shown, metrics)}, {"hparams": ("csv", "log", "stdout", "json")}, 0)
+    return logger
+
+
+def record(
+    logger: Logger, policy: nn.Module, statistics: EpisodeStatistics, metrics: Mapping[str, float], speed: float
+) -> None:
+    """Put one row together: episodes, speed, training metrics, and the time scale of every gated unit in steps.
+
+    Keys are those of stable-baselines3 where it has one, so its plotting helpers find them.
+    """
+    facts = {
+        "rollout/ep_rew_mean": statistics.mean_return,
+        "rollout/ep_len_mean": statistics.mean_length,
+        "rollout/success_rate": statistics.success_rate,
+        "rollout/episodes": statistics.episodes,
+        "time/fps": speed,
+    }
+    for key, value in facts.items():
+        if value is not None:
+            logger.record(key, value)
+    for key, value in metrics.items():
+        logger.record(f"train/{key}", value)
+    for name, module in policy.named_modules():
+        scale = getattr(module, "time_scale", None)
+        if callable(scale):
+            logger.record(f"memory/log10_time_scale/{name}", scale().log10().cpu(), exclude=("csv", "stdout", "log"))

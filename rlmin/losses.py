@@ -1,0 +1,73 @@
+"""Losses: pure functions of tensors. Every mean is over the rows that `weight` keeps, so filler rows cost nothing."""
+
+import torch
+from torch import Tensor
+
+
+def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
+    """sum(weight x) / sum(weight) over all entries; 0 where nothing is kept. Shapes equal, weight in {0, 1}."""
+    return (x * weight).sum() / weight.sum().clamp(min=1)
+
+
+def clipped_surrogate(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, weight: Tensor, *, clip: float
+) -> Tensor:
+    """PPO's policy loss.
+
+        ratio = exp(log_prob - old_log_prob)
+        loss  = -mean(min(ratio A, clamp(ratio, 1 - clip, 1 + clip) A))
+
+    Args:
+        log_prob: log-probability of the action now; gradient flows here only.
+        old_log_prob, advantage: same shape, constants from the rollout.
+        weight: same shape, float 1 for real rows and 0 for filler.
+        clip: scalar > 0.
+
+    Returns:
+        scalar. Its slope is zero where the ratio has left the interval in the direction the advantage asks for.
+
+    Source: Schulman et al. 2017, eq. 7 (arXiv:1707.06347).
+    """
+    ratio = (log_prob - old_log_prob).exp()
+    gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+    return -weighted_mean(gain, weight)
+
+
+def value_loss(
+    value: Tensor, target: Tensor, weight: Tensor, *, old_value: Tensor | None = None, clip: float | None = None
+) -> Tensor:
+    """Half the mean squared error; with `clip`, the larger of that and the error of a value held near the old one.
+
+        v'   = old_value + clamp(value - old_value, -clip, clip)
+        loss = 1/2 mean(max((value - target)^2, (v' - target)^2))
+
+    Args:
+        value: any shape; gradient flows here only. target, weight, old_value: same shape, constants.
+        clip: scalar > 0 in the unit of `value`, or None for the plain error.
+
+    Returns:
+        scalar.
+    """
+    error = (value - target).square()
+    if clip is not None and old_value is not None:
+        held = old_value + (value - old_value).clamp(-clip, clip)
+        error = torch.maximum(error, (held - target).square())
+    return 0.5 * weighted_mean(error, weight)
+
+
+@torch.no_grad()
+def approximate_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor) -> Tensor:
+    """KL(old || new), estimated by mean((ratio - 1) - log ratio): never negative, low variance. No gradient.
+
+    Source: Schulman 2020, "Approximating KL divergence", estimator k3.
+    """
+    log_ratio = log_prob - old_log_prob
+    return weighted_mean(log_ratio.exp() - 1 - log_ratio, weight)
+
+
+@torch.no_grad()
+def explained_variance(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """1 - Var(target - value) / Var(target) over kept rows: 1 is perfect, 0 no better than a constant."""
+    keep = weight.bool()
+    target, error = target[keep], (target - value)[keep]
+    return 1 - error.var(correction=0) / target.var(correction=0).clamp(min=1e-8)

@@ -1,0 +1,73 @@
+"""Vector environments by id."""
+
+import difflib
+import importlib
+import inspect
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium.envs import registration
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+PROVIDERS = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "ALE/": "ale_py", "popgym-": "popgym"}
+"""Packages that register their ids on import, by how their ids begin: gymnasium has no plug-ins since 1.0."""
+
+
+def make_vec(
+    id: str,
+    num_envs: int,
+    *,
+    device: torch.device | str = "cpu",
+    seed: int | None = None,
+    workers: int = 0,
+    **kwargs: Any,
+) -> VectorEnv[Any, Any, Any]:
+    """A vector environment by id, in SAME_STEP.
+
+    Args:
+        id: as registered with gymnasium, also "module:Name-v0".
+        num_envs: B.
+        device: of a native environment, one whose vector entry point takes a `device`; others compute in numpy.
+        seed: the environment is reset once with it, so later unseeded resets are reproducible.
+        workers: above 0, other environments run in processes of their own (gymnasium's AsyncVectorEnv with shared
+            memory, one process for each environment) instead of one after the other.
+        kwargs: of the environment.
+
+    Raises:
+        ValueError: no such id; the message names the nearest one.
+    """
+    spec = _spec(id)
+    if _is_native(spec):
+        kwargs["device"] = device
+        env = gym.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    else:
+        options = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        mode = "async" if workers > 0 else "sync"
+        env = gym.make_vec(spec, num_envs, vectorization_mode=mode, vector_kwargs=options, **kwargs)
+    if seed is not None:
+        env.reset(seed=seed)
+    return env
+
+
+def _spec(id: str) -> registration.EnvSpec:
+    module, _, name = id.rpartition(":")
+    module = module or next((package for prefix, package in PROVIDERS.items() if id.startswith(prefix)), "")
+    if module:
+        importlib.import_module(module)
+    if name not in gym.registry and "-v" not in name:
+        namespace, plain, _ = registration.parse_env_id(name) if name else (None, name, None)
+        newest = registration.find_highest_version(namespace, plain)
+        name = name if newest is None else f"{name}-v{newest}"
+    if name not in gym.registry:
+        near = difflib.get_close_matches(name, list(gym.registry), n=1, cutoff=0.4)
+        raise ValueError(f"no environment {id!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return gym.registry[name]
+
+
+def _is_native(spec: registration.EnvSpec) -> bool:
+    entry = spec.vector_entry_point
+    if entry is None:
+        return False
+    creator = registration.load_env_creator(entry) if isinstance(entry, str) else entry
+    return "device" in inspect.signature(creator).parameters

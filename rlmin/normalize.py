@@ -1,0 +1,46 @@
+"""Running normalisers of rlmin's own: gymnasium's vector wrappers are wrong under some autoreset modes.
+
+Statistics change only between a rollout and the next, never inside one: the policy that is trained saw exactly what
+the policy that acted saw.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class RunningNorm(nn.Module):
+    """y = clamp((x - mean) / sqrt(var + eps), -clip, clip), with mean and var of all x seen by `update`.
+
+    Before the first update it is the identity but for the clip. Statistics are float64 buffers, saved with the weights.
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, shape: tuple[int, ...], *, clip: float = 10.0, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.clip, self.eps = clip, eps
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(shape, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., *shape] -> [..., *shape], same float dtype."""
+        scale = (self.var + self.eps).rsqrt()
+        return ((x - self.mean.to(x.dtype)) * scale.to(x.dtype)).clamp(-self.clip, self.clip)
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Merge [N, *shape] samples into the statistics (Chan et al. 1979); N = 0 changes nothing."""
+        added = x.shape[0]
+        if added == 0:
+            return
+        x = x.double()
+        mean, var = x.mean(0), x.var(0, correction=0)
+        total = self.count + added
+        delta = mean - self.mean
+        spread = self.var * self.count + var * added + delta.square() * (self.count * added / total)
+        self.mean += delta * (added / total)
+        self.var.copy_(spread / total)
+        self.count.copy_(total)

@@ -1,0 +1,50 @@
+"""Plots: learning curves of runs, as PNG."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlmin.checkpoint import write_atomic
+from rlmin.logs import METRICS
+
+COLUMNS = {"rollout/ep_rew_mean": "return, mean of 100 episodes", "rollout/success_rate": "success rate"}
+
+
+def read_curve(folder: Path, column: str) -> tuple[list[float], list[float]]:
+    """Environment steps and the values of one column of a run's metrics; rows without the value are left out.
+
+    Raises:
+        ValueError: the run has no metrics.
+    """
+    path = Path(folder) / METRICS
+    if not path.exists():
+        raise ValueError(f"{folder}: expected {METRICS} in it")
+    with path.open(newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row.get(column)]
+    return [float(row["time/total_timesteps"]) for row in rows], [float(row[column]) for row in rows]
+
+
+def plot_runs(folders: Sequence[Path], file: Path) -> None:
+    """Draw return, and success where known, of every run over environment steps.
+
+    Args:
+        folders: runs; their names are the legend.
+        file: PNG to write.
+    """
+    from io import BytesIO
+
+    from matplotlib.figure import Figure  # without pyplot: no global state, no window
+
+    curves = {column: {folder: read_curve(folder, column) for folder in folders} for column in COLUMNS}
+    shown = [column for column, runs in curves.items() if any(x for x, _ in runs.values())] or list(COLUMNS)[:1]
+    figure = Figure(figsize=(6 * len(shown), 4), layout="constrained")
+    for axes, column in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        for folder, (steps, values) in curves[column].items():
+            axes.plot(steps, values, label=Path(folder).name)
+        axes.set_xlabel("environment steps")
+        axes.set_ylabel(COLUMNS[column])
+        axes.grid(alpha=0.3)
+        axes.legend()
+    image = BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    write_atomic(file, image.getvalue())

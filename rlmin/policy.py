@@ -1,0 +1,171 @@
+"""Policy: inputs -> encoder -> heads. One set of weights, two ways to run it with the same numbers.
+
+    unroll   [T, B, ...]  a whole rollout or batch of sequences at once: training
+    step     [B, ...]     one step: acting
+
+Previous action and previous reward, where switched on, are ordinary leaves of the observation (see rlmin.inputs);
+whoever runs the policy puts them there with `with_previous`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from rlmin.encoders import Encoder, Stack
+from rlmin.heads import Distribution, ValueHead, action_head
+from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs
+from rlmin.types import Observation, State
+
+EncoderName = Literal["min_gru", "min_lstm", "gru", "lstm", "mlp"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """What the policy is made of; shared by every agent."""
+
+    encoder: EncoderName = "min_gru"  # the memory; "mlp" has none and is the control
+    width: int = 128  # features D and memory H
+    layers: int = 2  # residual blocks
+    conv: int = 4  # width of the causal convolution before each memory, 0 for none
+    mlp: int = 2  # expansion of the MLP after each memory, 0 for none
+    candidate: Literal["tanh", "identity", "g"] = "tanh"  # activation of minGRU's and minLSTM's candidate
+    previous_action: bool = False  # feed the action taken one step ago
+    previous_reward: bool = False  # feed the reward received one step ago
+    share_memory: bool = True  # actor and critic read one memory; False gives each its own
+    normalize_observation: bool = False  # running mean and variance of numeric observations
+
+    def __post_init__(self) -> None:
+        for name in ("width", "layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+
+
+class PolicyOutput(NamedTuple):
+    """What the policy says about each step."""
+
+    distribution: Distribution  # of the action
+    value: Tensor  # [B] or [T, B] float32
+    state: State  # memory after the (last) step
+
+
+class Trunk(nn.Module):
+    """Inputs and memory: observation leaves -> features [..., H]."""
+
+    def __init__(self, inputs: Inputs, encoder: Encoder) -> None:
+        super().__init__()
+        self.inputs, self.encoder = inputs, encoder
+
+    def forward(self, observation: Observation, state: State, start: Tensor) -> tuple[Tensor, State]:
+        return cast(tuple[Tensor, State], self.encoder(self.inputs(observation, start), state, start))
+
+    def step(self, observation: Observation, state: State, start: Tensor) -> tuple[Tensor, State]:
+        return self.encoder.step(self.inputs(observation, start), state, start)
+
+
+class Policy(nn.Module):
+    """A policy that remembers.
+
+    Args:
+        observation_space: Box (flat, picture), Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these.
+        action_space: Discrete, MultiDiscrete, MultiBinary or Box.
+        config: sizes and switches.
+
+    Raises:
+        ValueError: a space is not supported.
+    """
+
+    def __init__(
+        self, observation_space: gym.Space[object], action_space: gym.Space[object], config: PolicyConfig | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config = config or PolicyConfig()
+        self.observation_space, self.action_space = observation_space, action_space
+        self.action_head = action_head(action_space, config.width)
+        self.value_head = ValueHead(config.width)
+        self.trunks = nn.ModuleList(self._trunk() for _ in range(1 if config.share_memory else 2))
+
+    def initial_state(self, rows: int) -> State:
+        """Memory of `rows` agents that have seen nothing: a tuple, one part a trunk, of tensors [rows, ...]."""
+        return tuple(trunk.encoder.initial_state(rows) for trunk in self._each_trunk())
+
+    def unroll(
+        self, observation: Observation, state: State, start: Tensor, action_mask: Tensor | None = None
+    ) -> PolicyOutput:
+        """Run over whole sequences.
+
+        Args:
+            observation: leaves [T, B, ...].
+            state: [B, ...] memory before step 0.
+            start: [T, B] bool, observation[t] opens an episode: memory is wiped before it is read.
+            action_mask: [T, B, A] bool, True is legal; None: everything is.
+
+        Returns:
+            distribution and value of every step, and the memory after the last. Gradients flow through time, within
+            episodes, and into `state`.
+        """
+        return self._run(observation, state, start, action_mask, step=False)
+
+    def step(
+        self, observation: Observation, state: State, start: Tensor, action_mask: Tensor | None = None
+    ) -> PolicyOutput:
+        """Run one step: as `unroll`, without the axis T."""
+        return self._run(observation, state, start, action_mask, step=True)
+
+    def with_previous(self, observation: Observation, action: Tensor, reward: Tensor) -> Observation:
+        """`observation` with the switched leaves added.
+
+        Args:
+            observation: leaves [B, ...] from the environment.
+            action: [B, ...] the action just taken, in rlmin's form (see rlmin.heads).
+            reward: [B] float, the reward just received, env units.
+
+        Returns:
+            a new dict, or `observation` itself where no switch is on.
+        """
+        extra: Observation = {}
+        if self.config.previous_action:
+            extra[PREVIOUS_ACTION] = action
+        if self.config.previous_reward:
+            extra[PREVIOUS_REWARD] = reward
+        return {**observation, **extra} if extra else observation
+
+    def no_action(self, rows: int) -> Tensor:
+        """[rows, ...] zeros in the form of an action: what stands for "none" before the first step."""
+        device = next(self.parameters()).device
+        return torch.zeros((rows, *self.action_head.event_shape), dtype=self.action_head.dtype, device=device)
+
+    def update_normalizer(self, observation: Observation, keep: Tensor) -> None:
+        """Merge a rollout ([T, B, ...] leaves, rows where `keep`) into the running observation statistics."""
+        for trunk in self._each_trunk():
+            trunk.inputs.update_normalizer(observation, keep)
+
+    def _run(
+        self, observation: Observation, state: State, start: Tensor, action_mask: Tensor | None, *, step: bool
+    ) -> PolicyOutput:
+        parts = cast(tuple[State, ...], state)
+        ran = [
+            (trunk.step if step else trunk)(observation, part, start)
+            for trunk, part in zip(self._each_trunk(), parts, strict=True)
+        ]
+        actor, critic = ran[0][0], ran[-1][0]  # one and the same where the memory is shared
+        value = self.value_head(critic)
+        return PolicyOutput(self.action_head(actor, action_mask), value, tuple(after for _, after in ran))
+
+    def _trunk(self) -> Trunk:
+        c = self.config
+        inputs = Inputs(
+            self.observation_space,
+            c.width,
+            action_space=self.action_space,
+            previous_action=c.previous_action,
+            previous_reward=c.previous_reward,
+            normalize=c.normalize_observation,
+        )
+        options = {"candidate": c.candidate} if c.encoder in ("min_gru", "min_lstm") else {}
+        return Trunk(inputs, Stack(c.width, c.width, mixer=c.encoder, layers=c.layers, conv=c.conv, mlp=c.mlp, **options))
+
+    def _each_trunk(self) -> list[Trunk]:
+        return [cast(Trunk, trunk) for trunk in self.trunks]

@@ -1,0 +1,197 @@
+"""Rollout: T steps of B environments under one policy, as one TensorDict [T, B]."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from rlmin.checkpoint import section
+from rlmin.episodes import EpisodeStatistics
+from rlmin.policy import Policy
+from rlmin.types import Observation, State, Step, map_state
+from rlmin.vector import Vector
+
+
+class Rollout(NamedTuple):
+    """What happened, and the memory with which it began."""
+
+    batch: TensorDict
+    """[T, B] with observation (leaves), start, action, log_prob, value, next_value, reward, terminated, truncated,
+    filler and, where the env has masks, action_mask. Index convention: rlmin.types. The tensors are the collector's
+    own and are overwritten by the next rollout."""
+    state: State  # [B, ...] memory before step 0
+
+
+class Collector:
+    """Acts in the environments, keeps memory, observation and episode statistics between rollouts.
+
+    Args:
+        vector: the environments.
+        policy: acts by sampling; never trained here.
+        horizon: T, steps a rollout.
+        generator: source of the sampled actions, on the policy's device.
+        seed: of the first reset.
+    """
+
+    def __init__(
+        self, vector: Vector, policy: Policy, *, horizon: int, generator: torch.Generator, seed: int | None = None
+    ) -> None:
+        self.vector, self.policy, self.horizon, self.generator = vector, policy, horizon, generator
+        self.statistics = EpisodeStatistics(vector.num_envs)
+        self.num_steps = 0  # steps taken in each environment, filler included
+        self.reset(seed)
+        self.observed: Observation = {}  # leaves [T, B, ...]; this and `buffer` are allocated once
+        self.buffer: dict[str, Tensor] = {}
+        self._allocate()
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin new episodes everywhere, with no memory."""
+        rows = self.vector.num_envs
+        self.now = self.vector.reset(seed=seed)
+        self.statistics.update(self.now)  # unfinished episodes are forgotten
+        self.state = self.policy.initial_state(rows)
+        self.observation = self.policy.with_previous(
+            self.now.observation, self.policy.no_action(rows), torch.zeros_like(self.now.reward)
+        )
+
+    @torch.no_grad()
+    def collect(self, on_step: Callable[[Step], bool] | None = None) -> Rollout | None:
+        """Take `horizon` steps.
+
+        Args:
+            on_step: called after every step; False stops at once.
+
+        Returns:
+            the rollout, or None where `on_step` stopped it.
+
+        Raises:
+            FloatingPointError: an observation, reward, value or log-probability is NaN or infinite; the message names
+                it, the environment and the step. The policy is as it was.
+        """
+        policy, buffer, observed = self.policy, self.buffer, self.observed
+        before = self.state
+        for t in range(self.horizon):
+            for name, leaf in self.observation.items():
+                observed[name][t] = leaf
+            buffer["start"][t] = self.now.start
+            if self.now.action_mask is not None:
+                buffer["action_mask"][t] = self.now.action_mask
+            out = policy.step(self.observation, self.state, self.now.start, self.now.action_mask)
+            action = out.distribution.sample(self.generator)
+            buffer["action"][t] = action
+            buffer["log_prob"][t] = out.distribution.log_prob(action)
+            buffer["value"][t] = out.value
+
+            self.state = out.state
+            self.now = step = self.vector.step(policy.action_head.to_env(action))
+            self.observation = policy.with_previous(step.observation, action, step.reward)
+            for name in ("reward", "terminated", "truncated", "filler"):
+                buffer[name][t] = getattr(step, name)
+            if step.final_observation is not None:
+                self._value_of_final(t, step, action)
+            self.num_steps += 1
+            self.statistics.update(step)
+            if on_step is not None and not on_step(step):
+                return None
+        self._next_value()
+        lead = (self.horizon, self.vector.num_envs)
+        batch = TensorDict({**buffer, "observation": TensorDict(dict(observed), lead)}, lead)
+        check_finite(batch, first_step=self.num_steps - self.horizon)
+        return Rollout(batch, before)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Statistics and counter; and, of an environment that can say its state, that, the memory and what it sees."""
+        saved = {f"statistics.{name}": x for name, x in self.statistics.state_dict().items()}
+        saved["num_steps"] = torch.tensor(self.num_steps)
+        if not hasattr(self.vector.env, "get_state"):
+            return saved
+        saved |= {f"env.{name}": x for name, x in self.vector.env.get_state().items()}
+        saved |= {f"observation.{name}": x for name, x in self.observation.items()}
+        saved |= {f"memory.{i}": x for i, x in enumerate(_leaves(self.state))}
+        return saved | {"start": self.now.start}
+
+    def load_state_dict(self, saved: dict[str, Tensor], *, seed: int | None = None) -> bool:
+        """Go on from `state_dict`.
+
+        Args:
+            saved: of a collector with the same environments and policy.
+            seed: of the new episodes, where the environment's state was not saved.
+
+        Returns:
+            whether environment and memory are exactly as they were.
+        """
+        self.statistics.load_state_dict(section(saved, "statistics"))
+        self.num_steps = int(saved["num_steps"])
+        if "start" not in saved:
+            self.reset(seed)
+            return False
+        device = self.now.reward.device
+        self.vector.env.set_state(section(saved, "env"))
+        self.observation = {name: x.to(device) for name, x in section(saved, "observation").items()}
+        self.now = replace(self.now, observation=self.observation, start=saved["start"].to(device))
+        memory = iter([saved[f"memory.{i}"].to(device) for i in range(len(_leaves(self.state)))])
+        self.state = map_state(lambda _: next(memory), self.state)
+        return True
+
+    def _value_of_final(self, t: int, step: Step, action: Tensor) -> None:
+        """final_value[t] of truncated rows: the value of the state reached, under the memory the agent then had."""
+        rows = step.truncated.nonzero().squeeze(-1)
+        if len(rows) == 0 or step.final_observation is None:
+            return
+        final = {name: leaf[rows] for name, leaf in step.final_observation.items()}
+        final = self.policy.with_previous(final, action[rows], step.reward[rows])
+        state = map_state(lambda x: x[rows], self.state)
+        value = self.policy.step(final, state, torch.zeros_like(rows, dtype=torch.bool)).value
+        self.buffer["final_value"][t, rows] = value
+
+    def _next_value(self) -> None:
+        """next_value[t] = value[t+1] inside an episode, final_value[t] where it was truncated."""
+        buffer, next_value = self.buffer, self.buffer["next_value"]
+        next_value[:-1] = buffer["value"][1:]
+        next_value[-1] = self.policy.step(self.observation, self.state, self.now.start, self.now.action_mask).value
+        torch.where(buffer["truncated"], buffer["final_value"], next_value, out=next_value)
+
+    def _allocate(self) -> None:
+        """Zeroed [T, B] storage for one rollout, shaped like what the env and the policy produce."""
+        lead = (self.horizon, self.vector.num_envs)
+        device = self.now.reward.device
+
+        def zeros(shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros((*lead, *shape), dtype=dtype, device=device)
+
+        head = self.policy.action_head
+        self.observed = {name: zeros(x.shape[1:], x.dtype) for name, x in self.observation.items()}
+        self.buffer = {"action": zeros(head.event_shape, head.dtype)}
+        for name in ("log_prob", "value", "next_value", "final_value", "reward"):
+            self.buffer[name] = zeros()
+        for name in ("start", "terminated", "truncated", "filler"):
+            self.buffer[name] = zeros(dtype=torch.bool)
+        if self.now.action_mask is not None:
+            self.buffer["action_mask"] = zeros(self.now.action_mask.shape[1:], torch.bool)
+
+
+def check_finite(batch: TensorDict, *, first_step: int) -> None:
+    """Raise a FloatingPointError that names the first tensor, step and environment that is NaN or infinite.
+
+    Args:
+        batch: [T, B] tensors, nested or not.
+        first_step: number of the batch's step 0, counted since training began.
+    """
+    for name, x in batch.flatten_keys(".").items():
+        if not x.is_floating_point() or bool(torch.isfinite(x).all()):
+            continue
+        bad = (~torch.isfinite(x)).reshape(*x.shape[:2], -1).any(-1)
+        t, row = (int(i) for i in bad.nonzero()[0])
+        raise FloatingPointError(
+            f"{name}: expected finite numbers, got {x[t, row].tolist()} at step {first_step + t} of environment {row}"
+        )
+
+
+def _leaves(state: State) -> list[Tensor]:
+    """The tensors of a state, in order."""
+    found: list[Tensor] = []
+    map_state(lambda x: found.append(x) or x, state)  # type: ignore[func-returns-value]
+    return found

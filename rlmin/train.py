@@ -1,0 +1,274 @@
+"""Training runs: an agent, its environment and a folder meet here."""
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import yaml
+
+from rlmin.agents.load import load
+from rlmin.agents.ppo import PPO, PPOConfig
+from rlmin.callbacks import NoHook
+from rlmin.checkpoint import LEARNER, read_header
+from rlmin.checks import check_names
+from rlmin.evaluate import Evaluation, evaluate
+from rlmin.vector import adapt
+
+PRESETS = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(PPOConfig):
+    """One training run: what to train on, for how long, and every setting of PPO and its policy."""
+
+    env: str  # gymnasium id
+    env_kwargs: tuple[str, ...] = ()  # key=value pairs for the environment's constructor
+    total_timesteps: int = 500_000  # environment steps, summed over environments
+    seed: int = 0  # of weights, environments and actions
+    device: str = "cpu"  # or cuda, ...
+    workers: int = 0  # processes that step the environments; 0: this one
+    threads: int | None = None  # of torch on the CPU; None: as torch decides
+    folder: Path | None = None  # of the run; None: runs/NAME-NUMBER, the next free number
+    save_interval: int = 100_000  # environment steps between checkpoints
+    eval_episodes: int = 200  # greedy, at the end; 0: none
+    eval_kwargs: tuple[str, ...] = ()  # for a second evaluation: key=value pairs that differ from env_kwargs
+
+    @property
+    def ppo(self) -> PPOConfig:
+        """The settings that are PPO's."""
+        return PPOConfig(**{f.name: getattr(self, f.name) for f in fields(PPOConfig)})
+
+
+def preset_path(name: str) -> Path:
+    """The file of a preset's name, or of a path that ends in .yaml.
+
+    Raises:
+        ValueError: neither exists; the message names the nearest preset.
+    """
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise ValueError(f"{name}: no such file")
+        return Path(name)
+    check_names("preset", [name], [path.stem for path in PRESETS.glob("*.yaml")])
+    return PRESETS / f"{name}.yaml"
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The settings of a preset or file: differences from the defaults.
+
+    Raises:
+        ValueError: no such preset, not a mapping, or a key that is no setting.
+    """
+    path = preset_path(name)
+    try:
+        settings = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name}: not readable as YAML ({error})") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path.name}: expected settings as `key: value`, got {type(settings).__name__}")
+    check_names(f"setting in {path.name}", settings, [f.name for f in fields(TrainConfig)])
+    return settings
+
+
+def preset_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """The settings as the command line would give them, so that both are parsed by one parser and 1e-4 is a number."""
+    arguments: list[str] = []
+    for key, value in settings.items():
+        arguments.append("--" + key.replace("_", "-"))
+        arguments += [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    return arguments
+
+
+def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    """["size=9", "layouts=null"] -> {"size": 9, "layouts": None}; values are read as YAML.
+
+    Raises:
+        ValueError: a pair without "=".
+    """
+    for pair in pairs:
+        if "=" not in pair:
+            raise ValueError(f"expected key=value, got {pair!r}")
+    return {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+
+
+def train(config: TrainConfig, *, name: str = "run", progress_bar: bool = True) -> Path:
+    """Train, save and evaluate.
+
+    Args:
+        config: everything.
+        name: of the run, where `config.folder` is None.
+        progress_bar: show progress.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        ValueError: settings, environment or folder do not work; nothing has been written.
+        FloatingPointError: training met NaN or infinity; the last checkpoint is the last good one.
+        SystemExit: a signal ended it, after a checkpoint; the code is 128 plus the signal's number.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if config.folder is not None and (config.folder / LEARNER).exists():
+        raise ValueError(f"{config.folder}: there is a run already; go on with --resume {config.folder}")
+    agent = PPO(
+        config.env,
+        config=config.ppo,
+        seed=config.seed,
+        device=config.device,
+        env_kwargs=parse_pairs(config.env_kwargs),
+        workers=config.workers,
+    )
+    folder = _new_folder(name) if config.folder is None else config.folder
+    settings = asdict(config)
+    _learn(agent, folder, config.total_timesteps, settings, config.save_interval, progress_bar)
+    _report(agent, folder, config.eval_episodes, parse_pairs(config.eval_kwargs))
+    return folder
+
+
+def resume(folder: Path, *, total_timesteps: int | None = None, progress_bar: bool = True) -> Path:
+    """Go on with a run that was stopped or killed, or for longer than it was meant to last.
+
+    Args:
+        folder: the run.
+        total_timesteps: where to stop; None: where the run was to stop.
+        progress_bar: show progress.
+
+    Raises:
+        ValueError: no run is there, it cannot be read, or it is finished already.
+    """
+    header = read_header(folder, LEARNER)
+    total = total_timesteps or header["total_timesteps"]
+    if header["num_timesteps"] >= total:
+        raise ValueError(f"{folder}: finished at {header['num_timesteps']:,} steps; go further with --total-timesteps")
+    agent = load(folder)
+    agent.resume(folder)
+    save_interval = next(f.default for f in fields(TrainConfig) if f.name == "save_interval")
+    assert save_interval is not MISSING and isinstance(save_interval, int), "the field has a default"
+    _learn(agent, folder, total, header["config"], save_interval, progress_bar)
+    _report(agent, folder, 200, {})
+    return folder
+
+
+def evaluate_run(
+    folder: Path,
+    *,
+    env: str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    episodes: int = 200,
+    deterministic: bool = True,
+    seed: int = 10_000,
+    num_envs: int = 16,
+    device: str = "cpu",
+) -> Evaluation:
+    """Evaluate the policy of a run.
+
+    Args:
+        folder: the run.
+        env: another environment with the same spaces; None: the run's own.
+        env_kwargs: differences from the run's own.
+        episodes, deterministic, seed: see `rlmin.evaluate.evaluate`.
+        num_envs: played at once.
+
+    Raises:
+        ValueError: the run cannot be read, or its policy does not fit the environment.
+    """
+    agent = load(folder, device=device)
+    spec = agent.env_spec
+    if env is None and spec["id"] is None:
+        raise ValueError(f"{folder}: trained on an environment without an id; name one with --env")
+    own = spec["kwargs"] if env is None else {}
+    kwargs = {**own, **(env_kwargs or {})}
+    vector = adapt(env or spec["id"], num_envs=num_envs, device=device, env_kwargs=kwargs)
+    try:
+        return evaluate(agent.policy, vector, episodes=episodes, deterministic=deterministic, seed=seed)
+    finally:
+        vector.close()
+
+
+class SaveEvery(NoHook):
+    """Save the agent between an update and the next rollout, every so many environment steps."""
+
+    def __init__(self, agent: PPO, folder: Path, interval: int) -> None:
+        self.agent, self.folder, self.interval = agent, folder, interval
+        self.saved = agent.num_timesteps
+
+    def on_rollout_start(self) -> None:
+        if self.agent.num_timesteps - self.saved >= self.interval:
+            self.agent.save(self.folder)
+            self.saved = self.agent.num_timesteps
+
+
+def _learn(
+    agent: PPO, folder: Path, total: int, settings: Mapping[str, Any], save_interval: int, progress_bar: bool
+) -> None:
+    """Train to `total` steps with logs and checkpoints; a signal ends it early, saved."""
+    from rlmin.logs import make_logger
+
+    folder.mkdir(parents=True, exist_ok=True)
+    agent.set_logger(make_logger(folder, settings, until=agent.num_timesteps))
+    print(f"run: {folder}")
+    with _signals(agent) as caught:
+        agent.learn(
+            total - agent.num_timesteps,
+            SaveEvery(agent, folder, save_interval),
+            progress_bar=progress_bar,
+            reset_num_timesteps=False,
+        )
+    agent.logger.close()
+    agent.save(folder)
+    if caught:
+        print(f"stopped at {agent.num_timesteps:,} steps and saved; go on with: rlmin train --resume {folder}")
+        raise SystemExit(128 + caught[0])
+
+
+def _report(agent: PPO, folder: Path, episodes: int, other: Mapping[str, Any]) -> None:
+    """Draw the curve, evaluate greedily on the run's environment and, with `other` arguments, on a variant of it."""
+    from rlmin.plots import plot_runs
+
+    plot_runs([folder], folder / "curve.png")
+    if episodes:
+        kind = agent.env_spec["id"]
+        print(f"greedy on {kind} {_words(agent.env_spec['kwargs'])}: {evaluate_run(folder, episodes=episodes)}")
+        if other:
+            print(f"greedy on {kind} {_words(other)}: {evaluate_run(folder, env_kwargs=other, episodes=episodes)}")
+
+
+def _words(kwargs: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in kwargs.items())
+
+
+def _new_folder(name: str) -> Path:
+    """runs/NAME-NUMBER, the first that does not exist, created."""
+    number = 0
+    while True:
+        folder = Path("runs") / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+@contextmanager
+def _signals(agent: PPO) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM ask the agent to stop after its update; a second one stops at once."""
+    caught: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+        agent.stop_requested = True
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

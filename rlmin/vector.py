@@ -1,0 +1,252 @@
+"""Any vector environment as one stream of `Step` records on the right device.
+
+    source                       after an end                               what happens here
+    gymnasium NEXT_STEP          the next call ignores its action, resets   that call is a row with `filler` set
+    gymnasium SAME_STEP          the observation is already the reset one   `final_observation` from infos["final_obs"]
+    gymnasium DISABLED           nothing                                    the ended rows are reset at once
+    stable-baselines3 VecEnv     as SAME_STEP, one dict of infos a row      see vector_sb3.py
+    one gym.Env                  nothing                                    B = 1, run in SAME_STEP
+
+Observations that are torch tensors already (native environments) stay tensors: no numpy round trip.
+"""
+
+import math
+import sys
+from abc import ABC, abstractmethod
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from torch import Tensor
+
+from rlmin.make import make_vec as make_vec
+from rlmin.spaces import leaf_tensor, leaves_of, pick, without
+from rlmin.types import Observation, Step
+
+MASK = "action_mask"
+SUCCESS = ("is_success", "success")
+
+
+class Vector(ABC):
+    """B environments that answer actions with `Step` records.
+
+    Attributes:
+        env: the vector environment inside.
+        num_envs: B.
+        device: where every tensor of a `Step` lies.
+        observation_space, action_space: of one environment; an `action_mask` entry is taken out of the former.
+        mode: what kind of environment this is, in words.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        *,
+        num_envs: int,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        mode: str,
+        device: torch.device | str,
+        seed: int | None,
+    ) -> None:
+        self.env = env
+        self.num_envs = num_envs
+        self.device = torch.device(device)
+        self.observation_space = without(observation_space, MASK)
+        self.action_space = action_space
+        self.mode = mode
+        self._leaves = leaves_of(self.observation_space)
+        self._mask_observed = self.observation_space is not observation_space
+        self._masked: bool | None = None  # whether infos carry masks; the first reset decides
+        self._flags = _flags(action_space)
+        self._seed = seed  # of the first reset
+        self._steps = -1  # since the last reset; -1 before the first
+
+    @abstractmethod
+    def reset(self, seed: int | None = None) -> Step:
+        """Open an episode in every environment.
+
+        Args:
+            seed: environment i gets seed + i (a vectorised environment decides itself); None continues its random
+                stream, or at the first reset uses the seed given to `adapt`.
+
+        Returns:
+            `start` and `filler` all True (no transition took place), reward 0.
+        """
+
+    @abstractmethod
+    def step(self, action: Tensor) -> Step:
+        """Take one action in every environment.
+
+        Args:
+            action: [B, *action_shape] in the env's own format, a Discrete action including the space's `start`.
+
+        Raises:
+            ValueError: the action, or what the env returned, has another shape or type than its space declares.
+            FloatingPointError: an observation or reward is NaN or infinite (not checked for tensors on a GPU).
+        """
+
+    def close(self) -> None:
+        """Close the environment inside."""
+        self.env.close()
+
+    def _first_seed(self, seed: int | None) -> int | None:
+        seed, self._seed, self._steps = (self._seed if seed is None else seed), None, 0
+        return seed
+
+    def _opened(self, observation: Observation, mask: Tensor | None) -> Step:
+        every = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        return Step(
+            observation=observation,
+            reward=torch.zeros(self.num_envs, device=self.device),
+            terminated=~every,
+            truncated=~every,
+            start=every,
+            filler=every.clone(),
+            final_observation=None,
+            action_mask=mask,
+            success=None,
+        )
+
+    def _where(self) -> str:
+        return f" at step {self._steps} since reset"
+
+    def _check_action(self, action: Tensor) -> None:
+        wanted = (self.num_envs, *(self.action_space.shape or ()))
+        if self._steps < 0:
+            raise RuntimeError("call reset() before step()")
+        if tuple(action.shape) != wanted:
+            raise ValueError(f"action: expected {list(wanted)}, got {list(action.shape)}")
+        self._steps += 1
+
+    def _observe(self, raw: Any, *, copy: bool = True) -> Observation:
+        """The leaves of a batched raw observation, checked and on the device."""
+        observation = {}
+        for leaf in self._leaves:
+            try:
+                value = pick(raw, leaf.path)
+            except (KeyError, IndexError, TypeError) as error:
+                raise ValueError(
+                    f"observation {leaf.name!r} is declared by the space but missing{self._where()}"
+                ) from error
+            tensor = leaf_tensor(value, leaf, self.num_envs, copy=copy, where=self._where())
+            self._check_finite(f"observation {leaf.name!r}", tensor)
+            observation[leaf.name] = tensor.to(self.device)
+        return observation
+
+    def _column(self, name: str, value: Any, dtype: torch.dtype) -> Tensor:
+        """One number or flag per environment: [B]."""
+        numpy_type = bool if dtype == torch.bool else np.float32
+        tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=numpy_type))
+        if tuple(tensor.shape) != (self.num_envs,):
+            raise ValueError(f"{name}: expected [B={self.num_envs}], got {list(tensor.shape)}{self._where()}")
+        tensor = tensor.to(dtype)
+        self._check_finite(name, tensor)
+        return tensor.to(self.device)
+
+    def _check_finite(self, name: str, tensor: Tensor) -> None:
+        if tensor.device.type != "cpu" or not tensor.is_floating_point() or math.isfinite(tensor.sum().item()):
+            return
+        finite = torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
+        if not finite.all():  # else only the sum overflowed
+            row = int((~finite).nonzero()[0])
+            raise FloatingPointError(f"{name}: NaN or inf from environment {row}{self._where()}")
+
+    def _patched(self, observation: Observation, final: Any, rows: list[int]) -> Observation:
+        """`observation` with `rows` replaced by the single raw observations `final[row]`."""
+        result = {}
+        for leaf in self._leaves:
+            value = np.stack([np.asarray(pick(final[row], leaf.path)) for row in rows])
+            name = f"final observation of {leaf.name!r}"
+            tensor = leaf_tensor(value, leaf, len(rows), copy=False, where=f" (state reached{self._where()})")
+            self._check_finite(name, tensor)
+            result[leaf.name] = observation[leaf.name].clone()
+            result[leaf.name][rows] = tensor.to(self.device)
+        return result
+
+    def _settled_mask(self, mask: Tensor | None, known: Tensor | None, excused: Tensor | None) -> Tensor | None:
+        """The mask of every row, once it is sure that the env declares one always or never.
+
+        `known` [B] are the rows that have one (None: all), `excused` [B] those that need none (None: no row), because
+        their episode is over and nothing is acted on.
+        """
+        self._masked = mask is not None if self._masked is None else self._masked
+        if self._masked != (mask is not None) and (excused is None or not bool(excused.all())):
+            raise ValueError(f"infos[{MASK!r}] must be there in every reset and step or never{self._where()}")
+        if mask is None:
+            flags = (self.num_envs, self._flags or 1)
+            return torch.ones(flags, dtype=torch.bool, device=self.device) if self._masked else None
+        if self._flags is not None and mask.shape[1] != self._flags:
+            raise ValueError(f"{MASK}: {self.action_space} needs {self._flags} flags, got {mask.shape[1]}")
+        if known is None:
+            return mask
+        missing = ~known if excused is None else ~known & ~excused
+        if bool(missing.any()):
+            raise ValueError(f"infos[{MASK!r}]: none from environment {int(missing.nonzero()[0])}{self._where()}")
+        return mask | ~known.unsqueeze(1)
+
+
+def adapt(
+    env: Any,
+    *,
+    num_envs: int = 1,
+    device: torch.device | str = "cpu",
+    seed: int | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    workers: int = 0,
+) -> Vector:
+    """The `Vector` of whatever a user calls an environment.
+
+    Args:
+        env: an id, a gymnasium vector environment (any autoreset mode, arrays or tensors), a stable-baselines3 VecEnv,
+            one gymnasium environment (B = 1), or a `Vector`, which is returned as it is.
+        num_envs, env_kwargs, workers: of an id only, see `make_vec`.
+        device: where the tensors of a `Step` go.
+        seed: of the first reset.
+
+    Raises:
+        TypeError: none of these.
+        ValueError: an unknown id, a space or autoreset mode that is not supported.
+    """
+    if isinstance(env, Vector):
+        return env
+    if isinstance(env, str):
+        env = make_vec(env, num_envs, device=device, workers=workers, **(env_kwargs or {}))
+    elif isinstance(env, gym.Env):
+        env = _alone(env)
+    if isinstance(env, VectorEnv):
+        from rlmin.vector_gym import GymVector
+
+        return GymVector(env, device=device, seed=seed)
+    sb3 = sys.modules.get("stable_baselines3.common.vec_env.base_vec_env")  # there, if the user has made a VecEnv
+    if sb3 is not None and isinstance(env, sb3.VecEnv):
+        from rlmin.vector_sb3 import SB3Vector
+
+        return SB3Vector(env, device=device, seed=seed)
+    raise TypeError(
+        "env: expected an id, a gymnasium Env or VectorEnv or a stable-baselines3 VecEnv, "
+        f"got {type(env).__module__}.{type(env).__name__}"
+    )
+
+
+def _alone(env: gym.Env[Any, Any]) -> VectorEnv[Any, Any, Any]:
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, gym.wrappers.Autoreset):
+            raise ValueError("take gymnasium.wrappers.Autoreset off: rlmin resets ended episodes itself")
+        layer = layer.env
+    return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def _flags(space: gym.Space[Any]) -> int | None:
+    """How many flags an action mask has; None where any number may do."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    if isinstance(space, spaces.MultiBinary | spaces.Box):
+        return None
+    raise ValueError(f"action space {space}: expected Discrete, MultiDiscrete, MultiBinary or Box")
