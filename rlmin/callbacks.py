@@ -1,7 +1,7 @@
 """Callbacks: stable-baselines3's own classes, run from rlmin's training loop."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rlmin.types import Step
 
@@ -9,27 +9,21 @@ if TYPE_CHECKING:
     from stable_baselines3.common.callbacks import BaseCallback
 
 
-class Hook(Protocol):
-    """What the training loop calls."""
+class Hook:
+    """What the training loop calls; here every call does nothing."""
 
     def on_rollout_start(self) -> None: ...
-    def on_step(self, step: Step) -> bool: ...
-    def on_rollout_end(self) -> None: ...
-    def on_training_end(self) -> None: ...
 
-
-class NoHook:
-    """No callback: every call does nothing."""
-
-    def on_rollout_start(self) -> None: ...
     def on_step(self, step: Step) -> bool:
+        """Whether to go on."""
         return True
 
     def on_rollout_end(self) -> None: ...
+
     def on_training_end(self) -> None: ...
 
 
-class CallbackHook:
+class CallbackHook(Hook):
     """A stable-baselines3 callback, given the local variables its classes read."""
 
     def __init__(self, callback: "BaseCallback", total: int) -> None:
@@ -60,14 +54,16 @@ def start_callback(agent: Any, callback: Any, total: int) -> Hook:
 
     Args:
         agent: handed to the callback as its model.
-        callback: None, a stable-baselines3 callback, a list of them, or function(locals, globals) -> bool.
+        callback: None, a `Hook`, a stable-baselines3 callback, a list of them, or function(locals, globals) -> bool.
         total: steps at which training ends.
 
     Raises:
         TypeError: something else.
     """
     if callback is None:
-        return NoHook()
+        return Hook()
+    if isinstance(callback, Hook):
+        return callback
     from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
     if isinstance(callback, list):

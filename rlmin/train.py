@@ -13,7 +13,7 @@ import yaml
 
 from rlmin.agents.load import load
 from rlmin.agents.ppo import PPO, PPOConfig
-from rlmin.callbacks import NoHook
+from rlmin.callbacks import Hook
 from rlmin.checkpoint import LEARNER, read_header
 from rlmin.checks import check_names
 from rlmin.evaluate import Evaluation, evaluate
@@ -191,7 +191,7 @@ def evaluate_run(
         vector.close()
 
 
-class SaveEvery(NoHook):
+class SaveEvery(Hook):
     """Save the agent between an update and the next rollout, every so many environment steps."""
 
     def __init__(self, agent: PPO, folder: Path, interval: int) -> None:

@@ -137,7 +137,7 @@ class GymVector(Vector):
     def _name_bad_leaf(self) -> None:
         """Where SyncVectorEnv failed to stack observations, say which leaf of which environment is wrong."""
         inner = self.env.unwrapped
-        latest = inner._env_obs if isinstance(inner, SyncVectorEnv) else []
+        latest: list[Any] = inner._env_obs if isinstance(inner, SyncVectorEnv) else []
         for row, raw in enumerate(latest):
             if raw is not None:
                 self._observe_one(raw, row)
