@@ -230,7 +230,7 @@ def choice_sizes(space: gym.Space[object]) -> np.ndarray:
     if isinstance(space, gym.spaces.Discrete):
         return np.array([space.n])
     if isinstance(space, gym.spaces.MultiDiscrete):
-        return space.nvec.reshape(-1)
+        return space.nvec.reshape(-1).astype(np.int64)
     if isinstance(space, gym.spaces.MultiBinary):
         return np.full(int(np.prod(space.shape)), 2)
     raise ValueError(f"expected Discrete, MultiDiscrete or MultiBinary, got {space}")

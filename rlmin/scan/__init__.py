@@ -16,7 +16,6 @@ from torch import Tensor
 
 from rlmin.scan.activation import ACTIVATIONS as ACTIVATIONS
 from rlmin.scan.dispatch import KERNELS as KERNELS
-from rlmin.scan.dispatch import kernel_for
 from rlmin.scan.ops import Option, scan
 
 
@@ -184,6 +183,7 @@ def _check_start(start: Tensor, lead: str, value: Tensor) -> None:
     if start.shape != value.shape[:2]:
         T, B = value.shape[:2]
         hint = "; rlmin is time-major, this looks like [B, T]" if T != B and list(start.shape) == [B, T] else ""
-        raise ValueError(f"start: expected [T={T}, B={B}] as {lead} is {list(value.shape)}, got {list(start.shape)}{hint}")
+        found = f"got {list(start.shape)}{hint}"
+        raise ValueError(f"start: expected [T={T}, B={B}] as {lead} is {list(value.shape)}, {found}")
     if start.device != value.device:
         raise ValueError(f"start: expected device {value.device}, got {start.device}")

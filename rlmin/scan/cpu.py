@@ -7,7 +7,7 @@ a second OpenMP runtime beside torch's into the process, and is not used.
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from rlmin.scan import cpu_loops as loops
 
 _ONE = {torch.float32: np.float32(1), torch.float64: np.float64(1)}
-_CACHED_BYTES = 32 * 1024  # of carry that a block of rows holds
+_CACHED_BYTES = 256 * 1024  # of carry that a block of rows holds
 _PARALLEL_SIZE = 1 << 20  # elements from which threads pay
 
 _pool: ThreadPoolExecutor | None = None
@@ -160,11 +160,9 @@ def _run(loop: Callable[..., None], addresses: tuple[int, ...], like: Tensor, op
         loop(*addresses, T, B, D, 0, B, block, *option, one)
         return
     edges = [B * i // threads for i in range(threads + 1)]
-    jobs = [
-        _threads().submit(loop, *addresses, T, B, D, low, high, block, *option, one)
-        for low, high in zip(edges[1:-1], edges[2:], strict=True)
-    ]
-    loop(*addresses, T, B, D, 0, edges[1], block, *option, one)
+    parts = [(*addresses, T, B, D, low, high, block, *option, one) for low, high in pairwise(edges)]
+    jobs = [_threads().submit(loop, *part) for part in parts[1:]]
+    loop(*parts[0])
     for job in jobs:
         job.result()
 

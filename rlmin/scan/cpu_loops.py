@@ -33,6 +33,14 @@ def _inlined(function: Function) -> Function:
     return compiled
 
 
+def _intrinsic(function: Any) -> Any:
+    return intrinsic(function)
+
+
+def _overload(function: Any) -> Any:
+    return overload(function)
+
+
 def _compiled(function: Function) -> Function:
     """A loop that Python calls: cached on disk where some cache folder is writable, else compiled in each process."""
     options = {"nogil": True, "error_model": "numpy", "fastmath": _SAFE_MATH}
@@ -43,7 +51,7 @@ def _compiled(function: Function) -> Function:
     return compiled
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_intrinsic
 def _at(typing: Any, address: Any, offset: Any, like: Any) -> Any:
     """Pointer to element `offset` of the array of `like`'s dtype at `address`."""
 
@@ -54,7 +62,7 @@ def _at(typing: Any, address: Any, offset: Any, like: Any) -> Any:
     return types.CPointer(like)(address, offset, like), build
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_intrinsic
 def _power_of_two(typing: Any, shifted: Any) -> Any:
     """2**n as float32, from the bits of the float32 n + 1.5 * 2**23."""
 
@@ -117,7 +125,7 @@ def _tanh(x: Any) -> Any:
     """tanh(x)."""
 
 
-@overload(_exp)  # type: ignore[untyped-decorator]
+@_overload(_exp)
 def _choose_exp(x: Any) -> Any:
     def narrow(x: Any) -> Any:
         return _exp32(x)
@@ -128,7 +136,7 @@ def _choose_exp(x: Any) -> Any:
     return narrow if x == types.float32 else wide
 
 
-@overload(_tanh)  # type: ignore[untyped-decorator]
+@_overload(_tanh)
 def _choose_tanh(x: Any) -> Any:
     def narrow(x: Any) -> Any:
         return _tanh32(x)
@@ -221,7 +229,7 @@ def linear_backward(
     h: Any, initial: Any, zeros: Any, grad_decay: Any, grad_value: Any,
     carry: Any, start: Any, T: Any, B: Any, D: Any, low: Any, high: Any, block: Any, reverse: Any, one: Any,
 ) -> None:
-    """The adjoint of `linear_forward`; `carry` enters as the gradient of the last state, leaves as the initial one's."""
+    """The adjoint of `linear_forward`; `carry` enters as the gradient of the last state and leaves as the first's."""
     whole = grad_b == D and decay_b == D
     for b0 in range(low, high, block):
         b1 = min(b0 + block, high)
