@@ -51,7 +51,13 @@ def make_logger(folder: Path, settings: Mapping[str, Any], *, until: int = 0) ->
 
 
 def record(
-    logger: Logger, policy: nn.Module, statistics: EpisodeStatistics, metrics: Mapping[str, float], speed: float
+    logger: Logger,
+    policy: nn.Module,
+    statistics: EpisodeStatistics,
+    metrics: Mapping[str, float],
+    *,
+    steps: int,
+    speed: float,
 ) -> None:
     """Put one row together: episodes, speed, training metrics, and the time scale of every gated unit in steps.
 
@@ -62,6 +68,7 @@ def record(
         "rollout/ep_len_mean": statistics.mean_length,
         "rollout/success_rate": statistics.success_rate,
         "rollout/episodes": statistics.episodes,
+        "time/total_timesteps": steps,
         "time/fps": speed,
     }
     for key, value in facts.items():

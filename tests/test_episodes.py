@@ -70,7 +70,7 @@ def test_the_window_forgets_and_the_count_does_not() -> None:
     assert statistics.success_rate is None
 
 
-def test_a_million_small_rewards_do_not_drift() -> None:
+def test_many_small_rewards_do_not_drift() -> None:
     statistics, single = EpisodeStatistics(1), torch.zeros(1)
     step = record([0.1])
     for _ in range(20_000):

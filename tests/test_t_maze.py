@@ -64,7 +64,7 @@ def test_right_then_a_coin_scores_one_half(length: int, active: bool) -> None:
 
     returns = play(TMaze(500, length=length, active=active), coin, episodes=8, seed=3)
     assert returns.mean() == pytest.approx(0.5, abs=4 * 0.5 / 4000**0.5)
-    assert set(returns.unique().tolist()) == {0.0, 1.0}
+    assert set(returns.flatten().tolist()) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize(("length", "active"), MAZES)

@@ -389,7 +389,7 @@ class PPO:
         """One row of the log: episodes, speed, losses, and how long each unit remembers."""
         from rlmin.logs import record
 
-        record(self.logger, self.policy, self.collector.statistics, metrics, speed)
+        record(self.logger, self.policy, self.collector.statistics, metrics, steps=self.num_timesteps, speed=speed)
         self.logger.dump(self.num_timesteps)
 
     # -- acting, saving, and what stable-baselines3's callbacks and helpers expect ---------------------------------
