@@ -44,10 +44,14 @@ class GymVector(Vector):
     def step(self, action: Tensor) -> Step:
         self._check_action(action)
         raw, reward, terminated, truncated, infos = self._call(self.env.step, self._for_env(action))
-        filler = self._ended if self._autoreset is AutoresetMode.NEXT_STEP else torch.zeros_like(self._ended)
-        reward = self._column("reward", reward, torch.float32).masked_fill(filler, 0.0)
-        terminated = self._column("terminated", terminated, torch.bool) & ~filler
-        truncated = self._column("truncated", truncated, torch.bool) & ~filler & ~terminated
+        reward = self._column("reward", reward, torch.float32)
+        terminated = self._column("terminated", terminated, torch.bool)
+        truncated = self._column("truncated", truncated, torch.bool) & ~terminated
+        if self._autoreset is AutoresetMode.NEXT_STEP:
+            filler = self._ended
+            reward, terminated, truncated = reward.masked_fill(filler, 0.0), terminated & ~filler, truncated & ~filler
+        else:
+            filler = torch.zeros_like(self._ended)
         ended = terminated | truncated
         observation, final = self._observe(raw, copy=self._copy), None
         mask, known = self._mask(raw, infos)
@@ -81,7 +85,8 @@ class GymVector(Vector):
     def _final(self, infos: dict[str, Any], observation: Observation, ended: Tensor) -> Observation | None:
         final = infos.get("final_obs", infos.get("final_observation"))
         if final is None:
-            if bool(ended.any()):
+            on_gpu = self._home is not None and self._home.type != "cpu"  # there, asking would wait for the device
+            if not on_gpu and bool(ended.any()):
                 row = int(ended.nonzero()[0])
                 raise ValueError(f"environment {row} ended{self._where()} without infos['final_obs'] (SAME_STEP)")
             return None

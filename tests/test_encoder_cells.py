@@ -1,5 +1,7 @@
 """Each encoder against an independent definition: torch.nn, the paper's published code, or numbers done by hand."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from minGRU_pytorch import minGRU as LogSpaceMinGRU
@@ -15,6 +17,15 @@ T, B, D, H = 10, 3, 4, 5
 never = torch.zeros(T, B, dtype=torch.bool)
 sometimes = never.clone()
 sometimes[[0, 4, 5, 9], [0, 1, 1, 2]] = True
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors this small gain nothing from threads, and on a busy machine wait for them at every layer norm."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def random(*size: int, seed: int) -> Tensor:
@@ -184,6 +195,20 @@ def test_memory_stays_float32_under_autocast(mixer: str) -> None:
 
 def leaves(state: State) -> list[Tensor]:
     return [leaf for part in state for leaf in leaves(part)] if isinstance(state, tuple) else [state]
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_a_reset_recovers_from_a_memory_that_is_not_finite(mixer: str) -> None:
+    torch.manual_seed(0)
+    encoder = Stack(D, H, mixer=mixer)
+    x, start = torch.randn(T, B, D, requires_grad=True), never.index_fill(0, torch.tensor([0]), True)
+    zero = encoder.initial_state(B)
+    poison = map_state(lambda part: torch.full_like(part, torch.nan), zero)
+    y, _ = encoder(x, poison, start)
+    want, _ = encoder(x, zero, start)
+    torch.testing.assert_close(y, want)
+    torch.testing.assert_close(torch.autograd.grad(weigh(y), x), torch.autograd.grad(weigh(want), x))
+    torch.testing.assert_close(encoder.step(x[0], poison, start[0])[0], y[0])
 
 
 @pytest.mark.parametrize("mixer", MIXERS)

@@ -74,7 +74,10 @@ def test_numbered_layouts_are_those_of_minigrids_seeds() -> None:
 
 def test_layout_numbers_follow_the_seed_and_can_be_chosen() -> None:
     env = MiniGridMemory(layouts=50)
-    draw = lambda seed: [env.reset(seed=seed)[1]["layout"]] + [env.reset()[1]["layout"] for _ in range(8)]  # noqa: E731
+
+    def draw(seed: int) -> list[int]:
+        return [env.reset(seed=seed)[1]["layout"]] + [env.reset()[1]["layout"] for _ in range(8)]
+
     assert draw(1) == draw(1) != draw(2)
     assert env.reset(options={"layout": 17})[1]["layout"] == 17
 

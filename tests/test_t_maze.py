@@ -75,7 +75,10 @@ def test_always_right_scores_zero(length: int, active: bool) -> None:
 
 def test_a_random_walk_scores_about_minus_one() -> None:
     generator = torch.Generator().manual_seed(0)
-    walk = lambda t, o, m: torch.randint(0, 4, (256,), generator=generator)  # noqa: E731
+
+    def walk(t: int, observation: Tensor, memory: Tensor) -> Tensor:
+        return torch.randint(0, 4, (256,), generator=generator)
+
     assert play(TMaze(256, length=10), walk, episodes=10, seed=0).mean() == pytest.approx(-0.97, abs=0.03)
     assert play(TMaze(256, length=60), walk, episodes=2, seed=0).mean() == pytest.approx(-1.0, abs=0.02)
 
@@ -171,14 +174,12 @@ def test_a_state_resumes_bit_for_bit(active: bool) -> None:
     other.reset(seed=77)
     astray = [other.step(action)[0] for action in actions[9:]]
     assert torch.equal(other.set_state(state), seen)
-    for (observation, reward, over), action, other_seen in zip(wanted, actions[9:], astray, strict=True):
+    for (observation, reward, over), action in zip(wanted, actions[9:], strict=True):
         again = other.step(action)
         assert torch.equal(again[0], observation) and torch.equal(again[1], reward) and torch.equal(again[2], over)
-        del other_seen
     assert any(not torch.equal(a, w[0]) for a, w in zip(astray, wanted, strict=True)), "without the state it differs"
 
 
-@pytest.mark.filterwarnings("ignore:.*not within the observation space.*")
 @pytest.mark.parametrize("id", ["rlmin/TMaze-v0", "rlmin/TMazeActive-v0"])
 def test_gymnasium_finds_and_accepts_it(id: str) -> None:
     check_env(gym.make(id, length=3, render_mode="ansi").unwrapped)

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from rlmin.scan import cpu_loops as loops
 
+Array = tuple[int, int, int]
+"""Address, stride over time, stride over rows; the strides in elements."""
+
 _ONE = {torch.float32: np.float32(1), torch.float64: np.float64(1)}
 _CACHED_BYTES = 256 * 1024  # of carry that a block of rows holds
 _PARALLEL_SIZE = 1 << 20  # elements from which threads pay
@@ -95,11 +98,11 @@ def _forward(
     loop: Callable[..., None], inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, *option: bool
 ) -> tuple[Tensor, Tensor]:
     like = inputs[-1]
-    rows = [_readable(x, state.dtype) for x in inputs]  # held until the loop has read them
+    held = [_readable(x, state.dtype) for x in inputs]  # alive until the loop has read them
     flags = None if start is None else start.contiguous()
     h = torch.empty(like.shape, dtype=state.dtype)
     last = state.clone(memory_format=torch.contiguous_format)
-    _run(loop, (*_addresses(rows), h.data_ptr(), last.data_ptr(), _address(flags)), h, option)
+    _run(loop, [*map(_array, (*held, h)), _state(last), _flags(flags)], h, option)
     return h.to(like.dtype), last
 
 
@@ -117,17 +120,15 @@ def _backward(
     carry = state.dtype
     zeros = torch.zeros(h.shape[2], dtype=carry)
     grad_h = zeros.expand(h.shape) if grad_h is None else grad_h
-    rows = [_readable(x, carry) for x in (grad_h, *inputs)]  # held, with the next three, until the loop has read them
-    past = h.to(carry).contiguous()
+    held = [_readable(x, carry) for x in (grad_h, *inputs, h)]  # alive, as the next two, until the loop has read them
     initial = state.contiguous()
     flags = None if start is None else start.contiguous()
     grads = [torch.empty(h.shape, dtype=carry) for _ in dtypes]
     grad_state = torch.zeros(state.shape, dtype=carry)
     if grad_last is not None:
         grad_state.copy_(grad_last)
-    read = (*_addresses(rows), past.data_ptr(), initial.data_ptr(), zeros.data_ptr())
-    write = (*(g.data_ptr() for g in grads), grad_state.data_ptr())
-    _run(loop, (*read, *write, _address(flags)), past, option)
+    read = [*map(_array, held), _state(initial), (zeros.data_ptr(), 0, 0)]
+    _run(loop, [*read, *map(_array, grads), _state(grad_state), _flags(flags)], held[-1], option)
     return (*(g.to(dtype) for g, dtype in zip(grads, dtypes, strict=True)), grad_state)
 
 
@@ -138,29 +139,30 @@ def _readable(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()
 
 
-def _addresses(rows: list[Tensor]) -> list[int]:
-    found = []
-    for x in rows:
-        stride_t, stride_b, _ = x.stride()
-        found += [x.data_ptr(), stride_t, stride_b]
-    return found
+def _array(x: Tensor) -> Array:
+    stride_t, stride_b, _ = x.stride()
+    return x.data_ptr(), stride_t, stride_b
 
 
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
+def _state(x: Tensor) -> Array:
+    return x.data_ptr(), 0, x.stride(0)
 
 
-def _run(loop: Callable[..., None], addresses: tuple[int, ...], like: Tensor, option: tuple[bool, ...]) -> None:
+def _flags(start: Tensor | None) -> Array:
+    return (0, 0, 0) if start is None else (start.data_ptr(), start.stride(0), 1)
+
+
+def _run(loop: Callable[..., None], arrays: list[Array], like: Tensor, option: tuple[bool, ...]) -> None:
     """Run `loop` over all rows, in threads where that pays."""
     T, B, D = like.shape
     block = max(1, _CACHED_BYTES // max(1, D * like.element_size()))
     one = _ONE[like.dtype]
     threads = min(torch.get_num_threads(), B) if like.numel() >= _PARALLEL_SIZE else 1
     if threads <= 1:
-        loop(*addresses, T, B, D, 0, B, block, *option, one)
+        loop(*arrays, (T, B, D), (0, B, block), *option, one)
         return
     edges = [B * i // threads for i in range(threads + 1)]
-    parts = [(*addresses, T, B, D, low, high, block, *option, one) for low, high in pairwise(edges)]
+    parts = [(*arrays, (T, B, D), (low, high, block), *option, one) for low, high in pairwise(edges)]
     jobs = [_threads().submit(loop, *part) for part in parts[1:]]
     loop(*parts[0])
     for job in jobs:
@@ -182,5 +184,3 @@ def _forget_threads() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
-
-

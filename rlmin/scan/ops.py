@@ -103,18 +103,19 @@ def _fake_gated_backward(grad_h: Tensor | None, grad_last: Tensor | None, *argum
     return tuple(x.new_empty(x.shape) for x in (*inputs, state))
 
 
-_LIBRARY = torch.library.Library("rlmin", "DEF")
+_LIBRARY: Any = torch.library.Library("rlmin", "DEF")  # type: ignore[no-untyped-call]
 for _name, _schema in _SCHEMAS.items():
     _LIBRARY.define(_name + _schema)
     _LIBRARY.impl(_name, _implementation(_name), "CompositeExplicitAutograd")
-for _name, _fake in {
+_FAKES: dict[str, Callable[..., tuple[Tensor, ...]]] = {
     "linear_forward": _fake_forward,
     "gru_forward": _fake_forward,
     "lstm_forward": _fake_forward,
     "linear_backward": _fake_linear_backward,
     "gru_backward": _fake_gated_backward,
     "lstm_backward": _fake_gated_backward,
-}.items():
+}
+for _name, _fake in _FAKES.items():
     torch.library.register_fake(f"rlmin::{_name}", _fake, lib=_LIBRARY)
 
 _FORWARD = {name: getattr(torch.ops.rlmin, f"{name}_forward").default for name in ("linear", "gru", "lstm")}

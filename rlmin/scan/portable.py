@@ -77,9 +77,7 @@ def gru_backward(
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of gate, candidate and state."""
-    return gradients.gru_backward(
-        linear_forward, grad_h, grad_last, gate, candidate, state, start, h, activation
-    )
+    return gradients.gru_backward(linear_forward, grad_h, grad_last, gate, candidate, state, start, h, activation)
 
 
 def lstm_backward(
