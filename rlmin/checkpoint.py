@@ -2,7 +2,7 @@
 
     config.yaml           the resolved settings, to read
     policy.safetensors    weights and normalisers; its header holds config, spaces and counters: enough to act
-    learner.safetensors   all of that again, with optimizer, random numbers, memory and environment state: enough to go on
+    learner.safetensors   all of that again, with optimizer, random numbers, memory, environment state: enough to go on
 
 Each of the two tensor files is complete in itself, so a run that is killed between writing one and the other loses
 nothing. A digest in the header covers every tensor and every other header entry: an edited file is refused.
@@ -11,11 +11,11 @@ nothing. A digest in the header covers every tensor and every other header entry
 import hashlib
 import json
 import os
-import tempfile
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import gymnasium as gym
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
@@ -24,23 +24,42 @@ from torch import Tensor
 
 from rlmin.space_json import space_from_json, space_to_json
 
-if TYPE_CHECKING:
-    from rlmin.agents.ppo import PPO
-
 FORMAT = "1"
 CONFIG, POLICY, LEARNER = "config.yaml", "policy.safetensors", "learner.safetensors"
 
 Tensors = dict[str, Tensor]
 
 
-def save_agent(agent: "PPO", folder: Path) -> None:
-    """Write `agent` to `folder`, which is created where it does not exist."""
+def write(
+    folder: Path,
+    header: Mapping[str, Any],
+    spaces: tuple[gym.Space[Any], gym.Space[Any]],
+    policy: Mapping[str, Tensor],
+    learner: Mapping[str, Tensor],
+) -> None:
+    """Write a checkpoint to `folder`, which is created where it does not exist.
+
+    Args:
+        folder: of the run.
+        header: plain values: agent, rlmin (its version), env, seed, config, and whatever else there is to say.
+        spaces: of observations and actions.
+        policy: weights and normalisers.
+        learner: everything else that training needs.
+
+    Raises:
+        TypeError: the header holds something else than plain values; nothing has been written.
+    """
+    described = {"observation_space": space_to_json(spaces[0]), "action_space": space_to_json(spaces[1])}
+    text = json.dumps({**header, **described})
+    weights = {f"policy.{name}": x for name, x in policy.items()}
+    files = {  # all are packed before the first is written
+        CONFIG: yaml.safe_dump(_readable(json.loads(text)), sort_keys=False).encode(),
+        LEARNER: _pack({**weights, **learner}, text),
+        POLICY: _pack(weights, text),
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    header = _header(agent)
-    weights = _prefixed("policy", agent.policy.state_dict())
-    write_atomic(folder / CONFIG, yaml.safe_dump(_readable(header), sort_keys=False).encode())
-    write_atomic(folder / LEARNER, _pack(weights | agent.learner_state(), header))
-    write_atomic(folder / POLICY, _pack(weights, header))
+    for name, content in files.items():
+        write_atomic(folder / name, content)
 
 
 def read_header(folder: Path, file: str = POLICY) -> dict[str, Any]:
@@ -58,7 +77,7 @@ def read(folder: Path, file: str) -> tuple[dict[str, Any], Tensors]:
     if not path.parent.is_dir():
         raise ValueError(f"{folder}: no such run folder")
     if not path.exists():
-        raise ValueError(f"{folder}: incomplete run, expected {file} in it; was training stopped before its first save?")
+        raise ValueError(f"{folder}: incomplete run, expected {file} in it; did training stop before its first save?")
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = dict(opened.metadata() or {})
@@ -100,38 +119,21 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file that is seen either whole or not at all: temporary file, fsync, rename."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-
-
-def _header(agent: "PPO") -> dict[str, Any]:
-    import rlmin
-
-    return {
-        "agent": agent.name,
-        "rlmin": rlmin.__version__,
-        "env": agent.env_spec,
-        "seed": agent.seed,
-        "num_timesteps": agent.num_timesteps,
-        "num_updates": agent.num_updates,
-        "total_timesteps": agent.total_timesteps,
-        "config": asdict(agent.config),
-        "observation_space": space_to_json(agent.policy.observation_space),
-        "action_space": space_to_json(agent.policy.action_space),
-    }
 
 
 def _readable(header: dict[str, Any]) -> dict[str, Any]:
     """The part of a header that stands in config.yaml."""
-    return {key: header[key] for key in ("agent", "rlmin", "env", "seed", "config")}
+    return {key: header[key] for key in ("agent", "rlmin", "env", "seed", "config", "run") if key in header}
 
 
 def _check_config(folder: Path, header: dict[str, Any]) -> None:
@@ -140,25 +142,21 @@ def _check_config(folder: Path, header: dict[str, Any]) -> None:
         raise ValueError(f"{folder}: incomplete run, expected {CONFIG} in it")
     try:
         found = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable as YAML ({error})") from None
     wanted = _readable(header)
     if found != wanted:
         keys = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
         raise ValueError(
-            f"{path}: {', '.join(keys) or 'a key'} was edited after training; the weights belong to the settings they were "
-            "trained with. Start a new run with the settings you want"
+            f"{path}: {', '.join(keys) or 'a key'} was edited after training; the weights belong to the settings they "
+            "were trained with. Start a new run with the settings you want"
         )
 
 
-def _prefixed(prefix: str, tensors: dict[str, Any]) -> Tensors:
-    return {f"{prefix}.{name}": x for name, x in tensors.items()}
-
-
-def _pack(tensors: Tensors, header: dict[str, Any]) -> bytes:
+def _pack(tensors: Tensors, header: str) -> bytes:
     # a copy of each, because safetensors refuses tensors that share memory
     tensors = {name: x.detach().cpu().clone(memory_format=torch.contiguous_format) for name, x in tensors.items()}
-    metadata = {"format": FORMAT, "header": json.dumps(header)}
+    metadata = {"format": FORMAT, "header": header}
     return save(tensors, metadata | {"digest": _digest(tensors, metadata)})
 
 

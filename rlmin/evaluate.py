@@ -21,17 +21,20 @@ class Evaluation:
 
     @property
     def mean_return(self) -> float:
+        """Over all episodes."""
         return float(self.returns.mean())
 
     @property
     def success_rate(self) -> float | None:
+        """Share of successful episodes; None where the env does not tell."""
         return None if self.successes is None else float(self.successes.mean())
 
     def return_interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Bootstrap interval (percentile, 10,000 draws, fixed seed) of the mean return."""
         if len(self.returns) < 2 or float(np.ptp(self.returns)) == 0:
             return self.mean_return, self.mean_return
-        draws = np.random.default_rng(0).choice(self.returns, (10_000, len(self.returns))).mean(1)
+        random = np.random.default_rng(0)  # in parts: 10,000 draws of many episodes at once would fill the memory
+        draws = np.concatenate([random.choice(self.returns, (100, len(self.returns))).mean(1) for _ in range(100)])
         tail = (1 - confidence) / 2
         low, high = np.quantile(draws, [tail, 1 - tail])
         return float(low), float(high)
@@ -51,7 +54,8 @@ class Evaluation:
         text = f"return {self.mean_return:.3f} [{low:.3f}, {high:.3f}]"
         interval = self.success_interval()
         if interval is not None:
-            text += f"  success {100 * (self.success_rate or 0):.1f} % [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+            rate, low, high = (100 * x for x in (self.success_rate or 0.0, *interval))
+            text += f"  success {rate:.1f} % [{low:.1f}, {high:.1f}]"
         return text + f"  length {self.lengths.mean():.1f}  ({len(self.returns)} episodes, 95 % intervals)"
 
 
@@ -68,7 +72,7 @@ def evaluate(
         vector: environments with the policy's spaces.
         episodes: at least so many; rounded up to a multiple of the environments.
         deterministic: the most likely action instead of a sample.
-        seed: of the environments and of sampled actions.
+        seed: of the environments and of sampled actions; None draws both anew.
 
     Raises:
         ValueError: `episodes` is not positive, or the spaces differ from the policy's.
@@ -80,7 +84,8 @@ def evaluate(
     quota = -(-episodes // rows)
     statistics = EpisodeStatistics(rows)
     device = next(policy.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed or 0)
+    generator = torch.Generator(device)
+    generator.manual_seed(generator.seed() if seed is None else seed)
     state = policy.initial_state(rows)
     step = vector.reset(seed=seed)
     observation = policy.with_previous(step.observation, policy.no_action(rows), torch.zeros_like(step.reward))

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 ILLEGAL = -1e8
 """Logit of a masked choice: exp() of it is exactly 0, and 0 * log-probability stays 0 where -inf would give NaN."""
+PADDING = 2 * ILLEGAL
+"""Logit of a choice that does not exist: never taken, not even where a mask allows nothing at all."""
 
 
 class Distribution(ABC):
@@ -45,14 +47,15 @@ class Distribution(ABC):
 
 
 class Categorical(Distribution):
-    """K independent choices; `logits` is [..., K, n], impossible entries at ILLEGAL."""
+    """K independent choices; `logits` is [..., K, n], masked entries at ILLEGAL, absent ones at PADDING."""
 
     def __init__(self, logits: Tensor) -> None:
         self.log_p = logits.float().log_softmax(-1) if logits.dtype != torch.float64 else logits.log_softmax(-1)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         # argmax(log p - log E), E ~ Exp(1): one pass, and a NaN is reported by name later instead of raising here
-        noise = torch.empty_like(self.log_p).exponential_(generator=generator)
+        # (an E of exactly 0, where a backend can draw it, would choose an entry of probability 0)
+        noise = torch.empty_like(self.log_p).exponential_(generator=generator).clamp_(min=1e-30)
         return (self.log_p.detach() - noise.log_()).argmax(-1)
 
     def mode(self) -> Tensor:
@@ -109,7 +112,11 @@ class ActionHead(nn.Module, ABC):
 
 
 class ChoiceHead(ActionHead):
-    """Discrete, MultiDiscrete and MultiBinary: K choices of sizes n[0..K-1], padded to the largest."""
+    """Discrete, MultiDiscrete and MultiBinary: K choices of sizes n[0..K-1], padded to the largest.
+
+    An action mask holds one flag for each value of each choice, choice after choice: n[0] + ... + n[K-1] in all.
+    Where a mask forbids every value of a choice, all of them are equally likely.
+    """
 
     def __init__(
         self, space: gym.spaces.Discrete | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary, features: int
@@ -136,10 +143,12 @@ class ChoiceHead(ActionHead):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Categorical:
         logits = self.projection(features)
         if mask is not None:
+            if mask.shape[-1] != self.mask_size:
+                raise ValueError(f"action mask: expected {self.mask_size} flags, got {mask.shape[-1]}")
             logits = logits.masked_fill(~mask, ILLEGAL)
         shape = (*logits.shape[:-1], len(self.sizes), self.widest)
         if self.mask_size != len(self.sizes) * self.widest:
-            padded = logits.new_full((*shape[:-2], len(self.sizes) * self.widest), ILLEGAL)
+            padded = logits.new_full((*shape[:-2], len(self.sizes) * self.widest), PADDING)
             logits = padded.index_copy(-1, self.slots, logits)
         return Categorical(logits.view(shape))
 
@@ -159,16 +168,17 @@ class BoxHead(ActionHead):
         self.env_shape = space.shape
         low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
         bounded = np.isfinite(low) & np.isfinite(high)
+        varies = bounded & (high > low)
         self.event_shape = (len(low),)
         self.dtype = torch.float32
         self.mask_size = 0
         self.projection = nn.Linear(features, len(low))
         self.log_std = nn.Parameter(torch.zeros(len(low)))
         for name, value in (
-            ("low", low),
-            ("high", high),
+            ("low", inside(low, np.inf)),
+            ("high", inside(high, -np.inf)),
             ("centre", np.where(bounded, (low + high) / 2, 0.0)),
-            ("scale", np.where(bounded, (high - low) / 2, 1.0)),
+            ("scale", np.where(varies, (high - low) / 2, 1.0)),
         ):
             self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32), persistent=False)
         nn.init.orthogonal_(self.projection.weight, 0.01)
@@ -195,6 +205,7 @@ class ValueHead(nn.Module):
     """features [..., H] -> value [...], float32."""
 
     def __init__(self, features: int) -> None:
+        """Args: features: H."""
         super().__init__()
         self.projection = nn.Linear(features, 1)
         nn.init.orthogonal_(self.projection.weight, 1.0)
@@ -223,6 +234,14 @@ def action_head(space: gym.Space[object], features: int) -> ActionHead:
         f"action space: expected Discrete, MultiDiscrete, MultiBinary or a float Box, got {space}; "
         "a Dict or Tuple of actions can be flattened by a gymnasium wrapper"
     )
+
+
+def inside(bound: np.ndarray, other_side: float) -> np.ndarray:
+    """The float32 nearest to `bound` that does not lie beyond it, seen from `other_side` (inf or -inf)."""
+    with np.errstate(over="ignore"):
+        rounded = bound.astype(np.float32)
+    beyond = rounded < bound if other_side > 0 else rounded > bound
+    return np.where(beyond, np.nextafter(rounded, np.float32(other_side)), rounded)
 
 
 def choice_sizes(space: gym.Space[object]) -> np.ndarray:

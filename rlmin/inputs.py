@@ -7,7 +7,7 @@
     Discrete, MultiDiscrete, MultiBinary      one-hot -> Linear
 
 Two leaves can be added by a switch: "previous_action" and "previous_reward". Where `start` is set they are "none", a
-learned vector, whatever the tensor holds. Text (MiniGrid's mission) is no leaf: see rlmin.spaces.
+learned vector, whatever number or choice the tensor holds. Text (MiniGrid's mission) is no leaf: see rlmin.spaces.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,8 @@ class Inputs(nn.Module):
         normalize: give numeric Box leaves a running normaliser.
 
     Raises:
-        ValueError: a leaf is not supported, or a switched leaf's name is taken by the environment.
+        ValueError: a leaf is not supported, a switched leaf's name is taken by the environment, or `previous_action`
+            is set without an `action_space`.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class Inputs(nn.Module):
         for name, wanted in ((PREVIOUS_ACTION, previous_action), (PREVIOUS_REWARD, previous_reward)):
             if wanted and name in leaves:
                 raise ValueError(f"{name}=True, but the environment's own observation has a leaf of that name")
+        if previous_action and action_space is None:
+            raise ValueError("previous_action=True needs action_space")
         self.names = tuple(leaves)  # module names must not hold dots, so leaves are kept by position
         self.embed = nn.ModuleList(_embedding(name, leaf, width, normalize) for name, leaf in leaves.items())
         self.action = PreviousAction(action_space, width) if previous_action and action_space is not None else None
@@ -67,9 +70,10 @@ class Inputs(nn.Module):
 
     def forward(self, observation: Observation, start: Tensor) -> Tensor:
         """Observation leaves [..., *leaf.shape] and start [...] bool -> [..., width]."""
-        total = self.embed[0](observation[self.names[0]])
-        for name, embed in zip(self.names[1:], self.embed[1:], strict=True):
-            total = total + embed(observation[name])
+        total: Tensor | None = None
+        for name, embed in zip(self.names, self.embed, strict=True):
+            part = embed(observation[name])
+            total = part if total is None else total + part
         if self.action is not None:
             total = total + self.action(observation[PREVIOUS_ACTION], start)
         if self.reward is not None:
@@ -86,7 +90,7 @@ class Inputs(nn.Module):
         """
         for name, embed in zip(self.names, self.embed, strict=True):
             if isinstance(embed, Numbers) and embed.norm is not None:
-                embed.norm.update(observation[name][keep].flatten(1).float())
+                embed.norm.update(observation[name][keep].reshape(-1, embed.size))
 
 
 class Numbers(nn.Module):
@@ -94,13 +98,13 @@ class Numbers(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], width: int, normalize: bool) -> None:
         super().__init__()
-        size = int(np.prod(shape))
+        self.size = size = int(np.prod(shape))
         self.axes = len(shape)
         self.norm = RunningNorm((size,)) if normalize else None
         self.net = nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.net[0].weight.dtype)
+        x = x.to(cast(nn.Linear, self.net[0]).weight.dtype)
         x = x.flatten(x.ndim - self.axes) if self.axes else x.unsqueeze(-1)
         return cast(Tensor, self.net(x if self.norm is None else self.norm(x)))
 
@@ -156,7 +160,7 @@ class Picture(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         lead = x.shape[:-3]
-        x = x.flatten(0, -4).to(self.net[0].weight.dtype) / 255
+        x = x.flatten(0, -4).to(cast(nn.Conv2d, self.net[0]).weight.dtype) / 255
         x = x.permute(0, 3, 1, 2) if self.channels_last else x
         return cast(Tensor, self.net(x).view(*lead, -1))
 
@@ -175,6 +179,8 @@ class PreviousAction(nn.Module):
         self.none = nn.Parameter(torch.zeros(width))
 
     def forward(self, action: Tensor, start: Tensor) -> Tensor:
+        if action.is_floating_point():
+            action = action.to(self.none.dtype)
         return torch.where(start.unsqueeze(-1), self.none, self.embed(action))
 
 

@@ -2,12 +2,15 @@
 
 import csv
 from collections.abc import Mapping
+from io import SEEK_END, StringIO
 from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.logger import CSVOutputFormat, HParam, Logger, TensorBoardOutputFormat
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
+from rlmin.checkpoint import write_atomic
 from rlmin.episodes import EpisodeStatistics
 
 METRICS = "metrics.csv"
@@ -24,13 +27,23 @@ class ContinuedCSV(CSVOutputFormat):
                 reader = csv.DictReader(lines)
                 keys = list(reader.fieldnames or [])
                 kept = [row for row in reader if float(row["time/total_timesteps"]) <= until]
-        super().__init__(str(file))  # truncates
+        lines = StringIO()
         if kept:
-            self.keys = keys
-            writer = csv.DictWriter(self.file, keys, lineterminator="\n")
+            writer = csv.DictWriter(lines, keys, lineterminator="\n")
             writer.writeheader()
             writer.writerows(kept)
-            self.file.flush()
+        write_atomic(file, lines.getvalue().encode())  # a kill at any time loses none of the kept rows
+        self.file = file.open("r+", newline="\n")
+        self.file.seek(0, SEEK_END)
+        self.keys, self.separator, self.quotechar = (keys if kept else []), ",", '"'
+
+
+class ContinuedBoard(TensorBoardOutputFormat):
+    """TensorBoard events in which a resumed run replaces what an earlier attempt wrote beyond `until` steps."""
+
+    def __init__(self, folder: Path, until: int) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=until + 1 if until else None)
+        self._is_closed = False
 
 
 def make_logger(folder: Path, settings: Mapping[str, Any], *, until: int = 0) -> Logger:
@@ -41,7 +54,7 @@ def make_logger(folder: Path, settings: Mapping[str, Any], *, until: int = 0) ->
         settings: hyper-parameters, shown by TensorBoard's HPARAMS page.
         until: steps already taken; rows of an earlier attempt beyond them are dropped.
     """
-    board = TensorBoardOutputFormat(str(folder))
+    board = ContinuedBoard(folder, until)
     logger = Logger(str(folder), [board, ContinuedCSV(folder / METRICS, until)])
     if until == 0:
         shown = {key: value for key, value in settings.items() if isinstance(value, bool | str | float | int)}

@@ -5,8 +5,11 @@ from torch import Tensor
 
 
 def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
-    """sum(weight x) / sum(weight) over all entries; 0 where nothing is kept. Shapes equal, weight in {0, 1}."""
-    return (x * weight).sum() / weight.sum().clamp(min=1)
+    """sum(weight x) / sum(weight) over all entries; 0 where nothing is kept. Shapes equal, weight in {0, 1}.
+
+    Entries of weight 0 are left out, not multiplied: there `x` may be infinite or NaN, and its gradient is exactly 0.
+    """
+    return x.masked_fill(weight == 0, 0).sum() / weight.sum().clamp(min=1)
 
 
 def clipped_surrogate(
@@ -28,7 +31,7 @@ def clipped_surrogate(
 
     Source: Schulman et al. 2017, eq. 7 (arXiv:1707.06347).
     """
-    ratio = (log_prob - old_log_prob).exp()
+    ratio = _log_ratio(log_prob, old_log_prob, weight).exp()
     gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
     return -weighted_mean(gain, weight)
 
@@ -61,13 +64,23 @@ def approximate_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor) -> Te
 
     Source: Schulman 2020, "Approximating KL divergence", estimator k3.
     """
-    log_ratio = log_prob - old_log_prob
+    log_ratio = _log_ratio(log_prob, old_log_prob, weight)
     return weighted_mean(log_ratio.exp() - 1 - log_ratio, weight)
 
 
 @torch.no_grad()
 def explained_variance(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """1 - Var(target - value) / Var(target) over kept rows: 1 is perfect, 0 no better than a constant."""
+    """1 - Var(target - value) / Var(target) over kept rows: 1 is perfect, 0 no better than a constant.
+
+    A scalar; NaN where no row is kept. A target that hardly varies is given a variance of 1e-8.
+    """
     keep = weight.bool()
+    if not bool(keep.any()):
+        return target.new_full((), torch.nan)
     target, error = target[keep], (target - value)[keep]
     return 1 - error.var(correction=0) / target.var(correction=0).clamp(min=1e-8)
+
+
+def _log_ratio(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor) -> Tensor:
+    """log(new / old), 0 on filler rows: nothing trains those, so there exp() may overflow, and inf * 0 is NaN."""
+    return (log_prob - old_log_prob).masked_fill(weight == 0, 0)

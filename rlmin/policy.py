@@ -59,9 +59,11 @@ class Trunk(nn.Module):
         self.inputs, self.encoder = inputs, encoder
 
     def forward(self, observation: Observation, state: State, start: Tensor) -> tuple[Tensor, State]:
-        return cast(tuple[Tensor, State], self.encoder(self.inputs(observation, start), state, start))
+        """Leaves [T, B, ...] -> features [T, B, H] and the memory after step T-1."""
+        return self.encoder(self.inputs(observation, start), state, start)
 
     def step(self, observation: Observation, state: State, start: Tensor) -> tuple[Tensor, State]:
+        """Leaves [B, ...] -> features [B, H] and the memory after this step."""
         return self.encoder.step(self.inputs(observation, start), state, start)
 
 
@@ -165,7 +167,8 @@ class Policy(nn.Module):
             normalize=c.normalize_observation,
         )
         options = {"candidate": c.candidate} if c.encoder in ("min_gru", "min_lstm") else {}
-        return Trunk(inputs, Stack(c.width, c.width, mixer=c.encoder, layers=c.layers, conv=c.conv, mlp=c.mlp, **options))
+        stack = Stack(c.width, c.width, mixer=c.encoder, layers=c.layers, conv=c.conv, mlp=c.mlp, **options)
+        return Trunk(inputs, stack)
 
     def _each_trunk(self) -> list[Trunk]:
         return [cast(Trunk, trunk) for trunk in self.trunks]

@@ -1,8 +1,10 @@
 """Acting from outside: the stable-baselines3 signature, for any policy."""
 
+import math
 from collections.abc import Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,7 +39,8 @@ def predict(
             where `state` is None.
         deterministic: the most likely action instead of a sample.
         reward: [B] float, what the last action earned, needed by a policy with `previous_reward` after the first step.
-        action_mask: [B, A] bool, True is legal.
+        action_mask: [B, A] bool, True is legal; None: the entry "action_mask" of a dict observation, if there is one.
+            Ignored where the action is a Box.
         generator: source of the samples.
 
     Returns:
@@ -45,13 +48,15 @@ def predict(
         to pass to the next call.
 
     Raises:
-        ValueError: the observation does not fit the policy's space, or the policy needs `reward` and has none.
+        ValueError: the observation does not fit the policy's space, another argument does not fit its rows, or the
+            policy needs `reward` and has none.
     """
     device = next(policy.parameters()).device
-    if action_mask is None and isinstance(observation, dict):
+    if action_mask is None and isinstance(observation, Mapping):
         action_mask = observation.get("action_mask")
-    single = _is_single(observation, policy)
-    leaves = to_observation(_batched(observation) if single else observation, policy.observation_space, device)
+    space = policy.observation_space
+    single = _is_single(observation, space)
+    leaves = to_observation(_batched(observation, space) if single else observation, space, device)
     rows = next(iter(leaves.values())).shape[0]
     memory, last = state if state is not None else (policy.initial_state(rows), policy.no_action(rows))
     if last.shape[0] != rows:
@@ -59,35 +64,46 @@ def predict(
     if episode_start is None:
         start = torch.full((rows,), state is None, device=device)
     else:
-        start = torch.as_tensor(np.asarray(episode_start), dtype=torch.bool, device=device).reshape(rows)
+        start = _rows("episode_start", episode_start, (rows,), torch.bool, device)
     if policy.config.previous_reward and reward is None and not bool(start.all()):
         raise ValueError(
             "predict: this policy reads the previous reward; pass reward=, what the last action earned, shape [B]"
         )
-    earned = torch.zeros(rows, device=device) if reward is None else _row_tensor(reward, rows, device)
+    earned = torch.zeros(rows, device=device) if reward is None else _rows("reward", reward, (rows,), torch.float32, device)
     leaves = policy.with_previous(leaves, last, earned)
-    mask = None if action_mask is None else torch.as_tensor(np.asarray(action_mask), device=device).bool()
-    mask = mask.reshape(rows, -1) if mask is not None else None
+    flags = policy.action_head.mask_size
+    mask = None
+    if action_mask is not None and flags:
+        mask = _rows("action_mask", action_mask, (rows, flags), torch.bool, device)
     out = policy.step(leaves, memory, start, mask)
     action = out.distribution.mode() if deterministic else out.distribution.sample(generator)
-    chosen = cast(np.ndarray, policy.action_head.to_env(action).cpu().numpy())
-    return (chosen[0] if single else chosen), (out.state, action)
+    chosen = policy.action_head.to_env(action).cpu().numpy().astype(policy.action_space.dtype, copy=False)
+    if single:  # a choice as a number that can index a list or a dict; a point as an array even if it has no axes
+        chosen = chosen[0] if isinstance(policy.action_space, gym.spaces.Discrete) else chosen[0, ...]
+    return chosen, (out.state, action)
 
 
-def _is_single(observation: Any, policy: Policy) -> bool:
+def _is_single(observation: Any, space: gym.Space[Any]) -> bool:
     """Whether the observation is that of one environment, without the axis B."""
-    leaf = leaves_of(policy.observation_space)[0]
-    return np.ndim(pick(observation, leaf.path)) == len(leaf.shape)
+    leaf = leaves_of(space)[0]
+    try:
+        return np.ndim(pick(observation, leaf.path)) == len(leaf.shape)
+    except (KeyError, IndexError, TypeError):
+        return False  # a leaf is missing: `to_observation` says which
 
 
-def _batched(observation: Any) -> Any:
+def _batched(observation: Any, space: gym.Space[Any]) -> Any:
     """The same observation with an axis B of one in front of every leaf."""
-    if isinstance(observation, Mapping):
-        return {key: _batched(part) for key, part in observation.items()}
-    if isinstance(observation, tuple):
-        return tuple(_batched(part) for part in observation)
-    return observation[None] if isinstance(observation, Tensor) else np.asarray(observation)[None]
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _batched(observation[key], part) for key, part in space.items() if key in observation}
+    if isinstance(space, gym.spaces.Tuple):
+        return tuple(_batched(part, inner) for part, inner in zip(observation, space, strict=False))
+    return observation[None] if isinstance(observation, Tensor | np.ndarray) else [observation]
 
 
-def _row_tensor(x: Any, rows: int, device: torch.device) -> Tensor:
-    return torch.as_tensor(np.asarray(x), dtype=torch.float32, device=device).reshape(rows)
+def _rows(name: str, x: Any, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`x` as a tensor of `shape`; what belongs to a single environment may lack the axis B."""
+    tensor = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x), dtype=dtype, device=device)
+    if tensor.numel() != math.prod(shape):
+        raise ValueError(f"{name}: expected {list(shape)}, got {list(tensor.shape)}")
+    return tensor.reshape(shape)

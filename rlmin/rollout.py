@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from rlmin.checkpoint import section
@@ -14,11 +13,14 @@ from rlmin.policy import Policy
 from rlmin.types import Observation, State, Step, map_state
 from rlmin.vector import Vector
 
+if TYPE_CHECKING:
+    from tensordict import TensorDict
+
 
 class Rollout(NamedTuple):
     """What happened, and the memory with which it began."""
 
-    batch: TensorDict
+    batch: "TensorDict"
     """[T, B] with observation (leaves), start, action, log_prob, value, next_value, reward, terminated, truncated,
     filler and, where the env has masks, action_mask. Index convention: rlmin.types. The tensors are the collector's
     own and are overwritten by the next rollout."""
@@ -71,6 +73,8 @@ class Collector:
             FloatingPointError: an observation, reward, value or log-probability is NaN or infinite; the message names
                 it, the environment and the step. The policy is as it was.
         """
+        from tensordict import TensorDict  # here, because it takes most of a second to import
+
         policy, buffer, observed = self.policy, self.buffer, self.observed
         before = self.state
         for t in range(self.horizon):
@@ -111,7 +115,8 @@ class Collector:
         saved |= {f"env.{name}": x for name, x in self.vector.env.get_state().items()}
         saved |= {f"observation.{name}": x for name, x in self.observation.items()}
         saved |= {f"memory.{i}": x for i, x in enumerate(_leaves(self.state))}
-        return saved | {"start": self.now.start}
+        mask = {} if self.now.action_mask is None else {"action_mask": self.now.action_mask}
+        return saved | mask | {"start": self.now.start}
 
     def load_state_dict(self, saved: dict[str, Tensor], *, seed: int | None = None) -> bool:
         """Go on from `state_dict`.
@@ -132,6 +137,8 @@ class Collector:
         self.vector.env.set_state(section(saved, "env"))
         self.observation = {name: x.to(device) for name, x in section(saved, "observation").items()}
         self.now = replace(self.now, observation=self.observation, start=saved["start"].to(device))
+        if "action_mask" in saved:
+            self.now = replace(self.now, action_mask=saved["action_mask"].to(device))
         memory = iter([saved[f"memory.{i}"].to(device) for i in range(len(_leaves(self.state)))])
         self.state = map_state(lambda _: next(memory), self.state)
         return True
@@ -173,7 +180,7 @@ class Collector:
             self.buffer["action_mask"] = zeros(self.now.action_mask.shape[1:], torch.bool)
 
 
-def check_finite(batch: TensorDict, *, first_step: int) -> None:
+def check_finite(batch: "TensorDict", *, first_step: int) -> None:
     """Raise a FloatingPointError that names the first tensor, step and environment that is NaN or infinite.
 
     Args:

@@ -1,5 +1,6 @@
 """Spaces as JSON, so that a saved policy knows its environment's spaces without the environment and without pickle."""
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -8,7 +9,7 @@ from gymnasium import spaces
 
 
 def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
-    """A JSON-able description of `space`. Text and other unread parts become {"kind": "Text"}."""
+    """A description of `space` in strict JSON. Text and other unread parts become {"kind": "Text"}."""
     match space:
         case spaces.Dict():
             return {"kind": "Dict", "parts": {key: space_to_json(part) for key, part in space.spaces.items()}}
@@ -18,9 +19,10 @@ def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
             low, high = _compact(space.low), _compact(space.high)
             return {"kind": "Box", "low": low, "high": high, "shape": list(space.shape), "dtype": str(space.dtype)}
         case spaces.Discrete():
-            return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+            return {"kind": "Discrete", "n": int(space.n), "start": int(space.start), **_dtype(space)}
         case spaces.MultiDiscrete():
-            return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+            nvec, start = space.nvec.tolist(), space.start.tolist()
+            return {"kind": "MultiDiscrete", "nvec": nvec, "start": start, **_dtype(space)}
         case spaces.MultiBinary():
             return {"kind": "MultiBinary", "shape": list(space.shape)}
         case _:
@@ -35,7 +37,8 @@ def space_from_json(x: dict[str, Any]) -> gym.Space[Any]:
     """
     match x["kind"]:
         case "Dict":
-            return spaces.Dict({key: space_from_json(part) for key, part in x["parts"].items()})
+            # pairs, not a dict: a dict's keys would be sorted, and a policy's leaves have the order of its space
+            return spaces.Dict([(key, space_from_json(part)) for key, part in x["parts"].items()])
         case "Tuple":
             return spaces.Tuple([space_from_json(part) for part in x["parts"]])
         case "Box":
@@ -43,9 +46,9 @@ def space_from_json(x: dict[str, Any]) -> gym.Space[Any]:
             low, high = (np.broadcast_to(np.asarray(x[side], dtype), shape) for side in ("low", "high"))
             return spaces.Box(low, high, shape, dtype)
         case "Discrete":
-            return spaces.Discrete(x["n"], start=x["start"])
+            return spaces.Discrete(x["n"], start=x["start"], **_options(x))
         case "MultiDiscrete":
-            return spaces.MultiDiscrete(x["nvec"], start=x["start"])
+            return spaces.MultiDiscrete(np.array(x["nvec"]), start=np.array(x["start"]), **_options(x))
         case "MultiBinary":
             return spaces.MultiBinary(x["shape"])
         case "Text":
@@ -53,6 +56,23 @@ def space_from_json(x: dict[str, Any]) -> gym.Space[Any]:
     raise ValueError(f"unknown kind of space {x['kind']!r}")
 
 
+def _dtype(space: gym.Space[Any]) -> dict[str, str]:
+    """The type of whole numbers, where it is not the usual one."""
+    return {} if space.dtype == np.int64 else {"dtype": str(space.dtype)}
+
+
+def _options(x: dict[str, Any]) -> dict[str, Any]:
+    return {"dtype": np.dtype(x["dtype"]).type} if "dtype" in x else {}
+
+
 def _compact(x: np.ndarray) -> Any:
-    """One number where all are equal, else nested lists."""
-    return x.flat[0].item() if x.size and bool((x == x.flat[0]).all()) else x.tolist()
+    """One number where all are equal, else nested lists; infinities as "inf" and "-inf", which JSON has no sign for."""
+    if x.size and bool((x == x.flat[0]).all()):
+        return _plain(x.flat[0].item())
+    return _plain(x.tolist())
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, list):
+        return [_plain(part) for part in x]
+    return str(x) if isinstance(x, float) and math.isinf(x) else x

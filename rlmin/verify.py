@@ -18,8 +18,8 @@ def verify_consistency(agent: Any, env: Any = None, *, tolerance: float = 1e-5, 
     sees another memory than acting had (a reset one step late, a stale state, a leaking episode).
 
     Args:
-        agent: has a `policy`, and an environment of its own where `env` is None. Neither is changed, but the agent's own
-            environment begins new episodes.
+        agent: has a `policy`, and an environment of its own where `env` is None. Neither is changed, but the agent's
+            own environment begins new episodes.
         env: anything an agent can be made with.
         tolerance: largest difference allowed, in nats.
         steps: steps in each environment; two rollouts of half as many, so that the second begins inside episodes.
@@ -34,12 +34,16 @@ def verify_consistency(agent: Any, env: Any = None, *, tolerance: float = 1e-5, 
     generator = torch.Generator(agent.device).manual_seed(0)
     collector = Collector(vector, agent.policy, horizon=max(steps // 2, 1), generator=generator, seed=0)
     worst = 0.0
-    for _ in range(2):
-        rollout = collector.collect()
-        assert rollout is not None, "no callback was given, so nothing can have stopped the rollout"
-        worst = max(worst, _largest_log_ratio(agent, rollout, tolerance))
-    if env is None:
-        agent.collector.reset()
+    try:
+        for _ in range(2):
+            rollout = collector.collect()
+            assert rollout is not None, "no callback was given, so nothing can have stopped the rollout"
+            worst = max(worst, _largest_log_ratio(agent, rollout, tolerance))
+    finally:
+        if env is None:
+            agent.collector.reset()
+        elif isinstance(env, str):
+            vector.close()
     return worst
 
 
@@ -53,8 +57,9 @@ def _largest_log_ratio(agent: Any, rollout: Rollout, tolerance: float) -> float:
     if not worst <= tolerance:
         t, row = (int(i) for i in (ratio == ratio.max()).nonzero()[0]) if worst == worst else (0, 0)
         opened = batch["start"][: t + 1, row].nonzero()
-        ago = f"{t - int(opened[-1])} steps into an episode" if len(opened) else "in an episode begun before the rollout"
+        ago = f"{t - int(opened[-1])} steps into" if len(opened) else "before the first start of"
         raise AssertionError(
-            f"acting and training disagree: log-ratio {worst:.3g} above {tolerance:g} at step {t} of environment {row}, {ago}"
+            f"acting and training disagree: log-ratio {worst:.3g} above {tolerance:g} at step {t} of environment {row}, "
+            f"{ago} an episode"
         )
     return worst

@@ -263,5 +263,7 @@ def test_the_state_of_another_encoder_is_an_error() -> None:
     x = torch.zeros(T, B, D)
     with pytest.raises(TypeError, match="state: expected one tensor, got a tuple of 2"):
         GRU(D, H)(x, LSTM(D, H).initial_state(B), never)
-    with pytest.raises(TypeError, match="state: expected a pair, got one tensor"):
+    with pytest.raises(TypeError, match="state: expected a tuple of 2, got one tensor"):
         LSTM(D, H)(x, GRU(D, H).initial_state(B), never)
+    with pytest.raises(TypeError, match="state: expected a tuple of 3, got a tuple of 2"):
+        Stack(D, H, layers=3)(x, Stack(D, H, layers=2).initial_state(B), never)

@@ -35,7 +35,7 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
     )
     agent.policy.load_state_dict(section(tensors, "policy"))
     agent.num_timesteps, agent.num_updates = header["num_timesteps"], header["num_updates"]
-    agent.total_timesteps = header["total_timesteps"]
+    agent.total_timesteps, agent.run = header["total_timesteps"], header.get("run", {})
     if env is not None:
         agent.set_env(env)
     return agent

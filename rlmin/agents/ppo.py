@@ -11,23 +11,19 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import gymnasium as gym
-import numpy as np
 import torch
-from tensordict import TensorDict
-from torch import Tensor
 
+from rlmin.agents.agent import Agent, describe
 from rlmin.callbacks import Hook, start_callback
-from rlmin.checkpoint import LEARNER, Tensors, load_optimizer, optimizer_tensors, read, save_agent, section
+from rlmin.checkpoint import Tensors, load_optimizer, optimizer_tensors, section
 from rlmin.checks import check_names
 from rlmin.evaluate import check_spaces
 from rlmin.losses import approximate_kl, clipped_surrogate, explained_variance, value_loss, weighted_mean
 from rlmin.normalize import RunningNorm
 from rlmin.policy import Policy, PolicyConfig
-from rlmin.predict import PolicyState, predict
 from rlmin.progress import Progress
 from rlmin.returns import discounted_return, gae
 from rlmin.rollout import Collector, Rollout
@@ -35,7 +31,7 @@ from rlmin.types import State, Step, cat_states, map_state
 from rlmin.vector import Vector, adapt
 
 if TYPE_CHECKING:
-    from stable_baselines3.common.logger import Logger
+    from tensordict import TensorDict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +60,12 @@ class PPOConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         PolicyConfig.__post_init__(self)
-        for name in ("num_envs", "horizon", "epochs"):
+        for name in ("num_envs", "horizon", "epochs", "window"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+                raise ValueError(f"{name.replace('window', 'bptt')}={getattr(self, name)}: expected at least 1")
+        for name in ("lr", "clip", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected a number above 0")
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected a number in [0, 1]")
@@ -76,7 +75,7 @@ class PPOConfig(PolicyConfig):
     @property
     def window(self) -> int:
         """Steps gradients flow back through."""
-        return self.bptt or self.horizon
+        return self.horizon if self.bptt is None else self.bptt
 
     def minibatches_of(self, num_envs: int) -> int:
         """Minibatches of a rollout of `num_envs` environments; a ValueError where they would not be equal parts."""
@@ -92,7 +91,7 @@ class PPOConfig(PolicyConfig):
         return self.minibatches
 
 
-class PPO:
+class PPO(Agent):
     """PPO on any environment, with a policy that remembers.
 
     Args:
@@ -108,6 +107,7 @@ class PPO:
     """
 
     name: ClassVar[str] = "ppo"
+    config: PPOConfig
 
     def __init__(
         self,
@@ -122,11 +122,10 @@ class PPO:
     ) -> None:
         check_names("setting", settings, [f.name for f in fields(PPOConfig)])
         config = replace(config or PPOConfig(), **settings)
-        env_id = env if isinstance(env, str) else getattr(getattr(env, "spec", None), "id", None)
-        self.env_spec = {"id": env_id, "kwargs": env_kwargs or {}, "workers": workers}
+        super().__init__(seed=seed, device=device, env_spec=describe(env, env_kwargs, workers))
         vector = adapt(env, num_envs=config.num_envs, device=device, env_kwargs=env_kwargs, workers=workers)
-        self._build(config, vector.observation_space, vector.action_space, seed, torch.device(device))
-        self.set_env(vector)
+        self._build(config, vector.observation_space, vector.action_space)
+        self.attach(vector)
 
     @classmethod
     def without_env(
@@ -138,65 +137,40 @@ class PPO:
         seed: int = 0,
         device: torch.device | str = "cpu",
         env_spec: dict[str, Any] | None = None,
-    ) -> "PPO":
+    ) -> Self:
         """An agent that can predict and save at once, and learn after `set_env`. Arguments as for the class."""
         agent = cls.__new__(cls)
-        agent.env_spec = env_spec or {"id": None, "kwargs": {}, "workers": 0}
-        agent._build(config, observation_space, action_space, seed, torch.device(device))
+        Agent.__init__(agent, seed=seed, device=device, env_spec=env_spec or describe(None))
+        agent._build(config, observation_space, action_space)
         return agent
 
-    def _build(
-        self,
-        config: PPOConfig,
-        observation_space: gym.Space[Any],
-        action_space: gym.Space[Any],
-        seed: int,
-        device: torch.device,
-    ) -> None:
+    def _build(self, config: PPOConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Everything that needs no environment."""
-        self.config, self.seed, self.device = config, seed, device
+        self.config = config
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to use up
-            torch.manual_seed(seed)
+            torch.manual_seed(self.seed)
             self.policy = Policy(observation_space, action_space, config)
-        self.policy.to(device).eval()
+        self.policy.to(self.device).eval()
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.lr, eps=1e-5, fused=True)
-        self.generator = torch.Generator(device).manual_seed(seed)
-        self.return_norm = RunningNorm(()).to(device)
-        self.num_timesteps = 0  # environment steps taken, over all environments
-        self.total_timesteps = 0  # at which the last `learn` ends, or ended
-        self.num_updates = 0
+        self.generator = torch.Generator(self.device).manual_seed(self.seed)
+        self.return_norm = RunningNorm(()).to(self.device)
         self.stop_requested = False  # set from outside (a signal handler): `learn` returns after the current update
-        self._vector: Vector | None = None
-        self._logger: Logger | None = None
 
-    def set_env(self, env: Any) -> None:
-        """Train on `env` from now on: new episodes, no memory.
-
-        Raises:
-            ValueError: its spaces are not those of the policy, or `minibatches` does not divide its rows.
-        """
-        config = self.config
-        vector = adapt(env, num_envs=config.num_envs, device=self.device, **self._env_options(env))
+    def attach(self, vector: Vector) -> None:
+        """Train in `vector` from now on: see `Agent.attach`."""
         check_spaces(self.policy, vector)
-        config.minibatches_of(vector.num_envs)
-        self._vector, self.config = vector, replace(config, num_envs=vector.num_envs)
+        self.config.minibatches_of(vector.num_envs)
+        self._vector, self.config = vector, replace(self.config, num_envs=vector.num_envs)
         self.discounted = torch.zeros(vector.num_envs, device=self.device)
+        seed = self.seed + self.num_timesteps
         self.collector = Collector(
-            vector, self.policy, horizon=config.horizon, generator=self.generator, seed=self.seed + self.num_timesteps
+            vector, self.policy, horizon=self.config.horizon, generator=self.generator, seed=seed
         )
 
-    def _env_options(self, env: Any) -> dict[str, Any]:
-        return {"env_kwargs": self.env_spec["kwargs"], "workers": self.env_spec["workers"]} if isinstance(env, str) else {}
-
     @property
-    def vector(self) -> Vector:
-        """The environments trained on; an agent loaded from a folder makes them from their id at first use."""
-        if self._vector is None:
-            if self.env_spec["id"] is None:
-                raise ValueError("this agent has no environment; give it one by set_env(env)")
-            self.set_env(self.env_spec["id"])
-        assert self._vector is not None, "set_env sets it or raises"
-        return self._vector
+    def rows(self) -> int:
+        """B, where the environment is made from its id."""
+        return self.config.num_envs
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -208,7 +182,7 @@ class PPO:
         progress_bar: bool = False,
         reset_num_timesteps: bool = True,
         log_interval: int = 1,
-    ) -> "PPO":
+    ) -> Self:
         """Train.
 
         Args:
@@ -220,14 +194,13 @@ class PPO:
 
         Raises:
             FloatingPointError: something became NaN or infinite; the message names it and the step. The weights are
-                those of the last good update.
+                those of the last good gradient step.
         """
         if reset_num_timesteps:
             self.num_timesteps = 0
         vector = self.vector
         first, total = self.num_timesteps, self.num_timesteps + total_timesteps
         self.total_timesteps = total
-        self.stop_requested = False
         hook = start_callback(self, callback, total)
         began = time.perf_counter()
         with Progress(total, first, enabled=progress_bar) as progress:
@@ -245,6 +218,7 @@ class PPO:
                 progress.update(self.num_timesteps, speed, self.collector.statistics)
                 if self.num_updates % log_interval == 0:
                     self._log(metrics, speed)
+        self.stop_requested = False  # here and not above: a request that came before the first update counts too
         hook.on_training_end()
         return self
 
@@ -294,7 +268,7 @@ class PPO:
             "gradient_steps": steps,
         }
 
-    def _gradient_step(self, part: TensorDict, state: State, entropy_weight: float) -> dict[str, float]:
+    def _gradient_step(self, part: "TensorDict", state: State, entropy_weight: float) -> dict[str, float]:
         """Forward, loss, backward and one optimizer step on one minibatch [W, rows]; what it measured."""
         config = self.config
         weight = (~part["filler"]).float()
@@ -309,7 +283,7 @@ class PPO:
         loss = policy_loss + config.value_weight * critic_loss - entropy_weight * entropy
 
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
         with torch.no_grad():
             ratio = (log_prob - part["log_prob"]).exp()
@@ -334,7 +308,7 @@ class PPO:
         return values
 
     @torch.no_grad()
-    def _with_advantage(self, batch: TensorDict) -> TensorDict:
+    def _with_advantage(self, batch: "TensorDict") -> "TensorDict":
         """The rollout with "advantage" and "target" (of the value) added."""
         config, real = self.config, ~batch["filler"]
         reward = batch["reward"]
@@ -357,24 +331,25 @@ class PPO:
             advantage = (advantage - kept.mean()) / (kept.std() + 1e-8)
         return batch.clone(recurse=False).update({"advantage": advantage, "target": target})
 
-    def _minibatches(self, batch: TensorDict, state: State) -> Iterator[tuple[TensorDict, State]]:
+    def _minibatches(self, batch: "TensorDict", state: State) -> Iterator[tuple["TensorDict", State]]:
         """One epoch: shuffled rows, each a whole environment or a window of one, with the memory it begins with."""
         windows = self.config.horizon // self.config.window
         if windows > 1:
             state = self._window_states(batch, state)
-            batch = torch.cat(batch.split(self.config.window), dim=1)  # [W, windows * B], window-major
+            parts: Any = batch.split(self.config.window)
+            batch = torch.cat(parts, dim=1)  # [W, windows * B], window-major
         rows = torch.randperm(batch.shape[1], generator=self.generator, device=self.device)
         for chosen in rows.chunk(self.config.minibatches_of(self.config.num_envs)):
             yield batch[:, chosen], map_state(lambda x, chosen=chosen: x[chosen], state)  # type: ignore[misc]
 
     @torch.no_grad()
-    def _window_states(self, batch: TensorDict, state: State) -> State:
+    def _window_states(self, batch: "TensorDict", state: State) -> State:
         """Memory at the start of every window, [windows * B, ...], under the present weights: never a stale one."""
-        states = []
-        for window in batch.split(self.config.window):
-            states.append(state)
+        states = [state]
+        for window in batch.split(self.config.window)[:-1]:
             with self._autocast():
-                state = self.policy.unroll(dict(window["observation"].items()), state, window["start"]).state
+                out = self.policy.unroll(dict(window["observation"].items()), states[-1], window["start"])
+            states.append(out.state)
         return cat_states(states)
 
     def _autocast(self) -> torch.autocast:
@@ -392,33 +367,7 @@ class PPO:
         record(self.logger, self.policy, self.collector.statistics, metrics, steps=self.num_timesteps, speed=speed)
         self.logger.dump(self.num_timesteps)
 
-    # -- acting, saving, and what stable-baselines3's callbacks and helpers expect ---------------------------------
-
-    def predict(
-        self,
-        observation: Any,
-        state: PolicyState | None = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-        *,
-        reward: Any = None,
-        action_mask: Any = None,
-    ) -> tuple[np.ndarray, PolicyState]:
-        """Choose actions: see `rlmin.predict.predict`; the signature is that of stable-baselines3."""
-        return predict(
-            self.policy,
-            observation,
-            state,
-            episode_start,
-            deterministic,
-            reward=reward,
-            action_mask=action_mask,
-            generator=self.generator,
-        )
-
-    def save(self, folder: str | Path) -> None:
-        """Write config, weights and learner state to `folder`; each file appears whole or not at all."""
-        save_agent(self, Path(folder))
+    # -- what a checkpoint holds beside the weights ---------------------------------------------------------------
 
     def learner_state(self) -> Tensors:
         """Everything training depends on beside the weights, as named tensors."""
@@ -430,18 +379,9 @@ class PPO:
             state |= {f"collector.{name}": x for name, x in self.collector.state_dict().items()}
         return state
 
-    def resume(self, folder: str | Path) -> None:
-        """Go on where the agent saved in `folder` stopped.
-
-        Weights, optimizer, counters, normalisers and random numbers are restored; with an environment that can be put
-        into a state (`get_state`, `set_state`) so are memory and environment, and training continues bit for bit. Other
-        environments begin new episodes.
-        """
-        header, tensors = read(Path(folder), LEARNER)
-        self.num_timesteps, self.num_updates = header["num_timesteps"], header["num_updates"]
-        self.total_timesteps = header["total_timesteps"]
+    def load_learner_state(self, tensors: Tensors) -> None:
+        """The inverse of `learner_state`, as far as the environment allows."""
         vector = self.vector
-        self.policy.load_state_dict(section(tensors, "policy"))
         load_optimizer(self.optimizer, section(tensors, "optimizer"))
         self.return_norm.load_state_dict(section(tensors, "return_norm"))
         self.generator.set_state(tensors["generator"])
@@ -449,26 +389,6 @@ class PPO:
             exact = self.collector.load_state_dict(section(tensors, "collector"), seed=self.seed + self.num_timesteps)
             if exact:
                 self.discounted = tensors["discounted"].to(self.device)
-
-    def get_env(self) -> Any:
-        """The environment as it was given (or made from its id)."""
-        return self.vector.env
-
-    def get_vec_normalize_env(self) -> None:
-        """None: rlmin normalises inside the policy, not in an environment wrapper."""
-
-    @property
-    def logger(self) -> "Logger":
-        """Stable-baselines3's logger; without `set_logger` it writes nowhere."""
-        if self._logger is None:
-            from stable_baselines3.common.logger import Logger
-
-            self._logger = Logger(folder=None, output_formats=[])
-        return self._logger
-
-    def set_logger(self, logger: "Logger") -> None:
-        """Log to `logger` from now on."""
-        self._logger = logger
 
 
 def schedule(first: float, last: float | None, done: float) -> float:

@@ -80,12 +80,12 @@ def one(state: State) -> Tensor:
     raise TypeError(f"state: expected one tensor, got a tuple of {len(state)}; use this encoder's own initial_state()")
 
 
-def two(state: State) -> tuple[State, State]:
-    """`state` as the pair it must be."""
-    if isinstance(state, tuple) and len(state) == 2:
-        return state[0], state[1]
+def parts(state: State, count: int) -> tuple[State, ...]:
+    """`state` as the tuple of `count` that it must be."""
+    if isinstance(state, tuple) and len(state) == count:
+        return state
     found = f"a tuple of {len(state)}" if isinstance(state, tuple) else "one tensor"
-    raise TypeError(f"state: expected a pair, got {found}; use this encoder's own initial_state()")
+    raise TypeError(f"state: expected a tuple of {count}, got {found}; use this encoder's own initial_state()")
 
 
 def wipe(state: Tensor, start: Tensor) -> Tensor:

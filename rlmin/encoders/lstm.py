@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rlmin.encoders.base import Encoder, full_precision, one, two, wipe
+from rlmin.encoders.base import Encoder, full_precision, one, parts, wipe
 from rlmin.types import State
 
 
@@ -48,7 +48,7 @@ class LSTM(Encoder):
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with `state` (h, c), [B, H] each; first derivatives only."""
         self.check_input(x, start)
-        h, c = (one(part) for part in two(state))
+        h, c = (one(part) for part in parts(state, 2))
         projected = self.projection(x).to(h.dtype) + self.recurrence.bias
         weight = self.recurrence.weight
         y, h, c = _LSTM.apply(projected, h, c, start, weight)  # type: ignore[no-untyped-call]
@@ -56,7 +56,7 @@ class LSTM(Encoder):
 
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.step` with `state` (h, c), [B, H] each."""
-        h, c = (wipe(one(part), start) for part in two(state))
+        h, c = (wipe(one(part), start) for part in parts(state, 2))
         projected = self.projection(x).to(h.dtype)
         with full_precision(x):
             i, f, g, o = (projected + self.recurrence(h)).chunk(4, dim=-1)

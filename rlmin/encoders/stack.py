@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rlmin.encoders.base import Encoder, two
+from rlmin.encoders.base import Encoder, parts
 from rlmin.encoders.conv import CausalConv
 from rlmin.encoders.gru import GRU
 from rlmin.encoders.lstm import LSTM
@@ -96,7 +96,7 @@ class Stack(Encoder):
         """`Encoder.forward` with the state of every block."""
         self.check_input(x, start)
         x, after = self.embed(x), []
-        for block, before in zip(self.encoders(), state, strict=True):
+        for block, before in zip(self.encoders(), parts(state, len(self.blocks)), strict=True):
             x, last = block(x, before, start)
             after.append(last)
         return self.norm(x), tuple(after)
@@ -104,7 +104,7 @@ class Stack(Encoder):
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.step` with the state of every block."""
         x, after = self.embed(x), []
-        for block, before in zip(self.encoders(), state, strict=True):
+        for block, before in zip(self.encoders(), parts(state, len(self.blocks)), strict=True):
             x, last = block.step(x, before, start)
             after.append(last)
         return self.norm(x), tuple(after)
@@ -134,7 +134,7 @@ class Block(Encoder):
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with `state` (conv state, mixer state)."""
-        (seen, memory), y = two(state), self.norm(x)
+        (seen, memory), y = parts(state, 2), self.norm(x)
         if self.conv is not None:
             y, seen = self.conv(y, seen, start)
         y, memory = self.mixer(y, memory, start)
@@ -142,7 +142,7 @@ class Block(Encoder):
 
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.step` with `state` (conv state, mixer state)."""
-        (seen, memory), y = two(state), self.norm(x)
+        (seen, memory), y = parts(state, 2), self.norm(x)
         if self.conv is not None:
             y, seen = self.conv.step(y, seen, start)
         y, memory = self.mixer.step(y, memory, start)

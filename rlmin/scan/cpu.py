@@ -29,7 +29,7 @@ def linear_forward(
     decay: Tensor, value: Tensor, state: Tensor, start: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor]:
     """h[t] = decay[t] * h[t-1] + value[t]."""
-    return _forward(loops.linear_forward, (decay, value), state, start, reverse)
+    return _forward(loops.linear_forward, (decay, value), state, start, int(reverse))
 
 
 def gru_forward(
@@ -57,7 +57,7 @@ def linear_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of decay, value and state."""
     dtypes = (decay.dtype, h.dtype)
-    grads = _backward(loops.linear_backward, (decay,), dtypes, grad_h, grad_last, state, start, h, reverse)
+    grads = _backward(loops.linear_backward, (decay,), dtypes, grad_h, grad_last, state, start, h, int(reverse))
     return grads[0], grads[1], grads[2]
 
 
@@ -95,7 +95,7 @@ def lstm_backward(
 
 
 def _forward(
-    loop: Callable[..., None], inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, *option: bool
+    loop: Callable[..., None], inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, *option: int
 ) -> tuple[Tensor, Tensor]:
     like = inputs[-1]
     held = [_readable(x, state.dtype) for x in inputs]  # alive until the loop has read them
@@ -115,20 +115,21 @@ def _backward(
     state: Tensor,
     start: Tensor | None,
     h: Tensor,
-    *option: bool,
+    *option: int,
 ) -> tuple[Tensor, ...]:
     carry = state.dtype
     zeros = torch.zeros(h.shape[2], dtype=carry)
     grad_h = zeros.expand(h.shape) if grad_h is None else grad_h
-    held = [_readable(x, carry) for x in (grad_h, *inputs, h)]  # alive, as the next two, until the loop has read them
+    held = [_readable(x, carry) for x in (grad_h, *inputs)]  # alive, as the next three, until the loop has read them
+    past = h.to(carry).contiguous()
     initial = state.contiguous()
     flags = None if start is None else start.contiguous()
     grads = [torch.empty(h.shape, dtype=carry) for _ in dtypes]
     grad_state = torch.zeros(state.shape, dtype=carry)
     if grad_last is not None:
         grad_state.copy_(grad_last)
-    read = [*map(_array, held), _state(initial), (zeros.data_ptr(), 0, 0)]
-    _run(loop, [*read, *map(_array, grads), _state(grad_state), _flags(flags)], held[-1], option)
+    read = [*map(_array, (*held, past)), _state(initial), (zeros.data_ptr(), 0, 0)]
+    _run(loop, [*read, *map(_array, grads), _state(grad_state), _flags(flags)], past, option)
     return (*(g.to(dtype) for g, dtype in zip(grads, dtypes, strict=True)), grad_state)
 
 
@@ -152,7 +153,7 @@ def _flags(start: Tensor | None) -> Array:
     return (0, 0, 0) if start is None else (start.data_ptr(), start.stride(0), 1)
 
 
-def _run(loop: Callable[..., None], arrays: list[Array], like: Tensor, option: tuple[bool, ...]) -> None:
+def _run(loop: Callable[..., None], arrays: list[Array], like: Tensor, option: tuple[int, ...]) -> None:
     """Run `loop` over all rows, in threads where that pays."""
     T, B, D = like.shape
     block = max(1, _CACHED_BYTES // max(1, D * like.element_size()))

@@ -5,6 +5,8 @@ That costs a tenth of unboxing NumPy arrays, and columns of one wide projection 
 
 `one` is 1 in the dtype of the call; all other numbers are made from it, because a Python literal would silently turn
 float32 arithmetic into float64.
+
+Numba's disk cache of a loop looks at the file of the loop only: after an edit here, touch `cpu_loops.py`.
 """
 
 import math
@@ -44,8 +46,9 @@ def _intrinsic(function: Any) -> Any:
     return _numba.extending.intrinsic(function)
 
 
-def _overload(stub: Any) -> Any:
-    return _numba.extending.overload(stub)
+def _overload(stub: Any) -> Callable[[Function], Function]:
+    decorate: Callable[[Function], Function] = _numba.extending.overload(stub)
+    return decorate
 
 
 @_intrinsic

@@ -2,7 +2,7 @@
 
 A kernel is a module with six functions, `{linear,gru,lstm}_{forward,backward}`; `reference.py` shows what each takes
 and returns. All of them see [T, B, D] inputs, a [B, D] state in the dtype of the carry and a [T, B] bool start or None,
-and return fresh contiguous tensors. RLMIN_KERNEL=reference|portable|cpu forces one of them.
+and return fresh tensors. RLMIN_KERNEL=reference|portable|cpu forces one of them.
 """
 
 import functools

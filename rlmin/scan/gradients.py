@@ -102,7 +102,7 @@ def _adjoint(
     """The gradient g that reaches each h[t], and what is left of it at the initial state."""
     grad_last = torch.zeros_like(state) if grad_last is None else grad_last.to(state.dtype)
     if keep.shape[0] == 0:
-        return torch.zeros_like(keep), grad_last
+        return torch.zeros_like(keep), grad_last.clone()
     grad_h = torch.zeros_like(keep) if grad_h is None else grad_h.to(state.dtype)
     later_keep = _one_later(keep, 1, reverse)
     later_start = None if start is None else _one_later(start, False, reverse)

@@ -4,6 +4,8 @@ The loop runs over `unbind(0)` and never indexes inside autograd, whose backward
 traffic. The backward is one linear scan the other way and a handful of elementwise operations.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -53,45 +55,7 @@ def _cuts(start: Tensor | None, h: Tensor) -> list[Tensor] | list[None]:
     return [None] * h.shape[0] if start is None else list(start[..., None].unbind(0))
 
 
-def linear_backward(
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    decay: Tensor,
-    state: Tensor,
-    start: Tensor | None,
-    h: Tensor,
-    reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of decay, value and state."""
-    return gradients.linear_backward(linear_forward, grad_h, grad_last, decay, state, start, h, reverse)
-
-
-def gru_backward(
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    gate: Tensor,
-    candidate: Tensor,
-    state: Tensor,
-    start: Tensor | None,
-    h: Tensor,
-    activation: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of gate, candidate and state."""
-    return gradients.gru_backward(linear_forward, grad_h, grad_last, gate, candidate, state, start, h, activation)
-
-
-def lstm_backward(
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    forget: Tensor,
-    input: Tensor,
-    candidate: Tensor,
-    state: Tensor,
-    start: Tensor | None,
-    h: Tensor,
-    activation: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of forget, input, candidate and state."""
-    return gradients.lstm_backward(
-        linear_forward, grad_h, grad_last, forget, input, candidate, state, start, h, activation
-    )
+# The formulas of `gradients.py` around this module's own loop.
+linear_backward = partial(gradients.linear_backward, linear_forward)
+gru_backward = partial(gradients.gru_backward, linear_forward)
+lstm_backward = partial(gradients.lstm_backward, linear_forward)

@@ -1,0 +1,187 @@
+"""Agent: what is the same whatever the algorithm. It holds a policy and an environment, acts, is saved and resumed.
+
+The names are those of stable-baselines3, whose callbacks and helpers therefore work unchanged.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from rlmin.checkpoint import LEARNER, Tensors, read, section, write
+from rlmin.policy import Policy, PolicyConfig
+from rlmin.predict import PolicyState, predict
+from rlmin.vector import Vector, adapt
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.logger import Logger
+
+
+class Agent(ABC):
+    """A policy that can act, be saved and be resumed; a subclass says how it is trained.
+
+    Attributes:
+        policy: the weights.
+        env_spec: {"id", "kwargs", "workers"}: how to make the environment again; the id is None where that is unknown.
+        num_timesteps: environment steps taken, over all environments.
+        total_timesteps: at which the last `learn` ends, or ended.
+        run: settings of the training run around the agent, kept with it; plain values only.
+    """
+
+    name: ClassVar[str]
+    config: PolicyConfig
+    policy: Policy
+    generator: torch.Generator
+
+    def __init__(self, *, seed: int, device: torch.device | str, env_spec: dict[str, Any]) -> None:
+        self.seed, self.device, self.env_spec = seed, torch.device(device), env_spec
+        self.num_timesteps = self.total_timesteps = self.num_updates = 0
+        self.run: dict[str, Any] = {}
+        self._vector: Vector | None = None
+        self._logger: Logger | None = None
+
+    @classmethod
+    @abstractmethod
+    def without_env(
+        cls,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        config: Any,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        env_spec: dict[str, Any] | None = None,
+    ) -> Self:
+        """An agent that can predict and save at once, and learn after `set_env`. Arguments as for the class."""
+
+    @abstractmethod
+    def attach(self, vector: Vector) -> None:
+        """Train in `vector` from now on: new episodes, no memory.
+
+        Raises:
+            ValueError: its spaces are not those of the policy, or the settings do not fit its size.
+        """
+
+    @abstractmethod
+    def learner_state(self) -> Tensors:
+        """Everything training depends on beside the weights, as named tensors."""
+
+    @abstractmethod
+    def load_learner_state(self, tensors: Tensors) -> None:
+        """The inverse of `learner_state`, as far as the environment allows."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> int:
+        """B, where the environment is made from its id."""
+
+    @property
+    def vector(self) -> Vector:
+        """The environments trained in; an agent loaded from a folder makes them from their id at first use."""
+        if self._vector is None:
+            spec = self.env_spec
+            if spec["id"] is None:
+                raise ValueError("this agent has no environment; give it one by set_env(env)")
+            options = {"env_kwargs": spec["kwargs"], "workers": spec["workers"]}
+            self.attach(adapt(spec["id"], num_envs=self.rows, device=self.device, **options))
+        assert self._vector is not None, "attach sets it or raises"
+        return self._vector
+
+    def set_env(self, env: Any) -> None:
+        """Train in `env` from now on; it may be anything the agent can be made with. See `attach`."""
+        vector = adapt(env, num_envs=self.rows, device=self.device)
+        self.attach(vector)
+        self.env_spec = describe(env)
+
+    def get_env(self) -> Any:
+        """The environment as it was given (or made from its id)."""
+        return self.vector.env
+
+    def get_vec_normalize_env(self) -> None:
+        """None: rlmin normalises inside the policy, not in an environment wrapper."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: PolicyState | None = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        *,
+        reward: Any = None,
+        action_mask: Any = None,
+    ) -> tuple[np.ndarray, PolicyState]:
+        """Choose actions: see `rlmin.predict.predict`; the signature is that of stable-baselines3."""
+        return predict(
+            self.policy,
+            observation,
+            state,
+            episode_start,
+            deterministic,
+            reward=reward,
+            action_mask=action_mask,
+            generator=self.generator,
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write config, weights and learner state to `folder`; each file appears whole or not at all."""
+        from rlmin import __version__
+
+        header = {
+            "agent": self.name,
+            "rlmin": __version__,
+            "env": self.env_spec,
+            "seed": self.seed,
+            "config": asdict(self.config),
+            "run": self.run,
+            "num_timesteps": self.num_timesteps,
+            "num_updates": self.num_updates,
+            "total_timesteps": self.total_timesteps,
+        }
+        spaces = (self.policy.observation_space, self.policy.action_space)
+        write(Path(folder), header, spaces, self.policy.state_dict(), self.learner_state())
+
+    def resume(self, folder: str | Path) -> None:
+        """Go on where the agent saved in `folder` stopped.
+
+        Weights, optimizer, counters, normalisers and random numbers are restored; with an environment that can be put
+        into a state (`get_state`, `set_state`) so are memory and environment, and training continues bit for bit. Other
+        environments begin new episodes.
+
+        Raises:
+            ValueError: the folder cannot be read; see `rlmin.load`.
+        """
+        header, tensors = read(Path(folder), LEARNER)
+        self.num_timesteps, self.num_updates = header["num_timesteps"], header["num_updates"]
+        self.total_timesteps = header["total_timesteps"]
+        self.policy.load_state_dict(section(tensors, "policy"))
+        self.load_learner_state(tensors)
+
+    @property
+    def logger(self) -> "Logger":
+        """Stable-baselines3's logger; without `set_logger` it writes nowhere."""
+        if self._logger is None:
+            from stable_baselines3.common.logger import Logger
+
+            self._logger = Logger(folder=None, output_formats=[])
+        return self._logger
+
+    def set_logger(self, logger: "Logger") -> None:
+        """Log to `logger` from now on."""
+        self._logger = logger
+
+
+MAKING = {"device", "num_envs", "vectorization_mode", "vector_kwargs"}
+"""Arguments in a gymnasium spec that say how it was made, not what it is."""
+
+
+def describe(env: Any, env_kwargs: dict[str, Any] | None = None, workers: int = 0) -> dict[str, Any]:
+    """How to make `env` again, for a checkpoint: its id and the arguments of its constructor, where it tells them."""
+    if isinstance(env, str):
+        return {"id": env, "kwargs": env_kwargs or {}, "workers": workers}
+    spec = getattr(env.env if isinstance(env, Vector) else env, "spec", None)
+    told = {key: value for key, value in getattr(spec, "kwargs", {}).items() if key not in MAKING}
+    return {"id": getattr(spec, "id", None), "kwargs": told, "workers": workers}
