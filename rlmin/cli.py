@@ -68,25 +68,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         check_names("command", arguments[:1], COMMANDS)
         COMMANDS[arguments[0]](arguments[1:])
-    except (ValueError, FloatingPointError) as error:
-        print(f"rlmin: {error}", file=sys.stderr)
+    except (ValueError, FloatingPointError, OSError) as error:
+        print(f"rlmin: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("rlmin: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def train_command(arguments: list[str]) -> None:
     from rlmin.train import TrainConfig, preset_arguments, read_preset, resume, train
 
-    if "--resume" in arguments:
+    if any(argument.split("=")[0] == "--resume" for argument in arguments):
         given = tyro.cli(Resume, args=arguments, prog="rlmin train", description="Go on with a run.")
         resume(given.resume, total_timesteps=given.total_timesteps)
         return
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
     preset = preset_arguments(read_preset(name)) if name else []
     config = tyro.cli(
-        Annotated[TrainConfig, tyro.conf.FlagConversionOff],  # type: ignore[arg-type]
+        Annotated[TrainConfig, tyro.conf.FlagConversionOff],
         args=preset + arguments[1 if name else 0 :],
         prog="rlmin train PRESET",
-        description=f"Train an agent. Presets: {', '.join(presets())}, or a .yaml file of your own; keys given here win.",
+        description=f"Train an agent. Presets: {', '.join(presets())}, or your own .yaml file; keys given here win.",
     )
     train(config, name=Path(name).stem if name else config.env.split("/")[-1])
 
@@ -95,7 +98,7 @@ def evaluate_command(arguments: list[str]) -> None:
     from rlmin.train import evaluate_run, parse_pairs
 
     given = tyro.cli(
-        Annotated[Evaluate, tyro.conf.FlagConversionOff],  # type: ignore[arg-type]
+        Annotated[Evaluate, tyro.conf.FlagConversionOff],
         args=arguments,
         prog="rlmin evaluate",
     )
@@ -116,6 +119,8 @@ def plot_command(arguments: list[str]) -> None:
     from rlmin.plots import plot_runs
 
     given = tyro.cli(Plot, args=arguments, prog="rlmin plot")
+    if not given.runs:
+        raise ValueError("plot: name at least one run folder")
     plot_runs(given.runs, given.file)
     print(given.file)
 

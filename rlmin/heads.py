@@ -25,6 +25,9 @@ ILLEGAL = -1e8
 PADDING = 2 * ILLEGAL
 """Logit of a choice that does not exist: never taken, not even where a mask allows nothing at all."""
 
+UNBOUNDED = 1e30
+"""Width from which on a Box counts as unbounded: some environments write the largest float for "no bound"."""
+
 
 class Distribution(ABC):
     """An action distribution over the last axis; leading axes are [B] or [T, B]."""
@@ -167,7 +170,7 @@ class BoxHead(ActionHead):
         super().__init__()
         self.env_shape = space.shape
         low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
-        bounded = np.isfinite(low) & np.isfinite(high)
+        bounded = high - low < UNBOUNDED
         varies = bounded & (high > low)
         self.event_shape = (len(low),)
         self.dtype = torch.float32

@@ -27,12 +27,12 @@ class ContinuedCSV(CSVOutputFormat):
                 reader = csv.DictReader(lines)
                 keys = list(reader.fieldnames or [])
                 kept = [row for row in reader if float(row["time/total_timesteps"]) <= until]
-        lines = StringIO()
+        text = StringIO()
         if kept:
-            writer = csv.DictWriter(lines, keys, lineterminator="\n")
+            writer = csv.DictWriter(text, keys, lineterminator="\n")
             writer.writeheader()
             writer.writerows(kept)
-        write_atomic(file, lines.getvalue().encode())  # a kill at any time loses none of the kept rows
+        write_atomic(file, text.getvalue().encode())  # a kill at any time loses none of the kept rows
         self.file = file.open("r+", newline="\n")
         self.file.seek(0, SEEK_END)
         self.keys, self.separator, self.quotechar = (keys if kept else []), ",", '"'

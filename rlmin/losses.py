@@ -9,7 +9,7 @@ def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
 
     Entries of weight 0 are left out, not multiplied: there `x` may be infinite or NaN, and its gradient is exactly 0.
     """
-    return x.masked_fill(weight == 0, 0).sum() / weight.sum().clamp(min=1)
+    return (_kept(x, weight) * weight).sum() / weight.sum().clamp(min=1)
 
 
 def clipped_surrogate(
@@ -31,7 +31,7 @@ def clipped_surrogate(
 
     Source: Schulman et al. 2017, eq. 7 (arXiv:1707.06347).
     """
-    ratio = _log_ratio(log_prob, old_log_prob, weight).exp()
+    ratio = _kept(log_prob - old_log_prob, weight).exp()
     gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
     return -weighted_mean(gain, weight)
 
@@ -51,10 +51,10 @@ def value_loss(
     Returns:
         scalar.
     """
-    error = (value - target).square()
+    error = _kept(value - target, weight).square()
     if clip is not None and old_value is not None:
         held = old_value + (value - old_value).clamp(-clip, clip)
-        error = torch.maximum(error, (held - target).square())
+        error = torch.maximum(error, _kept(held - target, weight).square())
     return 0.5 * weighted_mean(error, weight)
 
 
@@ -64,8 +64,8 @@ def approximate_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor) -> Te
 
     Source: Schulman 2020, "Approximating KL divergence", estimator k3.
     """
-    log_ratio = _log_ratio(log_prob, old_log_prob, weight)
-    return weighted_mean(log_ratio.exp() - 1 - log_ratio, weight)
+    log_ratio = _kept(log_prob - old_log_prob, weight)
+    return weighted_mean(log_ratio.expm1() - log_ratio, weight)  # expm1: exp(x) - 1 loses all digits near 0
 
 
 @torch.no_grad()
@@ -81,6 +81,6 @@ def explained_variance(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return 1 - error.var(correction=0) / target.var(correction=0).clamp(min=1e-8)
 
 
-def _log_ratio(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor) -> Tensor:
-    """log(new / old), 0 on filler rows: nothing trains those, so there exp() may overflow, and inf * 0 is NaN."""
-    return (log_prob - old_log_prob).masked_fill(weight == 0, 0)
+def _kept(x: Tensor, weight: Tensor) -> Tensor:
+    """`x`, 0 where `weight` is: before exp() and squares, since nothing trains filler rows and inf * 0 is NaN."""
+    return x.masked_fill(weight == 0, 0)

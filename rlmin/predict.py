@@ -69,7 +69,8 @@ def predict(
         raise ValueError(
             "predict: this policy reads the previous reward; pass reward=, what the last action earned, shape [B]"
         )
-    earned = torch.zeros(rows, device=device) if reward is None else _rows("reward", reward, (rows,), torch.float32, device)
+    reward = torch.zeros(rows) if reward is None else reward
+    earned = _rows("reward", reward, (rows,), torch.float32, device)
     leaves = policy.with_previous(leaves, last, earned)
     flags = policy.action_head.mask_size
     mask = None

@@ -24,7 +24,7 @@ def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
             nvec, start = space.nvec.tolist(), space.start.tolist()
             return {"kind": "MultiDiscrete", "nvec": nvec, "start": start, **_dtype(space)}
         case spaces.MultiBinary():
-            return {"kind": "MultiBinary", "shape": list(space.shape)}
+            return {"kind": "MultiBinary", "shape": space.n if isinstance(space.n, int) else list(space.shape)}
         case _:
             return {"kind": "Text"}
 

@@ -1,13 +1,15 @@
 """Training runs: an agent, its environment and a folder meet here."""
 
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import gymnasium as gym
 import torch
 import yaml
 
@@ -38,10 +40,24 @@ class TrainConfig(PPOConfig):
     eval_episodes: int = 200  # greedy, at the end; 0: none
     eval_kwargs: tuple[str, ...] = ()  # for a second evaluation: key=value pairs that differ from env_kwargs
 
+    def __post_init__(self) -> None:
+        PPOConfig.__post_init__(self)
+        for name, least in (("total_timesteps", 1), ("save_interval", 1), ("eval_episodes", 0), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least {least}")
+
     @property
     def ppo(self) -> PPOConfig:
         """The settings that are PPO's."""
         return PPOConfig(**{f.name: getattr(self, f.name) for f in fields(PPOConfig)})
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """The settings that a resumed run needs beside PPO's, as plain values."""
+        return {name: getattr(self, name) for name in RUN} | {"eval_kwargs": parse_pairs(self.eval_kwargs)}
+
+
+RUN = ("device", "threads", "save_interval", "eval_episodes")
 
 
 def preset_path(name: str) -> Path:
@@ -112,22 +128,24 @@ def train(config: TrainConfig, *, name: str = "run", progress_bar: bool = True) 
         FloatingPointError: training met NaN or infinity; the last checkpoint is the last good one.
         SystemExit: a signal ended it, after a checkpoint; the code is 128 plus the signal's number.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     if config.folder is not None and (config.folder / LEARNER).exists():
         raise ValueError(f"{config.folder}: there is a run already; go on with --resume {config.folder}")
-    agent = PPO(
-        config.env,
-        config=config.ppo,
-        seed=config.seed,
-        device=config.device,
-        env_kwargs=parse_pairs(config.env_kwargs),
-        workers=config.workers,
-    )
+    kwargs, run = parse_pairs(config.env_kwargs), config.run
+    with _readable_errors(config.env):
+        if run["eval_kwargs"] and config.eval_episodes:  # a mistake there should not show after hours of training
+            adapt(config.env, env_kwargs={**kwargs, **run["eval_kwargs"]}).close()
+        with _uninterrupted(config.workers):
+            agent = PPO(
+                config.env,
+                config=config.ppo,
+                seed=config.seed,
+                device=config.device,
+                env_kwargs=kwargs,
+                workers=config.workers,
+            )
+    agent.run = run
     folder = _new_folder(name) if config.folder is None else config.folder
-    settings = asdict(config)
-    _learn(agent, folder, config.total_timesteps, settings, config.save_interval, progress_bar)
-    _report(agent, folder, config.eval_episodes, parse_pairs(config.eval_kwargs))
+    _run(agent, folder, config.total_timesteps, asdict(config), progress_bar)
     return folder
 
 
@@ -141,17 +159,21 @@ def resume(folder: Path, *, total_timesteps: int | None = None, progress_bar: bo
 
     Raises:
         ValueError: no run is there, it cannot be read, or it is finished already.
+        FloatingPointError, SystemExit: see `train`.
     """
     header = read_header(folder, LEARNER)
     total = total_timesteps or header["total_timesteps"]
     if header["num_timesteps"] >= total:
         raise ValueError(f"{folder}: finished at {header['num_timesteps']:,} steps; go further with --total-timesteps")
-    agent = load(folder)
-    agent.resume(folder)
-    save_interval = next(f.default for f in fields(TrainConfig) if f.name == "save_interval")
-    assert save_interval is not MISSING and isinstance(save_interval, int), "the field has a default"
-    _learn(agent, folder, total, header["config"], save_interval, progress_bar)
-    _report(agent, folder, 200, {})
+    env = header["env"]
+    if env["id"] is None:
+        raise ValueError(
+            f"{folder}: trained on an environment without an id; use agent.set_env(env), agent.resume(...)"
+        )
+    with _readable_errors(env["id"]), _uninterrupted(env["workers"]):
+        agent = load(folder, device=header.get("run", {}).get("device", "cpu"))
+        agent.resume(folder)
+    _run(agent, folder, total, header["config"], progress_bar)
     return folder
 
 
@@ -178,13 +200,14 @@ def evaluate_run(
     Raises:
         ValueError: the run cannot be read, or its policy does not fit the environment.
     """
-    agent = load(folder, device=device)
-    spec = agent.env_spec
-    if env is None and spec["id"] is None:
-        raise ValueError(f"{folder}: trained on an environment without an id; name one with --env")
-    own = spec["kwargs"] if env is None else {}
-    kwargs = {**own, **(env_kwargs or {})}
-    vector = adapt(env or spec["id"], num_envs=num_envs, device=device, env_kwargs=kwargs)
+    with _readable_errors(env or str(folder)):
+        agent = load(folder, device=device)
+        spec = agent.env_spec
+        if env is None and spec["id"] is None:
+            raise ValueError(f"{folder}: trained on an environment without an id; name one with --env")
+        own = spec["kwargs"] if env is None else {}
+        kwargs = {**own, **(env_kwargs or {})}
+        vector = adapt(env or spec["id"], num_envs=max(min(num_envs, episodes), 1), device=device, env_kwargs=kwargs)
     try:
         return evaluate(agent.policy, vector, episodes=episodes, deterministic=deterministic, seed=seed)
     finally:
@@ -204,43 +227,47 @@ class SaveEvery(Hook):
             self.saved = self.agent.num_timesteps
 
 
-def _learn(
-    agent: PPO, folder: Path, total: int, settings: Mapping[str, Any], save_interval: int, progress_bar: bool
-) -> None:
-    """Train to `total` steps with logs and checkpoints; a signal ends it early, saved."""
+def _run(agent: PPO, folder: Path, total: int, settings: Mapping[str, Any], progress_bar: bool) -> None:
+    """Train to `total` steps with logs and checkpoints, and report; a signal ends it early, saved."""
     from rlmin.logs import make_logger
 
+    if agent.run.get("threads") is not None:
+        torch.set_num_threads(agent.run["threads"])
     folder.mkdir(parents=True, exist_ok=True)
     agent.set_logger(make_logger(folder, settings, until=agent.num_timesteps))
-    print(f"run: {folder}")
-    with _signals(agent) as caught:
-        agent.learn(
-            total - agent.num_timesteps,
-            SaveEvery(agent, folder, save_interval),
-            progress_bar=progress_bar,
-            reset_num_timesteps=False,
-        )
-    agent.logger.close()
-    agent.save(folder)
+    print(f"run: {folder}", flush=True)
+    save = SaveEvery(agent, folder, agent.run.get("save_interval", TrainConfig.save_interval))
+    try:
+        with _signals(agent) as caught:
+            steps = total - agent.num_timesteps
+            agent.learn(steps, save, progress_bar=progress_bar, reset_num_timesteps=False)
+            agent.save(folder)
+    finally:
+        agent.logger.close()
+        agent.vector.close()
     if caught:
         print(f"stopped at {agent.num_timesteps:,} steps and saved; go on with: rlmin train --resume {folder}")
         raise SystemExit(128 + caught[0])
+    _report(agent, folder)
 
 
-def _report(agent: PPO, folder: Path, episodes: int, other: Mapping[str, Any]) -> None:
-    """Draw the curve, evaluate greedily on the run's environment and, with `other` arguments, on a variant of it."""
+def _report(agent: PPO, folder: Path) -> None:
+    """Draw the curve, evaluate greedily in the run's environment and, where asked for, in a variant of it."""
     from rlmin.plots import plot_runs
 
     plot_runs([folder], folder / "curve.png")
-    if episodes:
-        kind = agent.env_spec["id"]
-        print(f"greedy on {kind} {_words(agent.env_spec['kwargs'])}: {evaluate_run(folder, episodes=episodes)}")
-        if other:
-            print(f"greedy on {kind} {_words(other)}: {evaluate_run(folder, env_kwargs=other, episodes=episodes)}")
+    episodes = agent.run.get("eval_episodes", TrainConfig.eval_episodes)
+    variants: list[dict[str, Any]] = [{}]
+    if agent.run.get("eval_kwargs"):
+        variants.append(agent.run["eval_kwargs"])
+    for variant in variants if episodes else []:
+        result = evaluate_run(folder, env_kwargs=variant, episodes=episodes, device=str(agent.device))
+        words = _words(variant or agent.env_spec["kwargs"])
+        print(f"greedy on {agent.env_spec['id']}{words}: {result}", flush=True)
 
 
 def _words(kwargs: Mapping[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in kwargs.items())
+    return "".join(f" {key}={value}" for key, value in kwargs.items())
 
 
 def _new_folder(name: str) -> Path:
@@ -256,8 +283,30 @@ def _new_folder(name: str) -> Path:
 
 
 @contextmanager
+def _readable_errors(what: str) -> Iterator[None]:
+    """Whatever an environment's constructor raises where its arguments do not fit, as one ValueError."""
+    try:
+        yield
+    except (gym.error.Error, ImportError, TypeError, AssertionError, RuntimeError) as error:
+        raise ValueError(f"{what}: {str(error).strip() or type(error).__name__}") from error
+
+
+@contextmanager
+def _uninterrupted(workers: int) -> Iterator[None]:
+    """Worker processes begun in here ignore Ctrl-C, which a terminal sends to them too: the main process stops them."""
+    if workers == 0 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def _signals(agent: PPO) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM ask the agent to stop after its update; a second one stops at once."""
+    """SIGINT and SIGTERM ask the agent to stop after its update; a second one stops at once. Main thread only."""
     caught: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -266,7 +315,8 @@ def _signals(agent: PPO) -> Iterator[list[int]]:
         caught.append(number)
         agent.stop_requested = True
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield caught
     finally:

@@ -57,9 +57,7 @@ def _largest_log_ratio(agent: Any, rollout: Rollout, tolerance: float) -> float:
     if not worst <= tolerance:
         t, row = (int(i) for i in (ratio == ratio.max()).nonzero()[0]) if worst == worst else (0, 0)
         opened = batch["start"][: t + 1, row].nonzero()
-        ago = f"{t - int(opened[-1])} steps into" if len(opened) else "before the first start of"
-        raise AssertionError(
-            f"acting and training disagree: log-ratio {worst:.3g} above {tolerance:g} at step {t} of environment {row}, "
-            f"{ago} an episode"
-        )
+        ago = f"{t - int(opened[-1])} steps into an episode" if len(opened) else "before any episode began"
+        where = f"at step {t} of environment {row}, {ago}"
+        raise AssertionError(f"acting and training disagree: log-ratio {worst:.3g} above {tolerance:g} {where}")
     return worst

@@ -103,6 +103,7 @@ class Agent(ABC):
 
     def get_vec_normalize_env(self) -> None:
         """None: rlmin normalises inside the policy, not in an environment wrapper."""
+        return None
 
     def predict(
         self,

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import gymnasium as gym
 import torch
@@ -336,8 +336,8 @@ class PPO(Agent):
         windows = self.config.horizon // self.config.window
         if windows > 1:
             state = self._window_states(batch, state)
-            parts: Any = batch.split(self.config.window)
-            batch = torch.cat(parts, dim=1)  # [W, windows * B], window-major
+            split: Any = batch.split(self.config.window)  # torch.cat takes TensorDicts, but does not say so
+            batch = cast("TensorDict", torch.cat(split, dim=1))  # [W, windows * B], window-major
         rows = torch.randperm(batch.shape[1], generator=self.generator, device=self.device)
         for chosen in rows.chunk(self.config.minibatches_of(self.config.num_envs)):
             yield batch[:, chosen], map_state(lambda x, chosen=chosen: x[chosen], state)  # type: ignore[misc]

@@ -111,8 +111,8 @@ def min_lstm_scan(
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, or an unknown activation.
 
-    Source: Feng et al. 2024, section 3.2 (arXiv:2410.01201), with the normalisation of their eq. for length
-    independence. The paper trains in log space; this is linear space.
+    Source: Feng et al. 2024, section 3.2 (arXiv:2410.01201), with its normalised gates, which keep the size of the
+    memory independent of the length. The paper trains in log space; this is linear space.
     """
     _check({"forget": forget, "input": input, "candidate": candidate}, state, start, activation)
     return _run("lstm", activation, start, state, forget, input, candidate)

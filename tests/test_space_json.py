@@ -1,0 +1,80 @@
+"""Spaces as JSON: what is written is strict JSON, and what is read back is the same space, leaves in the same order."""
+
+import json
+from collections import OrderedDict
+from typing import Any
+
+import gymnasium as gym
+import minigrid  # noqa: F401  (registers its environments)
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from rlmin.space_json import space_from_json, space_to_json
+from rlmin.spaces import leaf_spaces
+
+INF = np.inf
+
+SPACES: dict[str, gym.Space[Any]] = {
+    "box": spaces.Box(-1.5, 2.5, (3,)),
+    "box of float64": spaces.Box(-0.1, 0.1, (2,), np.float64),
+    "box without axes": spaces.Box(0.0, 1.0, ()),
+    "box with bounds of its own": spaces.Box(np.array([[0, -1, 2]], np.float32), np.array([[1, 5, 3]], np.float32)),
+    "unbounded box": spaces.Box(-INF, INF, (2, 3)),
+    "half-bounded box": spaces.Box(np.array([0, -INF, -INF], np.float32), np.array([INF, 1, INF], np.float32)),
+    "picture": spaces.Box(0, 255, (4, 5, 3), np.uint8),
+    "box of int64": spaces.Box(-3, 7, (2,), np.int64),
+    "box of bool": spaces.Box(0, 1, (2,), np.bool_),
+    "discrete": spaces.Discrete(5),
+    "discrete from -2": spaces.Discrete(4, start=-2),
+    "discrete of int32": spaces.Discrete(4, dtype=np.int32),
+    "multi-discrete": spaces.MultiDiscrete([2, 5, 3]),
+    "multi-discrete grid": spaces.MultiDiscrete(np.array([[2, 3, 4], [5, 6, 7]]), start=[[0, 1, 2], [-3, 4, 5]]),
+    "multi-discrete of int8": spaces.MultiDiscrete([2, 3], dtype=np.int8),
+    "multi-binary": spaces.MultiBinary(4),
+    "multi-binary grid": spaces.MultiBinary([2, 3]),
+    "tuple": spaces.Tuple((spaces.Discrete(2), spaces.Box(0, INF, (1,)))),
+    "nested": spaces.Dict(
+        {"b": spaces.Dict({"x": spaces.Discrete(3), "a": spaces.MultiBinary(2)}), "a": spaces.Tuple((spaces.Discrete(2),))}
+    ),
+    "in an order of its own": spaces.Dict(OrderedDict(b=spaces.Discrete(2), a=spaces.Discrete(3))),
+}
+
+
+def there_and_back(space: gym.Space[Any]) -> gym.Space[Any]:
+    return space_from_json(json.loads(json.dumps(space_to_json(space), allow_nan=False)))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_what_is_read_back_is_the_same_space(name: str) -> None:
+    space = SPACES[name]
+    back = there_and_back(space)
+    assert back == space and type(back) is type(space)
+    assert list(leaf_spaces(back)) == list(leaf_spaces(space))
+    assert back.dtype == space.dtype and back.shape == space.shape
+
+
+def test_different_spaces_have_different_descriptions() -> None:
+    texts = {json.dumps(space_to_json(space)) for space in SPACES.values()}
+    assert len(texts) == len(SPACES)
+
+
+def test_equal_bounds_are_written_once() -> None:
+    assert len(json.dumps(space_to_json(spaces.Box(0, 255, (84, 84, 3), np.uint8)))) < 100
+
+
+def test_infinities_written_as_numbers_are_understood_too() -> None:
+    text = '{"kind": "Box", "low": -Infinity, "high": [1.0, Infinity], "shape": [2], "dtype": "float32"}'
+    assert space_from_json(json.loads(text)) == spaces.Box(-INF, np.array([1, INF], np.float32), (2,))
+
+
+def test_text_becomes_text_and_gives_no_leaf() -> None:
+    minigrid = gym.make("MiniGrid-Empty-5x5-v0").observation_space
+    back = there_and_back(minigrid)
+    assert isinstance(back, spaces.Dict) and isinstance(back["mission"], spaces.Text)
+    assert leaf_spaces(back) == leaf_spaces(minigrid) and list(leaf_spaces(back)) == ["direction", "image"]
+
+
+def test_an_unknown_kind_is_an_error() -> None:
+    with pytest.raises(ValueError, match="unknown kind of space 'Torus'"):
+        space_from_json({"kind": "Torus"})
