@@ -170,8 +170,9 @@ class BoxHead(ActionHead):
         super().__init__()
         self.env_shape = space.shape
         low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
-        bounded = high - low < UNBOUNDED
-        varies = bounded & (high > low)
+        with np.errstate(over="ignore"):
+            bounded = high - low < UNBOUNDED
+        bottom, top = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)  # what becomes [-1, 1]
         self.event_shape = (len(low),)
         self.dtype = torch.float32
         self.mask_size = 0
@@ -180,8 +181,8 @@ class BoxHead(ActionHead):
         for name, value in (
             ("low", inside(low, np.inf)),
             ("high", inside(high, -np.inf)),
-            ("centre", np.where(bounded, (low + high) / 2, 0.0)),
-            ("scale", np.where(varies, (high - low) / 2, 1.0)),
+            ("centre", (bottom + top) / 2),
+            ("scale", np.where(top > bottom, (top - bottom) / 2, 1.0)),
         ):
             self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32), persistent=False)
         nn.init.orthogonal_(self.projection.weight, 0.01)

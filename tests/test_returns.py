@@ -1,4 +1,4 @@
-"""Returns and advantages: one linear recurrence run backwards, that an episode's end cuts and a time limit does not kill.
+"""Returns and advantages: one linear recurrence run backwards, cut at episode ends, alive through time limits.
 
 Everything here is float64, so that agreement is agreement and not rounding.
 """
@@ -53,7 +53,7 @@ def test_the_advantage_is_that_of_a_loop_over_its_definition() -> None:
 
 
 def test_with_lam_zero_the_advantage_is_the_td_error() -> None:
-    error = reward + GAMMA * (~DIED) * next_value - value
+    error = reward + GAMMA * (~DIED).double() * next_value - value
     got = gae(reward, value, next_value, DIED, CUT_OFF, gamma=GAMMA, lam=0.0)
     torch.testing.assert_close(got, error, rtol=0, atol=1e-14)
     assert not torch.allclose(gae(reward, value, next_value, DIED, CUT_OFF, gamma=GAMMA, lam=0.1), error)
@@ -74,13 +74,13 @@ def test_nothing_crosses_the_end_of_an_episode(how: str) -> None:
     end, row = 4, 2
     ends = flags((end, row))
     died, cut_off = (ends, NEVER) if how == "terminated" else (NEVER, ends)
-    other = [x.clone() for x in (reward, value, next_value)]
-    for x in other:
-        x[end + 1 :, row] += 100.0
+    later = torch.zeros(T, B, dtype=torch.float64)
+    later[end + 1 :, row] = 100.0
+    other = (reward + later, value - later, next_value + later)
     want = gae(reward, value, next_value, died, cut_off, gamma=GAMMA, lam=LAM)
-    got = gae(*other, died, cut_off, gamma=GAMMA, lam=LAM)
+    got = gae(other[0], other[1], other[2], died, cut_off, gamma=GAMMA, lam=LAM)
     assert torch.equal(got[: end + 1], want[: end + 1])
-    flowed = gae(*other, NEVER, NEVER, gamma=GAMMA, lam=LAM)
+    flowed = gae(other[0], other[1], other[2], NEVER, NEVER, gamma=GAMMA, lam=LAM)
     assert (flowed[: end + 1, row] - want[: end + 1, row]).abs().min() > 1
 
 

@@ -15,6 +15,7 @@ from rlmin.spaces import leaf_spaces
 
 INF = np.inf
 
+SIZES, STARTS = np.array([[2, 3, 4], [5, 6, 7]]), np.array([[0, 1, 2], [-3, 4, 5]])
 SPACES: dict[str, gym.Space[Any]] = {
     "box": spaces.Box(-1.5, 2.5, (3,)),
     "box of float64": spaces.Box(-0.1, 0.1, (2,), np.float64),
@@ -29,13 +30,13 @@ SPACES: dict[str, gym.Space[Any]] = {
     "discrete from -2": spaces.Discrete(4, start=-2),
     "discrete of int32": spaces.Discrete(4, dtype=np.int32),
     "multi-discrete": spaces.MultiDiscrete([2, 5, 3]),
-    "multi-discrete grid": spaces.MultiDiscrete(np.array([[2, 3, 4], [5, 6, 7]]), start=[[0, 1, 2], [-3, 4, 5]]),
+    "multi-discrete grid": spaces.MultiDiscrete(SIZES, start=STARTS),
     "multi-discrete of int8": spaces.MultiDiscrete([2, 3], dtype=np.int8),
     "multi-binary": spaces.MultiBinary(4),
     "multi-binary grid": spaces.MultiBinary([2, 3]),
     "tuple": spaces.Tuple((spaces.Discrete(2), spaces.Box(0, INF, (1,)))),
     "nested": spaces.Dict(
-        {"b": spaces.Dict({"x": spaces.Discrete(3), "a": spaces.MultiBinary(2)}), "a": spaces.Tuple((spaces.Discrete(2),))}
+        b=spaces.Dict(x=spaces.Discrete(3), a=spaces.MultiBinary(2)), a=spaces.Tuple([spaces.Discrete(2)])
     ),
     "in an order of its own": spaces.Dict(OrderedDict(b=spaces.Discrete(2), a=spaces.Discrete(3))),
 }
@@ -69,10 +70,10 @@ def test_infinities_written_as_numbers_are_understood_too() -> None:
 
 
 def test_text_becomes_text_and_gives_no_leaf() -> None:
-    minigrid = gym.make("MiniGrid-Empty-5x5-v0").observation_space
-    back = there_and_back(minigrid)
+    space = gym.make("MiniGrid-Empty-5x5-v0").observation_space
+    back = there_and_back(space)
     assert isinstance(back, spaces.Dict) and isinstance(back["mission"], spaces.Text)
-    assert leaf_spaces(back) == leaf_spaces(minigrid) and list(leaf_spaces(back)) == ["direction", "image"]
+    assert leaf_spaces(back) == leaf_spaces(space) and list(leaf_spaces(back)) == ["direction", "image"]
 
 
 def test_an_unknown_kind_is_an_error() -> None:

@@ -1,0 +1,293 @@
+"""PPO: one update from one rollout. What each setting does to the weights, and what stops it."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rlmin import PPO, PPOConfig, make_vec, verify_consistency
+from rlmin.policy import Policy
+from rlmin.rollout import Rollout
+from rlmin.types import State
+
+torch.set_num_threads(1)
+
+T, B = 12, 4
+
+
+def make(seed: int = 0, **settings: Any) -> PPO:
+    small = {"width": 8, "horizon": T, "num_envs": B, "minibatches": 2}
+    return PPO("rlmin/TMaze-v0", env_kwargs={"length": 4}, seed=seed, **{**small, **settings})
+
+
+def collect(agent: PPO) -> Rollout:
+    rollout = agent.collector.collect()
+    assert rollout is not None
+    return rollout
+
+
+def updated(seed: int = 0, done: float = 0.0, **settings: Any) -> tuple[PPO, dict[str, float]]:
+    """An agent after one update, and what the update measured."""
+    agent = make(seed, **settings)
+    return agent, agent.update(collect(agent), done=done)
+
+
+def weights(agent: PPO) -> list[Tensor]:
+    return [x.clone() for x in agent.policy.state_dict().values()]
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def leaves(state: State) -> list[Tensor]:
+    return [x for part in state for x in leaves(part)] if isinstance(state, tuple) else [state]
+
+
+# what is repeatable
+
+
+def test_a_seed_decides_everything() -> None:
+    first, again, other = (weights(make(seed).learn(3 * T * B)) for seed in (1, 1, 2))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_making_an_agent_leaves_the_callers_random_numbers_alone() -> None:
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    make().learn(T * B)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_steps_are_counted_over_all_environments_and_rounded_up_to_rollouts() -> None:
+    agent = make().learn(T * B + 1)
+    assert agent.num_timesteps == 2 * T * B and agent.num_updates == 2
+    assert agent.learn(T * B, reset_num_timesteps=False).num_timesteps == 3 * T * B
+    assert agent.learn(T * B).num_timesteps == T * B
+
+
+# windows
+
+
+def test_a_window_as_long_as_the_rollout_is_no_window() -> None:
+    whole, window, half = (weights(make(bptt=bptt).learn(3 * T * B)) for bptt in (None, T, T // 2))
+    assert same(whole, window)
+    assert not same(whole, half)
+
+
+def test_windows_begin_with_the_memory_of_the_pass_before_them_under_the_present_weights() -> None:
+    agent = make(bptt=3)
+    collect(agent)
+    batch, state = collect(agent)
+    before = leaves(agent._window_states(batch, state))
+    with torch.no_grad():
+        for parameter in agent.policy.parameters():
+            parameter += 0.1
+    after = leaves(agent._window_states(batch, state))
+    with torch.no_grad():
+        for t in range(T):
+            if t % 3 == 0:
+                wanted, rows = leaves(state), slice(t // 3 * B, (t // 3 + 1) * B)
+                assert all(torch.allclose(x, y[rows], atol=1e-5) for x, y in zip(wanted, after, strict=True))
+            seen = {name: leaf[t] for name, leaf in batch["observation"].items()}
+            state = agent.policy.step(seen, state, batch["start"][t]).state
+    stale = max(float((x - y)[B:].abs().max()) for x, y in zip(before, after, strict=True))
+    assert stale > 1e-2, "states kept from an earlier epoch are wrong: the arm that must fail"
+
+
+def test_every_step_is_in_exactly_one_minibatch_of_an_epoch() -> None:
+    for bptt in (None, 4):
+        agent = make(bptt=bptt)
+        batch, state = collect(agent)
+        batch = agent._with_advantage(batch)
+        batch["value"] = torch.arange(T * B).reshape(T, B).float()
+        parts = [part["value"] for part, _ in agent._minibatches(batch, state)]
+        assert len(parts) == 2 and all(part.shape[0] == (bptt or T) for part in parts)
+        assert torch.cat([part.flatten() for part in parts]).sort().values.tolist() == list(range(T * B))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"minibatches": 3}, r"minibatches=3 must divide the 4 environments of a rollout \(num_envs=4\)"),
+        ({"minibatches": 0}, "minibatches=0 must divide"),
+        ({"minibatches": 5, "bptt": 4}, r"minibatches=5 must divide the 12 windows of 4 steps of a rollout"),
+        ({"bptt": 5}, "bptt=5 must divide horizon=12"),
+        ({"bptt": 0}, "bptt=0: expected at least 1"),
+        ({"horizon": 0}, "horizon=0: expected at least 1"),
+        ({"gamma": 1.1}, r"gamma=1.1: expected a number in \[0, 1\]"),
+        ({"lr": 0.0}, "lr=0.0: expected a number above 0"),
+        ({"max_grad_norm": float("nan")}, "max_grad_norm=nan: expected a number above 0"),
+        ({"gama": 0.9}, "no setting 'gama'; did you mean 'gamma'"),
+        ({"encoder": "min_gro"}, "did you mean 'min_gru'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**settings)
+
+
+def test_without_a_wish_there_are_four_minibatches_or_as_many_as_divide() -> None:
+    parts = PPOConfig().minibatches_of
+    assert [parts(rows) for rows in (16, 6, 3, 1)] == [4, 2, 1, 1]
+    assert PPOConfig(horizon=8, bptt=2).minibatches_of(1) == 4
+
+
+# the update
+
+
+def test_a_divergence_above_its_target_ends_the_update_early() -> None:
+    assert updated(lr=0.05)[1]["gradient_steps"] == 8
+    assert updated(lr=0.05, target_kl=1e9)[1]["gradient_steps"] == 8
+    assert updated(lr=0.05, target_kl=1e-3)[1]["gradient_steps"] < 8
+
+
+def test_schedules_run_from_the_first_to_the_final_number() -> None:
+    settings = {"lr": 1e-2, "lr_final": 0.0, "entropy": 0.2, "entropy_final": 0.1}
+    for done, lr, entropy in ((0.0, 1e-2, 0.2), (0.5, 5e-3, 0.15), (1.0, 0.0, 0.1), (7.0, 0.0, 0.1)):
+        agent, measured = updated(done=done, **settings)
+        assert measured["learning_rate"] == pytest.approx(lr) == agent.optimizer.param_groups[0]["lr"]
+        assert measured["entropy_weight"] == pytest.approx(entropy)
+    assert same(weights(updated(done=1.0, **settings)[0]), weights(make()))
+    assert not same(weights(updated(done=0.5, **settings)[0]), weights(make()))
+    assert updated(done=0.5)[1]["learning_rate"] == 1e-3, "constant where no final number is given"
+
+
+def test_the_gradient_is_scaled_to_its_largest_norm_and_its_own_norm_is_reported() -> None:
+    def applied(agent: PPO) -> float:
+        grads = [p.grad.flatten() for p in agent.policy.parameters() if p.grad is not None]
+        return float(torch.cat(grads).norm())
+
+    once = {"epochs": 1, "minibatches": 1}
+    free, measured = updated(max_grad_norm=1e9, **once)
+    assert applied(free) == pytest.approx(measured["grad_norm"], rel=1e-5)
+    assert measured["grad_norm"] > 0.01
+    held, again = updated(max_grad_norm=0.01, **once)
+    assert again["grad_norm"] == pytest.approx(measured["grad_norm"], rel=1e-5)
+    assert applied(held) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_value_clipping_acts_where_it_is_narrow() -> None:
+    def trained(clip: float | None) -> Tensor:
+        return torch.cat([x.flatten() for x in weights(updated(lr=0.01, value_clip=clip)[0])])
+
+    plain, wide, narrow = trained(None), trained(100.0), trained(1e-3)
+    torch.testing.assert_close(plain, wide, atol=1e-3, rtol=0)  # rounds a little differently
+    assert (plain - narrow).abs().max() > 1e-2
+
+
+def test_a_normalised_return_does_not_care_for_the_unit_of_reward() -> None:
+    def trained(unit: float, *, normalize: bool) -> Tensor:
+        agent = make(normalize_return=normalize)
+        for _ in range(3):
+            rollout = collect(agent)
+            rollout.batch["reward"] *= unit
+            agent.update(rollout)
+        return torch.cat([x.flatten() for x in weights(agent)])
+
+    # the small term that keeps the deviation from zero leaves a trace
+    torch.testing.assert_close(trained(1.0, normalize=True), trained(100.0, normalize=True), atol=5e-3, rtol=1e-3)
+    assert (trained(1.0, normalize=False) - trained(100.0, normalize=False)).abs().max() > 2e-2, "the failing arm"
+
+
+def test_observation_statistics_stand_still_from_the_first_step_to_the_last_epoch() -> None:
+    def count(policy: Policy) -> float:
+        return float(policy.state_dict()["trunks.0.inputs.embed.0.norm.count"])
+
+    agent = make(normalize_observation=True, lr=1e-30, epochs=2)
+    first = collect(agent)
+    assert count(agent.policy) == 0
+    agent.update(first)
+    assert count(agent.policy) == T * B
+    seen = first.batch["observation", "observation"].flatten(0, 1).double()
+    mean = agent.policy.state_dict()["trunks.0.inputs.embed.0.norm.mean"]
+    torch.testing.assert_close(mean, seen.mean(0))
+    second = collect(agent)
+    assert agent.update(second)["approx_kl"] < 1e-10 and count(agent.policy) == 2 * T * B
+    third = collect(agent)
+    with torch.no_grad():
+        for parameter in agent.policy.parameters():
+            parameter += 0.2
+    fourth = collect(agent)
+    agent.policy.update_normalizer({"observation": 9 * third.batch["observation", "observation"]}, ~third.batch["filler"])
+    assert agent.update(fourth)["approx_kl"] > 1e-8, "statistics that move in between: the arm that must fail"
+    verify_consistency(agent)
+
+
+def test_autocast_trains_and_leaves_float32_weights() -> None:
+    plain, cast = make().learn(3 * T * B), make(autocast=True).learn(3 * T * B)
+    assert all(x.dtype == torch.float32 and x.isfinite().all() for x in cast.policy.parameters())
+    assert not same(weights(plain), weights(cast)), "bfloat16 products round otherwise"
+    gap = max(float((x - y).abs().max()) for x, y in zip(weights(plain), weights(cast), strict=True))
+    assert gap < 0.05
+
+
+@pytest.mark.parametrize("name", ["min_gru", "min_lstm", "gru", "lstm", "mlp"])
+def test_every_parameter_is_moved(name: str) -> None:
+    agent = make(encoder=name, previous_action=True, previous_reward=True, share_memory=False)
+    before = {key: x.clone() for key, x in agent.policy.named_parameters()}
+    agent.learn(4 * T * B)
+    assert not [key for key, x in agent.policy.named_parameters() if torch.equal(x, before[key])]
+
+
+# what stops it
+
+
+class Poisoned(gym.Env[Any, Any]):
+    """Gives `poison` as reward or observation at its seventh step."""
+
+    def __init__(self, where: str = "reward", poison: float = float("nan")) -> None:
+        self.where, self.poison, self.t = where, poison, 0
+        self.observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        bad = self.poison if self.t == 7 else 0.0
+        seen = np.full(2, bad if self.where == "observation" else 0.0, np.float32)
+        return seen, bad if self.where == "reward" else 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["reward", "observation"])
+def test_a_reward_or_observation_that_is_no_number_stops_training_with_its_name(where: str, poison: float) -> None:
+    agent = PPO(Poisoned(where, poison), width=8, horizon=5)
+    with pytest.raises(FloatingPointError, match=rf"{where}.*environment 0 at step 7"):
+        agent.learn(100)
+    assert agent.num_updates == 1 and all(x.isfinite().all() for x in agent.policy.parameters())
+
+
+@pytest.mark.parametrize(
+    ("tensor", "number", "name"), [("log_prob", -torch.inf, "policy_loss"), ("reward", 1e30, "value_loss")]
+)
+def test_a_loss_that_is_no_number_is_named_and_no_step_is_taken(tensor: str, number: float, name: str) -> None:
+    agent = make(normalize_advantage=False)
+    agent.learn(T * B)
+    rollout = collect(agent)
+    rollout.batch[tensor][:] = number
+    before = weights(agent)
+    with pytest.raises(FloatingPointError, match=rf"{name} is .* at step 48 \(update 1\)"):
+        agent.update(rollout)
+    assert same(before, weights(agent))
+
+
+def test_an_agent_without_environment_says_so() -> None:
+    env = make_vec("rlmin/TMaze-v0", 2)
+    agent = PPO.without_env(env.single_observation_space, env.single_action_space, config=PPOConfig(width=8))
+    with pytest.raises(ValueError, match="no environment; give it one by set_env"):
+        agent.learn(10)
+    agent.set_env(env)
+    agent.learn(10)
+    assert agent.get_env() is env
+    with pytest.raises(ValueError, match="observation space: the policy expects"):
+        agent.set_env("CartPole-v1")
+    assert agent.get_env() is env

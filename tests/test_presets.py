@@ -1,0 +1,74 @@
+"""Presets: data only, differences from the defaults, each a run that starts."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+import tyro
+
+from rlmin import PPO, verify_consistency
+from rlmin.train import PRESETS, TrainConfig, parse_pairs, preset_arguments, preset_path, read_preset
+
+torch.set_num_threads(1)
+
+NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def resolved(name: str, *more: str) -> TrainConfig:
+    return tyro.cli(TrainConfig, args=[*preset_arguments(read_preset(name)), *more], config=(tyro.conf.FlagConversionOff,))
+
+
+def test_the_promised_presets_are_there() -> None:
+    assert {"tmaze", "minigrid-memory", "cartpole", "cartpole-novel", "pendulum-novel"} <= set(NAMES)
+
+
+@pytest.mark.filterwarnings("ignore:pkg_resources is deprecated")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_makes_an_agent_that_learns(name: str) -> None:
+    config = resolved(name, "--num-envs", "8", "--width", "8", "--horizon", "4")
+    agent = PPO(config.env, config=config.ppo, env_kwargs=parse_pairs(config.env_kwargs))
+    agent.learn(2 * 4 * 8)
+    assert agent.num_updates == 2
+    assert verify_consistency(agent, steps=8) < 1e-5
+    agent.vector.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_says_only_what_differs_from_the_defaults_and_why_it_is_there(name: str) -> None:
+    settings, config = read_preset(name), resolved(name)
+    config.ppo.minibatches_of(config.num_envs)
+    assert preset_path(name).read_text().startswith("# ")
+    assert {"env", "total_timesteps"} <= set(settings)
+    for field in fields(TrainConfig):
+        if field.name not in settings:
+            assert getattr(config, field.name) == field.default
+
+
+def test_scientific_notation_is_a_number_and_no_is_not_a_flag(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("env: CartPole-v1\nlr: 1e-4\nminibatches: null\ntarget_kl: 2e-2\nshare_memory: false\n")
+    config = resolved(str(path))
+    assert (config.lr, config.minibatches, config.target_kl, config.share_memory) == (1e-4, None, 0.02, False)
+    assert isinstance(read_preset(str(path))["lr"], str), "YAML itself reads a string: the arm that must fail"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("env: CartPole-v1\ngama: 0.9", "no setting in mine.yaml 'gama'; did you mean 'gamma'"),
+        ("- env", "expected settings as `key: value`, got list"),
+        ("env: [", "not readable as YAML"),
+    ],
+)
+def test_a_file_that_is_no_preset_is_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_preset(str(tmp_path / "mine.yaml"))
+
+
+def test_a_preset_that_does_not_exist_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="no preset 'tmaz'; did you mean 'tmaze'"):
+        preset_path("tmaz")
+    with pytest.raises(ValueError, match="nowhere.yaml: no such file"):
+        preset_path("nowhere.yaml")

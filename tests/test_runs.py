@@ -1,0 +1,339 @@
+"""Runs: what an agent leaves on disk acts and trains on as the agent would have, and whatever is damaged is refused."""
+
+import os
+import pickletools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from rlmin import PPO, load
+from rlmin.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
+from rlmin.train import TrainConfig, resume, train
+
+torch.set_num_threads(1)
+
+T, B = 10, 4
+SMALL: dict[str, Any] = {"width": 8, "horizon": T, "num_envs": B, "minibatches": 2}
+MAZE = {"length": 4}
+
+
+def make(seed: int = 0, env: str = "rlmin/TMaze-v0", **settings: Any) -> PPO:
+    kwargs = MAZE if "TMaze" in env else None
+    return PPO(env, env_kwargs=kwargs, seed=seed, **{**SMALL, **settings})
+
+
+def state(agent: PPO) -> dict[str, Tensor]:
+    everything = {**agent.policy.state_dict(), **agent.learner_state()}
+    return {name: x.clone() for name, x in everything.items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    make().learn(3 * T * B).save(folder)
+    return folder
+
+
+@pytest.fixture
+def run(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "run"))
+
+
+# saving and loading
+
+
+def test_a_checkpoint_is_three_plain_files_of_which_none_is_a_pickle(saved: Path) -> None:
+    assert {path.name for path in saved.iterdir()} == {CONFIG, POLICY, LEARNER}
+    for path in saved.iterdir():
+        with pytest.raises((ValueError, IndexError)):
+            list(pickletools.genops(path.read_bytes()))
+    written = yaml.safe_load((saved / CONFIG).read_text())
+    assert written["config"]["width"] == 8 and written["env"] == {"id": "rlmin/TMaze-v0", "kwargs": MAZE, "workers": 0}
+
+
+@pytest.mark.parametrize("encoder", ["min_gru", "min_lstm", "gru", "lstm", "mlp"])
+def test_a_loaded_agent_acts_as_the_saved_one(encoder: str, tmp_path: Path) -> None:
+    agent = make(encoder=encoder, normalize_observation=True, previous_action=True).learn(3 * T * B)
+    agent.save(tmp_path)
+    loaded, fresh = load(tmp_path), make(1, encoder=encoder, normalize_observation=True, previous_action=True)
+    memory = {other: None for other in (agent, loaded, fresh)}
+    differs = False
+    rng = np.random.default_rng(0)
+    for t in range(6):
+        seen = rng.uniform(-1, 1, (B, 2)).astype(np.float32)
+        start = np.full(B, t in (0, 3))
+        values = {}
+        for other in memory:
+            action, memory[other] = other.predict(seen, memory[other], start, deterministic=True)  # type: ignore[assignment]
+            values[other] = (action, *leaves(memory[other]))
+        assert all(np.array_equal(x, y) for x, y in zip(values[agent], values[loaded], strict=True))
+        differs |= any(not np.array_equal(x, y) for x, y in zip(values[agent], values[fresh], strict=True))
+    assert differs, "the arm that must fail: another agent"
+
+
+def leaves(memory: Any) -> list[Tensor]:
+    return [x for part in memory for x in leaves(part)] if isinstance(memory, tuple) else [memory]
+
+
+def test_an_agent_made_with_an_environment_remembers_how_it_was_made(tmp_path: Path) -> None:
+    PPO(gym.make("rlmin/TMaze-v0", length=7), width=8).save(tmp_path)
+    assert load(tmp_path).vector.env.envs[0].unwrapped.length == 7
+    agent = load(tmp_path, env="rlmin/TMazeActive-v0")
+    assert agent.env_spec["id"] == "rlmin/TMazeActive-v0", "it goes on in the one it was given"
+
+
+# resuming
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"encoder": "lstm", "share_memory": False, "bptt": 5},
+        {"previous_action": True, "previous_reward": True, "normalize_observation": True, "normalize_return": True},
+        {"lr_final": 0.0, "entropy_final": 0.0},
+    ],
+)
+def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(settings: dict[str, Any], tmp_path: Path) -> None:
+    total = 6 * T * B - 7
+    whole = make(horizon=T, **settings).learn(total)
+    first = make(**settings)
+    first.learn(total, lambda *_: first.num_timesteps < 3 * T * B)  # stops at the end of the third rollout
+    first = make(**settings)
+    first.stop_requested = False
+    half = first.learn(3 * T * B) if "lr_final" not in settings else stopped(first, total, 3)
+    half.save(tmp_path)
+    again = load(tmp_path)
+    again.resume(tmp_path)
+    assert same(state(half), state(again))
+    again.learn(total - again.num_timesteps, reset_num_timesteps=False)
+    assert same(state(whole), state(again))
+    forgot = load(tmp_path)  # weights alone: the arm that must fail
+    forgot.learn(total - forgot.num_timesteps, reset_num_timesteps=False)
+    assert not same(state(whole), state(forgot))
+
+
+def stopped(agent: PPO, total: int, updates: int) -> PPO:
+    """The agent after some updates of a longer training, stopped from outside as a signal would."""
+
+    def look(local: dict[str, Any], _: dict[str, Any]) -> bool:
+        agent.stop_requested = agent.num_timesteps >= updates * T * B
+        return True
+
+    return agent.learn(total, look)
+
+
+def test_an_environment_that_cannot_say_its_state_goes_on_with_new_episodes(tmp_path: Path) -> None:
+    agent = make(env="CartPole-v1").learn(3 * T * B)
+    agent.save(tmp_path)
+    again = load(tmp_path)
+    again.resume(tmp_path)
+    assert again.num_timesteps == 3 * T * B and bool(again.collector.now.start.all())
+    assert again.collector.statistics.episodes == agent.collector.statistics.episodes
+    again.learn(2 * T * B, reset_num_timesteps=False)
+    assert again.num_timesteps == 5 * T * B and again.num_updates == 5
+
+
+# what is refused
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    content = path.read_bytes()
+    assert content.count(old.encode()) == 1
+    path.write_bytes(content.replace(old.encode(), new.encode()))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, "no such run folder"),
+    "no policy": (lambda run: (run / POLICY).unlink(), rf"incomplete run, expected {POLICY}"),
+    "no config": (lambda run: (run / CONFIG).unlink(), rf"incomplete run, expected {CONFIG}"),
+    "config edited": (lambda run: edit(run / CONFIG, "width: 8", "width: 9"), "config was edited after training"),
+    "seed edited": (lambda run: edit(run / CONFIG, "seed: 0", "seed: 1"), "seed was edited after training"),
+    "config no yaml": (lambda run: (run / CONFIG).write_text("a: ["), "not readable as YAML"),
+    "config no text": (lambda run: (run / CONFIG).write_bytes(b"\xff\xfe\xff"), "not readable as YAML"),
+    "config empty": (lambda run: (run / CONFIG).write_text(""), "was edited after training"),
+    "tensor byte": (lambda run: flip(run / POLICY, -5), "does not match its digest"),
+    "header edited": (lambda run: edit(run / POLICY, r"\"num_updates\": 3", r"\"num_updates\": 4"), "match its digest"),
+    "other version": (lambda run: edit(run / POLICY, '"format":"1"', '"format":"9"'), "format 1, got 9; another version"),
+    "cut short": (lambda run: os.truncate(run / POLICY, 900), "damaged, expected a safetensors file"),
+    "empty": (lambda run: (run / POLICY).write_bytes(b""), "damaged, expected a safetensors file"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_or_edited_run_is_refused_in_one_sentence(kind: str, run: Path) -> None:
+    load(run)
+    spoil, message = DAMAGE[kind]
+    spoil(run)
+    with pytest.raises(ValueError, match=message) as caught:
+        load(run)
+    assert "\n" not in str(caught.value) or kind.startswith("config no")
+
+
+def test_another_space_is_refused(run: Path) -> None:
+    with pytest.raises(ValueError, match=r"observation space: the policy expects Box.*the environment has Box"):
+        load(run, env="CartPole-v1")
+    with pytest.raises(ValueError, match="observation space"):
+        PPO.resume(make(env="CartPole-v1"), run) if False else load(run).set_env("CartPole-v1")
+
+
+# writing
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint_and_no_rubbish(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    agent = load(run)
+    agent.resume(run)
+    agent.learn(T * B, reset_num_timesteps=False)
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    for broken in ("replace", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(*((Path, "replace") if broken == "replace" else (os, "fsync")), full)
+            with pytest.raises(OSError, match="no space"):
+                agent.save(run)
+        assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    agent.save(run)
+    assert load(run).num_updates == 4
+
+
+def test_a_kill_between_two_files_leaves_two_checkpoints_that_are_each_whole(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = load(run)
+    agent.resume(run)
+    agent.learn(T * B, reset_num_timesteps=False)
+    replace, calls = Path.replace, []
+
+    def third_fails(self: Path, target: Path) -> Path:
+        calls.append(target.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", third_fails)
+        with pytest.raises(KeyboardInterrupt):
+            agent.save(run)
+    assert calls == [CONFIG, LEARNER, POLICY]
+    assert (read(run, POLICY)[0]["num_updates"], read(run, LEARNER)[0]["num_updates"]) == (3, 4)
+    again = load(run)
+    again.resume(run)
+    assert same(state(again), state(agent))
+
+
+def test_settings_that_cannot_be_written_leave_nothing_behind(tmp_path: Path) -> None:
+    agent = make()
+    agent.run["bad"] = object()
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        agent.save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_is_replaced_whole_with_the_rights_that_files_have(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    write_atomic(tmp_path / "a", b"one")
+    write_atomic(tmp_path / "a", b"two")
+    assert (tmp_path / "a").read_bytes() == b"two" and {path.name for path in tmp_path.iterdir()} == {"a", "plain"}
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+# whole runs
+
+
+def config(folder: Path, **changes: Any) -> TrainConfig:
+    small = {**SMALL, "total_timesteps": 6 * T * B, "eval_episodes": 4, "save_interval": 2 * T * B}
+    return TrainConfig(env="rlmin/TMaze-v0", env_kwargs=("length=4",), folder=folder, **{**small, **changes})
+
+
+def rows(folder: Path, *, without: str = "time/fps") -> list[dict[str, str]]:
+    import csv
+
+    with (folder / "metrics.csv").open() as lines:
+        return [{key: x for key, x in row.items() if key != without} for row in csv.DictReader(lines)]
+
+
+def test_a_run_that_was_killed_has_in_the_end_the_metrics_of_one_that_was_not(tmp_path: Path) -> None:
+    whole, killed = train(config(tmp_path / "whole"), progress_bar=False), tmp_path / "killed"
+    train(config(killed), progress_bar=False)
+    shutil.rmtree(killed)
+    agent_of(killed, steps=4, lost=1)
+    resume(killed, total_timesteps=6 * T * B, progress_bar=False)
+    found, wanted = rows(killed), rows(whole)
+    assert [float(row["time/total_timesteps"]) for row in found] == [(i + 1) * T * B for i in range(6)]
+    assert [sorted(row.items()) for row in found] == [sorted(row.items()) for row in wanted]
+    assert same(read(whole, LEARNER)[1], read(killed, LEARNER)[1])
+
+
+def agent_of(folder: Path, *, steps: int, lost: int) -> None:
+    """A run that took `steps` updates, the last `lost` of them after its last checkpoint."""
+    from rlmin.logs import make_logger
+
+    agent = make()
+    folder.mkdir()
+    agent.set_logger(make_logger(folder, {}))
+
+    def save(local: dict[str, Any], _: dict[str, Any]) -> bool:
+        if agent.num_timesteps == (steps - lost) * T * B + B:
+            raise RuntimeError("killed")
+        return True
+
+    agent.learn((steps - lost) * T * B)
+    agent.save(folder)
+    agent.learn(lost * T * B, reset_num_timesteps=False)
+    agent.logger.close()
+
+
+def test_tensorboard_shows_settings_curves_and_how_long_each_unit_remembers(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(config(tmp_path, eval_episodes=0), progress_bar=False)
+    board = EventAccumulator(str(tmp_path))
+    board.Reload()
+    tags = board.Tags()
+    assert {"rollout/ep_rew_mean", "rollout/success_rate", "train/grad_norm", "time/fps"} <= set(tags["scalars"])
+    assert [event.step for event in board.Scalars("train/loss")] == [(i + 1) * T * B for i in range(6)]
+    scales = [tag for tag in tags["histograms"] if tag.startswith("memory/log10_time_scale/")]
+    assert len(scales) == 2, "one for each layer"
+    assert board.Histograms(scales[0])[0].histogram_value.num == 8
+    assert any("hparams" in tag for tag in board.summary_metadata)
+
+
+def test_a_run_in_the_way_is_not_overwritten_and_a_finished_one_can_go_further(tmp_path: Path) -> None:
+    train(config(tmp_path, eval_episodes=0), progress_bar=False)
+    with pytest.raises(ValueError, match="there is a run already; go on with --resume"):
+        train(config(tmp_path), progress_bar=False)
+    with pytest.raises(ValueError, match="finished at 240 steps; go further with --total-timesteps"):
+        resume(tmp_path, progress_bar=False)
+    resume(tmp_path, total_timesteps=7 * T * B, progress_bar=False)
+    assert len(rows(tmp_path)) == 7
+    assert load(tmp_path).run["eval_episodes"] == 0, "the run's own settings are kept"
+
+
+def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
+    from threading import Thread
+
+    worker = Thread(target=lambda: train(config(tmp_path / "run", eval_episodes=0), progress_bar=False))
+    worker.start()
+    worker.join()
+    assert load(tmp_path / "run").num_updates == 6
