@@ -1,6 +1,5 @@
 """Callbacks: stable-baselines3's own classes, run from rlmin's training loop."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rlmin.types import Step
@@ -54,7 +53,7 @@ def start_callback(agent: Any, callback: Any, total: int) -> Hook:
 
     Args:
         agent: handed to the callback as its model.
-        callback: None, a `Hook`, a stable-baselines3 callback, a list of them, or function(locals, globals) -> bool.
+        callback: None, a `Hook`, a stable-baselines3 callback, function(locals, globals) -> bool, or a list of these.
         total: steps at which training ends.
 
     Raises:
@@ -66,11 +65,15 @@ def start_callback(agent: Any, callback: Any, total: int) -> Hook:
         return callback
     from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
-    if isinstance(callback, list):
-        callback = CallbackList(callback)
-    elif isinstance(callback, Callable) and not isinstance(callback, BaseCallback):  # type: ignore[arg-type]
-        callback = ConvertCallback(callback)
-    if not isinstance(callback, BaseCallback):
-        raise TypeError(f"callback: expected a stable-baselines3 callback, a list or a function, got {callback!r}")
+    def converted(one: Any) -> BaseCallback:
+        if isinstance(one, BaseCallback):
+            return one
+        if isinstance(one, list):
+            return CallbackList([converted(part) for part in one])
+        if callable(one):
+            return ConvertCallback(one)
+        raise TypeError(f"callback: expected a stable-baselines3 callback, a list or a function, got {one!r}")
+
+    callback = converted(callback)
     callback.init_callback(agent)
     return CallbackHook(callback, total)

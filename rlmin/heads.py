@@ -166,7 +166,7 @@ class ChoiceHead(ActionHead):
 class BoxHead(ActionHead):
     """A Gaussian whose mean is linear in the features and whose spread is one parameter an axis."""
 
-    def __init__(self, space: gym.spaces.Box, features: int) -> None:
+    def __init__(self, space: gym.spaces.Box, features: int, *, log_std: float = 0.0) -> None:
         super().__init__()
         self.env_shape = space.shape
         low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
@@ -177,7 +177,7 @@ class BoxHead(ActionHead):
         self.dtype = torch.float32
         self.mask_size = 0
         self.projection = nn.Linear(features, len(low))
-        self.log_std = nn.Parameter(torch.zeros(len(low)))
+        self.log_std = nn.Parameter(torch.full((len(low),), log_std))
         for name, value in (
             ("low", inside(low, np.inf)),
             ("high", inside(high, -np.inf)),
@@ -220,12 +220,13 @@ class ValueHead(nn.Module):
         return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
-def action_head(space: gym.Space[object], features: int) -> ActionHead:
+def action_head(space: gym.Space[object], features: int, *, log_std: float = 0.0) -> ActionHead:
     """The head for an action space.
 
     Args:
         space: Discrete (any start), MultiDiscrete, MultiBinary or Box, of a single environment.
         features: H, size of the features it reads.
+        log_std: of a Box: log of the Gaussian's deviation before training, where [low, high] is [-1, 1].
 
     Raises:
         ValueError: any other space.
@@ -233,7 +234,7 @@ def action_head(space: gym.Space[object], features: int) -> ActionHead:
     if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary):
         return ChoiceHead(space, features)
     if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        return BoxHead(space, features)
+        return BoxHead(space, features, log_std=log_std)
     raise ValueError(
         f"action space: expected Discrete, MultiDiscrete, MultiBinary or a float Box, got {space}; "
         "a Dict or Tuple of actions can be flattened by a gymnasium wrapper"

@@ -35,6 +35,7 @@ class PolicyConfig:
     previous_action: bool = False  # feed the action taken one step ago
     previous_reward: bool = False  # feed the reward received one step ago
     share_memory: bool = True  # actor and critic read one memory; False gives each its own
+    log_std: float = 0.0  # of a Box action: log of its deviation before training, where [low, high] is [-1, 1]
     normalize_observation: bool = False  # running mean and variance of numeric observations
 
     def __post_init__(self) -> None:
@@ -85,7 +86,7 @@ class Policy(nn.Module):
         super().__init__()
         self.config = config = config or PolicyConfig()
         self.observation_space, self.action_space = observation_space, action_space
-        self.action_head = action_head(action_space, config.width)
+        self.action_head = action_head(action_space, config.width, log_std=config.log_std)
         self.value_head = ValueHead(config.width)
         self.trunks = nn.ModuleList(self._trunk() for _ in range(1 if config.share_memory else 2))
 

@@ -87,7 +87,7 @@ def test_windows_begin_with_the_memory_of_the_pass_before_them_under_the_present
     before = leaves(agent._window_states(batch, state))
     with torch.no_grad():
         for parameter in agent.policy.parameters():
-            parameter += 0.1
+            parameter.add_(0.1)
     after = leaves(agent._window_states(batch, state))
     with torch.no_grad():
         for t in range(T):
@@ -148,7 +148,7 @@ def test_a_divergence_above_its_target_ends_the_update_early() -> None:
 
 
 def test_schedules_run_from_the_first_to_the_final_number() -> None:
-    settings = {"lr": 1e-2, "lr_final": 0.0, "entropy": 0.2, "entropy_final": 0.1}
+    settings: dict[str, Any] = {"lr": 1e-2, "lr_final": 0.0, "entropy": 0.2, "entropy_final": 0.1}
     for done, lr, entropy in ((0.0, 1e-2, 0.2), (0.5, 5e-3, 0.15), (1.0, 0.0, 0.1), (7.0, 0.0, 0.1)):
         agent, measured = updated(done=done, **settings)
         assert measured["learning_rate"] == pytest.approx(lr) == agent.optimizer.param_groups[0]["lr"]
@@ -212,9 +212,11 @@ def test_observation_statistics_stand_still_from_the_first_step_to_the_last_epoc
     third = collect(agent)
     with torch.no_grad():
         for parameter in agent.policy.parameters():
-            parameter += 0.2
+            parameter.add_(0.2)
     fourth = collect(agent)
-    agent.policy.update_normalizer({"observation": 9 * third.batch["observation", "observation"]}, ~third.batch["filler"])
+    agent.policy.update_normalizer(
+        {"observation": 9 * third.batch["observation", "observation"]}, ~third.batch["filler"]
+    )
     assert agent.update(fourth)["approx_kl"] > 1e-8, "statistics that move in between: the arm that must fail"
     verify_consistency(agent)
 

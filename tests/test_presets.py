@@ -16,7 +16,9 @@ NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def resolved(name: str, *more: str) -> TrainConfig:
-    return tyro.cli(TrainConfig, args=[*preset_arguments(read_preset(name)), *more], config=(tyro.conf.FlagConversionOff,))
+    return tyro.cli(
+        TrainConfig, args=[*preset_arguments(read_preset(name)), *more], config=(tyro.conf.FlagConversionOff,)
+    )
 
 
 def test_the_promised_presets_are_there() -> None:
@@ -56,7 +58,7 @@ def test_scientific_notation_is_a_number_and_no_is_not_a_flag(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("env: CartPole-v1\ngama: 0.9", "no setting in mine.yaml 'gama'; did you mean 'gamma'"),
+        ("env: CartPole-v1\ngama: 0.9", r"no setting in mine\.yaml 'gama'; did you mean 'gamma'"),
         ("- env", "expected settings as `key: value`, got list"),
         ("env: [", "not readable as YAML"),
     ],
@@ -70,5 +72,5 @@ def test_a_file_that_is_no_preset_is_named(text: str, message: str, tmp_path: Pa
 def test_a_preset_that_does_not_exist_is_answered_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="no preset 'tmaz'; did you mean 'tmaze'"):
         preset_path("tmaz")
-    with pytest.raises(ValueError, match="nowhere.yaml: no such file"):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml: no such file"):
         preset_path("nowhere.yaml")

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
+from tensordict import TensorDict
 from torch import Tensor
 
 from rlmin import PPO
@@ -79,7 +80,7 @@ def make(mode: str, **settings: Any) -> PPO:
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in agent.policy.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
+            parameter.add_(0.2 * torch.randn_like(parameter))
     return agent
 
 
@@ -127,7 +128,7 @@ def test_next_value_is_that_of_the_state_reached_under_the_memory_before_any_res
 def test_start_marks_the_first_observation_of_an_episode_and_nothing_else(mode: str) -> None:
     agent = make(mode)
     first, second = collect(agent).batch.clone(), collect(agent).batch.clone()
-    batch = torch.cat([first, second])
+    batch = TensorDict.cat([first, second])
     assert torch.equal(batch["start"], batch["observation", "observation"][..., 0] == 0)
     ended = batch["terminated"] | batch["truncated"]
     assert ended.any() and not (ended & batch["filler"]).any()

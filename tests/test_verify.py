@@ -59,7 +59,7 @@ def restless(agent: PPO, seed: int = 0) -> PPO:
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in agent.policy.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
+            parameter.add_(0.2 * torch.randn_like(parameter))
     return agent
 
 

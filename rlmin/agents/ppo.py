@@ -91,6 +91,10 @@ class PPOConfig(PolicyConfig):
         return self.minibatches
 
 
+SMALLEST_SPREAD = 0.1
+"""Advantages are divided by their deviation, or by this share of the returns' deviation where that is more."""
+
+
 class PPO(Agent):
     """PPO on any environment, with a policy that remembers.
 
@@ -328,7 +332,10 @@ class PPO(Agent):
         target = advantage + batch["value"]
         if config.normalize_advantage and int(real.sum()) > 1:
             kept = advantage[real]
-            advantage = (advantage - kept.mean()) / (kept.std() + 1e-8)
+            # Where the value explains all but a hundredth of the variance, what is left is noise: dividing by its
+            # deviation would blow it up, and a solved policy would be thrown away.
+            scale = torch.maximum(kept.std(), SMALLEST_SPREAD * target[real].std())
+            advantage = (advantage - kept.mean()) / (scale + 1e-8)
         return batch.clone(recurse=False).update({"advantage": advantage, "target": target})
 
     def _minibatches(self, batch: "TensorDict", state: State) -> Iterator[tuple["TensorDict", State]]:
