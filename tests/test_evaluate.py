@@ -110,15 +110,44 @@ def test_one_seed_gives_one_result_and_none_a_new_one_each_time() -> None:
     assert lengths(None) != lengths(None)
 
 
-def test_the_memory_of_a_policy_is_its_own_in_every_environment_and_episode() -> None:
+def test_sampled_actions_are_not_the_most_likely_ones() -> None:
+    vector = adapt("CartPole-v1", num_envs=4)
+    lengths = [
+        evaluate(policy_of(vector), vector, deterministic=mode, seed=1).lengths.tolist() for mode in (True, False)
+    ]
+    assert lengths[0] != lengths[1]
+
+
+def by_hand(policy: Policy, seed: int, episodes: int, *, forget: bool) -> list[float]:
+    """Returns in one CartPole, stepped here; `forget` wipes memory, previous action and reward at every step."""
+    env, returns = gym.make("CartPole-v1"), []
+    for episode in range(episodes):
+        observation, _ = env.reset(seed=seed if episode == 0 else None)
+        state, action, over, rewards = policy.initial_state(1), policy.no_action(1), False, [0.0]
+        while not over:
+            leaves = policy.with_previous(
+                {"observation": torch.as_tensor(observation)[None]}, action, torch.tensor(rewards[-1:])
+            )
+            with torch.no_grad():
+                out = policy.step(leaves, state, torch.tensor([forget or len(rewards) == 1]))
+            state, action = out.state, out.distribution.mode()
+            observation, reward, terminated, truncated, _ = env.step(int(action))
+            rewards.append(float(reward))
+            over = terminated or truncated
+        returns.append(sum(rewards))
+    return returns
+
+
+def test_memory_previous_action_and_reward_are_carried_through_every_episode_of_every_environment() -> None:
     vector = adapt("CartPole-v1", num_envs=3)
     policy = policy_of(vector, previous_action=True, previous_reward=True)
+    generator = torch.Generator().manual_seed(1)  # weights that make all three matter
     for parameter in policy.parameters():
-        parameter.data.normal_(generator=torch.Generator().manual_seed(parameter.numel()))
-    together = evaluate(policy, vector, episodes=6, seed=5)
-    alone = [evaluate(policy, adapt("CartPole-v1", num_envs=1), episodes=2, seed=5 + i) for i in range(3)]
-    assert sorted(together.returns.tolist()) == sorted(np.concatenate([each.returns for each in alone]).tolist())
-    assert len(set(together.returns.tolist())) > 1
+        parameter.data.normal_(generator=generator)
+    found = sorted(evaluate(policy, vector, episodes=6, seed=5).returns.tolist())
+    assert found == sorted(total for i in range(3) for total in by_hand(policy, 5 + i, 2, forget=False))
+    assert found != sorted(total for i in range(3) for total in by_hand(policy, 5 + i, 2, forget=True))
+    assert len(set(found)) > 1
 
 
 # -- known values -----------------------------------------------------------------------------------------------------

@@ -114,6 +114,14 @@ def test_pictures_and_grids_of_symbols_are_told_apart_by_their_size() -> None:
         assert isinstance(inputs_of(picture(*shape)).embed[0], kind), shape
 
 
+def test_it_matters_where_a_symbol_lies_and_in_which_channel() -> None:
+    inputs = inputs_of(picture(4, 5, 3))
+    x = drawn(picture(4, 5, 3), seed=1)["observation"][0]
+    y = inputs({"observation": x}, NONE[0])
+    for axis in (1, 2, 3):
+        assert not torch.allclose(inputs({"observation": x.flip(axis)}, NONE[0]), y)
+
+
 @pytest.mark.parametrize("size", [16, 20, 35, 36, 84])
 def test_channels_first_and_last_are_the_same_picture(size: int) -> None:
     last, first = inputs_of(picture(size, size + 1, 3)), inputs_of(picture(3, size, size + 1))

@@ -234,6 +234,7 @@ def test_previous_action_and_reward_are_added_only_where_switched_on() -> None:
     assert plain is observation
     both = make("mlp", previous=True).with_previous(observation, action, reward)
     assert set(both) == {"observation", PREVIOUS_ACTION, PREVIOUS_REWARD} and set(observation) == {"observation"}
+    assert both[PREVIOUS_ACTION] is action and both[PREVIOUS_REWARD] is reward
     assert make("mlp").no_action(B).tolist() == [[0, 0]] * B
 
 
