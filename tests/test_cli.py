@@ -154,8 +154,8 @@ def test_bad_input_is_one_line_and_exit_code_two(kind: str, here: Path, capsys: 
         (["train", "tmaze", "--lr", "fast"], "fast"),
         (["evaluate", "run", "--episode", "3"], "--episodes"),
         (["train", "--total-timesteps", "5"], "--env"),
-        (["train", "tmaze", "--bptt", "3"], "bptt=3 must divide horizon="),
-        (["train", "tmaze", "--total-timesteps", "0"], "total_timesteps=0: expected at least 1"),
+        (["train", "tmaze", *SHORT, "--bptt", "3"], "bptt=3 must divide horizon=10"),
+        (["train", "tmaze", *SHORT, "--total-timesteps", "0"], "total_timesteps=0: expected at least 1"),
     ],
 )
 def test_a_key_or_value_that_is_none_is_answered_with_the_nearest(

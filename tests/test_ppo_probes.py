@@ -169,7 +169,7 @@ def test_without_memory_the_cue_is_lost() -> None:
 
 
 def test_a_reward_of_one_forever_is_worth_one_over_one_minus_gamma_through_time_limits() -> None:
-    immortal = values(train(Forever, 16_384, gamma=0.9), 0.0, 0.0, 0.0)
+    immortal = values(train(Forever, 12_288, gamma=0.9), 0.0, 0.0, 0.0)
     assert immortal == pytest.approx([10.0] * 3, abs=0.7)
-    mortal = values(train(Mortal, 16_384, gamma=0.9), 0.0, 0.0, 0.0)
+    mortal = values(train(Mortal, 4096, gamma=0.9), 0.0, 0.0, 0.0)
     assert max(mortal) < 5, "the arm that must fail: an end that is none; the sum over five steps is 4.1"

@@ -25,7 +25,6 @@ def test_the_promised_presets_are_there() -> None:
     assert {"tmaze", "minigrid-memory", "cartpole", "cartpole-novel", "pendulum-novel"} <= set(NAMES)
 
 
-@pytest.mark.filterwarnings("ignore:pkg_resources is deprecated")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_makes_an_agent_that_learns(name: str) -> None:
     config = resolved(name, "--num-envs", "8", "--width", "8", "--horizon", "4")

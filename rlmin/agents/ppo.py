@@ -166,10 +166,8 @@ class PPO(Agent):
         self.config.minibatches_of(vector.num_envs)
         self._vector, self.config = vector, replace(self.config, num_envs=vector.num_envs)
         self.discounted = torch.zeros(vector.num_envs, device=self.device)
-        seed = self.seed + self.num_timesteps
-        self.collector = Collector(
-            vector, self.policy, horizon=self.config.horizon, generator=self.generator, seed=seed
-        )
+        horizon, seed = self.config.horizon, self.seed + self.num_timesteps
+        self.collector = Collector(vector, self.policy, horizon=horizon, generator=self.generator, seed=seed)
 
     @property
     def rows(self) -> int:
@@ -320,15 +318,8 @@ class PPO(Agent):
             sums, self.discounted = discounted_return(reward, batch["start"], self.discounted, gamma=config.gamma)
             self.return_norm.update(sums[real])
             reward = (reward / (self.return_norm.var + 1e-8).sqrt().float()).clamp(-10, 10)
-        advantage = gae(
-            reward,
-            batch["value"],
-            batch["next_value"],
-            batch["terminated"],
-            batch["truncated"],
-            gamma=config.gamma,
-            lam=config.lam,
-        )
+        columns = (batch[name] for name in ("value", "next_value", "terminated", "truncated"))
+        advantage = gae(reward, *columns, gamma=config.gamma, lam=config.lam)
         target = advantage + batch["value"]
         if config.normalize_advantage and int(real.sum()) > 1:
             kept = advantage[real]
