@@ -102,7 +102,7 @@ def test_windows_begin_with_the_memory_of_the_pass_before_them_under_the_present
 
 def test_every_step_is_in_exactly_one_minibatch_of_an_epoch() -> None:
     for bptt in (None, 4):
-        agent = make(bptt=bptt)
+        agent = make(bptt=bptt, epochs=1)
         batch, state = collect(agent)
         batch = agent._with_advantage(batch)
         batch["value"] = torch.arange(T * B).reshape(T, B).float()

@@ -174,8 +174,6 @@ class PPO(Agent):
         """B, where the environment is made from its id."""
         return self.config.num_envs
 
-    # -- training ------------------------------------------------------------------------------------------------
-
     def learn(
         self,
         total_timesteps: int,
@@ -245,17 +243,12 @@ class PPO(Agent):
         batch = self._with_advantage(rollout.batch)
         sums: dict[str, float] = {}
         steps = 0
-        for _ in range(config.epochs):
-            early = False
-            for part, state in self._minibatches(batch, rollout.state):
-                measured = self._gradient_step(part, state, entropy)
-                steps += 1
-                for name, x in measured.items():
-                    sums[name] = sums.get(name, 0.0) + x
-                early = config.target_kl is not None and measured["approx_kl"] > 1.5 * config.target_kl
-                if early:
-                    break
-            if early:
+        for part, state in self._minibatches(batch, rollout.state):
+            measured = self._gradient_step(part, state, entropy)
+            steps += 1
+            for name, x in measured.items():
+                sums[name] = sums.get(name, 0.0) + x
+            if config.target_kl is not None and measured["approx_kl"] > 1.5 * config.target_kl:
                 break
         self.num_updates += 1
         real = ~batch["filler"]
@@ -330,15 +323,16 @@ class PPO(Agent):
         return batch.clone(recurse=False).update({"advantage": advantage, "target": target})
 
     def _minibatches(self, batch: "TensorDict", state: State) -> Iterator[tuple["TensorDict", State]]:
-        """One epoch: shuffled rows, each a whole environment or a window of one, with the memory it begins with."""
-        windows = self.config.horizon // self.config.window
-        if windows > 1:
-            state = self._window_states(batch, state)
-            split: Any = batch.split(self.config.window)  # torch.cat takes TensorDicts, but does not say so
+        """All epochs: shuffled rows, each a whole environment or a window of one, with the memory it begins with."""
+        rollout, first = batch, state
+        if self.config.window < self.config.horizon:
+            split: Any = rollout.split(self.config.window)  # torch.cat takes TensorDicts, but does not say so
             batch = cast("TensorDict", torch.cat(split, dim=1))  # [W, windows * B], window-major
-        rows = torch.randperm(batch.shape[1], generator=self.generator, device=self.device)
-        for chosen in rows.chunk(self.config.minibatches_of(self.config.num_envs)):
-            yield batch[:, chosen], map_state(lambda x, chosen=chosen: x[chosen], state)  # type: ignore[misc]
+        for _ in range(self.config.epochs):
+            state = self._window_states(rollout, first)
+            rows = torch.randperm(batch.shape[1], generator=self.generator, device=self.device)
+            for chosen in rows.chunk(self.config.minibatches_of(self.config.num_envs)):
+                yield batch[:, chosen], map_state(lambda x, chosen=chosen: x[chosen], state)  # type: ignore[misc]
 
     @torch.no_grad()
     def _window_states(self, batch: "TensorDict", state: State) -> State:
@@ -364,8 +358,6 @@ class PPO(Agent):
 
         record(self.logger, self.policy, self.collector.statistics, metrics, steps=self.num_timesteps, speed=speed)
         self.logger.dump(self.num_timesteps)
-
-    # -- what a checkpoint holds beside the weights ---------------------------------------------------------------
 
     def learner_state(self) -> Tensors:
         """Everything training depends on beside the weights, as named tensors."""
