@@ -3,8 +3,8 @@
     python benchmarks/learning.py minigrid-memory --seeds 5 --control 2
 
 Every run is `rlmin train PRESET --seed S` (the control adds `--encoder mlp`), one after the other or `--jobs` at once.
-Writes to benchmarks/results/: PRESET.csv, a row a run (greedy evaluation at the end, steps to the threshold, seconds), and
-PRESET.png, mean return over steps.
+Writes to benchmarks/results/: PRESET.csv, a row a run (greedy evaluation at the end, steps to the threshold, seconds),
+and PRESET.png, mean return over steps.
 """
 
 import argparse
@@ -42,10 +42,8 @@ def train_one(run: Run) -> float:
     control = ["--encoder", run.encoder] if run.encoder == "mlp" else []
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        rlmin(
-            ["train", run.preset, "--seed", str(run.seed), "--folder", str(run.folder), "--threads", "1"]
-            + ["--eval-episodes", "0", *control, *run.arguments]
-        )
+        settings = ["--seed", str(run.seed), "--folder", str(run.folder), "--threads", "1", "--eval-episodes", "0"]
+        rlmin(["train", run.preset, *settings, *control, *run.arguments])
     return time.perf_counter() - began
 
 
@@ -86,7 +84,9 @@ def main() -> None:
                 "encoder": run.encoder,
                 "seed": run.seed,
                 "steps": int(steps[-1]),
-                f"steps to {arguments.threshold:g} (training, mean of 100)": first_above(steps, values, arguments.threshold),
+                f"steps to {arguments.threshold:g} (training, mean of 100)": first_above(
+                    steps, values, arguments.threshold
+                ),
                 "greedy return": round(result.mean_return, 3),
                 "greedy success": result.success_rate and round(result.success_rate, 3),
                 "greedy return, variant": fresh and round(fresh.mean_return, 3),

@@ -58,5 +58,5 @@ def cat_states(states: list[State]) -> State:
     """Join states of equal structure along their rows: [B, ...] each -> [len(states) * B, ...]."""
     first = states[0]
     if isinstance(first, tuple):
-        return tuple(cat_states([state[i] for state in states]) for i in range(len(first)))  # type: ignore[index,misc]
+        return tuple(cat_states([state[i] for state in states]) for i in range(len(first)))
     return torch.cat([state for state in states if isinstance(state, Tensor)])
