@@ -1,4 +1,4 @@
-"""Every test runs on one thread: the tensors are tiny, and threads that wait for each other cost more than they gain."""
+"""Every test runs on one thread: the tensors are tiny, and threads that wait for each other only cost time."""
 
 import torch
 
