@@ -3,10 +3,10 @@
     python benchmarks/overhead.py [--threads 2] [--rounds 5]
 
 On the environment of the `minigrid-memory` preset. Three rows step 16 environments from one process with random
-On the environment of the `minigrid-memory` preset. Three rows step 16 environments from one process with random
 actions: minigrid's own level with a 3x3 view and nothing of rlmin's, rlmin's wrapper of it (which remembers views, so
 it is faster), and rlmin's adapter around that. Then acting (a rollout) and training (rollout and update). Medians of
 rounds that take turns; the ratio is to minigrid's own.
+"""
 
 import argparse
 import statistics
