@@ -19,6 +19,7 @@ from rlmin.callbacks import Hook
 from rlmin.checkpoint import LEARNER, read_header
 from rlmin.checks import check_names
 from rlmin.evaluate import Evaluation, evaluate
+from rlmin.scan import warmup
 from rlmin.vector import adapt
 
 PRESETS = Path(__file__).parent / "configs"
@@ -239,6 +240,8 @@ def _run(agent: PPO, folder: Path, total: int, settings: Mapping[str, Any], prog
     save = SaveEvery(agent, folder, agent.run.get("save_interval", TrainConfig.save_interval))
     try:
         with _signals(agent) as caught:
+            if agent.device.type == "cpu":
+                warmup()  # compiled code is cached on disk; the first time it takes seconds that are not training's
             steps = total - agent.num_timesteps
             agent.learn(steps, save, progress_bar=progress_bar, reset_num_timesteps=False)
             agent.save(folder)
