@@ -11,7 +11,7 @@ nothing. A digest in the header covers every tensor and every other header entry
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +146,21 @@ def _check_config(folder: Path, header: dict[str, Any]) -> None:
         raise ValueError(f"{path}: not readable as YAML ({error})") from None
     wanted = _readable(header)
     if found != wanted:
-        keys = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
+        differ = "; ".join(_differences(wanted, found)) or "a key was added"
         raise ValueError(
-            f"{path}: {', '.join(keys) or 'a key'} was edited after training; the weights belong to the settings they "
-            "were trained with. Start a new run with the settings you want"
+            f"{path} was edited after training ({differ}); the weights belong to the settings they were trained with. "
+            "Start a new run with the settings you want"
         )
+
+
+def _differences(wanted: Any, found: Any, name: str = "") -> Iterator[str]:
+    """What an edited file says, against what it should: "config.gamma: expected 0.99, found 0.5"."""
+    if not isinstance(wanted, dict) or not isinstance(found, dict):
+        if wanted != found:
+            yield f"{name or 'content'}: expected {wanted}, found {found}"
+        return
+    for key, value in wanted.items():
+        yield from _differences(value, found.get(key), f"{name}.{key}".lstrip("."))
 
 
 def _pack(tensors: Tensors, header: str) -> bytes:

@@ -4,9 +4,11 @@ Settings are parsed by tyro from the dataclasses that the code itself uses; a pr
 before the user's own, which therefore win.
 """
 
+import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +32,7 @@ class Resume:
 
     resume: Path  # the run folder
     total_timesteps: int | None = None  # where to stop; None: where the run was to stop
+    device: str | None = None  # to go on on; None: the run's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,21 +80,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def train_command(arguments: list[str]) -> None:
-    from rlmin.train import TrainConfig, preset_arguments, read_preset, resume, train
+    from rlmin.encoders import MIXERS
+    from rlmin.scan import ACTIVATIONS
+    from rlmin.train import PAIRS, TrainConfig, preset_arguments, read_preset, resume, train
 
-    if any(argument.split("=")[0] == "--resume" for argument in arguments):
-        given = tyro.cli(Resume, args=arguments, prog="rlmin train", description="Go on with a run.")
-        resume(given.resume, total_timesteps=given.total_timesteps)
-        return
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    preset = preset_arguments(read_preset(name)) if name else []
+    own = arguments[1 if name else 0 :]
+    if "--resume" in flags(own):
+        if name:
+            raise ValueError(f"--resume takes the run folder alone, its settings come from the run; leave out {name!r}")
+        given = tyro.cli(Resume, args=own, prog="rlmin train", description="Go on with a run.")
+        resume(given.resume, total_timesteps=given.total_timesteps, device=given.device)
+        return
+    for name_of, choices in (("encoder", MIXERS), ("candidate", ACTIVATIONS)):
+        check_names(name_of, values(own, flag(name_of)), choices)
+    check_names("option", flags(own), ["--help", "--resume", *(flag(f.name) for f in fields(TrainConfig))])
+    settings = read_preset(name) if name else {}
+    if "--env" in flags(own):  # what the preset says of its own environment does not fit another
+        settings = {key: value for key, value in settings.items() if key not in PAIRS}
     config = tyro.cli(
         Annotated[TrainConfig, tyro.conf.FlagConversionOff],
-        args=preset + arguments[1 if name else 0 :],
+        args=preset_arguments(settings) + own,
         prog="rlmin train PRESET",
         description=f"Train an agent. Presets: {', '.join(presets())}, or your own .yaml file; keys given here win.",
     )
-    train(config, name=Path(name).stem if name else config.env.split("/")[-1])
+    pairs = [*settings.get("env_kwargs", []), *config.env_kwargs]  # changing one key of a preset keeps the others
+    config = replace(config, env_kwargs=tuple({pair.split("=")[0]: pair for pair in pairs}.values()))
+    train(config, name=Path(name).stem if name else re.split("[/:]", config.env)[-1])
+
+
+def flags(arguments: Sequence[str]) -> list[str]:
+    """The options among the arguments, as --with-dashes; a value may follow after "="."""
+    return [flag(argument.split("=")[0][2:]) for argument in arguments if argument.startswith("--")]
+
+
+def values(arguments: Sequence[str], option: str) -> list[str]:
+    """What is given for one option, as `--option value` or `--option=value`."""
+    after = [value for given, value in pairwise(arguments) if given == option]
+    return after + [argument[len(option) + 1 :] for argument in arguments if argument.startswith(f"{option}=")]
+
+
+def flag(name: str) -> str:
+    """The option of a setting: env_kwargs is given as --env-kwargs."""
+    return "--" + name.replace("_", "-")
 
 
 def evaluate_command(arguments: list[str]) -> None:
@@ -130,7 +161,7 @@ def list_command(arguments: list[str]) -> None:
     if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
         print(f"usage: rlmin list {'|'.join(kinds)}")
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
-    check_names("list", arguments, kinds)
+    check_names("list of", arguments, kinds)
     print("\n".join(kinds[arguments[0]]()))
 
 

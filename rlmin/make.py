@@ -3,6 +3,8 @@
 import difflib
 import importlib
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -32,22 +34,51 @@ def make_vec(
         seed: the environment is reset once with it, so later unseeded resets are reproducible.
         workers: above 0, other environments run in processes of their own (gymnasium's AsyncVectorEnv with shared
             memory, one process for each environment) instead of one after the other.
-        kwargs: of the environment.
+        kwargs: of the environment; `max_episode_steps` is gym.make's, -1 for no limit.
 
     Raises:
-        ValueError: no such id; the message names the nearest one.
+        ValueError: no such id (the message names the nearest one), a package it needs is missing, or the device is not
+            there.
     """
-    spec = _spec(id)
-    if _is_native(spec):
-        kwargs["device"] = device
-        env = gym.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
-    else:
-        options = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        mode = "async" if workers > 0 else "sync"
-        env = gym.make_vec(spec, num_envs, vectorization_mode=mode, vector_kwargs=options, **kwargs)
+    device = existing(device)
+    with _needed_packages(id):
+        spec = _spec(id)
+        if _is_native(spec, kwargs):
+            kwargs["device"] = device
+            env = gym.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+        else:
+            options = {"autoreset_mode": AutoresetMode.SAME_STEP}
+            mode = "async" if workers > 0 else "sync"
+            env = gym.make_vec(spec, num_envs, vectorization_mode=mode, vector_kwargs=options, **kwargs)
     if seed is not None:
         env.reset(seed=seed)
     return env
+
+
+def existing(device: torch.device | str) -> torch.device:
+    """`device`, after trying it.
+
+    Raises:
+        ValueError: there is none of that name here, whatever the environment.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device={device}: not available here") from error
+    return found
+
+
+@contextmanager
+def _needed_packages(id: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or str(error)).partition(".")[0]
+        hint = f": pip install {package}" if package in PROVIDERS.values() else ", which cannot be imported"
+        raise ValueError(f"environment {id!r} needs the package {package}{hint}") from error
+    except gym.error.DependencyNotInstalled as error:
+        raise ValueError(f"environment {id!r}: {error}") from error
 
 
 def _spec(id: str) -> registration.EnvSpec:
@@ -60,14 +91,17 @@ def _spec(id: str) -> registration.EnvSpec:
         newest = registration.find_highest_version(namespace, plain)
         name = name if newest is None else f"{name}-v{newest}"
     if name not in gym.registry:
-        near = difflib.get_close_matches(name, list(gym.registry), n=1, cutoff=0.4)
-        raise ValueError(f"no environment {id!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        near = difflib.get_close_matches(name, list(gym.registry), n=1)
+        known = "`rlmin list envs` and gymnasium.pprint_registry() show what there is"
+        raise ValueError(f"no environment {id!r}; " + (f"did you mean {near[0]!r}?" if near else known))
     return gym.registry[name]
 
 
-def _is_native(spec: registration.EnvSpec) -> bool:
+def _is_native(spec: registration.EnvSpec, kwargs: dict[str, Any]) -> bool:
     entry = spec.vector_entry_point
     if entry is None:
         return False
     creator = registration.load_env_creator(entry) if isinstance(entry, str) else entry
-    return "device" in inspect.signature(creator).parameters
+    takes = inspect.signature(creator).parameters
+    limited = "max_episode_steps" in kwargs and "max_episode_steps" not in takes  # then it is a wrapper of single ones
+    return "device" in takes and not limited

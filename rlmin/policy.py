@@ -14,9 +14,11 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from rlmin.encoders import Encoder, Stack
+from rlmin.checks import check_names
+from rlmin.encoders import MIXERS, Encoder, Stack
 from rlmin.heads import Distribution, ValueHead, action_head
 from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs
+from rlmin.scan import ACTIVATIONS
 from rlmin.types import Observation, State
 
 EncoderName = Literal["min_gru", "min_lstm", "gru", "lstm", "mlp"]
@@ -42,6 +44,12 @@ class PolicyConfig:
         for name in ("width", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        check_names("encoder", [self.encoder], MIXERS)
+        check_names("candidate", [self.candidate], ACTIVATIONS)
+        if self.conv < 0 or self.conv == 1:
+            raise ValueError(f"conv={self.conv}: expected 0 for none, or a width of at least 2")
+        if self.mlp < 0:
+            raise ValueError(f"mlp={self.mlp}: expected 0 for none, or an expansion of at least 1")
 
 
 class PolicyOutput(NamedTuple):

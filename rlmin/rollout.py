@@ -76,6 +76,8 @@ class Collector:
         from tensordict import TensorDict  # here, because it takes most of a second to import
 
         policy, buffer, observed = self.policy, self.buffer, self.observed
+        # NaN is what check_finite finds in next_value, should a truncated row ever come without its final state
+        self.final_value.fill_(torch.nan)
         before = self.state
         for t in range(self.horizon):
             for name, leaf in self.observation.items():
@@ -152,14 +154,14 @@ class Collector:
         final = self.policy.with_previous(final, action[rows], step.reward[rows])
         state = map_state(lambda x: x[rows], self.state)
         value = self.policy.step(final, state, torch.zeros_like(rows, dtype=torch.bool)).value
-        self.buffer["final_value"][t, rows] = value
+        self.final_value[t, rows] = value
 
     def _next_value(self) -> None:
         """next_value[t] = value[t+1] inside an episode, final_value[t] where it was truncated."""
         buffer, next_value = self.buffer, self.buffer["next_value"]
         next_value[:-1] = buffer["value"][1:]
         next_value[-1] = self.policy.step(self.observation, self.state, self.now.start, self.now.action_mask).value
-        torch.where(buffer["truncated"], buffer["final_value"], next_value, out=next_value)
+        torch.where(buffer["truncated"], self.final_value, next_value, out=next_value)
 
     def _allocate(self) -> None:
         """Zeroed [T, B] storage for one rollout, shaped like what the env and the policy produce."""
@@ -171,8 +173,9 @@ class Collector:
 
         head = self.policy.action_head
         self.observed = {name: zeros(x.shape[1:], x.dtype) for name, x in self.observation.items()}
+        self.final_value = zeros()
         self.buffer = {"action": zeros(head.event_shape, head.dtype)}
-        for name in ("log_prob", "value", "next_value", "final_value", "reward"):
+        for name in ("log_prob", "value", "next_value", "reward"):
             self.buffer[name] = zeros()
         for name in ("start", "terminated", "truncated", "filler"):
             self.buffer[name] = zeros(dtype=torch.bool)

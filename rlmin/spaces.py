@@ -7,11 +7,14 @@ A Dict or Tuple space is flattened to dotted names ("image", "sensors.left", "0"
     Box uint8      uint8 (images stay small)    MultiBinary               int8
     Box other int  int64                        Box bool                  uint8
 
+A value outside its Discrete, MultiDiscrete or MultiBinary space is an error (not checked for tensors on a GPU); the
+bounds of a Box are not checked, since many environments overstep them.
+
 Text, and MiniGrid's MissionSpace, give no leaf: the instruction is a constant in the memory levels, and language is
 not an input of these policies.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +43,7 @@ class Leaf:
     declared: np.dtype[Any]  # what the env promises
     dtype: torch.dtype  # what it becomes
     start: Tensor | None  # int64, subtracted; None where it is zero everywhere
+    bounds: tuple[Any, Any] | None  # arrays or numbers: least and largest value of a choice; None for a Box
 
 
 def leaf_spaces(space: gym.Space[Any]) -> dict[str, gym.Space[Any]]:
@@ -95,7 +99,8 @@ def to_observation(raw: Any, space: gym.Space[Any], device: torch.device | str =
         leaf name -> tensor [B, *shape]; arrays are copied, tensors are not where nothing changes.
 
     Raises:
-        ValueError: a leaf is missing, has another shape or type than declared, or the leaves differ in B.
+        ValueError: a leaf is missing, has another shape or type than declared or lies outside its space, or the leaves
+            differ in B.
     """
     observation = {}
     batch: int | None = None
@@ -110,7 +115,9 @@ def to_observation(raw: Any, space: gym.Space[Any], device: torch.device | str =
     return observation
 
 
-def leaf_tensor(value: Any, leaf: Leaf, batch: int, *, copy: bool, where: str = "") -> Tensor:
+def leaf_tensor(
+    value: Any, leaf: Leaf, batch: int, *, copy: bool, where: str = "", rows: Sequence[int] | None = None
+) -> Tensor:
     """The tensor of one leaf, checked against its declaration.
 
     Args:
@@ -118,9 +125,11 @@ def leaf_tensor(value: Any, leaf: Leaf, batch: int, *, copy: bool, where: str = 
         batch: B, as expected.
         copy: the array may be overwritten later, so its memory is not shared.
         where: end of the error message, for instance " at step 3".
+        rows: [B] the environments these are; None: the first B.
 
     Raises:
-        ValueError: another shape, or a type that does not convert without losing its kind (float64 to float32 does).
+        ValueError: another shape, a type that does not convert without losing its kind (float64 to float32 does), or a
+            choice that does not exist.
     """
     native = isinstance(value, Tensor)
     if not native and not isinstance(value, np.ndarray):
@@ -128,13 +137,30 @@ def leaf_tensor(value: Any, leaf: Leaf, batch: int, *, copy: bool, where: str = 
     wanted = (batch, *leaf.shape)
     if tuple(value.shape) != wanted or not (_fits(value, leaf) if native else _casts(value.dtype, leaf.declared)):
         shape = ", ".join([f"B={batch}" if batch >= 0 else "B", *map(str, leaf.shape)])
+        source = f" from environment {rows[0]}" if rows is not None and len(rows) == 1 else ""
         raise ValueError(
             f"observation {leaf.name!r}: the space declares [{shape}] {leaf.declared}, "
-            f"got {list(value.shape)} {value.dtype}{where}"
+            f"got {list(value.shape)} {value.dtype}{source}{where}"
         )
+    if leaf.bounds is not None and not (native and value.device.type != "cpu"):
+        _check_range(value.numpy() if native else value, leaf, leaf.bounds, where, rows)
     tensor = value if native else _from_numpy(value, leaf, copy=copy)
     tensor = tensor if tensor.dtype == leaf.dtype else tensor.to(leaf.dtype)
     return tensor if leaf.start is None else tensor - leaf.start.to(tensor.device)
+
+
+def _check_range(
+    value: np.ndarray[Any, Any], leaf: Leaf, bounds: tuple[Any, Any], where: str, rows: Sequence[int] | None
+) -> None:
+    low, high = bounds
+    inside = (value >= low) & (value <= high)
+    if inside.all():
+        return
+    row, *entry = (int(i) for i in np.argwhere(~inside)[0])
+    least, largest = (np.broadcast_to(bound, leaf.shape)[tuple(entry)] for bound in bounds)
+    name = f"observation {leaf.name!r}" + (f", entry {entry[0] if len(entry) == 1 else entry}" if entry else "")
+    found, source = value[(row, *entry)], row if rows is None else rows[row]
+    raise ValueError(f"{name}: expected {least}..{largest}, got {found} from environment {source}{where}")
 
 
 def _from_numpy(value: np.ndarray[Any, Any], leaf: Leaf, *, copy: bool) -> Tensor:
@@ -190,8 +216,26 @@ def _leaf(space: gym.Space[Any], path: tuple[str | int, ...]) -> Leaf:
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start):
         start = torch.as_tensor(np.asarray(space.start, dtype=np.int64))
     return Leaf(
-        name=name, path=path, space=space, shape=tuple(space.shape), declared=space.dtype, dtype=dtype, start=start
+        name=name,
+        path=path,
+        space=space,
+        shape=tuple(space.shape),
+        declared=space.dtype,
+        dtype=dtype,
+        start=start,
+        bounds=_bounds(space),
     )
+
+
+def _bounds(space: gym.Space[Any]) -> tuple[Any, Any] | None:
+    if isinstance(space, spaces.MultiBinary):
+        return 0, 1
+    if isinstance(space, spaces.Discrete):
+        return int(space.start), int(space.start + space.n - 1)
+    if isinstance(space, spaces.MultiDiscrete):
+        start = np.asarray(space.start, dtype=np.int64)
+        return start, start + np.asarray(space.nvec, dtype=np.int64) - 1
+    return None
 
 
 def _tensor_type(space: gym.Space[Any]) -> torch.dtype | None:

@@ -43,8 +43,9 @@ class TrainConfig(PPOConfig):
 
     def __post_init__(self) -> None:
         PPOConfig.__post_init__(self)
-        for name, least in (("total_timesteps", 1), ("save_interval", 1), ("eval_episodes", 0), ("workers", 0)):
-            if getattr(self, name) < least:
+        least_of = {"total_timesteps": 1, "save_interval": 1, "eval_episodes": 0, "workers": 0, "threads": 1}
+        for name, least in least_of.items():
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least {least}")
 
     @property
@@ -59,6 +60,7 @@ class TrainConfig(PPOConfig):
 
 
 RUN = ("device", "threads", "save_interval", "eval_episodes")
+PAIRS = ("env_kwargs", "eval_kwargs")
 
 
 def preset_path(name: str) -> Path:
@@ -88,7 +90,13 @@ def read_preset(name: str) -> dict[str, Any]:
         raise ValueError(f"{path.name}: not readable as YAML ({error})") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{path.name}: expected settings as `key: value`, got {type(settings).__name__}")
-    check_names(f"setting in {path.name}", settings, [f.name for f in fields(TrainConfig)])
+    try:
+        check_names("setting", settings, [f.name for f in fields(TrainConfig)])
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    for key in PAIRS:
+        if isinstance(settings.get(key), dict):
+            settings[key] = [f"{name}={value}" for name, value in settings[key].items()]
     return settings
 
 
@@ -129,6 +137,8 @@ def train(config: TrainConfig, *, name: str = "run", progress_bar: bool = True) 
         FloatingPointError: training met NaN or infinity; the last checkpoint is the last good one.
         SystemExit: a signal ended it, after a checkpoint; the code is 128 plus the signal's number.
     """
+    if config.folder is not None and config.folder.exists() and not config.folder.is_dir():
+        raise ValueError(f"{config.folder}: expected a folder, found a file")
     if config.folder is not None and (config.folder / LEARNER).exists():
         raise ValueError(f"{config.folder}: there is a run already; go on with --resume {config.folder}")
     kwargs, run = parse_pairs(config.env_kwargs), config.run
@@ -150,12 +160,15 @@ def train(config: TrainConfig, *, name: str = "run", progress_bar: bool = True) 
     return folder
 
 
-def resume(folder: Path, *, total_timesteps: int | None = None, progress_bar: bool = True) -> Path:
+def resume(
+    folder: Path, *, total_timesteps: int | None = None, device: str | None = None, progress_bar: bool = True
+) -> Path:
     """Go on with a run that was stopped or killed, or for longer than it was meant to last.
 
     Args:
         folder: the run.
         total_timesteps: where to stop; None: where the run was to stop.
+        device: to go on on; None: the run's own.
         progress_bar: show progress.
 
     Raises:
@@ -172,7 +185,7 @@ def resume(folder: Path, *, total_timesteps: int | None = None, progress_bar: bo
             f"{folder}: trained on an environment without an id; use agent.set_env(env), agent.resume(...)"
         )
     with _readable_errors(env["id"]), _uninterrupted(env["workers"]):
-        agent = load(folder, device=header.get("run", {}).get("device", "cpu"))
+        agent = load(folder, device=device or header.get("run", {}).get("device", "cpu"))
         agent.resume(folder)
     _run(agent, folder, total, header["config"], progress_bar)
     return folder
@@ -234,14 +247,16 @@ def _run(agent: PPO, folder: Path, total: int, settings: Mapping[str, Any], prog
 
     if agent.run.get("threads") is not None:
         torch.set_num_threads(agent.run["threads"])
+    if agent.device.type == "cpu":
+        warmup()  # compiled code is cached on disk; the first time it takes seconds that are not training's
     folder.mkdir(parents=True, exist_ok=True)
+    if agent.num_timesteps == 0:
+        agent.save(folder)  # from here on there is always a last good checkpoint
     agent.set_logger(make_logger(folder, settings, until=agent.num_timesteps))
     print(f"run: {folder}", flush=True)
     save = SaveEvery(agent, folder, agent.run.get("save_interval", TrainConfig.save_interval))
     try:
         with _signals(agent) as caught:
-            if agent.device.type == "cpu":
-                warmup()  # compiled code is cached on disk; the first time it takes seconds that are not training's
             steps = total - agent.num_timesteps
             agent.learn(steps, save, progress_bar=progress_bar, reset_num_timesteps=False)
             agent.save(folder)
@@ -265,7 +280,7 @@ def _report(agent: PPO, folder: Path) -> None:
         variants.append(agent.run["eval_kwargs"])
     for variant in variants if episodes else []:
         result = evaluate_run(folder, env_kwargs=variant, episodes=episodes, device=str(agent.device))
-        words = _words(variant or agent.env_spec["kwargs"])
+        words = _words({**agent.env_spec["kwargs"], **variant})
         print(f"greedy on {agent.env_spec['id']}{words}: {result}", flush=True)
 
 

@@ -8,11 +8,19 @@
     one gym.Env                  nothing                                    B = 1, run in SAME_STEP
 
 Observations that are torch tensors already (native environments) stay tensors: no numpy round trip.
+
+What would make a GPU wait is not asked of tensors that lie on one: whether numbers are finite, whether choices exist,
+and whether a SAME_STEP environment gave the final observation of every ended row. If it gave none at all,
+`final_observation` is None.
+
+A success told only where it is true ("is_success" missing from failures) is False elsewhere, from the first time on
+that any of the environments told one; until then success is unknown.
 """
 
 import math
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -22,9 +30,11 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
+from rlmin.make import existing
 from rlmin.make import make_vec as make_vec
-from rlmin.spaces import leaf_tensor, leaves_of, pick, without
+from rlmin.spaces import leaf_tensor, leaves_of, without
 from rlmin.types import Observation, Step
+from rlmin.vector_faults import explained, picked
 
 MASK = "action_mask"
 SUCCESS = ("is_success", "success")
@@ -54,13 +64,14 @@ class Vector(ABC):
     ) -> None:
         self.env = env
         self.num_envs = num_envs
-        self.device = torch.device(device)
+        self.device = existing(device)
         self.observation_space = without(observation_space, MASK)
         self.action_space = action_space
         self.mode = mode
         self._leaves = leaves_of(self.observation_space)
         self._mask_observed = self.observation_space is not observation_space
         self._masked: bool | None = None  # whether infos carry masks; the first reset decides
+        self._tells_success = False  # whether any infos so far did
         self._flags = _flags(action_space)
         self._seed = seed  # of the first reset
         self._steps = -1  # since the last reset; -1 before the first
@@ -122,16 +133,25 @@ class Vector(ABC):
             raise ValueError(f"action: expected {list(wanted)}, got {list(action.shape)}")
         self._steps += 1
 
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """`env.reset` or `env.step`, whose errors are explained where that can be done."""
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, TypeError, KeyError) as error:
+            self._name_bad_leaf()
+            fault = explained(error, function.__name__, self._leaves, self._where())
+            if fault is None:
+                raise
+            raise fault from error
+
+    def _name_bad_leaf(self) -> None:  # noqa: B027  (a hook)
+        """Raise where a single observation breaks its space, if they can be seen."""
+
     def _observe(self, raw: Any, *, copy: bool = True) -> Observation:
         """The leaves of a batched raw observation, checked and on the device."""
         observation = {}
         for leaf in self._leaves:
-            try:
-                value = pick(raw, leaf.path)
-            except (KeyError, IndexError, TypeError) as error:
-                raise ValueError(
-                    f"observation {leaf.name!r} is declared by the space but missing{self._where()}"
-                ) from error
+            value = picked(raw, leaf, self._where())
             tensor = leaf_tensor(value, leaf, self.num_envs, copy=copy, where=self._where())
             self._check_finite(f"observation {leaf.name!r}", tensor)
             observation[leaf.name] = tensor.to(self.device)
@@ -139,33 +159,54 @@ class Vector(ABC):
 
     def _column(self, name: str, value: Any, dtype: torch.dtype) -> Tensor:
         """One number or flag per environment: [B]."""
-        numpy_type = bool if dtype == torch.bool else np.float32
-        tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=numpy_type))
+        tensor = value if isinstance(value, Tensor) else torch.from_numpy(self._array(name, value, dtype))
         if tuple(tensor.shape) != (self.num_envs,):
             raise ValueError(f"{name}: expected [B={self.num_envs}], got {list(tensor.shape)}{self._where()}")
         tensor = tensor.to(dtype)
         self._check_finite(name, tensor)
         return tensor.to(self.device)
 
-    def _check_finite(self, name: str, tensor: Tensor) -> None:
+    def _array(self, name: str, value: Any, dtype: torch.dtype) -> np.ndarray[Any, Any]:
+        try:
+            if isinstance(value, np.ndarray) and value.dtype != object:
+                return np.array(value, dtype=bool if dtype == torch.bool else np.float32)
+            if any(one is None for one in value):  # numpy would make it a NaN, or False
+                raise TypeError("None is not a number")
+            return np.array(value, dtype=bool if dtype == torch.bool else np.float32)
+        except (TypeError, ValueError) as error:
+            message = f"{name}: expected one number from each environment, got {value!r:.80}{self._where()}"
+            raise ValueError(message) from error
+
+    def _check_finite(self, name: str, tensor: Tensor, rows: list[int] | None = None) -> None:
         if tensor.device.type != "cpu" or not tensor.is_floating_point() or math.isfinite(tensor.sum().item()):
             return
         finite = torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
         if not finite.all():  # else only the sum overflowed
             row = int((~finite).nonzero()[0])
-            raise FloatingPointError(f"{name}: NaN or inf from environment {row}{self._where()}")
+            source = row if rows is None else rows[row]
+            raise FloatingPointError(f"{name}: NaN or inf from environment {source}{self._where()}")
 
     def _patched(self, observation: Observation, final: Any, rows: list[int]) -> Observation:
         """`observation` with `rows` replaced by the single raw observations `final[row]`."""
         result = {}
         for leaf in self._leaves:
-            value = np.stack([np.asarray(pick(final[row], leaf.path)) for row in rows])
-            name = f"final observation of {leaf.name!r}"
-            tensor = leaf_tensor(value, leaf, len(rows), copy=False, where=f" (state reached{self._where()})")
-            self._check_finite(name, tensor)
+            where = f" (state reached{self._where()})"
+            parts = [np.asarray(picked(final[row], leaf, f" from environment {row}{where}")) for row in rows]
+            for row, part in zip(rows, parts, strict=True):
+                if part.shape != leaf.shape:
+                    leaf_tensor(part[None], leaf, 1, copy=True, where=where, rows=[row])
+            tensor = leaf_tensor(np.stack(parts), leaf, len(rows), copy=False, where=where, rows=rows)
+            self._check_finite(f"final observation of {leaf.name!r}", tensor, rows)
             result[leaf.name] = observation[leaf.name].clone()
             result[leaf.name][rows] = tensor.to(self.device)
         return result
+
+    def _settled_success(self, told: Tensor | None) -> Tensor | None:
+        """[B] bool: what infos told, or False everywhere once they have told anything."""
+        self._tells_success = self._tells_success or told is not None
+        if told is None and self._tells_success:
+            return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        return told
 
     def _settled_mask(self, mask: Tensor | None, known: Tensor | None, excused: Tensor | None) -> Tensor | None:
         """The mask of every row, once it is sure that the env declares one always or never.
@@ -209,7 +250,7 @@ def adapt(
 
     Raises:
         TypeError: none of these.
-        ValueError: an unknown id, a space or autoreset mode that is not supported.
+        ValueError: an unknown id, a space or autoreset mode that is not supported, a device that is not there.
     """
     if isinstance(env, Vector):
         return env

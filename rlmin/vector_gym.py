@@ -1,6 +1,5 @@
 """Gymnasium vector environments, in their three autoreset modes, as `Step` records."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch import Tensor
 from rlmin.spaces import leaf_tensor, pick
 from rlmin.types import Observation, Step
 from rlmin.vector import MASK, SUCCESS, Vector
+from rlmin.vector_faults import guard_rewards, picked
 
 
 class GymVector(Vector):
@@ -27,6 +27,8 @@ class GymVector(Vector):
             device=device,
             seed=seed,
         )
+        if isinstance(env.unwrapped, SyncVectorEnv):
+            guard_rewards(env.unwrapped, "_rewards")
         # these two hand out fresh arrays; anything else may overwrite its buffer in the next step
         self._copy = not (isinstance(env, SyncVectorEnv | AsyncVectorEnv) and env.copy)
         self._home: torch.device | None = None  # of a tensor env
@@ -57,10 +59,14 @@ class GymVector(Vector):
         mask, known = self._mask(raw, infos)
         if self._autoreset is AutoresetMode.SAME_STEP:
             final = self._final(infos, observation, ended)
-        elif (self._home is not None and self._home.type != "cpu") or bool(ended.any()):
+        elif self._on_gpu() or bool(ended.any()):
             final = observation
-        success = self._success(infos)
+        success = self._settled_success(self._success(infos))
         if self._autoreset is AutoresetMode.DISABLED and bool(ended.any()):
+            if self._home is not None:  # the reset may write where these lie
+                final = {name: leaf.clone() for name, leaf in observation.items()}
+                reward, terminated = reward.clone(), terminated.clone()
+                success = None if success is None else success.clone()
             raw, infos = self._call(self.env.reset, options={"reset_mask": ended.cpu().numpy()})
             observation = self._observe(raw, copy=self._copy)
             mask, known = self._after_reset(mask, known, *self._mask(raw, infos))
@@ -83,16 +89,25 @@ class GymVector(Vector):
         return action.detach().cpu().numpy().astype(self.action_space.dtype, copy=False)
 
     def _final(self, infos: dict[str, Any], observation: Observation, ended: Tensor) -> Observation | None:
-        final = infos.get("final_obs", infos.get("final_observation"))
-        if final is None:
-            on_gpu = self._home is not None and self._home.type != "cpu"  # there, asking would wait for the device
-            if not on_gpu and bool(ended.any()):
-                row = int(ended.nonzero()[0])
+        """The state reached, where rows ended; None where none did, or where a GPU environment does not say."""
+        key = "final_obs" if "final_obs" in infos else "final_observation"
+        final = infos.get(key)
+        each = isinstance(final, np.ndarray) and final.dtype == object  # an observation or None a row
+        if not self._on_gpu():
+            told = np.array([one is not None for one in final]) if each else infos.get(f"_{key}", final is not None)
+            lacking = ended & ~torch.as_tensor(told, dtype=torch.bool, device=self.device)
+            if bool(lacking.any()):
+                row = int(lacking.nonzero()[0])
                 raise ValueError(f"environment {row} ended{self._where()} without infos['final_obs'] (SAME_STEP)")
+        if final is None:
             return None
-        if isinstance(final, np.ndarray) and final.dtype == object:
+        if each:
             return self._patched(observation, final, ended.nonzero().flatten().tolist())
         return self._observe(final)
+
+    def _on_gpu(self) -> bool:
+        """Whether this is a tensor environment on an accelerator, where asking for a value would wait for it."""
+        return self._home is not None and self._home.type != "cpu"
 
     def _success(self, infos: dict[str, Any]) -> Tensor | None:
         # after a SAME_STEP reset the plain infos are those of the new episode
@@ -132,13 +147,6 @@ class GymVector(Vector):
             return (mask, known) if fresh is None else (fresh, fresh_known)
         return torch.where(fresh_known.unsqueeze(1), fresh, mask), None if known is None else known | fresh_known
 
-    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except (ValueError, TypeError, KeyError):
-            self._name_bad_leaf()
-            raise
-
     def _name_bad_leaf(self) -> None:
         """Where SyncVectorEnv failed to stack observations, say which leaf of which environment is wrong."""
         inner = self.env.unwrapped
@@ -148,13 +156,9 @@ class GymVector(Vector):
                 self._observe_one(raw, row)
 
     def _observe_one(self, raw: Any, row: int) -> None:
-        where = f" from environment {row}{self._where()}"
         for leaf in self._leaves:
-            try:
-                value = np.asarray(pick(raw, leaf.path))[None]
-            except (KeyError, IndexError, TypeError) as error:
-                raise ValueError(f"observation {leaf.name!r} is declared by the space but missing{where}") from error
-            leaf_tensor(value, leaf, 1, copy=True, where=where)
+            value = np.asarray(picked(raw, leaf, f" from environment {row}{self._where()}"))[None]
+            leaf_tensor(value, leaf, 1, copy=True, where=self._where(), rows=[row])
 
 
 def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rlmin.types import Step
 from rlmin.vector import MASK, SUCCESS, Vector
+from rlmin.vector_faults import guard_rewards
 
 
 class SB3Vector(Vector):
@@ -23,19 +24,20 @@ class SB3Vector(Vector):
             device=device,
             seed=seed,
         )
+        guard_rewards(env.unwrapped, "buf_rews")  # a DummyVecEnv's
 
     def reset(self, seed: int | None = None) -> Step:
         seed = self._first_seed(seed)
         if seed is not None:
             self.env.seed(seed)
-        raw = self.env.reset()
+        raw = self._call(self.env.reset)
         mask, known = self._mask(raw, self.env.unwrapped.reset_infos)
         return self._opened(self._observe(raw), self._settled_mask(mask, known, None))
 
     def step(self, action: Tensor) -> Step:
         self._check_action(action)
         chosen = action.detach().cpu().numpy().astype(self.action_space.dtype, copy=False)
-        raw, reward, done, infos = self.env.step(chosen)
+        raw, reward, done, infos = self._call(self.env.step, chosen)
         ended = self._column("done", done, torch.bool)
         rows: list[int] = ended.nonzero().flatten().tolist()
         observation = self._observe(raw)
@@ -54,7 +56,7 @@ class SB3Vector(Vector):
             filler=torch.zeros_like(ended),
             final_observation=self._patched(observation, self._final(infos, rows), rows) if rows else None,
             action_mask=self._settled_mask(mask, known, None),
-            success=self._success(infos, rows),
+            success=self._settled_success(self._success(infos, rows)),
         )
 
     def _final(self, infos: list[dict[str, Any]], rows: list[int]) -> dict[int, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from rlmin.evaluate import check_spaces
 from rlmin.rollout import Collector, Rollout
 from rlmin.vector import Vector, adapt
 
@@ -15,7 +16,8 @@ def verify_consistency(agent: Any, env: Any = None, *, tolerance: float = 1e-5, 
         found = max over real rows of |log_prob(training pass) - log_prob(acting)|
 
     Whatever the episodes, time limits and autoreset mode, this is rounding error; anything more means that training
-    sees another memory than acting had (a reset one step late, a stale state, a leaking episode).
+    sees another memory than acting had (a reset one step late, a stale state, a leaking episode). Compared in the
+    precision of the weights: under autocast both paths round to bfloat16, and differ by about 1e-3.
 
     Args:
         agent: has a `policy`, and an environment of its own where `env` is None. Neither is changed, but the agent's
@@ -29,8 +31,10 @@ def verify_consistency(agent: Any, env: Any = None, *, tolerance: float = 1e-5, 
 
     Raises:
         AssertionError: it is above `tolerance`; the message names where.
+        ValueError: the spaces of `env` are not those of the policy.
     """
     vector: Vector = agent.vector if env is None else adapt(env, num_envs=4, device=agent.device, seed=0)
+    check_spaces(agent.policy, vector)
     generator = torch.Generator(agent.device).manual_seed(0)
     collector = Collector(vector, agent.policy, horizon=max(steps // 2, 1), generator=generator, seed=0)
     worst = 0.0
@@ -41,7 +45,7 @@ def verify_consistency(agent: Any, env: Any = None, *, tolerance: float = 1e-5, 
             worst = max(worst, _largest_log_ratio(agent, rollout, tolerance))
     finally:
         if env is None:
-            agent.collector.reset()
+            agent.collector.reset(agent.seed + agent.num_timesteps)
         elif isinstance(env, str):
             vector.close()
     return worst

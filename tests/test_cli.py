@@ -119,7 +119,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "command": (["trian", "tmaze"], "no command 'trian'; did you mean 'train'?"),
     "preset": (["train", "tmaz"], "no preset 'tmaz'; did you mean 'tmaze'?"),
     "file": (["train", "mine.yaml"], "mine.yaml: no such file"),
-    "list": (["list", "preset"], "no list 'preset'; did you mean 'presets'?"),
+    "list": (["list", "preset"], "no list of 'preset'; did you mean 'presets'?"),
     "env": (["train", "--env", "CartPol-v1", *SHORT], "did you mean 'CartPole-v"),
     "env argument": (["train", "tmaze", *SHORT, "--env-kwargs", "lenght=4"], "rlmin/TMaze-v0: "),
     "env value": (["train", "tmaze", *SHORT, "--env-kwargs", "length=0"], "length=0: the corridor needs"),
@@ -128,7 +128,11 @@ BAD: dict[str, tuple[list[str], str]] = {
     "module": (["train", "--env", "no_such_module:Env-v0", *SHORT], "No module named 'no_such_module'"),
     "device": (["train", "tmaze", *SHORT, "--device", "warp"], "warp"),
     "minibatches": (["train", "tmaze", *SHORT, "--minibatches", "3"], "minibatches=3 must divide the 4 environments"),
+    "key": (["train", "tmaze", "--gama", "0.9"], "no option '--gama'; did you mean '--gamma'?"),
+    "encoder": (["train", "tmaze", "--encoder", "mingru"], "no encoder 'mingru'; did you mean 'min_gru'?"),
+    "candidate": (["train", "tmaze", "--candidate=tahn"], "no candidate 'tahn'; did you mean 'tanh'?"),
     "resume": (["train", "--resume", "runs/none"], "runs/none: no such run folder"),
+    "resume and preset": (["train", "tmaze", "--resume", "runs/none"], "leave out 'tmaze'"),
     "evaluate": (["evaluate", "runs/none"], "runs/none: no such run folder"),
     "plot": (["plot", "runs/none"], "runs/none: expected metrics.csv in it"),
     "plot nothing": (["plot"], "name at least one run folder"),
@@ -168,12 +172,24 @@ def test_a_key_or_value_that_is_none_is_answered_with_the_nearest(
     assert written(here) == []
 
 
+def test_changing_one_environment_argument_of_a_preset_keeps_the_others(here: Path) -> None:
+    Path("mine.yaml").write_text("env: rlmin/TMaze-v0\nenv_kwargs: {length: 4, active: true}\n")
+    main(["train", "mine.yaml", *SHORT, "--folder", "run", "--eval-episodes", "0", "--env-kwargs", "length=5"])
+    assert load("run").env_spec["kwargs"] == {"length": 5, "active": True}
+
+
+def test_another_environment_does_not_get_the_arguments_of_the_preset_s_own(here: Path) -> None:
+    settings = ["--total-timesteps", "200", "--width", "8", "--num-envs", "8", "--horizon", "10"]
+    main(["train", "tmaze", *settings, "--env", "CartPole-v1", "--folder", "run", "--eval-episodes", "0"])
+    assert load("run").env_spec["kwargs"] == {}
+
+
 def test_a_typo_in_a_file_is_answered_with_the_nearest_key(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.yaml").write_text("env: CartPole-v1\nentropie: 0.1\n")
     with pytest.raises(SystemExit) as ended:
         main(["train", "mine.yaml"])
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "rlmin: no setting in mine.yaml 'entropie'; did you mean 'entropy'?\n"
+    assert capsys.readouterr().err == "rlmin: mine.yaml: no setting 'entropie'; did you mean 'entropy'?\n"
 
 
 def test_a_run_of_another_space_or_in_the_way_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

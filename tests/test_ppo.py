@@ -293,3 +293,29 @@ def test_an_agent_without_environment_says_so() -> None:
     with pytest.raises(ValueError, match="observation space: the policy expects"):
         agent.set_env("CartPole-v1")
     assert agent.get_env() is env
+
+
+def test_the_last_update_learns_even_where_the_rate_falls_to_zero() -> None:
+    agent = make(lr_final=0.0)
+    before = [x.clone() for x in agent.policy.parameters()]
+    agent.learn(T * B)
+    assert any(not torch.equal(x, y) for x, y in zip(before, agent.policy.parameters(), strict=True))
+
+
+def test_a_reward_too_large_for_float32_is_named_before_anything_is_learned() -> None:
+    agent = make()
+    rollout = collect(agent)
+    rollout.batch["reward"][3, 1] = 3e38
+    rollout.batch["reward"][4, 1] = 3e38
+    before = [x.clone() for x in agent.policy.parameters()]
+    with pytest.raises(FloatingPointError, match="advantage: expected finite numbers"):
+        agent.update(rollout)
+    assert all(torch.equal(x, y) for x, y in zip(before, agent.policy.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"conv": 1}, {"conv": -1}, {"mlp": -1}, {"encoder": "mingru"}, {"candidate": "x"}]
+)
+def test_a_setting_of_the_policy_that_makes_no_sense_is_named(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        make(**settings)

@@ -57,7 +57,7 @@ def test_scientific_notation_is_a_number_and_no_is_not_a_flag(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("env: CartPole-v1\ngama: 0.9", r"no setting in mine\.yaml 'gama'; did you mean 'gamma'"),
+        ("env: CartPole-v1\ngama: 0.9", r"mine\.yaml: no setting 'gama'; did you mean 'gamma'"),
         ("- env", "expected settings as `key: value`, got list"),
         ("env: [", "not readable as YAML"),
     ],

@@ -54,6 +54,30 @@ def run(saved: Path, tmp_path: Path) -> Path:
 # saving and loading
 
 
+def test_a_loaded_agent_goes_on_learning_with_the_optimizer_and_normaliser_it_had(tmp_path: Path) -> None:
+    agent = make(normalize_return=True).learn(2 * T * B)
+    agent.save(tmp_path)
+    again = load(tmp_path)
+    steps = {name: x for name, x in again.learner_state().items() if name.startswith("optimizer")}
+    assert steps and all(torch.equal(x, agent.learner_state()[name]) for name, x in steps.items())
+    assert float(again.return_norm.count) == float(agent.return_norm.count) > 0
+    assert float(make().return_norm.count) == 0, "a new agent has none of it: the arm that must differ"
+
+
+def test_weights_of_another_policy_are_refused_by_name(run: Path) -> None:
+    with pytest.raises(ValueError, match="the weights belong to another policy: width=8 there, 16 here"):
+        make(width=16).resume(run)
+
+
+def test_random_numbers_of_another_kind_of_device_are_drawn_anew(run: Path) -> None:
+    header, tensors = read(run, LEARNER)
+    tensors["generator.elsewhere"] = tensors.pop("generator.cpu")
+    agent = make()
+    agent.load(header, tensors)
+    fresh = torch.Generator().manual_seed(agent.seed + agent.num_timesteps)
+    assert torch.equal(agent.generator.get_state(), fresh.get_state())
+
+
 def test_a_checkpoint_is_three_plain_files_of_which_none_is_a_pickle(saved: Path) -> None:
     assert {path.name for path in saved.iterdir()} == {CONFIG, POLICY, LEARNER}
     for path in saved.iterdir():
@@ -161,8 +185,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, "no such run folder"),
     "no policy": (lambda run: (run / POLICY).unlink(), rf"incomplete run, expected {POLICY}"),
     "no config": (lambda run: (run / CONFIG).unlink(), rf"incomplete run, expected {CONFIG}"),
-    "config edited": (lambda run: edit(run / CONFIG, "width: 8", "width: 9"), "config was edited after training"),
-    "seed edited": (lambda run: edit(run / CONFIG, "seed: 0", "seed: 1"), "seed was edited after training"),
+    "config edited": (
+        lambda run: edit(run / CONFIG, "width: 8", "width: 9"),
+        r"edited after training \(config\.width: expected 8, found 9\)",
+    ),
+    "seed edited": (
+        lambda run: edit(run / CONFIG, "seed: 0", "seed: 1"),
+        r"edited after training \(seed: expected 0, found 1\)",
+    ),
     "config no yaml": (lambda run: (run / CONFIG).write_text("a: ["), "not readable as YAML"),
     "config no text": (lambda run: (run / CONFIG).write_bytes(b"\xff\xfe\xff"), "not readable as YAML"),
     "config empty": (lambda run: (run / CONFIG).write_text(""), "was edited after training"),

@@ -132,3 +132,18 @@ def test_weights_that_are_not_numbers_are_no_agreement() -> None:
         next(agent.policy.parameters()).fill_(torch.nan)
     with pytest.raises((AssertionError, FloatingPointError)):
         verify_consistency(agent, steps=8)
+
+
+def test_an_environment_of_other_spaces_is_refused() -> None:
+    agent = PPO("rlmin/TMaze-v0", width=8)
+    with pytest.raises(ValueError, match="observation space: the policy expects"):
+        verify_consistency(agent, "CartPole-v1")
+
+
+def test_checking_leaves_the_agent_s_own_seed_in_force() -> None:
+    cues = []
+    for seed in (1, 2):
+        agent = PPO("rlmin/TMaze-v0", width=8, seed=seed, num_envs=16)
+        verify_consistency(agent, steps=4)
+        cues.append(agent.collector.now.observation["observation"])
+    assert not torch.equal(*cues)

@@ -156,10 +156,26 @@ class Agent(ABC):
             ValueError: the folder cannot be read; see `rlmin.load`.
         """
         header, tensors = read(Path(folder), LEARNER)
+        _ = self.vector  # made from its id where it is not there yet, so that its state has somewhere to go
+        self.load(header, tensors)
+
+    def load(self, header: dict[str, Any], tensors: Tensors) -> None:
+        """Take over the counters, weights and learner state of a checkpoint that has been read.
+
+        Raises:
+            ValueError: the weights do not fit this policy.
+        """
         self.num_timesteps, self.num_updates = header["num_timesteps"], header["num_updates"]
-        self.total_timesteps = header["total_timesteps"]
-        self.policy.load_state_dict(section(tensors, "policy"))
-        self.load_learner_state(tensors)
+        self.total_timesteps, self.run = header["total_timesteps"], header.get("run", {})
+        weights = section(tensors, "policy")
+        wanted = {name: x.shape for name, x in self.policy.state_dict().items()}
+        if wanted != {name: x.shape for name, x in weights.items()}:
+            made, found = asdict(self.config), header["config"]
+            differ = [f"{key}={found.get(key)} there, {made[key]} here" for key in made if found.get(key) != made[key]]
+            raise ValueError(f"the weights belong to another policy: {', '.join(differ) or 'other spaces'}")
+        self.policy.load_state_dict(weights)
+        if len(tensors) > len(weights):
+            self.load_learner_state(tensors)
 
     @property
     def logger(self) -> "Logger":

@@ -7,16 +7,17 @@ import torch
 
 from rlmin.agents import AGENTS
 from rlmin.agents.ppo import PPO, PPOConfig
-from rlmin.checkpoint import POLICY, read, section
+from rlmin.checkpoint import LEARNER, POLICY, read
 from rlmin.checks import check_names
 
 
 def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "cpu") -> PPO:
-    """The agent saved in `folder`, ready to act.
+    """The agent saved in `folder`, ready to act or to go on learning.
 
     Args:
         folder: a run folder, or where `agent.save` wrote.
-        env: to go on learning in, or None: then the environment is made from its id once it is needed.
+        env: to go on learning in, with new episodes, or None: then the environment is made from its id once it is
+            needed. `agent.resume(folder)` also restores the state of an environment that has one.
         device: where the weights go.
 
     Raises:
@@ -24,6 +25,8 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
             are not those of the policy.
     """
     header, tensors = read(Path(folder), POLICY)
+    if (Path(folder) / LEARNER).exists():
+        header, tensors = read(Path(folder), LEARNER)
     check_names("agent", [header["agent"]], AGENTS)
     agent = AGENTS[header["agent"]].without_env(
         header["observation_space"],
@@ -33,9 +36,7 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
         device=device,
         env_spec=header["env"],
     )
-    agent.policy.load_state_dict(section(tensors, "policy"))
-    agent.num_timesteps, agent.num_updates = header["num_timesteps"], header["num_updates"]
-    agent.total_timesteps, agent.run = header["total_timesteps"], header.get("run", {})
+    agent.load(header, tensors)
     if env is not None:
         agent.set_env(env)
     return agent

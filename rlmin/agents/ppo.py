@@ -17,7 +17,7 @@ import gymnasium as gym
 import torch
 
 from rlmin.agents.agent import Agent, describe
-from rlmin.callbacks import Hook, start_callback
+from rlmin.callbacks import start_callback
 from rlmin.checkpoint import Tensors, load_optimizer, optimizer_tensors, section
 from rlmin.checks import check_names
 from rlmin.evaluate import check_spaces
@@ -91,6 +91,10 @@ class PPOConfig(PolicyConfig):
         return self.minibatches
 
 
+ADAM_BETAS = (0.9, 0.95)
+"""The usual 0.999 remembers the gradients of thirty updates ago: once a task is solved they are tiny, so are the second
+moments, and the next real gradient makes a step that throws the solution away (seen on MiniGrid memory and T-maze)."""
+
 SMALLEST_SPREAD = 0.1
 """Advantages are divided by their deviation, or by this share of the returns' deviation where that is more."""
 
@@ -155,7 +159,9 @@ class PPO(Agent):
             torch.manual_seed(self.seed)
             self.policy = Policy(observation_space, action_space, config)
         self.policy.to(self.device).eval()
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.lr, eps=1e-5, fused=True)
+        self.optimizer = torch.optim.Adam(
+            self.policy.parameters(), lr=config.lr, betas=ADAM_BETAS, eps=1e-5, fused=True
+        )
         self.generator = torch.Generator(self.device).manual_seed(self.seed)
         self.return_norm = RunningNorm(()).to(self.device)
         self.stop_requested = False  # set from outside (a signal handler): `learn` returns after the current update
@@ -166,8 +172,8 @@ class PPO(Agent):
         self.config.minibatches_of(vector.num_envs)
         self._vector, self.config = vector, replace(self.config, num_envs=vector.num_envs)
         self.discounted = torch.zeros(vector.num_envs, device=self.device)
-        horizon, seed = self.config.horizon, self.seed + self.num_timesteps
-        self.collector = Collector(vector, self.policy, horizon=horizon, generator=self.generator, seed=seed)
+        settings = {"horizon": self.config.horizon, "seed": self.seed + self.num_timesteps}
+        self.collector = Collector(vector, self.policy, generator=self.generator, **settings)
 
     @property
     def rows(self) -> int:
@@ -198,21 +204,29 @@ class PPO(Agent):
         """
         if reset_num_timesteps:
             self.num_timesteps = 0
-        vector = self.vector
+        num_envs = self.vector.num_envs
         first, total = self.num_timesteps, self.num_timesteps + total_timesteps
         self.total_timesteps = total
         hook = start_callback(self, callback, total)
+
+        def on_step(step: Step) -> bool:
+            self.num_timesteps += num_envs
+            return hook.on_step(step)
+
         began = time.perf_counter()
         with Progress(total, first, enabled=progress_bar) as progress:
             while self.num_timesteps < total and not self.stop_requested:
                 hook.on_rollout_start()
+                done = (
+                    self.num_timesteps / total
+                )  # before the rollout: the last update still has something to learn with
                 with self._autocast():
-                    rollout = self.collector.collect(lambda step: self._count(step, vector.num_envs, hook))
+                    rollout = self.collector.collect(on_step)
                 if rollout is None:  # the callback has seen enough
                     break
                 hook.on_rollout_end()
                 self.policy.train()
-                metrics = self.update(rollout, done=self.num_timesteps / total)
+                metrics = self.update(rollout, done=done)
                 self.policy.eval()
                 speed = (self.num_timesteps - first) / (time.perf_counter() - began)
                 progress.update(self.num_timesteps, speed, self.collector.statistics)
@@ -241,8 +255,7 @@ class PPO(Agent):
             group["lr"] = lr
 
         batch = self._with_advantage(rollout.batch)
-        sums: dict[str, float] = {}
-        steps = 0
+        sums, steps = dict[str, float](), 0
         for part, state in self._minibatches(batch, rollout.state):
             measured = self._gradient_step(part, state, entropy)
             steps += 1
@@ -254,9 +267,8 @@ class PPO(Agent):
         real = ~batch["filler"]
         if config.normalize_observation:
             self.policy.update_normalizer(batch["observation"], real)
-        metrics = {name: x / steps for name, x in sums.items()}
         variance = explained_variance(batch["value"], batch["target"], real.float())
-        return metrics | {
+        return {name: x / steps for name, x in sums.items()} | {
             "explained_variance": float(variance),
             "learning_rate": lr,
             "entropy_weight": entropy,
@@ -291,8 +303,7 @@ class PPO(Agent):
                 "clip_fraction": weighted_mean(((ratio - 1).abs() > config.clip).float(), weight),
                 "grad_norm": norm,
             }
-            # one transfer for all of them
-            values = dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))
+            values = dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))  # one transfer
         for name in ("policy_loss", "value_loss", "entropy", "grad_norm"):
             if not math.isfinite(values[name]):
                 raise FloatingPointError(
@@ -314,6 +325,9 @@ class PPO(Agent):
         columns = (batch[name] for name in ("value", "next_value", "terminated", "truncated"))
         advantage = gae(reward, *columns, gamma=config.gamma, lam=config.lam)
         target = advantage + batch["value"]
+        if not bool(torch.isfinite(target).all()):
+            where = f"at step {self.num_timesteps}; the largest reward is {float(reward.abs().max()):g}"
+            raise FloatingPointError(f"advantage: expected finite numbers, got NaN or infinity {where}")
         if config.normalize_advantage and int(real.sum()) > 1:
             kept = advantage[real]
             # Where the value explains all but a hundredth of the variance, what is left is noise: dividing by its
@@ -347,11 +361,6 @@ class PPO(Agent):
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.autocast)
 
-    def _count(self, step: Step, num_envs: int, hook: Hook) -> bool:
-        """After every step of the environments: count it, and ask the callback whether to go on."""
-        self.num_timesteps += num_envs
-        return bool(hook.on_step(step))
-
     def _log(self, metrics: dict[str, float], speed: float) -> None:
         """One row of the log: episodes, speed, losses, and how long each unit remembers."""
         from rlmin.logs import record
@@ -363,19 +372,23 @@ class PPO(Agent):
         """Everything training depends on beside the weights, as named tensors."""
         state = {f"optimizer.{name}": x for name, x in optimizer_tensors(self.optimizer).items()}
         state |= {f"return_norm.{name}": x for name, x in self.return_norm.state_dict().items()}
-        state["generator"] = self.generator.get_state()
+        state[f"generator.{self.device.type}"] = self.generator.get_state()
         if self._vector is not None:
             state["discounted"] = self.discounted
             state |= {f"collector.{name}": x for name, x in self.collector.state_dict().items()}
         return state
 
     def load_learner_state(self, tensors: Tensors) -> None:
-        """The inverse of `learner_state`, as far as the environment allows."""
-        vector = self.vector
+        """The inverse of `learner_state`, as far as the environment and the device allow."""
         load_optimizer(self.optimizer, section(tensors, "optimizer"))
         self.return_norm.load_state_dict(section(tensors, "return_norm"))
-        self.generator.set_state(tensors["generator"])
-        if "discounted" in tensors and len(tensors["discounted"]) == vector.num_envs:
+        stream = tensors.get(f"generator.{self.device.type}")  # random numbers of another kind of device do not fit
+        if stream is not None:
+            self.generator.set_state(stream)
+        else:
+            self.generator.manual_seed(self.seed + self.num_timesteps)
+        rows = 0 if self._vector is None else self._vector.num_envs
+        if rows and "discounted" in tensors and len(tensors["discounted"]) == rows:
             exact = self.collector.load_state_dict(section(tensors, "collector"), seed=self.seed + self.num_timesteps)
             if exact:
                 self.discounted = tensors["discounted"].to(self.device)
