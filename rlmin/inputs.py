@@ -1,10 +1,15 @@
 """Inputs: every leaf of an observation is embedded to [..., width] and the embeddings are summed.
 
     leaf                                      embedding
-    Box, vector or matrix of numbers          (running normaliser) -> Linear -> SiLU -> Linear
-    Box of uint8, three axes, a side >= 16    picture: / 255, convolutions, Linear; channels first or last
+    Box of uint8, two or three axes           picture, if both sides are >= 16: convolutions, Linear
+    Box of float, three axes                  picture too, if besides it lies in [0, 255] and has 1, 3 or 4 channels
     Box of uint8, three axes, smaller         grid of symbols (as MiniGrid's raw image): a learned vector a symbol
+    any other Box: numbers of any shape       (running normaliser) -> Linear -> SiLU -> Linear
     Discrete, MultiDiscrete, MultiBinary      one-hot -> Linear
+
+A picture is divided by its largest bound (255, or 1 of floats in [0, 1]); of three axes the smaller outer one holds the
+channels, two axes are one channel. Integers among the numbers (uint8 or another type) are scaled to [0, 1] by the
+bounds of their Box, unless these are more than 65535 apart or the running normaliser is on; floats keep their unit.
 
 Two leaves can be added by a switch: "previous_action" and "previous_reward". Where `start` is set they are "none", a
 learned vector, whatever number or choice the tensor holds. Text (MiniGrid's mission) is no leaf: see rlmin.spaces.
@@ -26,7 +31,9 @@ from rlmin.types import Observation
 PREVIOUS_ACTION = "previous_action"
 PREVIOUS_REWARD = "previous_reward"
 SMALLEST_PICTURE = 16
-"""Pixels on the shorter side below which a uint8 Box is read as a grid of symbols, not as intensities."""
+"""Pixels on the shorter side below which a Box is read as symbols or numbers, not as intensities."""
+WIDEST = 65535
+"""Between the bounds of integers that are scaled; farther apart they say no more than what the type can hold."""
 
 
 class Inputs(nn.Module):
@@ -96,16 +103,29 @@ class Inputs(nn.Module):
 class Numbers(nn.Module):
     """Numeric Box [..., *shape] -> [..., width]."""
 
-    def __init__(self, shape: tuple[int, ...], width: int, normalize: bool) -> None:
+    low: Tensor
+    span: Tensor
+
+    def __init__(self, space: gym.spaces.Box, width: int, normalize: bool) -> None:
         super().__init__()
-        self.size = size = int(np.prod(shape))
-        self.axes = len(shape)
+        self.size = size = int(np.prod(space.shape))
+        self.axes = len(space.shape)
+        self.scaled = np.issubdtype(space.dtype, np.integer) and not normalize
+        if self.scaled:
+            low, high = (bound.reshape(size).astype(np.int64) for bound in (space.low, space.high))
+            span = high.astype(np.float64) - low  # float64: the whole of int64 would wrap
+            bounded = (span > 0) & (span <= WIDEST)
+            self.register_buffer("low", torch.from_numpy(np.where(bounded, low, 0)), persistent=False)
+            self.register_buffer(
+                "span", torch.from_numpy(np.where(bounded, span, 1).astype(np.float32)), persistent=False
+            )
         self.norm = RunningNorm((size,)) if normalize else None
         self.net = nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(cast(nn.Linear, self.net[0]).weight.dtype)
+        dtype = cast(nn.Linear, self.net[0]).weight.dtype
         x = x.flatten(x.ndim - self.axes) if self.axes else x.unsqueeze(-1)
+        x = (x.long() - self.low).to(dtype) / self.span.to(dtype) if self.scaled else x.to(dtype)
         return cast(Tensor, self.net(x if self.norm is None else self.norm(x)))
 
 
@@ -144,10 +164,12 @@ class Symbols(nn.Module):
 
 
 class Picture(nn.Module):
-    """uint8 picture [..., H, W, C] or [..., C, H, W] -> [..., width]; the smallest outer axis holds the channels."""
+    """Picture [..., H, W, C], [..., C, H, W] or [..., H, W] in 0..largest -> [..., width]."""
 
-    def __init__(self, shape: tuple[int, ...], width: int) -> None:
+    def __init__(self, shape: tuple[int, ...], width: int, largest: float = 255.0) -> None:
         super().__init__()
+        self.largest, self.axes = largest, len(shape)
+        shape = (1, *shape) if self.axes == 2 else shape
         self.channels_last = shape[-1] <= shape[0]
         channels, rows, columns = (shape[-1], *shape[:2]) if self.channels_last else shape
         # from 36 pixels on, the convolutions of Mnih et al. 2015; below, two that shrink by four in all
@@ -159,8 +181,9 @@ class Picture(nn.Module):
         self.net = nn.Sequential(*net, nn.Flatten(), nn.Linear(channels * rows * columns, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.unsqueeze(-3) if self.axes == 2 else x
         lead = x.shape[:-3]
-        x = x.flatten(0, -4).to(cast(nn.Conv2d, self.net[0]).weight.dtype) / 255
+        x = x.flatten(0, -4).to(cast(nn.Conv2d, self.net[0]).weight.dtype) / self.largest
         x = x.permute(0, 3, 1, 2) if self.channels_last else x
         return cast(Tensor, self.net(x).view(*lead, -1))
 
@@ -200,11 +223,11 @@ class PreviousReward(nn.Module):
 def _embedding(name: str, space: gym.Space[object], width: int, normalize: bool) -> nn.Module:
     """The module for one leaf."""
     if isinstance(space, gym.spaces.Box):
+        if _is_picture(space):
+            return Picture(space.shape, width, float(space.high.max()) or 1.0)
         if space.dtype == np.uint8 and len(space.shape) == 3:
-            rows_columns = sorted(space.shape)[1:]
-            small = min(rows_columns) < SMALLEST_PICTURE
-            return Symbols(space.shape, width) if small else Picture(space.shape, width)
-        return Numbers(space.shape, width, normalize)
+            return Symbols(space.shape, width)
+        return Numbers(space, width, normalize)
     try:
         return Choices(tuple(space.shape or ()), choice_sizes(space), width)
     except ValueError:
@@ -212,3 +235,15 @@ def _embedding(name: str, space: gym.Space[object], width: int, normalize: bool)
             f"observation {name!r}: expected Box, Discrete, MultiDiscrete, MultiBinary or a Dict or Tuple of these, "
             f"got {space}"
         ) from None
+
+
+def _is_picture(space: gym.spaces.Box) -> bool:
+    """Whether a Box holds intensities: see the table at the top."""
+    shape = space.shape
+    if len(shape) not in (2, 3) or sorted(shape)[-2] < SMALLEST_PICTURE:
+        return False
+    if space.dtype == np.uint8:
+        return True
+    channels = min(shape[0], shape[-1]) if len(shape) == 3 else 0
+    within = bool(space.low.min() >= 0 and space.high.max() <= 255)
+    return np.issubdtype(space.dtype, np.floating) and channels in (1, 3, 4) and within

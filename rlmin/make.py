@@ -75,8 +75,8 @@ def _needed_packages(id: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or str(error)).partition(".")[0]
-        hint = f": pip install {package}" if package in PROVIDERS.values() else ", which cannot be imported"
-        raise ValueError(f"environment {id!r} needs the package {package}{hint}") from error
+        hint = f"needs the package {package}: pip install {package}" if package in PROVIDERS.values() else str(error)
+        raise ValueError(f"environment {id!r}: {hint}") from error
     except gym.error.DependencyNotInstalled as error:
         raise ValueError(f"environment {id!r}: {error}") from error
 

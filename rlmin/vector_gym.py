@@ -91,9 +91,11 @@ class GymVector(Vector):
     def _final(self, infos: dict[str, Any], observation: Observation, ended: Tensor) -> Observation | None:
         """The state reached, where rows ended; None where none did, or where a GPU environment does not say."""
         key = "final_obs" if "final_obs" in infos else "final_observation"
-        final = infos.get(key)
+        final: Any = infos.get(key)
         each = isinstance(final, np.ndarray) and final.dtype == object  # an observation or None a row
         if not self._on_gpu():
+            if not bool(ended.any()):
+                return None
             told = np.array([one is not None for one in final]) if each else infos.get(f"_{key}", final is not None)
             lacking = ended & ~torch.as_tensor(told, dtype=torch.bool, device=self.device)
             if bool(lacking.any()):

@@ -36,6 +36,9 @@ LEAVES: dict[str, gym.Space[Any]] = {
     "picture 20, channels last": picture(20, 20, 3),
     "picture 20, channels first": picture(1, 20, 20),
     "picture, not square": picture(40, 60, 3),
+    "picture without channels": picture(20, 30),
+    "picture of floats": spaces.Box(0, 1, (20, 30, 3)),
+    "matrix of uint8": picture(4, 5),
     "symbols": picture(7, 7, 3),
     "discrete": spaces.Discrete(5),
     "discrete from -2": spaces.Discrete(5, start=-2),
@@ -109,9 +112,58 @@ def test_minigrids_own_observation_is_read_without_its_mission() -> None:
 
 
 def test_pictures_and_grids_of_symbols_are_told_apart_by_their_size() -> None:
-    kinds = {(84, 84, 3): Picture, (3, 16, 16): Picture, (15, 40, 3): Symbols, (5, 5, 3): Symbols, (84, 84): Numbers}
+    kinds: dict[tuple[int, ...], type] = {
+        (84, 84, 3): Picture,
+        (3, 16, 16): Picture,
+        (15, 40, 3): Symbols,
+        (5, 5, 3): Symbols,
+    }
+    kinds |= {(84, 84): Picture, (16, 17): Picture, (15, 84): Numbers, (84,): Numbers}
     for shape, kind in kinds.items():
         assert isinstance(inputs_of(picture(*shape)).embed[0], kind), shape
+
+
+def test_floats_are_a_picture_where_bounds_sides_and_channels_say_so() -> None:
+    for low, high, shape, kind in [
+        (0, 1, (20, 20, 3), Picture),
+        (0, 255, (4, 20, 20), Picture),
+        (-1, 1, (20, 20, 3), Numbers),
+        (0, np.inf, (20, 20, 3), Numbers),
+        (0, 1, (20, 20, 2), Numbers),
+        (0, 1, (15, 20, 3), Numbers),
+        (0, 1, (20, 20), Numbers),
+    ]:
+        assert isinstance(inputs_of(spaces.Box(low, high, shape)).embed[0], kind), (low, high, shape)
+
+
+def test_a_picture_is_the_same_whatever_its_unit_and_whether_one_channel_has_an_axis() -> None:
+    def read(space: spaces.Box, x: Tensor) -> Tensor:
+        y: Tensor = inputs_of(space)({"observation": x}, NONE[0])
+        return y
+
+    x = drawn(picture(20, 21, 1), seed=3)["observation"][0]
+    y = read(picture(20, 21, 1), x)
+    torch.testing.assert_close(read(spaces.Box(0, 1, (20, 21, 1)), x / 255), y)
+    torch.testing.assert_close(read(spaces.Box(0, 255, (20, 21, 1)), x.float()), y)
+    torch.testing.assert_close(read(picture(20, 21), x.squeeze(-1)), y)
+    assert not torch.allclose(read(spaces.Box(0, 1, (20, 21, 1)), x.float()), y)
+
+
+def test_integers_are_scaled_by_their_bounds_and_other_numbers_are_not() -> None:
+    def read(space: spaces.Box, x: Tensor, **switches: Any) -> Tensor:
+        y: Tensor = inputs_of(space, **switches)({"observation": x}, NONE[0])
+        return y
+
+    x = torch.tensor([[0, 51, 255], [102, 7, 9], [1, 2, 3]])
+    y = read(spaces.Box(0, 1, (3,)), x / 255)
+    torch.testing.assert_close(read(picture(3), x.to(torch.uint8)), y, rtol=0, atol=1e-6)
+    torch.testing.assert_close(read(spaces.Box(-300, -45, (3,), np.int64), x - 300), y, rtol=0, atol=1e-6)
+    as_they_are = read(spaces.Box(-np.inf, np.inf, (3,)), x)
+    assert not torch.allclose(as_they_are, y)
+    whole = np.iinfo(np.int64)
+    for space in (spaces.Box(whole.min, whole.max, (3,), np.int64), spaces.Box(0, 65536, (3,), np.int64)):
+        torch.testing.assert_close(read(space, x), as_they_are)
+    assert torch.equal(read(picture(3), x, normalize=True), read(spaces.Box(0, 255, (3,)), x, normalize=True))
 
 
 def test_it_matters_where_a_symbol_lies_and_in_which_channel() -> None:

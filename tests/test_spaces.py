@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 from test_vector import LIMIT, MODES, Climb
 
-from rlmin.spaces import leaf_spaces, to_observation
+from rlmin.spaces import leaf_spaces, leaf_tensor, leaves_of, to_observation
 from rlmin.types import Observation
 from rlmin.vector import adapt
 
@@ -144,3 +144,21 @@ def test_what_a_user_passes_to_predict_is_checked_and_converted() -> None:
         to_observation({"x": raw["x"], "pixels": raw["pixels"]}, space)
     with pytest.raises(ValueError, match=r"'pixels': .*\[B=2, 2\] uint8, got \[1, 2\]"):
         to_observation(raw | {"k": [4, 0]}, space)
+
+
+@pytest.mark.parametrize(
+    ("space", "last", "bad", "message"),
+    [
+        (spaces.Discrete(4), [[0], [3]], [[1], [7]], r"'d': expected 0..3, got 7 from environment 1 at step 2"),
+        (spaces.Discrete(4, start=-2), [[-2], [1]], [[1], [-3]], r"'d': expected -2..1, got -3 from environment 1"),
+        (spaces.MultiDiscrete([2, 3]), [[1, 2], [0, 0]], [[2, 0], [0, 0]], "'d', entry 0: expected 0..1, got 2 from"),
+        (spaces.MultiBinary(2), [[1, 1], [0, 0]], [[1, 1], [0, 256]], "'d', entry 1: expected 0..1, got 256 from"),
+    ],
+    ids=["discrete", "discrete with a start", "multi-discrete", "multi-binary"],
+)
+def test_a_choice_that_does_not_exist_is_refused(space: gym.Space[Any], last: Any, bad: Any, message: str) -> None:
+    (leaf,) = leaves_of(spaces.Dict({"d": space}))
+    for kind in (np.array, torch.tensor):
+        leaf_tensor(kind(last).reshape(2, *leaf.shape), leaf, 2, copy=True, where=" at step 2")
+        with pytest.raises(ValueError, match=message):
+            leaf_tensor(kind(bad).reshape(2, *leaf.shape), leaf, 2, copy=True, where=" at step 2")

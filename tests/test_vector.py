@@ -1,5 +1,6 @@
 """The vector adapter: whatever library steps the environments, the same policy sees the same transitions."""
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -253,6 +254,8 @@ def test_an_unknown_id_names_the_nearest_and_other_things_are_refused() -> None:
         make_vec("CartPool-v1", 2)
     with pytest.raises(ValueError, match=r"did you mean 'rlmin/TMaze-v0'"):
         make_vec("rlmin/TMaz-v0", 2)
+    with pytest.raises(ValueError, match=r"no environment 'nope'; `rlmin list envs` and gymnasium.pprint_registry"):
+        make_vec("nope", 2)
     with pytest.raises(TypeError, match="expected an id, a gymnasium Env"):
         adapt(3)
     with pytest.raises(ValueError, match=r"wrappers.Autoreset off"):
@@ -261,6 +264,28 @@ def test_an_unknown_id_names_the_nearest_and_other_things_are_refused() -> None:
         env = Climb()
         env.action_space = spaces.Dict({"a": spaces.Discrete(2)})
         adapt(env)
+
+
+def test_a_missing_package_and_a_missing_device_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "popgym", None)  # as if it were not installed
+    with pytest.raises(ValueError, match="'popgym-X-v0': needs the package popgym: pip install popgym"):
+        make_vec("popgym-X-v0", 2)
+    with pytest.raises(ValueError, match="'no_such_module:X-v0': No module named 'no_such_module'"):
+        make_vec("no_such_module:X-v0", 2)
+    for env in ("rlmin/TMaze-v0", "CartPole-v1", Climb()):
+        for device in ("cuda:99", "no such device"):
+            with pytest.raises(ValueError, match=f"^device={device}: not available here"):
+                adapt(env, device=device)
+    adapt("rlmin/TMaze-v0", device="cpu").close()
+
+
+def test_a_time_limit_is_an_argument_of_any_id() -> None:
+    for id in ("CartPole-v1", "rlmin/TMaze-v0"):
+        vector = adapt(id, num_envs=2, env_kwargs={"max_episode_steps": 3})
+        vector.reset()
+        for t in range(3):
+            step = vector.step(torch.full((2,), t % 2))
+            assert step.truncated.all() == (t == 2)
 
 
 def test_make_vec_opens_ids_of_every_kind() -> None:

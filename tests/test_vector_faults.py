@@ -1,6 +1,7 @@
 """Action masks stand beside their observation, and an environment that breaks its word is named."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
 from test_spaces import Sampled
 from test_vector import LIMIT, MODES, Climb, Tensors
 
@@ -108,6 +110,198 @@ def test_a_reward_that_is_not_a_number_is_an_error(mode: str) -> None:
         vector.step(torch.ones(3, dtype=torch.int64))
 
 
+@pytest.mark.parametrize("mode", ["next step", "same step", "disabled", "single", "sb3", "async"])
+def test_a_choice_that_does_not_exist_is_named_with_environment_and_step(mode: str) -> None:
+    vector = spoiled(lambda raw: {"k": np.int64(7)}, mode=mode)
+    with pytest.raises(ValueError, match=r"'k': expected 0\.\.2, got 7 from environment 0 at step 2 since reset"):
+        vector.step(torch.zeros(vector.num_envs, 2, dtype=torch.int64))
+    vector.close()
+
+
+LATE: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "missing": (lambda raw: {"k": raw["k"]}, r"'speed' is declared by the space but missing .*state reached at step 3"),
+    "range": (lambda raw: {**raw, "k": 7}, r"'k': expected 0..2, got 7 from environment 0 \(state reached at step 3"),
+    "shape": (lambda raw: {**raw, "speed": np.zeros(4, np.float32)}, r"'speed'.*got \[1, 4\].*state reached"),
+    "none": (lambda raw: None, r"environment 0 ended at step 3 .*without infos\['(final_obs|terminal_observation)'\]"),
+}
+
+
+@pytest.mark.parametrize("fault", LATE)
+@pytest.mark.parametrize("mode", ["same step", "single", "sb3", "async"])
+def test_a_bad_final_observation_is_named(mode: str, fault: str) -> None:
+    change, message = LATE[fault]
+    for late in (3, 99):  # 99: never, so the same environment is fine
+        spoil = partial(lambda late, raw, t: change(raw) if t == late else raw, late)
+        vector = adapt(MODES[mode](partial(Sampled, BOX, spoil=spoil), 2), seed=0)
+        vector.reset()
+        action = torch.zeros(vector.num_envs, 2, dtype=torch.int64)
+        for _ in range(2):
+            vector.step(action)
+        if late == 3:
+            with pytest.raises(ValueError, match=message):
+                vector.step(action)
+        else:
+            vector.step(action)
+        vector.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*Worker", "ignore:.*Traceback", "ignore:.*Raising the last")
+@pytest.mark.parametrize("mode", ["next step", "same step", "sb3", "async", "async next step"])
+def test_a_missing_leaf_is_named_and_another_key_error_is_not_blamed_on_it(mode: str) -> None:
+    class Own(Sampled):
+        def step(self, action: Any) -> Any:
+            raise KeyError("my own")
+
+    def spoil(raw: Any, t: int) -> Any:
+        return {"k": raw["k"]} if t == 1 else raw
+
+    action = torch.zeros(2, 2, dtype=torch.int64)
+    vector = adapt(MODES[mode](lambda: Sampled(BOX, spoil=spoil), 2), seed=0)
+    vector.reset()
+    with pytest.raises(ValueError, match=r"'speed' is declared by the space but missing.* at step 1"):
+        vector.step(action)
+    vector.close()
+    vector = adapt(MODES[mode](lambda: Own(BOX), 2), seed=0)
+    vector.reset()
+    with pytest.raises(KeyError, match="my own"):
+        vector.step(action)
+    vector.close()
+
+
+class Odd(Climb):
+    """Answers the second step of environment 1 with `answer`, made from the right one."""
+
+    def __init__(self, answer: Callable[..., Any], row: int = 1) -> None:
+        super().__init__()
+        self.answer, self.row = answer, row
+
+    def step(self, action: Any) -> Any:
+        right = super().step(action)
+        return self.answer(*right) if self.t == 2 and self.row == 1 else right
+
+
+STEP = r"env.step must return \(observation, reward, terminated, truncated, info\), got "
+ODD: dict[str, tuple[Callable[..., Any], str]] = {
+    "four": (lambda o, r, e, c, i: (o, r, e, i), STEP + "4 values at step 2"),
+    "six": (lambda o, r, e, c, i: (o, r, e, c, i, 0), STEP + "(more|6) values at step 2"),
+    "nothing": (lambda *right: None, STEP + "a NoneType at step 2"),
+    "list": (lambda o, r, *rest: (o, [1.0, 2.0], *rest), r"reward: expected one number .*got \[1.0, 2.0\] at step 2"),
+    "none": (lambda o, r, *rest: (o, None, *rest), "reward: expected one number from environment 1, got None at step"),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+@pytest.mark.parametrize("mode", ["next step", "same step", "disabled", "single", "sb3"])
+def test_a_step_that_returns_something_else_is_told_what_is_expected(mode: str, what: str) -> None:
+    answer, message = ODD[what]
+    rows = iter([0, 1, 0] if mode != "single" else [1])
+    vector = adapt(MODES[mode](lambda: Odd(answer, next(rows)), 3), seed=0)
+    vector.reset()
+    action = torch.ones(vector.num_envs, dtype=torch.int64)
+    vector.step(action)
+    message = message.replace("environment 1", "environment 0") if mode == "single" else message
+    with pytest.raises(ValueError, match=message):
+        vector.step(action)
+
+
+@pytest.mark.filterwarnings("ignore:.*Worker", "ignore:.*Traceback", "ignore:.*Raising the last")
+def test_a_step_of_four_values_is_named_in_workers_too() -> None:
+    vector = adapt(MODES["async"](lambda: Odd(ODD["four"][0]), 2), seed=0)
+    vector.reset()
+    vector.step(torch.ones(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match=STEP + "4 values"):
+        vector.step(torch.ones(2, dtype=torch.int64))
+    vector.close()
+
+
+def test_an_error_of_the_environments_own_is_not_explained_away() -> None:
+    def unpack(*right: Any) -> Any:
+        a, b, c, d, e = right[:4]
+        return a, b, c, d, e
+
+    vector = adapt(Odd(unpack), seed=0)
+    vector.reset()
+    vector.step(torch.ones(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="not enough values to unpack"):
+        vector.step(torch.ones(1, dtype=torch.int64))
+
+
+def test_a_vector_environment_that_gives_no_reward_is_told_so() -> None:
+    class NoReward(Tensors):
+        def step(self, actions: Any) -> Any:
+            raw, reward, *rest = super().step(actions)
+            return raw, [None, *reward.tolist()[1:]], *rest
+
+    vector = adapt(NoReward(Climb, 3), seed=0)
+    vector.reset()
+    with pytest.raises(
+        ValueError, match=r"reward: expected one number from each environment, got \[None, .* at step 1"
+    ):
+        vector.step(torch.ones(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("mode", ["next step", "same step", "disabled", "async", "sb3", "single"])
+def test_a_success_told_only_where_it_is_true_is_false_elsewhere_once_it_was_told(mode: str) -> None:
+    class Winner(Climb):
+        """Ends every second step; of these episodes the second succeeds."""
+
+        ends = 0
+
+        def step(self, action: Any) -> Any:
+            raw, reward, *_ = super().step(action)
+            over = self.t == 2
+            self.ends += over
+            return raw, reward, over, False, {"is_success": True} if over and self.ends == 2 else {}
+
+    vector = adapt(MODES[mode](Winner, 2), seed=0)
+    vector.reset()
+    told: list[Any] = []
+    while len(told) < 4:
+        step = vector.step(torch.ones(vector.num_envs, dtype=torch.int64))
+        if step.terminated.all():
+            told.append(None if step.success is None else step.success.tolist())
+    row = vector.num_envs
+    assert told == [None, [True] * row, [False] * row, [False] * row]
+    vector.close()
+
+
+class Reused(VectorEnv[Any, Any, Any]):
+    """A tensor environment without resets of its own that always writes to the same tensors; two steps an episode."""
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.num_envs, self.single_action_space = 2, spaces.Discrete(2)
+        self.single_observation_space = spaces.Box(0, 9, (1,))
+        self.clock, self.reward, self.over = torch.zeros(2, 1), torch.zeros(2), torch.zeros(2, dtype=torch.bool)
+        self.won = self.over.clone()
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        mask = torch.as_tensor(options["reset_mask"]) if options else torch.ones(2, dtype=torch.bool)
+        self.clock[mask], self.reward[mask], self.over[mask], self.won[mask] = 0, 0, False, False
+        if not options:
+            self.clock[1] = 1  # so that rows end at different times
+        return self.clock, {}
+
+    def step(self, actions: Any) -> Any:
+        self.clock += 1
+        self.reward[:] = self.clock[:, 0]
+        self.over[:] = self.clock[:, 0] == 2
+        self.won[:] = self.over
+        return self.clock, self.reward, self.over, torch.zeros(2, dtype=torch.bool), {"is_success": self.won}
+
+
+def test_a_tensor_environment_may_reset_in_the_buffers_it_handed_out() -> None:
+    vector = adapt(Reused(), seed=0)
+    vector.reset()
+    for row in (1, 0, 1):
+        step = vector.step(torch.zeros(2, dtype=torch.int64))
+        assert step.terminated.tolist() == [row == 0, row == 1]
+        assert step.final_observation is not None and step.final_observation["observation"][row] == 2
+        assert step.observation["observation"][row] == 0, "the buffer was written to"
+        assert step.reward[row] == 2 and step.success is not None and step.success[row]
+
+
 class Broken(Tensors):
     """A vector environment with one fault of `what`."""
 
@@ -121,7 +315,10 @@ class Broken(Tensors):
         raw = raw[:2] if self.what == "rows" else raw.int() if self.what == "type" else raw
         raw = raw + torch.inf if self.what == "inf" else raw
         reward = reward[:, None] if self.what == "reward" else reward
-        return raw, reward, terminated, truncated, {} if self.what == "final" else infos
+        infos = {} if self.what == "final" else infos
+        if self.what == "no row":
+            infos["_final_obs"] = torch.zeros(3, dtype=torch.bool)
+        return raw, reward, terminated, truncated, infos
 
 
 @pytest.mark.parametrize(
@@ -131,6 +328,7 @@ class Broken(Tensors):
         ("inf", FloatingPointError, r"'observation': NaN or inf from environment 0 at step 1"),
         ("reward", ValueError, r"reward: expected \[B=3\], got \[3, 1\] at step 1"),
         ("final", ValueError, r"ended at step \d .*without infos\['final_obs'\]"),
+        ("no row", ValueError, r"ended at step \d .*without infos\['final_obs'\]"),
         ("mode", ValueError, r"metadata\['autoreset_mode'\] is None"),
     ],
 )

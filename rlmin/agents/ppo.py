@@ -47,6 +47,7 @@ class PPOConfig(PolicyConfig):
     lam: float = 0.95  # of the generalised advantage estimate
     lr: float = 1e-3  # Adam's, at the start
     lr_final: float | None = None  # and at the end, linear in between; None: constant
+    beta2: float = 0.999  # Adam's memory of squared gradients; 0.95 forgets a solved task's tiny ones in time
     clip: float = 0.2  # how far the probability ratio may leave 1
     value_clip: float | None = None  # how far a value may leave the old one; None: freely
     value_weight: float = 0.5  # of the value loss
@@ -66,7 +67,7 @@ class PPOConfig(PolicyConfig):
         for name in ("lr", "clip", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected a number above 0")
-        for name in ("gamma", "lam"):
+        for name in ("gamma", "lam", "beta2"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected a number in [0, 1]")
         if self.horizon % self.window:
@@ -90,10 +91,6 @@ class PPOConfig(PolicyConfig):
             )
         return self.minibatches
 
-
-ADAM_BETAS = (0.9, 0.95)
-"""The usual 0.999 remembers the gradients of thirty updates ago: once a task is solved they are tiny, so are the second
-moments, and the next real gradient makes a step that throws the solution away (seen on MiniGrid memory and T-maze)."""
 
 SMALLEST_SPREAD = 0.1
 """Advantages are divided by their deviation, or by this share of the returns' deviation where that is more."""
@@ -160,7 +157,7 @@ class PPO(Agent):
             self.policy = Policy(observation_space, action_space, config)
         self.policy.to(self.device).eval()
         self.optimizer = torch.optim.Adam(
-            self.policy.parameters(), lr=config.lr, betas=ADAM_BETAS, eps=1e-5, fused=True
+            self.policy.parameters(), lr=config.lr, betas=(0.9, config.beta2), eps=1e-5, fused=True
         )
         self.generator = torch.Generator(self.device).manual_seed(self.seed)
         self.return_norm = RunningNorm(()).to(self.device)
