@@ -102,11 +102,11 @@ def evaluate(
             if played[row] < quota:
                 finished.append(episode)
             played[row] += 1
-    successes = [episode.success for episode in finished]
+    successes = [episode.success for episode in finished]  # None: before the env was known to say, so no success
     return Evaluation(
         returns=np.array([episode.return_ for episode in finished]),
         lengths=np.array([episode.length for episode in finished]),
-        successes=None if None in successes else np.array(successes, dtype=bool),
+        successes=np.array(successes, dtype=bool) if any(told is not None for told in successes) else None,
     )
 
 

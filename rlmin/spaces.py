@@ -87,6 +87,14 @@ def pick(raw: Any, path: tuple[str | int, ...]) -> Any:
     return raw
 
 
+def picked(raw: Any, leaf: Leaf, where: str) -> Any:
+    """The part of a raw observation that is `leaf`; `where` ends the message of the ValueError if there is none."""
+    try:
+        return pick(raw, leaf.path)
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"observation {leaf.name!r} is declared by the space but missing{where}") from error
+
+
 def to_observation(raw: Any, space: gym.Space[Any], device: torch.device | str = "cpu") -> Observation:
     """Tensors of a batched observation, as an env returns it or as a user passes it to `predict`.
 

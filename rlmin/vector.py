@@ -32,9 +32,8 @@ from torch import Tensor
 
 from rlmin.make import existing
 from rlmin.make import make_vec as make_vec
-from rlmin.spaces import leaf_tensor, leaves_of, without
+from rlmin.spaces import leaf_tensor, leaves_of, picked, without
 from rlmin.types import Observation, Step
-from rlmin.vector_faults import explained, picked
 
 MASK = "action_mask"
 SUCCESS = ("is_success", "success")
@@ -134,15 +133,16 @@ class Vector(ABC):
         self._steps += 1
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """`env.reset` or `env.step`, whose errors are explained where that can be done."""
+        """`env.reset` or `env.step`; what goes wrong inside is said with the step at which it did."""
         try:
             return function(*args, **kwargs)
         except (ValueError, TypeError, KeyError) as error:
             self._name_bad_leaf()
-            fault = explained(error, function.__name__, self._leaves, self._where())
-            if fault is None:
-                raise
-            raise fault from error
+            raise ValueError(
+                f"the environment's {function.__name__} failed{self._where()} ({type(error).__name__}: {error}); "
+                "a step returns (observation, reward, terminated, truncated, info), a reset (observation, info), with "
+                "one number as reward and observations as the space declares them"
+            ) from error
 
     def _name_bad_leaf(self) -> None:  # noqa: B027  (a hook)
         """Raise where a single observation breaks its space, if they can be seen."""

