@@ -1,6 +1,7 @@
 """What rlmin is for: real learning runs, minutes each, on the presets a user starts with (`pytest -m slow`).
 
-Thresholds leave room for the spread over machines; benchmarks/results/ holds five seeds of each.
+benchmarks/results/ holds five seeds of each preset; about one in five falls short. As rounding differs between machines,
+so does which one: a test that asks for a solution gives a second seed a chance.
 """
 
 import gc
@@ -26,28 +27,32 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def trained(preset: str, folder: Path, *arguments: str) -> Path:
-    main(["train", preset, "--folder", str(folder), "--seed", "0", "--eval-episodes", "0", *arguments])
-    return folder
+def score(preset: str, folder: Path, *arguments: str, seed: int = 0) -> float:
+    """Mean greedy return after training the preset."""
+    main(["train", preset, "--folder", str(folder), "--seed", str(seed), "--eval-episodes", "0", *arguments])
+    return evaluate_run(folder).mean_return
+
+
+def solved(preset: str, folder: Path, wanted: float) -> bool:
+    """Whether one of two seeds reaches the score; the second is trained only if the first does not."""
+    return any(score(preset, folder / str(seed), seed=seed) >= wanted for seed in (0, 3))
 
 
 def test_minigrid_memory_is_solved_by_an_agent_that_remembers_and_not_by_one_that_does_not(tmp_path: Path) -> None:
-    agent = evaluate_run(trained("minigrid-memory", tmp_path / "agent"))
-    control = evaluate_run(trained("minigrid-memory", tmp_path / "control", "--encoder", "mlp"))
-    assert agent.mean_return >= 0.93
-    assert control.mean_return < 0.6
+    assert solved("minigrid-memory", tmp_path, 0.93)
+    assert score("minigrid-memory", tmp_path / "control", "--encoder", "mlp") < 0.6
 
 
 def test_tmaze_of_length_50_is_solved(tmp_path: Path) -> None:
-    assert evaluate_run(trained("tmaze", tmp_path / "run")).mean_return >= 0.95
+    assert solved("tmaze", tmp_path, 0.95)
 
 
 def test_cartpole_is_balanced_without_seeing_velocities(tmp_path: Path) -> None:
-    assert evaluate_run(trained("cartpole-novel", tmp_path / "run")).mean_return >= 475
+    assert solved("cartpole-novel", tmp_path, 475)
 
 
 def test_pendulum_is_swung_up_without_seeing_velocities(tmp_path: Path) -> None:
-    assert evaluate_run(trained("pendulum-novel", tmp_path / "run")).mean_return >= -250
+    assert solved("pendulum-novel", tmp_path, -218)
 
 
 def test_memory_use_is_flat_over_a_million_steps() -> None:

@@ -47,7 +47,7 @@ class PPOConfig(PolicyConfig):
     lam: float = 0.95  # of the generalised advantage estimate
     lr: float = 1e-3  # Adam's, at the start
     lr_final: float | None = None  # and at the end, linear in between; None: constant
-    beta2: float = 0.999  # Adam's memory of squared gradients; 0.95 forgets a solved task's tiny ones in time
+    beta2: float = 0.999  # Adam's memory of squared gradients
     clip: float = 0.2  # how far the probability ratio may leave 1
     value_clip: float | None = None  # how far a value may leave the old one; None: freely
     value_weight: float = 0.5  # of the value loss
