@@ -1,7 +1,7 @@
 """What rlmin is for: real learning runs, minutes each, on the presets a user starts with (`pytest -m slow`).
 
-benchmarks/results/ holds five seeds of each preset; about one in five falls short. As rounding differs between machines,
-so does which one: a test that asks for a solution gives a second seed a chance.
+benchmarks/results/ holds five seeds of each preset; about one in five falls short. As rounding differs between
+machines, so does which one: a test that asks for a solution gives a second seed a chance.
 """
 
 import gc
