@@ -2,7 +2,8 @@
 
     python benchmarks/learning.py minigrid-memory --seeds 5 --control 2
 
-Every run is `rlmin train PRESET --seed S` (the control adds `--encoder mlp`), one after the other or `--jobs` at once.
+Every run is `rlmin train PRESET --seed S` (the control adds `--encoder mlp`), one after the other or `--jobs` at once;
+options that are not this script's own go to `rlmin train`.
 Writes to benchmarks/results/: PRESET.csv, a row a run (greedy evaluation at the end, steps to the threshold, seconds),
 and PRESET.png, mean return over steps.
 """
@@ -61,15 +62,14 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/learning"))
     parser.add_argument("--name", help="of the files written; the preset's by default")
-    parser.add_argument("extra", nargs="*", help="further arguments of rlmin train, after --")
-    arguments = parser.parse_args()
+    arguments, extra = parser.parse_known_args()
 
     from rlmin.plots import read_curve
     from rlmin.train import evaluate_run, parse_pairs, read_preset
 
     name = arguments.name or arguments.preset
     cells = [("min_gru", s) for s in range(arguments.seeds)] + [("mlp", s) for s in range(arguments.control)]
-    runs = [Run(arguments.preset, e, s, arguments.runs / f"{name}-{e}-{s}", tuple(arguments.extra)) for e, s in cells]
+    runs = [Run(arguments.preset, e, s, arguments.runs / f"{name}-{e}-{s}", tuple(extra)) for e, s in cells]
     with ProcessPoolExecutor(arguments.jobs) as pool:
         seconds = list(pool.map(train_one, runs))
 

@@ -19,9 +19,10 @@ import gymnasium as gym
 import minigrid  # noqa: F401  (registers its levels)
 import numpy as np
 import torch
+import tyro
 
 from rlmin import PPO
-from rlmin.train import TrainConfig, parse_pairs, read_preset
+from rlmin.train import TrainConfig, parse_pairs, preset_arguments, read_preset
 
 STEPS = 256
 
@@ -45,10 +46,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    settings = read_preset("minigrid-memory")
-    pairs = parse_pairs(settings.pop("env_kwargs"))
-    lists = {key: tuple(value) for key, value in settings.items() if isinstance(value, list)}
-    config = replace(TrainConfig(**{**settings, **lists}).ppo, horizon=STEPS)
+    settings = tyro.cli(TrainConfig, args=preset_arguments(read_preset("minigrid-memory")))
+    pairs = parse_pairs(settings.env_kwargs)
+    config = replace(settings.ppo, horizon=STEPS)
     agent = PPO("rlmin/MiniGridMemory-v0", config=config, env_kwargs=pairs)
     own = gym.make_vec(
         "MiniGrid-MemoryS9-v0", num_envs=config.num_envs, vectorization_mode="sync", agent_view_size=pairs["view_size"]

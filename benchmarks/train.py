@@ -3,9 +3,10 @@
     python benchmarks/train.py [--rounds 3] [--threads 2] [--csv benchmarks/results/train.csv]
 
 Each round trains every contender for a few rollouts, one after the other; the first rollout is not counted. Printed:
-environment steps per second (median over rounds) and the ratio to RecurrentPPO, round by round, as its median. Sizes:
-RecurrentPPO has one LSTM of the stated width, shared by actor and critic, and one hidden layer of that width in each
-head; rlmin has two residual blocks of that width (its default, the larger network) or one.
+parameters, environment steps per second (median over rounds) and the ratio to RecurrentPPO, round by round, as its
+median. RecurrentPPO has one LSTM of the stated width, shared by actor and critic, and one hidden layer of that width in
+each head. rlmin has two residual blocks of that width (its default, about twice the network), one, or one with a
+narrower MLP (the size nearest to RecurrentPPO's).
 """
 
 import argparse
@@ -24,6 +25,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from rlmin import PPO, make_vec
+
+Contender = Callable[[], tuple[int, float]]
+"""Trains once: number of parameters, steps per second over ROLLOUTS rollouts."""
 
 ROLLOUTS = 3  # counted in each round
 EPOCHS = 4
@@ -63,10 +67,10 @@ class TensorVecEnv(VecEnv):
         return [False] * self.num_envs
 
 
-def rlmin_contender(env: str, num_envs: int, batch: int, width: int, **settings: Any) -> Callable[[], float]:
-    """Steps per second of rlmin over ROLLOUTS rollouts."""
+def rlmin_contender(env: str, num_envs: int, batch: int, width: int, **settings: Any) -> Contender:
+    """rlmin with these settings."""
 
-    def run() -> float:
+    def run() -> tuple[int, float]:
         kwargs = {"length": 50} if "TMaze" in env else {}
         agent = PPO(
             env,
@@ -78,15 +82,15 @@ def rlmin_contender(env: str, num_envs: int, batch: int, width: int, **settings:
             epochs=EPOCHS,
             **settings,
         )
-        return _speed(lambda steps: agent.learn(steps), num_envs * 128)
+        return _size(agent.policy), _speed(lambda steps: agent.learn(steps), num_envs * 128)
 
     return run
 
 
-def sb3_contender(env: str, num_envs: int, batch: int, width: int) -> Callable[[], float]:
-    """Steps per second of RecurrentPPO over ROLLOUTS rollouts."""
+def sb3_contender(env: str, num_envs: int, batch: int, width: int) -> Contender:
+    """RecurrentPPO with one shared LSTM."""
 
-    def run() -> float:
+    def run() -> tuple[int, float]:
         from sb3_contrib import RecurrentPPO
 
         vec: VecEnv
@@ -108,9 +112,13 @@ def sb3_contender(env: str, num_envs: int, batch: int, width: int) -> Callable[[
                 "net_arch": [width],
             },
         )
-        return _speed(lambda steps: model.learn(steps), num_envs * 128)
+        return _size(model.policy), _speed(lambda steps: model.learn(steps), num_envs * 128)
 
     return run
+
+
+def _size(policy: torch.nn.Module) -> int:
+    return sum(x.numel() for x in policy.parameters())
 
 
 def _speed(learn: Callable[[int], Any], rollout: int) -> float:
@@ -139,23 +147,29 @@ def main() -> None:
             "sb3-contrib RecurrentPPO": sb3_contender(env, num_envs, batch, width),
             "rlmin min_gru, 2 blocks": rlmin_contender(env, num_envs, batch, width),
             "rlmin min_gru, 1 block": rlmin_contender(env, num_envs, batch, width, layers=1),
+            "rlmin min_gru, 1 block, mlp 1": rlmin_contender(env, num_envs, batch, width, layers=1, mlp=1),
             "rlmin lstm, 1 block": rlmin_contender(env, num_envs, batch, width, layers=1, encoder="lstm"),
         }
         speeds: dict[str, list[float]] = {name: [] for name in contenders}
+        sizes: dict[str, int] = {}
         for _ in range(arguments.rounds):
             for name, run in contenders.items():
-                speeds[name].append(run())
+                sizes[name], speed = run()
+                speeds[name].append(speed)
         base = speeds["sb3-contrib RecurrentPPO"]
         for name, found in speeds.items():
             ratio = statistics.median(a / b for a, b in zip(found, base, strict=True))
-            rows.append([case, name, round(statistics.median(found)), round(ratio, 2)])
-            print(f"{case:32} {name:28} {rows[-1][2]:>8,} steps/s   {ratio:5.2f} x", flush=True)
+            speed = round(statistics.median(found))
+            rows.append([case, name, sizes[name], speed, round(ratio, 2)])
+            print(f"{case:30} {name:30} {sizes[name]:>9,}   {speed:>7,} steps/s   {ratio:5.2f} x", flush=True)
     if arguments.csv:
         with arguments.csv.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["case", "contender", "steps per second", "ratio to RecurrentPPO"])
+            writer.writerow(["case", "contender", "parameters", "steps per second", "ratio to RecurrentPPO"])
             writer.writerows(rows)
-            writer.writerow([f"# torch {torch.__version__}, {arguments.threads} threads, {sys.platform}", "", "", ""])
+            writer.writerow(
+                [f"# torch {torch.__version__}, {arguments.threads} threads, {sys.platform}", "", "", "", ""]
+            )
 
 
 if __name__ == "__main__":
