@@ -48,6 +48,7 @@ def predict(
         to pass to the next call.
 
     Raises:
+        FloatingPointError: the observation holds NaN or infinity; the memory is as it was.
         ValueError: the observation does not fit the policy's space, another argument does not fit its rows, or the
             policy needs `reward` and has none.
     """
@@ -57,6 +58,9 @@ def predict(
     space = policy.observation_space
     single = _is_single(observation, space)
     leaves = to_observation(_batched(observation, space) if single else observation, space, device)
+    for name, leaf in leaves.items():
+        if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+            raise FloatingPointError(f"predict: observation {name!r} holds NaN or infinity")
     rows = next(iter(leaves.values())).shape[0]
     memory, last = state if state is not None else (policy.initial_state(rows), policy.no_action(rows))
     if last.shape[0] != rows:

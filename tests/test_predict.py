@@ -318,3 +318,10 @@ def test_what_does_not_fit_is_named(name: str) -> None:
     message, call = WRONG[name]
     with pytest.raises(ValueError, match=message):
         call(policy, x, predict(policy, x)[1])
+
+
+def test_an_observation_that_is_no_number_never_reaches_the_memory() -> None:
+    agent = PPO("CartPole-v1", width=8, num_envs=1)
+    agent.predict(np.zeros(4, np.float32))
+    with pytest.raises(FloatingPointError, match="observation 'observation' holds NaN or infinity"):
+        agent.predict(np.array([0, np.nan, 0, 0], np.float32))

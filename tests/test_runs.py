@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from rlmin import PPO, load
+from rlmin import PPO, load, make_vec
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
 from rlmin.train import TrainConfig, resume, train
 
@@ -64,6 +64,11 @@ def test_a_loaded_agent_goes_on_learning_with_the_optimizer_and_normaliser_it_ha
     assert float(make().return_norm.count) == 0, "a new agent has none of it: the arm that must differ"
 
 
+def test_the_class_loads_as_in_stable_baselines3(run: Path) -> None:
+    assert same(PPO.load(run).policy.state_dict(), load(run).policy.state_dict())
+    assert PPO.load(run, make_vec("rlmin/TMaze-v0", 6, length=4)).vector.num_envs == 6
+
+
 def test_weights_of_another_policy_are_refused_by_name(run: Path) -> None:
     with pytest.raises(ValueError, match="the weights belong to another policy: width=8 there, 16 here"):
         make(width=16).resume(run)
@@ -73,7 +78,7 @@ def test_random_numbers_of_another_kind_of_device_are_drawn_anew(run: Path) -> N
     header, tensors = read(run, LEARNER)
     tensors["generator.elsewhere"] = tensors.pop("generator.cpu")
     agent = make()
-    agent.load(header, tensors)
+    agent.restore(header, tensors)
     fresh = torch.Generator().manual_seed(agent.seed + agent.num_timesteps)
     assert torch.equal(agent.generator.get_state(), fresh.get_state())
 

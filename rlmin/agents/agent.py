@@ -159,9 +159,19 @@ class Agent(ABC):
         """
         header, tensors = read(Path(folder), LEARNER)
         _ = self.vector  # made from its id where it is not there yet, so that its state has somewhere to go
-        self.load(header, tensors)
+        self.restore(header, tensors)
 
-    def load(self, header: dict[str, Any], tensors: Tensors) -> None:
+    @classmethod
+    def load(cls, folder: str | Path, env: Any = None, *, device: torch.device | str = "cpu") -> Self:
+        """The agent saved in `folder`: see `rlmin.load`; a ValueError where it was trained by another algorithm."""
+        from rlmin.agents.load import load
+
+        agent = load(folder, env=env, device=device)
+        if not isinstance(agent, cls):
+            raise ValueError(f"{folder}: expected an agent of kind {cls.name!r}, found {agent.name!r}")
+        return agent
+
+    def restore(self, header: dict[str, Any], tensors: Tensors) -> None:
         """Take over the counters, weights and learner state of a checkpoint that has been read.
 
         Raises:

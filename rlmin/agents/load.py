@@ -36,7 +36,7 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
         device=device,
         env_spec=header["env"],
     )
-    agent.load(header, tensors)
+    agent.restore(header, tensors)
     if env is not None:
         agent.set_env(env)
     return agent
