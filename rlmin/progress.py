@@ -31,9 +31,9 @@ class Progress:
             self.live = Console().is_terminal
             self.bar = Bar(
                 TextColumn("{task.percentage:3.0f}%"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps  {task.fields[facts]}"),
-                TimeRemainingColumn(),
+                BarColumn(bar_width=8),
+                TimeRemainingColumn(compact=True),  # before the facts, so that a narrow terminal does not cut it off
+                TextColumn("left  {task.completed:,.0f} steps  {task.fields[facts]}"),
                 disable=not self.live,
             )
             self.task = self.bar.add_task("", total=self.total, completed=self.first, facts="")
