@@ -18,8 +18,6 @@ from rlmin import PPO, load, make_vec
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
 from rlmin.train import TrainConfig, resume, train
 
-torch.set_num_threads(1)
-
 T, B = 10, 4
 SMALL: dict[str, Any] = {"width": 8, "horizon": T, "num_envs": B, "minibatches": 2}
 MAZE = {"length": 4}
@@ -71,7 +69,8 @@ def test_the_class_loads_as_in_stable_baselines3(run: Path) -> None:
 
 def test_weights_of_another_policy_are_refused_by_name(run: Path) -> None:
     with pytest.raises(ValueError, match="the weights belong to another policy: width=8 there, 16 here"):
-        make(width=16).resume(run)
+        (agent := make(width=16)).resume(run)
+    assert agent.num_timesteps == 0, "a refused checkpoint leaves the counters as they were"
 
 
 def test_random_numbers_of_another_kind_of_device_are_drawn_anew(run: Path) -> None:

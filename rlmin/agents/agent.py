@@ -175,10 +175,8 @@ class Agent(ABC):
         """Take over the counters, weights and learner state of a checkpoint that has been read.
 
         Raises:
-            ValueError: the weights do not fit this policy.
+            ValueError: the weights do not fit this policy; nothing has changed.
         """
-        self.num_timesteps, self.num_updates = header["num_timesteps"], header["num_updates"]
-        self.total_timesteps, self.run = header["total_timesteps"], header.get("run", {})
         weights = section(tensors, "policy")
         wanted = {name: x.shape for name, x in self.policy.state_dict().items()}
         if wanted != {name: x.shape for name, x in weights.items()}:
@@ -186,6 +184,8 @@ class Agent(ABC):
             differ = [f"{key}={found.get(key)} there, {made[key]} here" for key in made if found.get(key) != made[key]]
             raise ValueError(f"the weights belong to another policy: {', '.join(differ) or 'other spaces'}")
         self.policy.load_state_dict(weights)
+        self.num_timesteps, self.num_updates = header["num_timesteps"], header["num_updates"]
+        self.total_timesteps, self.run = header["total_timesteps"], header.get("run", {})
         if len(tensors) > len(weights):
             self.load_learner_state(tensors)
 
