@@ -155,6 +155,7 @@ def train(config: TrainConfig, *, name: str = "run", progress_bar: bool = True) 
                 workers=config.workers,
             )
     agent.run = run
+    _warm_up(agent)
     folder = _new_folder(name) if config.folder is None else config.folder
     _run(agent, folder, config.total_timesteps, asdict(config), progress_bar)
     return folder
@@ -187,6 +188,7 @@ def resume(
     with _readable_errors(env["id"]), _uninterrupted(env["workers"]):
         agent = load(folder, device=device or header.get("run", {}).get("device", "cpu"))
         agent.resume(folder)
+    _warm_up(agent)
     _run(agent, folder, total, header["config"], progress_bar)
     return folder
 
@@ -241,14 +243,18 @@ class SaveEvery(Hook):
             self.saved = self.agent.num_timesteps
 
 
-def _run(agent: PPO, folder: Path, total: int, settings: Mapping[str, Any], progress_bar: bool) -> None:
-    """Train to `total` steps with logs and checkpoints, and report; a signal ends it early, saved."""
-    from rlmin.logs import make_logger
-
+def _warm_up(agent: PPO) -> None:
+    """Set the threads and compile the scan, before a folder is made: a kernel that cannot run leaves none behind."""
     if agent.run.get("threads") is not None:
         torch.set_num_threads(agent.run["threads"])
     if agent.device.type == "cpu":
         warmup()  # compiled code is cached on disk; the first time it takes seconds that are not training's
+
+
+def _run(agent: PPO, folder: Path, total: int, settings: Mapping[str, Any], progress_bar: bool) -> None:
+    """Train to `total` steps with logs and checkpoints, and report; a signal ends it early, saved."""
+    from rlmin.logs import make_logger
+
     folder.mkdir(parents=True, exist_ok=True)
     if agent.num_timesteps == 0:
         agent.save(folder)  # from here on there is always a last good checkpoint

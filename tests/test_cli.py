@@ -9,15 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from rlmin import load
 from rlmin.checkpoint import LEARNER, read
 from rlmin.cli import main
 from rlmin.train import TrainConfig, read_preset
-
-torch.set_num_threads(1)
 
 SMALL = ["--width", "8", "--horizon", "10", "--num-envs", "4", "--minibatches", "2", "--env-kwargs", "length=4"]
 SHORT = [*SMALL, "--total-timesteps", "200", "--eval-episodes", "8"]
@@ -170,6 +167,16 @@ def test_a_key_or_value_that_is_none_is_answered_with_the_nearest(
     heard = capsys.readouterr()
     assert ended.value.code == 2 and near in heard.out + heard.err and "Traceback" not in heard.err
     assert written(here) == []
+
+
+def test_a_kernel_that_does_not_exist_is_named_before_a_folder_is_made(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RLMIN_KERNEL", "foo")
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "tmaze", *SHORT])
+    assert ended.value.code == 2 and "RLMIN_KERNEL: expected one of" in capsys.readouterr().err
+    assert list(here.iterdir()) == []
 
 
 def test_changing_one_environment_argument_of_a_preset_keeps_the_others(here: Path) -> None:
