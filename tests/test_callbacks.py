@@ -6,7 +6,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CallbackList,
@@ -22,8 +21,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from rlmin import PPO, load
 from rlmin.callbacks import Hook
-
-torch.set_num_threads(1)
 
 T, B = 16, 2
 

@@ -1,7 +1,5 @@
 """Each encoder against an independent definition: torch.nn, the paper's published code, or numbers done by hand."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from minGRU_pytorch import minGRU as LogSpaceMinGRU
@@ -17,15 +15,6 @@ T, B, D, H = 10, 3, 4, 5
 never = torch.zeros(T, B, dtype=torch.bool)
 sometimes = never.clone()
 sometimes[[0, 4, 5, 9], [0, 1, 1, 2]] = True
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small gain nothing from threads, and on a busy machine wait for them at every layer norm."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random(*size: int, seed: int) -> Tensor:

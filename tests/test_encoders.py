@@ -4,7 +4,7 @@ Each law is a function that an encoder passes or that raises AssertionError, on 
 to inputs, memory and weights. Each is also given an encoder that is broken in the way the law is there to notice.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeAlias
 
 import pytest
@@ -43,15 +43,6 @@ never = torch.zeros(T, B, dtype=torch.bool)
 sometimes = never.clone()
 for row, steps in enumerate([[0, 6], [4, 5], [T - 1]]):
     sometimes[steps, row] = True
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small gain nothing from threads, and on a busy machine wait for them at every layer norm."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random(*size: int, seed: int) -> Tensor:

@@ -6,25 +6,15 @@ machines, so does which one: a test that asks for a solution gives a second seed
 
 import gc
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from rlmin import PPO, verify_consistency
 from rlmin.cli import main
 from rlmin.train import evaluate_run
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def score(preset: str, folder: Path, *arguments: str, seed: int = 0) -> float:

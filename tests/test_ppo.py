@@ -13,8 +13,6 @@ from rlmin.policy import Policy
 from rlmin.rollout import Rollout
 from rlmin.types import State
 
-torch.set_num_threads(1)
-
 T, B = 12, 4
 
 

@@ -13,8 +13,6 @@ from rlmin import PPO
 from rlmin.evaluate import evaluate
 from rlmin.vector import adapt
 
-torch.set_num_threads(1)
-
 
 class Probe(gym.Env[Any, Any]):
     """One number seen, two actions, one step; a subclass says what is different."""

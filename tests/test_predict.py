@@ -66,7 +66,6 @@ def returns_by_hand(
 
 
 def test_stable_baselines3_evaluates_it_in_a_vec_env_and_in_a_single_env() -> None:
-    torch.set_num_threads(1)
     agent = PPO("CartPole-v1", width=8, num_envs=2, horizon=4, seed=0)
     generator = torch.Generator().manual_seed(8)
     for parameter in agent.policy.parameters():

@@ -4,13 +4,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import torch
 import tyro
 
 from rlmin import PPO, verify_consistency
 from rlmin.train import PRESETS, TrainConfig, parse_pairs, preset_arguments, preset_path, read_preset
-
-torch.set_num_threads(1)
 
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 

@@ -17,8 +17,6 @@ from rlmin import PPO
 from rlmin.rollout import Rollout, check_finite
 from rlmin.types import Observation, map_state
 
-torch.set_num_threads(1)
-
 T, B = 12, 3
 
 

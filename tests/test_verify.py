@@ -20,8 +20,6 @@ from rlmin.encoders import MIXERS
 from rlmin.policy import Policy, PolicyOutput
 from rlmin.types import Observation, State
 
-torch.set_num_threads(1)
-
 TOLERANCE = 1e-5
 
 

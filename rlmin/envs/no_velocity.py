@@ -7,9 +7,9 @@ Dynamics, rewards and ends are gymnasium's. Velocities are left out, not set to 
 enough to recover them.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.classic_control import CartPoleEnv, PendulumEnv
@@ -17,41 +17,32 @@ from gymnasium.envs.classic_control import CartPoleEnv, PendulumEnv
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
-class CartPoleNoVel(CartPoleEnv):
+class PositionsOnly(gym.Env[Any, Any]):
+    """Mixed in before a gymnasium game: the same game, of whose observation only the entries `shown` are seen."""
+
+    shown: list[int]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        space: Any = self.observation_space
+        self.observation_space = spaces.Box(space.low[self.shown], space.high[self.shown], dtype=np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        observation, info = super().reset(seed=seed, options=options)
+        return observation[self.shown], info
+
+    def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation[self.shown], float(reward), terminated, truncated, info
+
+
+class CartPoleNoVel(PositionsOnly, CartPoleEnv):
     """CartPole that shows positions only."""
 
-    shown = (0, 2)  # of [x, x velocity, angle, angular velocity]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.observation_space = _only(self.observation_space, self.shown)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        observation, info = super().reset(seed=seed, options=options)
-        return observation[list(self.shown)], info
-
-    def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = super().step(action)  # type: ignore[no-untyped-call]
-        return observation[list(self.shown)], float(reward), terminated, truncated, info
+    shown = [0, 2]  # noqa: RUF012  of [x, x velocity, angle, angular velocity]
 
 
-class PendulumNoVel(PendulumEnv):
+class PendulumNoVel(PositionsOnly, PendulumEnv):
     """Pendulum that shows its angle only."""
 
-    shown = (0, 1)  # of [cos, sin, angular velocity]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.observation_space = _only(self.observation_space, self.shown)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        observation, info = super().reset(seed=seed, options=options)
-        return observation[list(self.shown)], info
-
-    def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = super().step(action)  # type: ignore[no-untyped-call]
-        return observation[list(self.shown)], float(reward), terminated, truncated, info
-
-
-def _only(space: Any, shown: Sequence[int]) -> spaces.Box:
-    return spaces.Box(space.low[list(shown)], space.high[list(shown)], dtype=np.float32)
+    shown = [0, 1]  # noqa: RUF012  of [cos, sin, angular velocity]
