@@ -1,19 +1,29 @@
 """The library's own environments, registered by id; each game's rules are the docstring of its file."""
 
+import importlib
+
 import gymnasium as gym
+
+GAMES = {
+    "t_maze": "TMaze",
+    "repeat_first": "RepeatFirst",
+}
+"""File -> class of the games that step B rows at once; each file's VARIANTS are the ids, its {class}Env plays one."""
 
 
 def register() -> None:
     """Register every environment of the library with gymnasium; calling it twice does no harm."""
     if "rlmin/TMaze-v0" in gym.registry:
         return
-    for name, active in (("TMaze", False), ("TMazeActive", True)):
-        gym.register(
-            f"rlmin/{name}-v0",
-            entry_point="rlmin.envs.t_maze:TMazeEnv",
-            vector_entry_point="rlmin.envs.t_maze:TMaze",
-            kwargs={"active": active},
-        )
+    for file, name in GAMES.items():
+        module = f"rlmin.envs.{file}"
+        for id, variant in importlib.import_module(module).VARIANTS.items():
+            gym.register(
+                f"rlmin/{id}",
+                entry_point=f"{module}:{name}Env",
+                vector_entry_point=f"{module}:{name}",
+                kwargs=variant.options,
+            )
     gym.register("rlmin/MiniGridMemory-v0", entry_point="rlmin.envs.minigrid_memory:MiniGridMemory")
     gym.register(
         "rlmin/CartPoleNoVel-v1",

@@ -1,0 +1,76 @@
+"""RepeatFirst: say at every step the suit of the first card that was dealt.
+
+Rules. `decks` decks are shuffled together; C = 52 decks cards. The first card is seen at reset. At every step the agent
+names a suit, then the next card is dealt and seen. The episode terminates when the last card is dealt: C - 1 steps.
+Observation: the suit of the card just dealt, Discrete(4). Action: a suit, Discrete(4).
+Reward: 1/(C-1) if the action is the suit of the first card, else -1/(C-1).
+
+Returns: perfect 1; without memory -0.5, as one suit in four is right.
+
+Source: popgym 1.0.7, RepeatFirst (Morad et al. 2023, arXiv:2303.01859), step for step.
+"""
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rlmin.envs import cards
+from rlmin.envs.board import Board, Cell
+from rlmin.envs.draws import key
+from rlmin.envs.single import Single
+from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
+
+VARIANTS = {
+    f"RepeatFirst{name}-v0": Variant(
+        options={"decks": decks},
+        length=52 * decks - 1,
+        random=-0.5,
+        floor=-0.5,
+        floor_policy="no memory: any suit",
+        ceiling=1.0,
+        ceiling_policy="the first suit, remembered",
+    )
+    for name, decks in (("Easy", 1), ("Medium", 8), ("Hard", 16))
+}
+
+
+class RepeatFirst(TensorEnv):
+    """B games; see the module for the rules."""
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        decks: int = 1,
+        device: torch.device | str = "cpu",
+        render_mode: str | None = None,
+    ) -> None:
+        """`decks`: how many decks are shuffled together, at least 1; the rest as `TensorEnv`."""
+        if decks < 1:
+            raise ValueError(f"decks={decks}: expected at least 1")
+        super().__init__(num_envs, spaces.Discrete(4), spaces.Discrete(4), device=device, render_mode=render_mode)
+        self.decks, self.cards = decks, 52 * decks
+
+    def draw(self, seed: Tensor, episode: Tensor) -> Game:
+        """deck [B, C] uint8: suits in the order in which they are dealt; t [B] int64: the card in sight."""
+        return {"deck": cards.suit(cards.shuffled(key(seed, episode), self.decks)), "t": torch.zeros_like(seed)}
+
+    def advance(self, game: Game, action: Tensor) -> Outcome:
+        share = 1 / (self.cards - 1)
+        reward = torch.where(action == game["deck"][:, 0], share, -share)
+        t = game["t"] + 1
+        return Outcome({"t": t}, reward, terminated=t == self.cards - 1)
+
+    def observe(self, game: Game) -> Tensor:
+        return cards.at(game["deck"], game["t"])
+
+    def board(self, game: Game) -> Board:
+        t, deck = int(game["t"]), game["deck"].tolist()
+        row = [Cell(cards.SUIT_NAMES[deck[0]], "goal"), Cell(cards.SUIT_NAMES[deck[t]], "cue")]
+        return Board([row], f"first card (hidden), card in sight: {t + 1} of {self.cards}")
+
+
+class RepeatFirstEnv(Single):
+    """One game, see the module."""
+
+    game = RepeatFirst
