@@ -1,0 +1,21 @@
+"""Wrappers of single environments that make a task one for memory, or feed a policy what it has to know.
+
+Their forms for vector environments have the same names in `rlmin.wrappers.vector`.
+"""
+
+from rlmin.wrappers.delayed_reward import DelayedReward
+from rlmin.wrappers.flicker import FrameFlicker
+from rlmin.wrappers.hidden_velocity import HiddenVelocity
+from rlmin.wrappers.previous import PreviousAction, PreviousReward
+from rlmin.wrappers.return_to_go import ReturnToGo
+from rlmin.wrappers.time_step import TimeStep
+
+__all__ = [
+    "DelayedReward",
+    "FrameFlicker",
+    "HiddenVelocity",
+    "PreviousAction",
+    "PreviousReward",
+    "ReturnToGo",
+    "TimeStep",
+]

@@ -1,0 +1,85 @@
+"""What a wrapper does, as pure functions: the same code for one environment and for many, of arrays or of tensors.
+
+A transform keeps a `Memory`: arrays with one entry a row, shape [B, ...] around a vector environment and [...] around a
+single one, numpy arrays or tensors as the environment speaks. It never writes into what it is given.
+"""
+
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+Rows: TypeAlias = Any
+"""One value a row: a numpy array or a tensor, [B] or []."""
+Memory: TypeAlias = dict[str, Rows]
+
+
+class Transform:
+    """Changes observations and rewards; what it does not override stays as it is."""
+
+    def space(self, observation: gym.Space[Any], action: gym.Space[Any]) -> gym.Space[Any]:
+        """The observation space of one environment, from those of the environment inside."""
+        return observation
+
+    def start(self, rows: "Like") -> Memory:
+        """Memory of rows that open an episode."""
+        return {}
+
+    def after(self, memory: Memory, action: Rows, reward: Rows, ended: Rows) -> tuple[Memory, Rows]:
+        """Memory after a transition, and the reward to report for it."""
+        return memory, reward
+
+    def see(self, memory: Memory, observation: Any) -> Any:
+        """The observation to report; called any number of times for one state."""
+        return observation
+
+
+class Like:
+    """Makes arrays of the kind, and with the rows, of an environment."""
+
+    def __init__(self, lead: tuple[int, ...], device: torch.device | None, seed: Rows = None) -> None:
+        """`lead`: (B,) or (); `device`: of tensors, None for numpy; `seed`: int64 a row, for what draws."""
+        self.lead, self.device, self.seed = lead, device, seed
+
+    def full(self, value: Any, dtype: type | np.dtype[Any] = np.float32) -> Rows:
+        """[*lead, *value.shape] filled with `value`."""
+        value = np.asarray(value, dtype=dtype)
+        return self.kind(np.broadcast_to(value, (*self.lead, *value.shape)).copy())
+
+    def kind(self, array: np.ndarray[Any, Any]) -> Rows:
+        """`array` as the environment speaks."""
+        return array if self.device is None else torch.from_numpy(array).to(self.device)
+
+
+def where(rows: Rows, a: Any, b: Any) -> Any:
+    """`a` in the `rows` that are set, `b` elsewhere; further axes are added to `rows`."""
+    if isinstance(rows, Tensor):
+        return torch.where(rows.reshape(rows.shape + (1,) * (b.dim() - rows.dim())), a, b)
+    b = np.asarray(b)
+    return np.where(np.reshape(rows, np.shape(rows) + (1,) * (b.ndim - np.ndim(rows))), a, b).astype(b.dtype)
+
+
+def mixed(rows: Rows, a: Memory, b: Memory) -> Memory:
+    """Memory `a` in the `rows` that are set, `b` elsewhere."""
+    return {name: where(rows, a[name], part) for name, part in b.items()}
+
+
+def with_leaf(space: gym.Space[Any], name: str, leaf: gym.Space[Any]) -> gym.Space[Any]:
+    """A Dict of what was there ("observation", if that was no Dict) and `leaf`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    inside = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
+    if name in inside:
+        raise ValueError(f"the observation has an entry {name!r} already: {space}")
+    return spaces.Dict(inside | {name: leaf})
+
+
+def with_entry(observation: Any, name: str, value: Rows) -> dict[str, Any]:
+    """The observation that belongs to `with_leaf`."""
+    inside = observation if isinstance(observation, dict) else {"observation": observation}
+    return {**inside, name: value}
