@@ -7,6 +7,23 @@ import gymnasium as gym
 GAMES = {
     "t_maze": "TMaze",
     "repeat_first": "RepeatFirst",
+    "repeat_previous": "RepeatPrevious",
+    "autoencode": "Autoencode",
+    "count_recall": "CountRecall",
+    "higher_lower": "HigherLower",
+    "concentration": "Concentration",
+    "parity": "Parity",
+    "delayed_match": "DelayedMatch",
+    "copy_delay": "CopyDelay",
+    "associative_recall": "AssociativeRecall",
+    "passkey": "Passkey",
+    "modular_count": "ModularCount",
+    "battleship": "Battleship",
+    "minesweeper": "MineSweeper",
+    "multiarmed_bandit": "MultiarmedBandit",
+    "cart_pole": "CartPole",
+    "pendulum": "Pendulum",
+    "grid_memory": "GridMemory",
 }
 """File -> class of the games that step B rows at once; each file's VARIANTS are the ids, its {class}Env plays one."""
 

@@ -1,7 +1,7 @@
 """Decks of cards, numbered as popgym numbers them.
 
     card    0 .. 52 decks - 1
-    suit    card % 4             (diamonds, ... : four of equal number)
+    suit    card % 4             0 spades, 1 diamonds, 2 clubs, 3 hearts
     colour  card % 2
     rank    (card % 52) // 4     0 the ace .. 12 the king
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from rlmin.envs.draws import permutation
 
 SUITS, COLOURS, RANKS = 4, 2, 13
-SUIT_NAMES, RANK_NAMES = "\u2660\u2666\u2663\u2665", "A23456789TJQK"
+SUIT_NAMES, RANK_NAMES = "SDCH", "A23456789TJQK"  # letters, as the font of the pictures has no suits
 
 
 def shuffled(key: Tensor, decks: int, first: int = 0) -> Tensor:

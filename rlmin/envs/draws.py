@@ -32,7 +32,8 @@ def key(seed: Tensor, episode: Tensor) -> Tensor:
 
 def bits(key: Tensor, index: Tensor | int) -> Tensor:
     """Draw `index` of each key, 64 bits: [B] and an int or [B] -> [B]; [B] and [n] through `key[:, None]` -> [B, n]."""
-    return _mixed(key + (index + 1) * WEYL)
+    step = signed((index + 1) * WEYL) if isinstance(index, int) else (index + 1) * WEYL
+    return _mixed(key + step)
 
 
 def uniform(key: Tensor, index: Tensor | int) -> Tensor:
@@ -49,6 +50,13 @@ def normal(key: Tensor, index: Tensor | int) -> Tensor:
     """float64 from N(0, 1), by Box and Muller; uses draws 2 index and 2 index + 1."""
     radius = torch.sqrt(-2 * torch.log1p(-uniform(key, 2 * index)))
     return radius * torch.cos(2 * math.pi * uniform(key, 2 * index + 1))
+
+
+def normal_pair(key: Tensor, index: Tensor) -> Tensor:
+    """[2, B] float64 from N(0, 1), independent, for [B] and [B]: `normal`, and the number that it leaves unused."""
+    radius, turn = uniform(key, torch.stack((2 * index, 2 * index + 1)))
+    turn = 2 * math.pi * turn
+    return torch.sqrt(-2 * torch.log1p(-radius)) * torch.stack((torch.cos(turn), torch.sin(turn)))
 
 
 def permutation(key: Tensor, first: int, count: int) -> Tensor:

@@ -20,6 +20,8 @@ from rlmin.envs.draws import key
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
 
+SUITS = cards.SUITS
+
 VARIANTS = {
     f"RepeatFirst{name}-v0": Variant(
         options={"decks": decks},
@@ -48,26 +50,35 @@ class RepeatFirst(TensorEnv):
         """`decks`: how many decks are shuffled together, at least 1; the rest as `TensorEnv`."""
         if decks < 1:
             raise ValueError(f"decks={decks}: expected at least 1")
-        super().__init__(num_envs, spaces.Discrete(4), spaces.Discrete(4), device=device, render_mode=render_mode)
+        super().__init__(
+            num_envs, spaces.Discrete(SUITS), spaces.Discrete(SUITS), device=device, render_mode=render_mode
+        )
         self.decks, self.cards = decks, 52 * decks
 
     def draw(self, seed: Tensor, episode: Tensor) -> Game:
-        """deck [B, C] uint8: suits in the order in which they are dealt; t [B] int64: the card in sight."""
-        return {"deck": cards.suit(cards.shuffled(key(seed, episode), self.decks)), "t": torch.zeros_like(seed)}
+        """deck [B, C] uint8: suits in the order in which they are dealt; t [B] int64: the card in sight.
+
+        said [B] uint8: the last action, 4 before the first one; only pictures read it.
+        """
+        deck = cards.suit(cards.shuffled(key(seed, episode), self.decks))
+        return {"deck": deck, "t": torch.zeros_like(seed), "said": torch.full_like(seed, SUITS, dtype=torch.uint8)}
 
     def advance(self, game: Game, action: Tensor) -> Outcome:
         share = 1 / (self.cards - 1)
         reward = torch.where(action == game["deck"][:, 0], share, -share)
         t = game["t"] + 1
-        return Outcome({"t": t}, reward, terminated=t == self.cards - 1)
+        return Outcome({"t": t, "said": action.to(torch.uint8)}, reward, terminated=t == self.cards - 1)
 
     def observe(self, game: Game) -> Tensor:
         return cards.at(game["deck"], game["t"])
 
     def board(self, game: Game) -> Board:
-        t, deck = int(game["t"]), game["deck"].tolist()
+        t, deck, said = int(game["t"]), game["deck"].tolist(), int(game["said"])
         row = [Cell(cards.SUIT_NAMES[deck[0]], "goal"), Cell(cards.SUIT_NAMES[deck[t]], "cue")]
-        return Board([row], f"first card (hidden), card in sight: {t + 1} of {self.cards}")
+        lines = [f"card {t + 1} of {self.cards} in sight (yellow)", "to be named: the first card (green, hidden)"]
+        if said < SUITS:
+            lines.append(f"said {cards.SUIT_NAMES[said]}: {'right' if said == deck[0] else 'wrong'}")
+        return Board([row], "\n".join(lines))
 
 
 class RepeatFirstEnv(Single):

@@ -45,7 +45,7 @@ class Single(gym.Env[Any, Any]):
         outcome = inner.advance(inner.state, torch.as_tensor(np.asarray(action)[None]))
         inner.state = inner.state | outcome.changes
         terminated = outcome.terminated is not None and bool(outcome.terminated)
-        truncated = outcome.truncated is not None and bool(outcome.truncated) and not terminated
+        truncated = outcome.truncated is not None and bool(outcome.truncated)
         success = inner.success(inner.state) if terminated or truncated else None
         info = {} if success is None else {"is_success": bool(success)}
         observation = _first(self.observation_space, inner.observe(inner.state))

@@ -151,7 +151,7 @@ class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
         reward = outcome.reward.float()
         never = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         terminated = never if outcome.terminated is None else outcome.terminated
-        truncated = never if outcome.truncated is None else outcome.truncated & ~terminated
+        truncated = never if outcome.truncated is None else outcome.truncated
         ended, seen = terminated | truncated, self.observe(game)
         if self.device.type == "cpu" and not bool(ended.any()):
             self.state = game
@@ -187,7 +187,7 @@ class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
             shape = (self.num_envs, *wanted[name].shape[1:])
             if tuple(part.shape) != shape:
                 raise ValueError(f"state[{name!r}]: expected {list(shape)}, got {list(part.shape)}")
-        self.state = {name: part.to(self.device, copy=True) for name, part in state.items()}
+        self.state = {name: part.to(self.device, wanted[name].dtype, copy=True) for name, part in state.items()}
         return self.observe(self.state)
 
     def render(self) -> tuple[Any, ...] | None:

@@ -1,0 +1,60 @@
+"""What there is: every id of the library with its spaces, length, floor and ceiling, as a table."""
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+
+from rlmin.envs import GAMES
+from rlmin.envs.tensor_env import Variant
+
+HEAD = ("id", "observation", "action", "steps", "random", "floor", "ceiling", "floor: how / ceiling: how")
+
+
+def variants() -> Iterator[tuple[str, Variant]]:
+    """Every id of a native game and what its returns mean."""
+    for file in GAMES:
+        known: dict[str, Variant] = importlib.import_module(f"rlmin.envs.{file}").VARIANTS
+        yield from ((f"rlmin/{id}", variant) for id, variant in known.items())
+
+
+def lines() -> list[str]:
+    """The table, one line an id."""
+    known = dict(variants())
+    rows = [HEAD]
+    for id in sorted(name for name in gym.registry if name.startswith("rlmin/")):
+        env = gym.make(id, disable_env_checker=True)
+        limit = env.spec.max_episode_steps if env.spec else None
+        rows.append((id, brief(env.observation_space), brief(env.action_space), *_told(known.get(id), limit)))
+        env.close()
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD) - 1)]
+    return ["  ".join([*(f"{x:<{w}}" for x, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
+
+
+def brief(space: gym.Space[Any]) -> str:
+    """A space in a few characters: 4 for Discrete(4), 2x3 choices for MultiDiscrete, R2 for a Box of two numbers."""
+    if isinstance(space, spaces.Discrete):
+        return f"{space.n} choices"
+    if isinstance(space, spaces.MultiDiscrete):
+        return "x".join(map(str, space.shape)) + f" of {space.nvec.max()}"
+    if isinstance(space, spaces.Box):
+        return "x".join(map(str, space.shape)) + " numbers"
+    if isinstance(space, spaces.Tuple):
+        return " + ".join(brief(part) for part in space.spaces)
+    if isinstance(space, spaces.Dict):
+        return " + ".join(f"{name}: {brief(part)}" for name, part in space.spaces.items())
+    return str(space)
+
+
+def _told(variant: Variant | None, limit: int | None) -> tuple[str, str, str, str, str]:
+    """Steps, random, floor, ceiling and how the last two come about; of what is no native game, steps alone."""
+    if variant is None:
+        return str(limit or "-"), "-", "-", "-", ""
+    how = f"{variant.floor_policy} / {variant.ceiling_policy}"
+    return str(variant.length), _number(variant.random), _number(variant.floor), _number(variant.ceiling), how
+
+
+def _number(x: float | None) -> str:
+    return "-" if x is None else f"{x:.2f}"
