@@ -1,10 +1,46 @@
-"""Every test runs on one thread: the tensors are tiny, and threads that wait for each other only cost time."""
+"""Every test runs on one thread, and every scan kernel on every machine.
 
+One thread: the tensors are tiny, and threads that wait for each other only cost time. The kernels of the GPU run on it
+where there is one, and else in Triton's interpreter. That is a setting of the whole process which Triton reads when it
+is imported, so it is made here, before any test module can import it.
+"""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+from rlmin.scan import KERNELS
+
+VARIANTS = [name for name in KERNELS if name != "gpu"] + ["gpu sequential", "gpu tile"]
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Before each test, as a run with `threads` set changes it for the whole process."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(params=VARIANTS)
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A scan kernel, forced; with one of the GPU, the default device is that GPU where there is one."""
+    name, _, variant = str(request.param).partition(" ")
+    monkeypatch.setenv("RLMIN_KERNEL", name)
+    if not variant:
+        yield request.param
+        return
+    gpu = pytest.importorskip("rlmin.scan.gpu", reason="Triton is not installed", exc_type=ImportError)
+    small = {"sequential": {"STEPS": 2, "BLOCK": 16}, "tile": {"STEPS": 4, "BLOCK": 16}}[variant]
+
+    def plan(kernel: str, T: int, *size: int) -> tuple[object, dict[str, object]]:
+        module, options = getattr(gpu, variant)(kernel, *size)
+        return module, options | small if gpu.INTERPRETED else options  # the interpreter is slow
+
+    monkeypatch.setattr(gpu, "plan", plan)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"), np.errstate(all="ignore"):
+        yield request.param

@@ -8,20 +8,33 @@ from typing import Any
 
 import pytest
 import torch
-from test_scan import CASES, B, D, Scan, T, assert_same, differ, draw, every_case, everything, linear, min_gru, min_lstm
+from test_scan import (
+    CASES,
+    B,
+    D,
+    Scan,
+    T,
+    assert_same,
+    differ,
+    draw,
+    every_case,
+    everything,
+    interpreted,
+    linear,
+    min_gru,
+    min_lstm,
+    one_activation_will_do,
+)
 from torch import Tensor
 
-from rlmin.scan import KERNELS, warmup
-
-
-@pytest.fixture(params=KERNELS)
-def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("RLMIN_KERNEL", request.param)
-    return str(request.param)
+from rlmin.scan import warmup
 
 
 @every_case
 def test_the_operators_keep_their_contract_with_torch(kernel: str, scan: Scan, option: dict[str, Any]) -> None:
+    one_activation_will_do(kernel, option)
+    if interpreted(kernel) and kernel != "gpu sequential":
+        pytest.skip("the interpreter is slow, and the operators are the same")
     name = {linear: "linear", min_gru: "gru", min_lstm: "lstm"}[scan]
     forward, backward = (getattr(torch.ops.rlmin, f"{name}_{way}").default for way in ("forward", "backward"))
     inputs, state, start = draw(scan, dtype=torch.float32)
@@ -54,7 +67,7 @@ def test_torch_compile_sees_one_graph(scan: Scan, option: dict[str, Any]) -> Non
 def test_autocast_leaves_the_state_in_float32(kernel: str) -> None:
     torch.manual_seed(0)
     projection, x = torch.nn.Linear(4, 2 * D), torch.randn(T, B, 4)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
         gate, candidate = projection(x).chunk(2, dim=-1)
         h, last = min_gru(gate, candidate, torch.zeros(B, D))
     assert (h.dtype, last.dtype) == (torch.bfloat16, torch.float32)
@@ -67,6 +80,7 @@ def test_autocast_leaves_the_state_in_float32(kernel: str) -> None:
 
 def test_threads_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     from rlmin.scan import cpu
+    from rlmin.scan.cpu_threads import forget_threads
 
     inputs, state, start = draw(min_gru, (9, 11, 5), dtype=torch.float32)
     alone = everything(lambda x, s: min_gru(*x, s, start), inputs, state)
@@ -77,7 +91,7 @@ def test_threads_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(2):
             together = everything(lambda x, s: min_gru(*x, s, start), inputs, state)
             assert all(torch.equal(x, y) for x, y in zip(alone, together, strict=True))
-            cpu._forget_threads()  # what a forked child does
+            forget_threads()  # what a forked child does
     finally:
         torch.set_num_threads(threads)
 
@@ -102,7 +116,7 @@ def test_without_numba_the_portable_kernel_runs_and_says_so_once() -> None:
 def test_an_unknown_kernel_is_an_error_that_lists_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLMIN_KERNEL", "cuda")
     x = torch.zeros(T, B, D)
-    with pytest.raises(ValueError, match="RLMIN_KERNEL: expected one of reference, portable, cpu, got 'cuda'"):
+    with pytest.raises(ValueError, match="RLMIN_KERNEL: expected one of reference, portable, cpu, gpu, got 'cuda'"):
         linear(x, x, x[0])
 
 
@@ -143,14 +157,12 @@ def test_warming_up_leaves_nothing_to_compile_for_float32() -> None:
     from rlmin.scan import cpu_loops
 
     warmup()
-    loops: list[Any] = [cpu_loops.linear_forward, cpu_loops.linear_backward]
-    for family in (cpu_loops.GRU_FORWARD, cpu_loops.GRU_BACKWARD, cpu_loops.LSTM_FORWARD, cpu_loops.LSTM_BACKWARD):
-        loops += family.values()
-    before = [len(loop.signatures) for loop in loops]
-    assert all(before)
+    before = cpu_loops.loop.cache_info().misses
+    assert before
     for scan, option in CASES:
         inputs, state, start = draw(scan, dtype=torch.float32)
         for flags in (start, None):
             h, _ = scan(*[x.requires_grad_() for x in inputs], state, flags, **option)
             torch.autograd.grad(h.sum(), inputs)
-    assert [len(loop.signatures) for loop in loops] == before
+    assert cpu_loops.loop.cache_info().misses == before
+    assert before > 0

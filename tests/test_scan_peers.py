@@ -1,20 +1,11 @@
 """The scans agree with what others published: the minGRU-pytorch package, and the log-space form of the paper."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 from minGRU_pytorch.minGRU import minGRU
 from minGRU_pytorch.minLSTM import minLSTM
 from test_scan import B, D, T, assert_same, differ, draw, everything, min_gru, min_lstm
 from torch import Tensor
-
-from rlmin.scan import KERNELS
-
-
-@pytest.fixture(params=KERNELS)
-def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("RLMIN_KERNEL", request.param)
-    return str(request.param)
 
 
 def peer(module: torch.nn.Module, rows: int) -> tuple[torch.nn.Module, list[Tensor], Tensor]:

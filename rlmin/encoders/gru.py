@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rlmin.encoders.base import Encoder, full_precision, one, wipe
+from rlmin.encoders.projected import fits_cpu
 from rlmin.types import State
 
 
@@ -49,8 +50,10 @@ class GRU(Encoder):
         self.check_input(x, start)
         before = one(state)
         projected = self.projection(x).to(before.dtype)
-        weight, bias = self.recurrence.weight, self.recurrence.bias
-        h, last = _GRU.apply(projected, before, start, weight, bias)  # type: ignore[no-untyped-call]
+        walk: Any = _GRU
+        if fits_cpu(self.recurrence, projected, before):
+            from rlmin.scan.cpu_gru import GRUSequence as walk  # needs numba
+        h, last = walk.apply(projected, before, start, self.recurrence.weight, self.recurrence.bias)
         return h, last
 
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:

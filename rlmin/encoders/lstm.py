@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
 from rlmin.encoders.base import Encoder, full_precision, one, parts, wipe
+from rlmin.encoders.projected import fits_cpu
 from rlmin.types import State
 
 
@@ -49,9 +51,17 @@ class LSTM(Encoder):
         """`Encoder.forward` with `state` (h, c), [B, H] each; first derivatives only."""
         self.check_input(x, start)
         h, c = (one(part) for part in parts(state, 2))
-        projected = self.projection(x).to(h.dtype) + self.recurrence.bias
-        weight = self.recurrence.weight
-        y, h, c = _LSTM.apply(projected, h, c, start, weight)  # type: ignore[no-untyped-call]
+        projection, recurrence = self.projection, self.recurrence
+        on_cpu = fits_cpu(recurrence, x, h) and type(projection) is nn.Linear
+        if on_cpu and not start.any():  # oneDNN's, which knows no resets
+            weights = [projection.weight, recurrence.weight, projection.bias, recurrence.bias]
+            y, h, c = torch.lstm(x, (h[None], c[None]), weights, True, 1, 0.0, self.training, False, False)
+            return y, (h[0], c[0])
+        projected = linear(x, projection.weight, projection.bias + recurrence.bias).to(h.dtype)
+        walk: Any = _LSTM
+        if on_cpu:
+            from rlmin.scan.cpu_lstm import LSTMSequence as walk  # needs numba
+        y, h, c = walk.apply(projected, h, c, start, recurrence.weight)
         return y, (h, c)
 
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:

@@ -6,8 +6,8 @@ from torch.nn.functional import logsigmoid
 
 from rlmin.encoders.base import Encoder, one, wipe
 from rlmin.encoders.candidate import Candidate, check_candidate
+from rlmin.encoders.projected import scan_projection
 from rlmin.encoders.time_scale import TimeScales, spread_bias
-from rlmin.scan import min_lstm_scan
 from rlmin.scan.activation import activate
 from rlmin.types import State
 
@@ -62,8 +62,7 @@ class MinLSTM(Encoder):
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with `state` [B, H]."""
         self.check_input(x, start)
-        forget, input, candidate = self.projection(x).chunk(3, dim=-1)
-        return min_lstm_scan(forget, input, candidate, one(state), start, activation=self.candidate)
+        return scan_projection(self.projection, x, one(state), start, activation=self.candidate)
 
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.step` with `state` [B, H]."""

@@ -118,15 +118,19 @@ def min_lstm_scan(
     return _run("lstm", activation, start, state, forget, input, candidate)
 
 
-def warmup() -> None:
-    """Compile what the first update would compile: every float32 CPU scan, forward and backward.
+def warmup(device: torch.device | str = "cpu", *, shape: tuple[int, int, int] = (1, 1, 1)) -> None:
+    """Compile what the first update would compile: every float32 scan, forward and backward.
 
-    Takes some seconds the first time and a fraction of one when the compiled code is cached on disk. Does nothing of
-    use on other devices.
+    Takes some seconds the first time and a fraction of one when the compiled code is cached on disk. On a GPU it is
+    also what has to come before a CUDA graph is captured.
+
+    Args:
+        device: where the scans will run.
+        shape: [T, B, D] of the update to come. On the CPU it makes no difference; on a GPU kernels are chosen by size.
     """
-    x = torch.zeros(1, 1, 1, requires_grad=True)
-    state = torch.zeros(1, 1)
-    start = torch.zeros(1, 1, dtype=torch.bool)
+    x = torch.zeros(shape, device=device, requires_grad=True)
+    state = torch.zeros(shape[1:], device=device)
+    start = torch.zeros(shape[:2], dtype=torch.bool, device=device)
     runs = chain(
         [linear_scan(x, x, state, start)],
         (min_gru_scan(x, x, state, start, activation=name) for name in ACTIVATIONS),

@@ -1,49 +1,47 @@
 """Numba on the CPU: addresses in, one pass over memory, gates recomputed in the backward pass.
 
-Large inputs are split by rows over a thread pool (the loops release the GIL). Numba's own `parallel=True` would bring
-a second OpenMP runtime beside torch's into the process, and is not used.
+Rows are shared out over torch's own threads. Numba's `parallel=True` would bring a second OpenMP runtime beside
+torch's into the process, and is not used.
 """
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+import ctypes
+from collections.abc import Sequence
+from itertools import chain
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from rlmin.scan import cpu_loops as loops
+from rlmin.scan.cpu_loops import loop
+from rlmin.scan.cpu_memory import empty
+from rlmin.scan.cpu_threads import pool as _threads  # noqa: F401, for block.py
 
 Array = tuple[int, int, int]
 """Address, stride over time, stride over rows; the strides in elements."""
 
-_ONE = {torch.float32: np.float32(1), torch.float64: np.float64(1)}
 _CACHED_BYTES = 256 * 1024  # of carry that a block of rows holds
-_PARALLEL_SIZE = 1 << 20  # elements from which threads pay
-
-_pool: ThreadPoolExecutor | None = None
+_PARALLEL_SIZE = 1 << 15  # elements for which a thread pays
+_PARALLEL_STEP = 1 << 11  # the same for one step of a cell with several gates
 
 
 def linear_forward(
     decay: Tensor, value: Tensor, state: Tensor, start: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor]:
     """h[t] = decay[t] * h[t-1] + value[t]."""
-    return _forward(loops.linear_forward, (decay, value), state, start, int(reverse))
+    return _forward("linear_forward", "identity", (decay, value), state, start, int(reverse))
 
 
 def gru_forward(
     gate: Tensor, candidate: Tensor, state: Tensor, start: Tensor | None, activation: str
 ) -> tuple[Tensor, Tensor]:
     """h[t] = h[t-1] + sigmoid(gate[t]) * (c(candidate[t]) - h[t-1])."""
-    return _forward(loops.GRU_FORWARD[activation], (gate, candidate), state, start)
+    return _forward("gru_forward", activation, (gate, candidate), state, start)
 
 
 def lstm_forward(
     forget: Tensor, input: Tensor, candidate: Tensor, state: Tensor, start: Tensor | None, activation: str
 ) -> tuple[Tensor, Tensor]:
     """h[t] = f' * h[t-1] + i' * c(candidate[t]), with f' = f / (f + i) and i' = i / (f + i)."""
-    return _forward(loops.LSTM_FORWARD[activation], (forget, input, candidate), state, start)
+    return _forward("lstm_forward", activation, (forget, input, candidate), state, start)
 
 
 def linear_backward(
@@ -57,7 +55,7 @@ def linear_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of decay, value and state."""
     dtypes = (decay.dtype, h.dtype)
-    grads = _backward(loops.linear_backward, (decay,), dtypes, grad_h, grad_last, state, start, h, int(reverse))
+    grads = _backward("linear_backward", "identity", (decay,), dtypes, grad_h, grad_last, state, start, h, int(reverse))
     return grads[0], grads[1], grads[2]
 
 
@@ -72,8 +70,9 @@ def gru_backward(
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of gate, candidate and state."""
-    loop, inputs = loops.GRU_BACKWARD[activation], (gate, candidate)
-    grads = _backward(loop, inputs, tuple(x.dtype for x in inputs), grad_h, grad_last, state, start, h)
+    inputs = (gate, candidate)
+    dtypes = tuple(x.dtype for x in inputs)
+    grads = _backward("gru_backward", activation, inputs, dtypes, grad_h, grad_last, state, start, h)
     return grads[0], grads[1], grads[2]
 
 
@@ -89,25 +88,40 @@ def lstm_backward(
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of forget, input, candidate and state."""
-    loop, inputs = loops.LSTM_BACKWARD[activation], (forget, input, candidate)
-    grads = _backward(loop, inputs, tuple(x.dtype for x in inputs), grad_h, grad_last, state, start, h)
+    inputs = (forget, input, candidate)
+    dtypes = tuple(x.dtype for x in inputs)
+    grads = _backward("lstm_backward", activation, inputs, dtypes, grad_h, grad_last, state, start, h)
     return grads[0], grads[1], grads[2], grads[3]
 
 
 def _forward(
-    loop: Callable[..., None], inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, *option: int
+    name: str, activation: str, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, option: int = 0
 ) -> tuple[Tensor, Tensor]:
     like = inputs[-1]
-    held = [_readable(x, state.dtype) for x in inputs]  # alive until the loop has read them
-    flags = None if start is None else start.contiguous()
-    h = torch.empty(like.shape, dtype=state.dtype)
+    h = empty(*like.shape, dtype=state.dtype)
     last = state.clone(memory_format=torch.contiguous_format)
-    _run(loop, [*map(_array, (*held, h)), _state(last), _flags(flags)], h, option)
+    forward_into(name, activation, inputs, start, h, last, option)
     return h.to(like.dtype), last
 
 
+def forward_into(
+    name: str,
+    activation: str,
+    inputs: tuple[Tensor, ...],
+    start: Tensor | None,
+    h: Tensor,
+    carry: Tensor,
+    option: int = 0,
+) -> None:
+    """Write every state into `h`, and the last one into the contiguous `carry` [B, D] that holds the first."""
+    held = [_readable(x, h.dtype) for x in inputs]  # alive until the loop has read them
+    flags = None if start is None else start.contiguous()
+    _run(name, activation, [*map(_array, (*held, h)), _state(carry), _flags(flags)], h, option)
+
+
 def _backward(
-    loop: Callable[..., None],
+    name: str,
+    activation: str,
     inputs: tuple[Tensor, ...],
     dtypes: tuple[torch.dtype, ...],
     grad_h: Tensor | None,
@@ -115,22 +129,47 @@ def _backward(
     state: Tensor,
     start: Tensor | None,
     h: Tensor,
-    *option: int,
+    option: int = 0,
 ) -> tuple[Tensor, ...]:
-    carry = state.dtype
-    zeros = torch.zeros(h.shape[2], dtype=carry)
+    grads = [empty(*h.shape, dtype=state.dtype) for _ in dtypes]
+    carry = torch.zeros(state.shape, dtype=state.dtype)
+    if grad_last is not None:
+        carry.copy_(grad_last)
+    backward_into(name, activation, grad_h, inputs, state, start, h, grads, carry, option)
+    return (*(g.to(dtype) for g, dtype in zip(grads, dtypes, strict=True)), carry)
+
+
+def backward_into(
+    name: str,
+    activation: str,
+    grad_h: Tensor | None,
+    inputs: tuple[Tensor, ...],
+    state: Tensor,
+    start: Tensor | None,
+    h: Tensor,
+    grads: Sequence[Tensor],
+    carry: Tensor,
+    option: int = 0,
+) -> None:
+    """Write the gradients of the inputs into `grads`, and that of `state` into `carry`, which holds the last state's.
+
+    `grads` may be columns of one array; `carry` is contiguous.
+    """
+    zeros = torch.zeros(h.shape[2], dtype=carry.dtype)
     grad_h = zeros.expand(h.shape) if grad_h is None else grad_h
-    held = [_readable(x, carry) for x in (grad_h, *inputs)]  # alive, as the next three, until the loop has read them
-    past = h.to(carry).contiguous()
+    held = [_readable(x, carry.dtype) for x in (grad_h, *inputs)]  # alive, as the next three, until the loop is done
+    past = h.to(carry.dtype).contiguous()
     initial = state.contiguous()
     flags = None if start is None else start.contiguous()
-    grads = [torch.empty(h.shape, dtype=carry) for _ in dtypes]
-    grad_state = torch.zeros(state.shape, dtype=carry)
-    if grad_last is not None:
-        grad_state.copy_(grad_last)
     read = [*map(_array, (*held, past)), _state(initial), (zeros.data_ptr(), 0, 0)]
-    _run(loop, [*read, *map(_array, grads), _state(grad_state), _flags(flags)], past, option)
-    return (*(g.to(dtype) for g, dtype in zip(grads, dtypes, strict=True)), grad_state)
+    _run(name, activation, [*read, *map(_array, grads), _state(carry), _flags(flags)], past, option)
+
+
+def step_table(arrays: Sequence[Tensor], T: int, B: int, D: int) -> tuple["ctypes.Array[ctypes.c_int64]", int]:
+    """Table and number of threads of a loop that does one step a call; entry 0 is to be 0 and entry 5 the step."""
+    threads = max(1, min(torch.get_num_threads(), B, B * D // _PARALLEL_STEP))
+    table = (0, B, -(-B // threads), T, D, 0, *chain.from_iterable(map(_array, arrays)))
+    return (ctypes.c_int64 * len(table))(*table), threads
 
 
 def _readable(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -153,35 +192,10 @@ def _flags(start: Tensor | None) -> Array:
     return (0, 0, 0) if start is None else (start.data_ptr(), start.stride(0), 1)
 
 
-def _run(loop: Callable[..., None], arrays: list[Array], like: Tensor, option: tuple[int, ...]) -> None:
-    """Run `loop` over all rows, in threads where that pays."""
+def _run(name: str, activation: str, arrays: list[Array], like: Tensor, option: int) -> None:
+    """Run a loop over all rows, in threads where that pays."""
     T, B, D = like.shape
-    block = max(1, _CACHED_BYTES // max(1, D * like.element_size()))
-    one = _ONE[like.dtype]
-    threads = min(torch.get_num_threads(), B) if like.numel() >= _PARALLEL_SIZE else 1
-    if threads <= 1:
-        loop(*arrays, (T, B, D), (0, B, block), *option, one)
-        return
-    edges = [B * i // threads for i in range(threads + 1)]
-    parts = [(*arrays, (T, B, D), (low, high, block), *option, one) for low, high in pairwise(edges)]
-    jobs = [_threads().submit(loop, *part) for part in parts[1:]]
-    loop(*parts[0])
-    for job in jobs:
-        job.result()
-
-
-def _threads() -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="rlmin-scan")
-    return _pool
-
-
-def _forget_threads() -> None:
-    """A forked child inherits the pool object and none of its threads."""
-    global _pool
-    _pool = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)
+    threads = max(1, min(torch.get_num_threads(), B, like.numel() // _PARALLEL_SIZE))
+    block = max(1, min(_CACHED_BYTES // max(1, D * like.element_size()), -(-B // threads)))
+    table = (0, B, block, T, D, option, *chain.from_iterable(arrays))
+    loop(name, activation, like.dtype).run((ctypes.c_int64 * len(table))(*table), threads)

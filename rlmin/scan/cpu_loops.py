@@ -1,29 +1,47 @@
-"""The numba loops of the CPU kernel, one forward and one backward per scan.
+"""The numba loops of the scans on the CPU, one forward and one backward per scan.
 
-Each runs over blocks of rows that keep the carry in cache, then over time, then over spans of channels that are
+Each takes blocks of rows that keep the carry in cache, then runs over time, then over spans of channels that are
 contiguous in every array, which is what vectorises: a whole block where nothing separates its rows, else row by row.
 
-Arrays are triples (address, stride over time, stride over rows), see `cpu_math.py`. `size` is (T, B, D); `rows` is
-(low, high, block): this call does rows low to high, `block` at a time. `carry` holds the state that enters and is
-left holding the last one; in a backward loop, the gradient of the last state and of the initial one.
+The table that a loop reads is described in `cpu_math.py`; its arrays are those that the first line of the loop names.
+`carry` holds the state that enters and is left holding the last one; in a backward loop, the gradient of the last
+state and of the initial one. The gradients of the inputs may be columns of one array; where the first is, all are.
 """
 
+import ctypes
+import functools
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
+
+import numpy as np
+import torch
 
 from rlmin.scan.cpu_math import (
     ACTIVATION_CODES,
+    CARRY,
+    FIRST,
+    INPUT,
+    SECOND,
+    THIRD,
     activate,
     any_starts,
+    array,
+    c_loop,
     clear,
-    compiled,
     exp,
+    five_arrays,
     inlined,
-    lstm_odds,
+    load,
+    lstm_weights,
     row,
     slope,
     starts,
+    store,
+    take,
+    widest,
 )
+from rlmin.scan.cpu_threads import Loop
 
 
 @inlined
@@ -40,76 +58,76 @@ def _past(h: Any, initial: Any, zeros: Any, fresh: Any, first: Any, t: Any, b: A
     return row(initial, 0, b, one) if first else row(h, t, b, one)
 
 
-@compiled
-def linear_forward(
-    decay: Any, value: Any, h: Any, carry: Any, start: Any, size: Any, rows: Any, reverse: Any, one: Any
-) -> None:
-    """h[t] = decay[t] * carry + value[t]."""
-    T, _, D = size
-    low, high, block = rows
-    whole = decay[2] == D and value[2] == D
-    for b0 in range(low, high, block):
-        b1 = min(b0 + block, high)
-        step, width = _span(whole, b0, b1, D)
-        for i in range(T):
-            t = T - 1 - i if reverse else i
-            if start[0] != 0:
-                clear(start, t, b0, b1, carry, D, one)
-            for b in range(b0, b1, step):
-                a, v = row(decay, t, b, one), row(value, t, b, one)
-                state, out = row(carry, 0, b, one), row(h, t, b, one)
-                for d in range(width):
-                    state[d] = out[d] = a[d] * state[d] + v[d]
+def _linear_forward(one: Any, activation: int) -> Any:
+    @c_loop
+    def linear_forward(table: Any) -> None:
+        widest()
+        B, block, T, D, reverse = table[1], table[2], table[3], table[4], table[5]
+        decay, value, h, carry, start = five_arrays(table, 0)
+        whole = decay[2] == D and value[2] == D
+        b0 = take(table)
+        while b0 < B:
+            b1 = min(b0 + block, B)
+            step, width = _span(whole, b0, b1, D)
+            for i in range(T):
+                t = T - 1 - i if reverse else i
+                if start[0] != 0:
+                    clear(start, t, b0, b1, carry, D, one)
+                for b in range(b0, b1, step):
+                    a, v = row(decay, t, b, one), row(value, t, b, one)
+                    state, out = row(carry, 0, b, one), row(h, t, b, one)
+                    for d in range(width):
+                        now = load(a, d, INPUT) * load(state, d, CARRY) + load(v, d, INPUT)
+                        store(state, d, now, CARRY)
+                        store(out, d, now, FIRST)
+            b0 = take(table)
+
+    return linear_forward
 
 
-@compiled
-def linear_backward(
-    grad: Any,
-    decay: Any,
-    h: Any,
-    initial: Any,
-    zeros: Any,
-    grad_decay: Any,
-    grad_value: Any,
-    carry: Any,
-    start: Any,
-    size: Any,
-    rows: Any,
-    reverse: Any,
-    one: Any,
-) -> None:
-    T, _, D = size
-    low, high, block = rows
-    whole = grad[2] == D and decay[2] == D
-    for b0 in range(low, high, block):
-        b1 = min(b0 + block, high)
-        for i in range(T - 1, -1, -1):
-            t, before = (T - 1 - i, T - i) if reverse else (i, i - 1)
-            broken = any_starts(start, t, b0, b1)
-            step, width = _span(whole and not broken, b0, b1, D)
-            for b in range(b0, b1, step):
-                fresh = broken and starts(start, t)[b] != 0
-                g, a = row(grad, t, b, one), row(decay, t, b, one)
-                past = _past(h, initial, zeros, fresh, i == 0, before, b, one)
-                rest = row(carry, 0, b, one)
-                da, db = row(grad_decay, t, b, one), row(grad_value, t, b, one)
-                for d in range(width):
-                    total = g[d] + rest[d]
-                    da[d] = total * past[d]
-                    db[d] = total
-                    rest[d] = total * a[d]
-            if broken:
-                clear(start, t, b0, b1, carry, D, one)
+def _linear_backward(one: Any, activation: int) -> Any:
+    @c_loop
+    def linear_backward(table: Any) -> None:
+        widest()
+        B, block, T, D, reverse = table[1], table[2], table[3], table[4], table[5]
+        grad, decay, h, initial, zeros = five_arrays(table, 0)
+        grad_decay, grad_value, carry, start = array(table, 5), array(table, 6), array(table, 7), array(table, 8)
+        whole = grad[2] == D and decay[2] == D and grad_decay[2] == D
+        b0 = take(table)
+        while b0 < B:
+            b1 = min(b0 + block, B)
+            for i in range(T - 1, -1, -1):
+                t, before = (T - 1 - i, T - i) if reverse else (i, i - 1)
+                broken = any_starts(start, t, b0, b1)
+                step, width = _span(whole and not broken, b0, b1, D)
+                for b in range(b0, b1, step):
+                    fresh = broken and starts(start, t)[b] != 0
+                    g, a = row(grad, t, b, one), row(decay, t, b, one)
+                    past = _past(h, initial, zeros, fresh, i == 0, before, b, one)
+                    rest = row(carry, 0, b, one)
+                    da, db = row(grad_decay, t, b, one), row(grad_value, t, b, one)
+                    for d in range(width):
+                        total = load(g, d, INPUT) + load(rest, d, CARRY)
+                        store(da, d, total * load(past, d, INPUT), FIRST)
+                        store(db, d, total, SECOND)
+                        store(rest, d, total * load(a, d, INPUT), CARRY)
+                if broken:
+                    clear(start, t, b0, b1, carry, D, one)
+            b0 = take(table)
+
+    return linear_backward
 
 
-def _gru_forward(activation: int) -> Callable[..., None]:
-    @compiled
-    def gru_forward(gate: Any, candidate: Any, h: Any, carry: Any, start: Any, size: Any, rows: Any, one: Any) -> None:
-        T, _, D = size
-        low, high, block = rows
+def _gru_forward(one: Any, activation: int) -> Any:
+    @c_loop
+    def gru_forward(table: Any) -> None:
+        widest()
+        B, block, T, D = table[1], table[2], table[3], table[4]
+        gate, candidate, h, carry, start = five_arrays(table, 0)
         whole = gate[2] == D and candidate[2] == D
-        for b0 in range(low, high, block):
-            b1 = min(b0 + block, high)
+        b0 = take(table)
+        while b0 < B:
+            b1 = min(b0 + block, B)
             step, width = _span(whole, b0, b1, D)
             for t in range(T):
                 if start[0] != 0:
@@ -118,34 +136,27 @@ def _gru_forward(activation: int) -> Callable[..., None]:
                     k, v = row(gate, t, b, one), row(candidate, t, b, one)
                     state, out = row(carry, 0, b, one), row(h, t, b, one)
                     for d in range(width):
-                        z = one / (one + exp(-k[d]))
-                        state[d] = out[d] = state[d] + z * (activate(activation, v[d], one) - state[d])
+                        p, q = activate(activation, load(v, d, INPUT), one)
+                        before = load(state, d, CARRY)
+                        now = before + (p - q * before) / (q * (one + exp(-load(k, d, INPUT))))
+                        store(state, d, now, CARRY)
+                        store(out, d, now, FIRST)
+            b0 = take(table)
 
     return gru_forward
 
 
-def _gru_backward(activation: int) -> Callable[..., None]:
-    @compiled
-    def gru_backward(
-        grad: Any,
-        gate: Any,
-        candidate: Any,
-        h: Any,
-        initial: Any,
-        zeros: Any,
-        grad_gate: Any,
-        grad_candidate: Any,
-        carry: Any,
-        start: Any,
-        size: Any,
-        rows: Any,
-        one: Any,
-    ) -> None:
-        T, _, D = size
-        low, high, block = rows
-        whole = grad[2] == D and gate[2] == D and candidate[2] == D
-        for b0 in range(low, high, block):
-            b1 = min(b0 + block, high)
+def _gru_backward(one: Any, activation: int) -> Any:
+    @c_loop
+    def gru_backward(table: Any) -> None:
+        widest()
+        B, block, T, D = table[1], table[2], table[3], table[4]
+        grad, gate, candidate, h, initial = five_arrays(table, 0)
+        zeros, grad_gate, grad_candidate, carry, start = five_arrays(table, 5)
+        whole = grad[2] == D and gate[2] == D and candidate[2] == D and grad_gate[2] == D
+        b0 = take(table)
+        while b0 < B:
+            b1 = min(b0 + block, B)
             for t in range(T - 1, -1, -1):
                 broken = any_starts(start, t, b0, b1)
                 step, width = _span(whole and not broken, b0, b1, D)
@@ -156,30 +167,33 @@ def _gru_backward(activation: int) -> Callable[..., None]:
                     rest = row(carry, 0, b, one)
                     dk, dv = row(grad_gate, t, b, one), row(grad_candidate, t, b, one)
                     for d in range(width):
-                        e = exp(-k[d])
-                        z = one / (one + e)
-                        c = activate(activation, v[d], one)
-                        total = g[d] + rest[d]
+                        e, x = exp(-load(k, d, INPUT)), load(v, d, INPUT)
+                        p, q = activate(activation, x, one)
+                        inverse = one / (q * (one + e))
+                        z, c = q * inverse, p * ((one + e) * inverse)
+                        total = load(g, d, INPUT) + load(rest, d, CARRY)
                         kept = total * (e * z)
-                        dk[d] = kept * z * (c - past[d])
-                        dv[d] = total * z * slope(activation, v[d], c, one)
-                        rest[d] = kept
+                        store(dk, d, kept * z * (c - load(past, d, INPUT)), FIRST)
+                        store(dv, d, total * z * slope(activation, x, c, one), SECOND)
+                        store(rest, d, kept, CARRY)
                 if broken:
                     clear(start, t, b0, b1, carry, D, one)
+            b0 = take(table)
 
     return gru_backward
 
 
-def _lstm_forward(activation: int) -> Callable[..., None]:
-    @compiled
-    def lstm_forward(
-        forget: Any, input: Any, candidate: Any, h: Any, carry: Any, start: Any, size: Any, rows: Any, one: Any
-    ) -> None:
-        T, _, D = size
-        low, high, block = rows
+def _lstm_forward(one: Any, activation: int) -> Any:
+    @c_loop
+    def lstm_forward(table: Any) -> None:
+        widest()
+        B, block, T, D = table[1], table[2], table[3], table[4]
+        forget, input, candidate, h, carry = five_arrays(table, 0)
+        start = array(table, 5)
         whole = forget[2] == D and input[2] == D and candidate[2] == D
-        for b0 in range(low, high, block):
-            b1 = min(b0 + block, high)
+        b0 = take(table)
+        while b0 < B:
+            b1 = min(b0 + block, B)
             step, width = _span(whole, b0, b1, D)
             for t in range(T):
                 if start[0] != 0:
@@ -188,36 +202,30 @@ def _lstm_forward(activation: int) -> Callable[..., None]:
                     f, i, v = row(forget, t, b, one), row(input, t, b, one), row(candidate, t, b, one)
                     state, out = row(carry, 0, b, one), row(h, t, b, one)
                     for d in range(width):
-                        odds, _, _ = lstm_odds(f[d], i[d], one)
-                        state[d] = out[d] = state[d] + (activate(activation, v[d], one) - state[d]) / (one + odds)
+                        p, q = activate(activation, load(v, d, INPUT), one)
+                        e_f, e_i, unit = lstm_weights(load(f, d, INPUT), load(i, d, INPUT), one)
+                        written, kept = unit + e_f, unit + e_i
+                        before = load(state, d, CARRY)
+                        now = before + (p - q * before) * written / (q * (written + kept))
+                        store(state, d, now, CARRY)
+                        store(out, d, now, FIRST)
+            b0 = take(table)
 
     return lstm_forward
 
 
-def _lstm_backward(activation: int) -> Callable[..., None]:
-    @compiled
-    def lstm_backward(
-        grad: Any,
-        forget: Any,
-        input: Any,
-        candidate: Any,
-        h: Any,
-        initial: Any,
-        zeros: Any,
-        grad_forget: Any,
-        grad_input: Any,
-        grad_candidate: Any,
-        carry: Any,
-        start: Any,
-        size: Any,
-        rows: Any,
-        one: Any,
-    ) -> None:
-        T, _, D = size
-        low, high, block = rows
-        whole = grad[2] == D and forget[2] == D and input[2] == D and candidate[2] == D
-        for b0 in range(low, high, block):
-            b1 = min(b0 + block, high)
+def _lstm_backward(one: Any, activation: int) -> Any:
+    @c_loop
+    def lstm_backward(table: Any) -> None:
+        widest()
+        B, block, T, D = table[1], table[2], table[3], table[4]
+        grad, forget, input, candidate, h = five_arrays(table, 0)
+        initial, zeros, grad_forget, grad_input, grad_candidate = five_arrays(table, 5)
+        carry, start = array(table, 10), array(table, 11)
+        whole = grad[2] == D and forget[2] == D and input[2] == D and candidate[2] == D and grad_forget[2] == D
+        b0 = take(table)
+        while b0 < B:
+            b1 = min(b0 + block, B)
             for t in range(T - 1, -1, -1):
                 broken = any_starts(start, t, b0, b1)
                 step, width = _span(whole and not broken, b0, b1, D)
@@ -229,24 +237,52 @@ def _lstm_backward(activation: int) -> Callable[..., None]:
                     rest = row(carry, 0, b, one)
                     df, di, dv = row(grad_forget, t, b, one), row(grad_input, t, b, one), row(grad_candidate, t, b, one)
                     for d in range(width):
-                        odds, shut_f, shut_i = lstm_odds(f[d], i[d], one)
-                        z = one / (one + odds)
-                        c = activate(activation, v[d], one)
-                        total = g[d] + rest[d]
-                        kept = total * (odds * z)
-                        dk = kept * z * (c - past[d])
-                        df[d] = -dk * shut_f
-                        di[d] = dk * shut_i
-                        dv[d] = total * z * slope(activation, v[d], c, one)
-                        rest[d] = kept
+                        x = load(v, d, INPUT)
+                        p, q = activate(activation, x, one)
+                        e_f, e_i, unit = lstm_weights(load(f, d, INPUT), load(i, d, INPUT), one)
+                        written, kept = unit + e_f, unit + e_i
+                        inverse = one / (q * (written + kept))
+                        share, c = q * inverse, p * ((written + kept) * inverse)  # share: of one of the weights
+                        total = load(g, d, INPUT) + load(rest, d, CARRY)
+                        change = total * share * (c - load(past, d, INPUT)) * share
+                        store(df, d, -change * kept * e_f, FIRST)
+                        store(di, d, change * written * e_i, SECOND)
+                        store(dv, d, total * share * written * slope(activation, x, c, one), THIRD)
+                        store(rest, d, total * share * kept, CARRY)
                 if broken:
                     clear(start, t, b0, b1, carry, D, one)
+            b0 = take(table)
 
     return lstm_backward
 
 
-# One loop per activation, each compiled when it is first called.
-GRU_FORWARD = {name: _gru_forward(code) for name, code in ACTIVATION_CODES.items()}
-GRU_BACKWARD = {name: _gru_backward(code) for name, code in ACTIVATION_CODES.items()}
-LSTM_FORWARD = {name: _lstm_forward(code) for name, code in ACTIVATION_CODES.items()}
-LSTM_BACKWARD = {name: _lstm_backward(code) for name, code in ACTIVATION_CODES.items()}
+_FACTORIES: dict[str, Callable[[Any, int], Any]] = {
+    "linear_forward": _linear_forward,
+    "linear_backward": _linear_backward,
+    "gru_forward": _gru_forward,
+    "gru_backward": _gru_backward,
+    "lstm_forward": _lstm_forward,
+    "lstm_backward": _lstm_backward,
+}
+ONE = {torch.float32: np.float32(1), torch.float64: np.float64(1)}
+
+
+@functools.cache
+def loop(name: str, activation: str, dtype: torch.dtype) -> Loop:
+    """The loop `name` for arrays of `dtype`, compiled when it is first asked for; `linear` has no activation."""
+    return Loop(_FACTORIES[name](ONE[dtype], ACTIVATION_CODES[activation]))
+
+
+def _called(name: str, activation: str) -> Callable[..., None]:
+    def run(*arguments: Any) -> None:
+        *arrays, (T, B, D), (_, _, block), one = arguments
+        table = (0, B, block, T, D, 0, *chain.from_iterable(arrays))
+        dtype = torch.float64 if isinstance(one, np.float64) else torch.float32
+        loop(name, activation, dtype).run((ctypes.c_int64 * len(table))(*table), 1)
+
+    return run
+
+
+# The forward loops on arrays as triples (address, stride over time, stride over rows), then (T, B, D), rows, and 1.
+GRU_FORWARD = {activation: _called("gru_forward", activation) for activation in ACTIVATION_CODES}
+LSTM_FORWARD = {activation: _called("lstm_forward", activation) for activation in ACTIVATION_CODES}

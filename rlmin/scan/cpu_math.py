@@ -1,12 +1,21 @@
 """What the numba loops inline: rows at an address, an exponential that vectorises, the gates and activations.
 
-An array arrives as a triple (address, stride over time, stride over rows), in elements; its last axis is contiguous.
-That costs a tenth of unboxing NumPy arrays, and columns of one wide projection are read where they are.
+Divisions and exponentials are what a scan spends its time on, so an activation is handed out as a quotient p / q and
+the loops divide once for all gates and activations of an element.
 
-`one` is 1 in the dtype of the call; all other numbers are made from it, because a Python literal would silently turn
+A loop is a C function of one argument, a table of integers, so that any thread can run it:
+
+    next row that nobody has taken, rows B, rows to take at once, steps T, channels D, option,
+    then three for each array: address, stride over time, stride over rows; the strides in elements
+
+The last axis of an array is contiguous, and an address of 0 is no array. Columns of one wide projection are read where
+they are.
+
+`one` is 1 in the dtype of the loop; all other numbers are made from it, because a Python literal would silently turn
 float32 arithmetic into float64.
 
-Numba's disk cache of a loop looks at the file of the loop only: after an edit here, touch `cpu_loops.py`.
+Numba's disk cache of a loop looks at the file of the loop only: after an edit here, touch `cpu_loops.py`,
+`cpu_gru.py` and `cpu_lstm.py`.
 """
 
 import math
@@ -29,11 +38,21 @@ _numba: Any = numba  # which numba releases carry type hints differs
 
 def compiled(function: Function) -> Function:
     """A loop that Python calls: cached on disk where some cache folder is writable, else compiled in each process."""
-    try:
-        loop: Function = _numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # numba: "cannot cache function: no locator available"
-        loop = _numba.njit(**_OPTIONS)(function)
+    loop: Function = _cached(lambda **cache: _numba.njit(**cache, **_OPTIONS)(function))
     return loop
+
+
+def c_loop(function: Callable[[Any], None]) -> Any:
+    """A loop that any thread can call, a C function of a table, cached as `compiled` does."""
+    signature = _numba.types.void(_numba.types.CPointer(_numba.types.int64))
+    return _cached(lambda **cache: _numba.cfunc(signature, **cache, **_OPTIONS)(function))
+
+
+def _cached(build: Callable[..., Any]) -> Any:
+    try:
+        return build(cache=True)
+    except RuntimeError:  # numba: "cannot cache function: no locator available"
+        return build()
 
 
 def inlined(function: Function) -> Function:
@@ -52,6 +71,17 @@ def _overload(stub: Any) -> Callable[[Function], Function]:
 
 
 @_intrinsic
+def take(typing: Any, table: Any) -> Any:
+    """The first of the next rows that no thread has taken; B or more where all are."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        many = builder.load(builder.gep(arguments[0], [context.get_constant(_numba.types.int64, 2)]))
+        return builder.atomic_rmw("add", arguments[0], many, "monotonic")
+
+    return _numba.types.int64(table), build
+
+
+@_intrinsic
 def _pointer(typing: Any, address: Any, offset: Any, like: Any) -> Any:
     """To element `offset` of the array of `like`'s dtype at `address`."""
 
@@ -60,6 +90,64 @@ def _pointer(typing: Any, address: Any, offset: Any, like: Any) -> Any:
         return builder.gep(base, [arguments[1]], inbounds=True)
 
     return _numba.types.CPointer(like)(address, offset, like), build
+
+
+INPUT, CARRY, FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH = range(8)
+"""Whose memory a `load` or `store` touches: what is only read, the carry, or one of the outputs."""
+
+
+def _promise(access: Any, builder: Any, own: int) -> None:
+    """Tell LLVM that what is stored through one of the names above is never seen through another.
+
+    It would find out by itself by comparing addresses, but gives up where two outputs are columns of one array.
+    """
+    add = builder.module.add_metadata
+    domain = add(["rlmin"])
+    scopes = {name: add([f"rlmin {name}", domain]) for name in range(CARRY, SIXTH + 1)}
+    access.set_metadata("noalias", add([scope for name, scope in scopes.items() if name != own]))
+    if own != INPUT:
+        access.set_metadata("alias.scope", add([scopes[own]]))
+
+
+@_intrinsic
+def load(typing: Any, pointer: Any, index: Any, name: Any) -> Any:
+    """pointer[index], of the array `name`."""
+    if not isinstance(name, _numba.types.Literal):
+        return None  # numba asks again with the value
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value = builder.load(builder.gep(arguments[0], [arguments[1]], inbounds=True))
+        _promise(value, builder, name.literal_value)
+        return value
+
+    return pointer.dtype(pointer, index, name), build
+
+
+@_intrinsic
+def store(typing: Any, pointer: Any, index: Any, value: Any, name: Any) -> Any:
+    """pointer[index] = value, in the array `name`."""
+    if not isinstance(name, _numba.types.Literal):
+        return None
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        at = builder.gep(arguments[0], [arguments[1]], inbounds=True)
+        _promise(builder.store(arguments[2], at), builder, name.literal_value)
+        return context.get_dummy_value()
+
+    return _numba.types.none(pointer, index, value, name), build
+
+
+@_intrinsic
+def widest(typing: Any) -> Any:
+    """Have the calling loop use the widest vectors there are; LLVM by itself takes half of AVX-512's."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        attributes = builder.function.attributes
+        if isinstance(attributes, set):  # llvmlite's own `add` knows no attribute that has a value
+            set.add(attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return _numba.types.none(), build
 
 
 @_intrinsic
@@ -74,6 +162,19 @@ def _power_of_two(typing: Any, shifted: Any) -> Any:
         return builder.bitcast(exponent, context.get_value_type(_numba.types.float32))
 
     return _numba.types.float32(_numba.types.float32), build
+
+
+@inlined
+def array(table: Any, number: Any) -> Any:
+    """(address, stride over time, stride over rows)."""
+    return table[6 + 3 * number], table[7 + 3 * number], table[8 + 3 * number]
+
+
+@inlined
+def five_arrays(table: Any, first: Any) -> Any:
+    """Five arrays in a row."""
+    a, b = array(table, first), array(table, first + 1)
+    return a, b, array(table, first + 2), array(table, first + 3), array(table, first + 4)
 
 
 @inlined
@@ -118,29 +219,33 @@ _C1, _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(n)) for n in 
 
 
 @inlined
-def _split_exp(x: Any) -> Any:
-    """(2**n, exp(r) - 1) with x = n ln 2 + r and |r| <= ln 2 / 2, for float32 x held within +-87; NaN stays NaN."""
+def _exp32(x: Any) -> Any:
+    """2**n * exp(r) with x = n ln 2 + r and |r| <= ln 2 / 2, for x held within +-87; NaN stays NaN."""
     x = _LOW if x < _LOW else x
     x = _HIGH if x > _HIGH else x
     shifted = x * _LOG2E + _MAGIC
     n = shifted - _MAGIC
     r = (x - n * _LN2_HIGH) - n * _LN2_LOW
     rest = r * (_C1 + r * (_C2 + r * (_C3 + r * (_C4 + r * (_C5 + r * (_C6 + r * _C7))))))
-    return _power_of_two(shifted), rest
-
-
-@inlined
-def _exp32(x: Any) -> Any:
-    scale, rest = _split_exp(x)
+    scale = _power_of_two(shifted)
     return scale + scale * rest
+
+
+# x P(x**2) / Q(x**2), fitted for the least relative error on |x| <= 9 (6e-8), beyond which tanh(x) rounds to 1.
+_NINE = np.float32(9)
+_P0, _P1, _P2 = np.float32(3.1686062e-03), np.float32(4.093594e-04), np.float32(9.254734e-06)
+_P3, _P4, _P5 = np.float32(2.9364728e-08), np.float32(-4.0495995e-11), np.float32(5.7843324e-14)
+_Q0, _Q1 = np.float32(3.1686064e-03), np.float32(1.4655599e-03)
+_Q2, _Q3 = np.float32(7.5296084e-05), np.float32(7.227584e-07)
 
 
 @inlined
 def _tanh32(x: Any) -> Any:
-    """expm1(2x) / (expm1(2x) + 2), which keeps its relative precision near 0."""
-    scale, rest = _split_exp(x + x)
-    expm1 = scale * rest + (scale - np.float32(1))
-    return expm1 / (expm1 + np.float32(2))
+    x = -_NINE if x < -_NINE else x
+    x = _NINE if x > _NINE else x
+    y = x * x
+    p = x * (_P0 + y * (_P1 + y * (_P2 + y * (_P3 + y * (_P4 + y * _P5)))))
+    return p, _Q0 + y * (_Q1 + y * (_Q2 + y * _Q3))
 
 
 @inlined
@@ -151,7 +256,7 @@ def _exp64(x: Any) -> Any:
 
 @inlined
 def _tanh64(x: Any) -> Any:
-    return math.tanh(x)
+    return math.tanh(x), 1.0
 
 
 def exp(x: Any) -> Any:
@@ -159,7 +264,7 @@ def exp(x: Any) -> Any:
 
 
 def tanh(x: Any) -> Any:
-    """tanh(x)."""
+    """(p, q) with tanh(x) = p / q and 0 < q <= 1."""
 
 
 @_overload(exp)
@@ -186,13 +291,15 @@ def _choose_tanh(x: Any) -> Any:
 
 @inlined
 def activate(activation: Any, x: Any, one: Any) -> Any:
-    """c(x). The code is a constant where this is inlined, so the branches cost nothing."""
+    """(p, q) with c(x) = p / q, 0 < q <= 2. The code is a constant where this is inlined: the branches cost nothing."""
     if activation == IDENTITY:
-        return x
+        return x, one
     if activation == TANH:
         return tanh(x)
-    below = one / (one + exp(-x))
-    return x + one / (one + one) if x >= 0 else below
+    zero = one - one
+    e = exp(zero if x > zero else x)
+    p = x + one / (one + one) if x >= zero else e
+    return p, one if x >= zero else one + e
 
 
 @inlined
@@ -206,13 +313,20 @@ def slope(activation: Any, x: Any, c: Any, one: Any) -> Any:
 
 
 @inlined
-def lstm_odds(f: Any, i: Any, one: Any) -> Any:
-    """(sigmoid(f) / sigmoid(i), sigmoid(-f), sigmoid(-i)), also where both sigmoids vanish."""
+def sigmoid(x: Any, one: Any) -> Any:
+    """1 / (1 + exp(-x))."""
+    return one / (one + exp(-x))
+
+
+@inlined
+def lstm_weights(f: Any, i: Any, one: Any) -> Any:
+    """exp(-f), exp(-i) and 1, all over the largest of the three: every gate is a quotient of their sums."""
     zero = one - one
-    u, w = exp(-abs(f)), exp(-abs(i))
-    deep_f = zero if f > zero else -f  # softplus(-f) is this plus log(1 + u)
-    deep_i = zero if i > zero else -i
-    odds = exp(deep_i - deep_f) * (one + w) / (one + u)
-    shut_f = (u if f > zero else one) / (one + u)
-    shut_i = (w if i > zero else one) / (one + w)
-    return odds, shut_f, shut_i
+    first = f < i
+    low = f if first else i
+    high = i if first else f
+    both = low > zero
+    near = exp(low if low < zero else -low)  # the ratio of exp(-low) and 1, whichever way is at most 1
+    far = exp((zero if both else low) - high)
+    e_low = near if both else one
+    return e_low if first else far, far if first else e_low, one if both else near

@@ -2,7 +2,7 @@
 
 A kernel is a module with six functions, `{linear,gru,lstm}_{forward,backward}`; `reference.py` shows what each takes
 and returns. All of them see [T, B, D] inputs, a [B, D] state in the dtype of the carry and a [T, B] bool start or None,
-and return fresh tensors. RLMIN_KERNEL=reference|portable|cpu forces one of them.
+and return fresh tensors. RLMIN_KERNEL=reference|portable|cpu|gpu forces one of them.
 """
 
 import functools
@@ -13,7 +13,12 @@ from types import ModuleType
 
 import torch
 
-KERNELS = ("reference", "portable", "cpu")
+KERNELS = ("reference", "portable", "cpu", "gpu")
+
+_GPU_REMEDY = (
+    "Triton compiles it at first use and needs a C compiler and the Python headers: install gcc (or set the "
+    "environment variable CC) and python3-dev; pip install triton if the package is missing"
+)
 
 
 def kernel_for(device: torch.device) -> ModuleType:
@@ -21,7 +26,7 @@ def kernel_for(device: torch.device) -> ModuleType:
 
     Raises:
         ValueError: RLMIN_KERNEL names no kernel, or one that cannot run on this device.
-        ImportError: RLMIN_KERNEL=cpu and numba cannot be imported.
+        ImportError: RLMIN_KERNEL=cpu and numba cannot be imported, or RLMIN_KERNEL=gpu and Triton cannot.
     """
     forced = os.environ.get("RLMIN_KERNEL")
     if forced:
@@ -34,11 +39,17 @@ def _forced(name: str, device: str) -> ModuleType:
         raise ValueError(f"RLMIN_KERNEL: expected one of {', '.join(KERNELS)}, got {name!r}")
     if name == "cpu" and device != "cpu":
         raise ValueError(f"RLMIN_KERNEL=cpu: expected CPU tensors, got {device}; unset it or use portable")
-    return _load(name)
+    kernel = _load(name)
+    if name == "gpu" and device != "cuda" and not (device == "cpu" and kernel.INTERPRETED):
+        hint = "unset it, or set TRITON_INTERPRET=1 before the start to run the kernel in Triton's interpreter"
+        raise ValueError(f"RLMIN_KERNEL=gpu: expected CUDA tensors, got {device}; {hint}")
+    return kernel
 
 
 @functools.cache
 def _automatic(device: str) -> ModuleType:
+    if device == "cuda":
+        return _gpu_or_portable(device)
     if device != "cpu":
         return _load("portable")
     try:
@@ -46,6 +57,19 @@ def _automatic(device: str) -> ModuleType:
     except ImportError as error:
         message = f"rlmin.scan: numba is not usable ({error}), scans on CPU run several times slower; pip install numba"
         warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return _load("portable")
+
+
+def _gpu_or_portable(device: str) -> ModuleType:
+    """The GPU kernel if its smallest call succeeds. Whatever stops the compiler must not stop the user."""
+    try:
+        kernel = _load("gpu")
+        x = torch.zeros(1, 1, 1, device=device)
+        kernel.linear_forward(x, x, x[0], None, False)
+        return kernel
+    except Exception as error:  # the compiler, the driver and the cache each raise their own
+        message = f"rlmin.scan: the GPU kernel is not usable ({type(error).__name__}: {error}), scans run slower. "
+        warnings.warn(message + _GPU_REMEDY, RuntimeWarning, stacklevel=2)
         return _load("portable")
 
 

@@ -1,0 +1,230 @@
+"""Triton on the GPU: one launch forward, one backward, gates recomputed in the backward pass, nothing stored but h.
+
+Memory traffic per (step, row, channel), in elements; states and flags are negligible. It is the least there can be,
+and what the time of these kernels is to be compared with:
+
+              forward                  backward
+    linear    decay, value -> h   3    grad, decay, h -> 2 grads               5
+    minGRU    2 inputs -> h       3    grad, 2 inputs, h -> 2 grads            6
+    minLSTM   3 inputs -> h       4    grad, 3 inputs, h -> 3 grads            8
+
+Two variants, chosen by shape. `gpu_sequential.py` walks through time with a few lanes (row, channel) a thread and
+has enough of them to fill the memory system in nearly every training run. `gpu_tile.py` runs a parallel scan over
+tiles of time where lanes are few and steps many; it reads one gate a second time, from the cache.
+
+Inputs are read where they are, by their strides over time and rows: columns of one wide projection cost no copy. There
+are no atomics, so results repeat bit for bit; nothing synchronises, so CUDA graphs can capture (after one ordinary
+call with the same layout, which compiles). Offsets are of 64 bits.
+"""
+
+import contextlib
+from types import ModuleType
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from rlmin.scan import gpu_sequential, gpu_tile
+from rlmin.scan.activation import ACTIVATIONS
+
+Plan = tuple[ModuleType, dict[str, Any]]
+"""The module of the kernels, their constants and the options of the launch."""
+
+_KINDS = {"linear": 0, "gru": 1, "lstm": 2}  # as in `gpu_math.py`
+_MANY_LANES = 1 << 14  # from here on the sequential kernel keeps enough loads in flight; by arithmetic, not measured
+_LONG = 64  # steps below which the parallel scan has nothing to gain
+
+INTERPRETED = not isinstance(gpu_sequential.forward, triton.runtime.JITFunction)
+"""Whether the kernels run in Triton's interpreter, on any device: TRITON_INTERPRET=1 was set before the import."""
+
+
+def linear_forward(
+    decay: Tensor, value: Tensor, state: Tensor, start: Tensor | None, reverse: bool
+) -> tuple[Tensor, Tensor]:
+    """h[t] = decay[t] * h[t-1] + value[t]."""
+    return _forward("linear", "identity", reverse, (decay, value), state, start)
+
+
+def gru_forward(
+    gate: Tensor, candidate: Tensor, state: Tensor, start: Tensor | None, activation: str
+) -> tuple[Tensor, Tensor]:
+    """h[t] = h[t-1] + sigmoid(gate[t]) * (c(candidate[t]) - h[t-1])."""
+    return _forward("gru", activation, False, (gate, candidate), state, start)
+
+
+def lstm_forward(
+    forget: Tensor, input: Tensor, candidate: Tensor, state: Tensor, start: Tensor | None, activation: str
+) -> tuple[Tensor, Tensor]:
+    """h[t] = f' * h[t-1] + i' * c(candidate[t]), with f' = f / (f + i) and i' = i / (f + i)."""
+    return _forward("lstm", activation, False, (forget, input, candidate), state, start)
+
+
+def linear_backward(
+    grad_h: Tensor | None,
+    grad_last: Tensor | None,
+    decay: Tensor,
+    state: Tensor,
+    start: Tensor | None,
+    h: Tensor,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of decay, value and state."""
+    grads = _backward("linear", "identity", reverse, grad_h, grad_last, (decay, h), state, start, h)
+    return grads[0], grads[1], grads[2]
+
+
+def gru_backward(
+    grad_h: Tensor | None,
+    grad_last: Tensor | None,
+    gate: Tensor,
+    candidate: Tensor,
+    state: Tensor,
+    start: Tensor | None,
+    h: Tensor,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of gate, candidate and state."""
+    grads = _backward("gru", activation, False, grad_h, grad_last, (gate, candidate), state, start, h)
+    return grads[0], grads[1], grads[2]
+
+
+def lstm_backward(
+    grad_h: Tensor | None,
+    grad_last: Tensor | None,
+    forget: Tensor,
+    input: Tensor,
+    candidate: Tensor,
+    state: Tensor,
+    start: Tensor | None,
+    h: Tensor,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of forget, input, candidate and state."""
+    grads = _backward("lstm", activation, False, grad_h, grad_last, (forget, input, candidate), state, start, h)
+    return grads[0], grads[1], grads[2], grads[3]
+
+
+def _forward(
+    name: str, activation: str, reverse: bool, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    like = inputs[-1]
+    first, second, value = _three(inputs)
+    flags = _flags(start)
+    h = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    initial = state.contiguous()
+    last = torch.empty_like(initial)
+    strides = (*_strides(first), *_strides(second), *_strides(value), *_strides(flags))
+    _launch("forward", name, activation, reverse, like, (first, second, value, initial, flags, h, last), strides)
+    return h, last
+
+
+def _backward(
+    name: str,
+    activation: str,
+    reverse: bool,
+    grad_h: Tensor | None,
+    grad_last: Tensor | None,
+    inputs: tuple[Tensor, ...],
+    state: Tensor,
+    start: Tensor | None,
+    h: Tensor,
+) -> tuple[Tensor, ...]:
+    """The gradient of each input and of the state; a linear scan stands `h`, which it reads anyway, for its value."""
+    first, second, value = _three(inputs)
+    flags = _flags(start)
+    grad = None if grad_h is None else _readable(grad_h)
+    late = None if grad_last is None else grad_last.contiguous()
+    states, initial = h.contiguous(), state.contiguous()
+    grads = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in inputs]
+    grad_state = torch.empty_like(initial)
+    arrays = (grad, late, first, second, value, initial, flags, states)
+    strides = (*_strides(grad), *_strides(first), *_strides(second), *_strides(value), *_strides(flags))
+    outputs = (*_three(tuple(grads)), grad_state)
+    _launch("backward", name, activation, not reverse, h, (*arrays, *outputs), strides)
+    return (*grads, grad_state)
+
+
+def _three(tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None, Tensor]:
+    """First gate, second gate or None, value; with the last axis contiguous, copied only if it is not so already."""
+    first, *second, value = map(_readable, tensors)
+    return first, second[0] if second else None, value
+
+
+def _readable(x: Tensor) -> Tensor:
+    return x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()
+
+
+def _flags(start: Tensor | None) -> Tensor | None:
+    return None if start is None else start.view(torch.uint8)
+
+
+def _strides(x: Tensor | None) -> tuple[int, int]:
+    return (0, 0) if x is None else (x.stride(0), x.stride(1))
+
+
+def _launch(
+    kernel: str,
+    name: str,
+    activation: str,
+    reverse: bool,
+    like: Tensor,
+    arrays: tuple[Tensor | None, ...],
+    strides: tuple[int, ...],
+) -> None:
+    """Run `kernel` (forward, backward) of scan `name` over all lanes, each program a block of them."""
+    T, B, D = like.shape
+    lanes = B * D
+    if lanes == 0:
+        return
+    aligned = not any(x % 16 for x in (D, *strides[:-2]))  # the last two are of the flags
+    module, options = plan(kernel, T, lanes, like.element_size(), aligned)
+    run: Any = getattr(module, kernel)
+    block = options["BLOCK"]
+    with _on(like.device):
+        run[(triton.cdiv(lanes, block),)](
+            *arrays,
+            T,
+            lanes,
+            D,
+            *strides,
+            KIND=_KINDS[name],
+            ACTIVATION=ACTIVATIONS.index(activation),
+            REVERSE=reverse,
+            ONE_ROW=D % block == 0,
+            **options,
+        )
+
+
+def plan(kernel: str, T: int, lanes: int, itemsize: int, aligned: bool) -> Plan:
+    """The variant for a shape and its constants. They depend on T and B only through a few thresholds."""
+    variant = tile if T >= _LONG and lanes < _MANY_LANES else sequential
+    return variant(kernel, lanes, itemsize, aligned)
+
+
+def sequential(kernel: str, lanes: int, itemsize: int, aligned: bool) -> Plan:
+    """One warp a program. A thread takes 16 bytes of an array where lanes are plenty, less where more warps should run.
+
+    It takes one or two elements where rows do not begin at multiples of 16, as it could not load more of them at once.
+    """
+    wide = {2: 256 if kernel == "forward" else 128, 4: 128, 8: 64}[itemsize]  # 8 lanes of a gradient spill
+    many = aligned and lanes >= 1 << 15
+    block = max(wide if many and lanes >= 1 << 17 else wide // 2 if many else wide // 4, 128 // itemsize)
+    steps = 8 if kernel == "forward" else 4
+    # A bound on registers that is not tight keeps the assembler from one that is, and spills.
+    bound = {} if torch.version.hip else {"maxnreg": 224}
+    options = {"STEPS": steps, "STAGES": 3, "BLOCK": block, "num_warps": 1, "enable_fp_fusion": True}
+    return gpu_sequential, options | bound
+
+
+def tile(kernel: str, lanes: int, itemsize: int, aligned: bool) -> Plan:
+    """Tiles of 32 by 32: larger ones run out of registers."""
+    block = 16 if itemsize == 8 else 32
+    return gpu_tile, {"STEPS": 32, "STAGES": 3, "BLOCK": block, "num_warps": 4, "enable_fp_fusion": True}
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Triton launches on the current device, which need not be the one of the tensors."""
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)
