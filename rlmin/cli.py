@@ -1,4 +1,4 @@
-"""The command line: rlmin train, evaluate, plot, list.
+"""The command line: rlmin train, evaluate, plot, list, bench.
 
 Settings are parsed by tyro from the dataclasses that the code itself uses; a preset is turned into arguments that stand
 before the user's own, which therefore win.
@@ -23,7 +23,11 @@ USAGE = """usage: rlmin COMMAND ...
   evaluate RUN [--episodes N] [--env ID]      play whole episodes with a trained policy
   plot RUN ... [--file PNG]                   draw learning curves
   list presets|envs|encoders                  what there is
+  bench NAME|all [--quick]                    measure speed, beside other libraries; `rlmin bench` lists the names
 """
+
+MEMORY = "memory"
+"""The benchmark of learning; every other one is of speed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +169,24 @@ def list_command(arguments: list[str]) -> None:
     print("\n".join(kinds[arguments[0]]()))
 
 
+def bench_command(arguments: list[str]) -> None:
+    from rlmin.bench import NAMES, Options, module, run, summary
+
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    if name is None:
+        about = f"{summary()}\n  {MEMORY:9} Learning: a suite of memory tasks, cell by cell (hours)."
+        print(f"usage: rlmin bench NAME [--quick] [--key value ...]; `rlmin bench NAME --help` says more\n\n{about}")
+        raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
+    check_names("benchmark", [name], [*NAMES, "all", MEMORY])
+    if name == MEMORY:
+        from rlmin.suite import SuiteOptions, run_suite
+
+        print(run_suite(tyro.cli(SuiteOptions, args=arguments[1:], prog=f"rlmin bench {name}")))
+        return
+    about = summary() if name == "all" else module(name).__doc__ or ""
+    run(name, tyro.cli(Options, args=arguments[1:], prog=f"rlmin bench {name}", description=about))
+
+
 def presets() -> list[str]:
     """Names of the presets."""
     from rlmin.train import PRESETS
@@ -173,10 +195,10 @@ def presets() -> list[str]:
 
 
 def envs() -> list[str]:
-    """Ids of rlmin's own environments."""
-    import gymnasium as gym
+    """Rlmin's own environments: ids, spaces, lengths, floors and ceilings."""
+    from rlmin.envs.catalog import lines
 
-    return sorted(name for name in gym.registry if name.startswith("rlmin/"))
+    return lines()
 
 
 def encoders() -> list[str]:
@@ -191,4 +213,5 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate_command,
     "plot": plot_command,
     "list": list_command,
+    "bench": bench_command,
 }

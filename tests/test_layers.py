@@ -12,7 +12,7 @@ PACKAGE = ROOT / "rlmin"
 LAYERS = [  # from the bottom up; a file may import from every layer above in this list, and from its own package
     {"types", "checks"},
     {"scan", "spaces", "space_json", "envs"},
-    {"encoders", "returns", "losses", "episodes", "normalize", "make", "checkpoint"},
+    {"encoders", "returns", "losses", "episodes", "normalize", "make", "checkpoint", "wrappers"},
     {"vector", "heads"},
     {"vector_gym", "vector_sb3", "inputs"},
     {"policy"},
@@ -20,6 +20,7 @@ LAYERS = [  # from the bottom up; a file may import from every layer above in th
     {"verify", "plots"},
     {"agents"},
     {"train"},
+    {"bench", "suite"},
     {"cli"},
 ]
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}

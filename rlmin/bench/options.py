@@ -1,0 +1,55 @@
+"""What every benchmark can be asked."""
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlmin.bench.timing import BLOCK, Case, Timing, paired
+
+QUICK_ROUNDS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to measure, and where to write."""
+
+    threads: int = 2  # of torch on the CPU
+    rounds: int | None = None  # turns of every contender, whose median counts; None: the benchmark's own number
+    device: str = "cpu"  # or cuda, ...
+    out: Path | None = None  # folder of the CSV and the PNG; None: benchmarks/results in a checkout, or bench-results
+    quick: bool = False  # tiny sizes and two rounds, to see that it runs: the numbers mean nothing
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "rounds"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+
+    @property
+    def folder(self) -> Path:
+        """Where results go. Quick ones mean nothing, so they never replace those of a checkout unless told to."""
+        if self.out is not None:
+            return self.out
+        checkout = Path("pyproject.toml").is_file() and Path("rlmin/bench").is_dir()
+        return Path("benchmarks/results") if checkout and not self.quick else Path("bench-results")
+
+    def command(self, name: str) -> str:
+        """The command that measures the same again."""
+        words = ["rlmin", "bench", name, "--threads", str(self.threads)]
+        words += ["--rounds", str(self.rounds)] if self.rounds is not None else []
+        words += ["--device", self.device] if self.device != "cpu" else []
+        return " ".join(words + ["--quick"] * self.quick)
+
+    def paired(
+        self, title: str, cases: Mapping[str, Case], *, rounds: int, seconds: float = math.inf, block: float = BLOCK
+    ) -> Timing:
+        """`rlmin.bench.timing.paired` on this device, with the rounds asked for; `title` is said on stderr.
+
+        The time limit `seconds` gives way to a number of rounds that was asked for.
+        """
+        print(f"  ... {title}", file=sys.stderr, flush=True)
+        if self.quick:
+            return paired(cases, rounds=QUICK_ROUNDS, device=self.device, block=0)
+        limit = math.inf if self.rounds is not None else seconds
+        return paired(cases, rounds=self.rounds or rounds, device=self.device, seconds=limit, block=block)

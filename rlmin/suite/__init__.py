@@ -1,0 +1,56 @@
+"""The memory suite: many (task, encoder, seed) cells trained under one protocol, and one report of them.
+
+rlmin bench memory [--suite NAME|FILE.yaml] [--seeds N] [--steps N] [--encoders ...] [--tasks ...] [--jobs N]
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rlmin.checks import check_names
+from rlmin.encoders import MIXERS
+from rlmin.suite.cells import Suite, read_suite
+from rlmin.suite.report import write_report
+from rlmin.suite.run import run_cells
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteOptions:
+    """Train a suite of memory tasks, cell by cell, and report; started again it goes on where it was stopped."""
+
+    suite: str = "memory"  # its name, or a .yaml file
+    tasks: tuple[str, ...] = ()  # only these
+    encoders: tuple[str, ...] = ()  # instead of the suite's
+    seeds: int | None = None  # instead of the suite's
+    steps: int | None = None  # a cell, instead of the suite's and of every task's
+    jobs: int = 1  # processes at once, each on one thread
+    out: Path = Path("runs/suite")  # of the run folders
+    results: Path = Path("runs/suite")  # of the report
+
+    def chosen(self) -> Suite:
+        """The suite with what was asked for otherwise."""
+        suite = read_suite(self.suite)
+        check_names("task", self.tasks, suite.tasks)
+        check_names("encoder", self.encoders, MIXERS)
+        tasks = {task: dict(suite.tasks[task]) for task in self.tasks or suite.tasks}
+        if self.steps is not None:
+            tasks = {task: settings | {"steps": self.steps} for task, settings in tasks.items()}
+        return replace(
+            suite,
+            tasks=tasks,
+            encoders=self.encoders or suite.encoders,
+            seeds=suite.seeds if self.seeds is None else self.seeds,
+        )
+
+
+def run_suite(options: SuiteOptions) -> str:
+    """Train and report; returns the table as Markdown.
+
+    Raises:
+        ValueError: no such suite, task or encoder; settings that contradict finished cells; a cell that failed.
+    """
+    suite = options.chosen()
+    cells = suite.cells()
+    for cell in cells:
+        _ = cell.config  # a bad setting should not show after hours of training
+    rows = run_cells(cells, options.out / suite.name, jobs=options.jobs)
+    return write_report(rows, cells, options.out / suite.name, options.results, name=suite.name)

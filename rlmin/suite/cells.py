@@ -1,0 +1,123 @@
+"""A suite: the (task, encoder, seed) cells to train and the settings of each, read from a YAML file.
+
+steps: 1_000_000                       environment steps a cell
+encoders: [min_gru, gru, mlp]          columns of the table
+seeds: 5                               rows of each
+settings: {num_envs: 64, lr: 1e-3}     any setting of `rlmin train`, for every cell
+tasks:                                 id or NAME -> settings that differ; `steps` too
+  rlmin/RepeatFirstEasy-v0: {horizon: 51}
+  S9 seen 3x3: {env: rlmin/GridMemoryS9View3-v0, horizon: 128}
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import tyro
+import yaml
+
+from rlmin.checks import check_names
+from rlmin.encoders import MIXERS
+from rlmin.envs.catalog import variants
+from rlmin.envs.tensor_env import Variant
+from rlmin.train import TrainConfig, preset_arguments
+
+SUITES = Path(__file__).parent.parent / "configs" / "suites"
+KEYS = ("steps", "encoders", "seeds", "settings", "tasks")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of a suite."""
+
+    task: str
+    encoder: str
+    seed: int
+    settings: Mapping[str, Any]  # of `TrainConfig`, complete but for the folder
+
+    def folder(self, out: Path) -> Path:
+        """Where it is trained."""
+        return out / self.task.replace("/", "-").replace(" ", "-") / f"{self.encoder}-{self.seed}"
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings as the command line would read them."""
+        return tyro.cli(TrainConfig, args=preset_arguments(self.settings), config=(tyro.conf.FlagConversionOff,))
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is trained on what, for how long."""
+
+    name: str
+    tasks: Mapping[str, Mapping[str, Any]]
+    encoders: Sequence[str]
+    seeds: int
+    steps: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def cells(self) -> list[Cell]:
+        """Every cell; the seeds of a task stand together, so that a stopped suite has whole tables."""
+        return [
+            Cell(task, encoder, seed, self._settings(task, encoder, seed))
+            for task in self.tasks
+            for encoder in self.encoders
+            for seed in range(self.seeds)
+        ]
+
+    def _settings(self, task: str, encoder: str, seed: int) -> dict[str, Any]:
+        own = {"env": task, "steps": self.steps, **self.settings, **self.tasks[task]}
+        steps = own.pop("steps")
+        return own | {"encoder": encoder, "seed": seed, "total_timesteps": steps, "threads": 1, "eval_episodes": 0}
+
+
+def read_suite(name: str) -> Suite:
+    """The suite of that name, or in that .yaml file.
+
+    Raises:
+        ValueError: there is none, or it says something that no suite can say.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"{name}: no such file")
+    else:
+        check_names("suite", [name], [path.stem for path in SUITES.glob("*.yaml")])
+        path = SUITES / f"{name}.yaml"
+    try:
+        said = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name}: not readable as YAML ({error})") from None
+    if not isinstance(said, dict) or not isinstance(said.get("tasks"), dict):
+        raise ValueError(f"{path.name}: expected a mapping with `tasks`, see rlmin/suite/cells.py")
+    known = [f.name for f in fields(TrainConfig)]
+    try:
+        check_names("entry", said, KEYS)
+        check_names("encoder", said.get("encoders", []), MIXERS)
+        tasks = {task: settings or {} for task, settings in said["tasks"].items()}
+        for settings in (said.get("settings") or {}, *tasks.values()):
+            check_names("setting", settings, [*known, "steps"])
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    return Suite(
+        name=path.stem,
+        tasks={task: _as_pairs(settings) for task, settings in tasks.items()},
+        encoders=said.get("encoders", ["min_gru", "mlp"]),
+        seeds=int(said.get("seeds", 5)),
+        steps=int(said.get("steps", 1_000_000)),
+        settings=_as_pairs(said.get("settings") or {}),
+    )
+
+
+def anchors(env: str) -> Variant | None:
+    """Floor and ceiling of an id, where it is one of rlmin's own."""
+    return dict(variants()).get(env)
+
+
+def _as_pairs(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`env_kwargs: {length: 50}` as the command line has it, length=50."""
+    return {
+        name: [f"{key}={x}" for key, x in value.items()] if isinstance(value, dict) else value
+        for name, value in settings.items()
+    }

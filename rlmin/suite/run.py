@@ -1,0 +1,129 @@
+"""Train the cells of a suite, several processes at once; what is finished stays finished.
+
+A cell is a run folder like any other, and `score.json` in it once it is trained and evaluated. Started again, the suite
+skips finished cells and goes on with half-trained ones where their last checkpoint was.
+"""
+
+import contextlib
+import io
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlmin.checkpoint import LEARNER, write_atomic
+from rlmin.suite.cells import Cell, anchors
+
+SCORE = "score.json"
+EPISODES = 400  # held out: seeds of their own, memory wiped, greedy actions
+
+Row = dict[str, Any]
+
+
+def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
+    """Train what is not trained yet.
+
+    Args:
+        cells: of one suite.
+        out: folder of the run folders.
+        jobs: processes, each on one thread.
+
+    Returns:
+        the row of every cell, in order.
+
+    Raises:
+        ValueError: a finished cell was trained with other settings, or a cell failed; the others are kept.
+    """
+    todo = [cell for cell in cells if finished(cell, out) is None]
+    done = len(cells) - len(todo)
+    print(f"{len(cells)} cells, {done} done before, {len(todo)} to train, {jobs} at a time", file=sys.stderr)
+    failed: list[str] = []
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting = {pool.submit(train_cell, cell, out): cell for cell in todo}
+        for future in as_completed(waiting):
+            cell, done = waiting[future], done + 1
+            error = future.exception()
+            if error is not None:
+                failed.append(f"{cell.folder(out)}: {error}")
+                print(f"[{done}/{len(cells)}] failed: {failed[-1]}", file=sys.stderr, flush=True)
+                continue
+            row = future.result()
+            line = f"{cell.task} {cell.encoder} seed {cell.seed}: {row['final']:.3f}, {row['seconds']:.0f} s"
+            print(f"[{done}/{len(cells)}] {line}", file=sys.stderr, flush=True)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(cells)} cells failed, the first: {failed[0]}")
+    rows = [finished(cell, out) for cell in cells]
+    return [row for row in rows if row is not None]
+
+
+def finished(cell: Cell, out: Path) -> Row | None:
+    """The row of a cell that was trained before.
+
+    Raises:
+        ValueError: it was trained with other settings.
+    """
+    file = cell.folder(out) / SCORE
+    if not file.is_file():
+        return None
+    row: Row = json.loads(file.read_text())
+    differ = _differences(row["settings"], dict(cell.settings))
+    if differ:
+        raise ValueError(f"{file.parent}: trained with {differ}; choose another --out, or delete that folder")
+    return row
+
+
+def train_cell(cell: Cell, out: Path) -> Row:
+    """Train, or go on, and evaluate one cell; writes its row."""
+    from rlmin.train import resume, train
+
+    torch.set_num_threads(1)
+    folder, began = cell.folder(out), time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):  # what a run prints is for one at a time
+        if not (folder / LEARNER).exists():
+            train(replace(cell.config, folder=folder), progress_bar=False)
+        elif _steps(folder) < cell.config.total_timesteps:
+            resume(folder, progress_bar=False)
+    row = score(cell, folder) | {"seconds": round(time.perf_counter() - began, 1), "settings": dict(cell.settings)}
+    write_atomic(folder / SCORE, json.dumps(row, indent=1).encode())
+    return row
+
+
+def score(cell: Cell, folder: Path) -> Row:
+    """Both protocols: the final policy on held-out episodes, and the best of training as POPGym publishes it."""
+    from rlmin.plots import read_curve
+    from rlmin.train import evaluate_run
+
+    held_out = evaluate_run(folder, episodes=EPISODES, num_envs=EPISODES // 4)
+    steps, curve = read_curve(folder, "rollout/ep_rew_mean")
+    known = anchors(cell.config.env)
+    floor, ceiling = (None, None) if known is None else (known.floor, known.ceiling)
+    return {
+        "task": cell.task,
+        "encoder": cell.encoder,
+        "seed": cell.seed,
+        "steps": int(steps[-1]),
+        "final": held_out.mean_return,
+        "best": float(max(curve)),
+        "success": held_out.success_rate,
+        "floor": floor,
+        "ceiling": ceiling,
+    }
+
+
+def _steps(folder: Path) -> int:
+    from rlmin.checkpoint import read_header
+
+    return int(read_header(folder, LEARNER)["num_timesteps"])
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What was set otherwise, in words; "" where nothing was."""
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    return ", ".join(f"{name}={there.get(name)!r} and not {here.get(name)!r}" for name in names)

@@ -1,0 +1,57 @@
+"""Means over seeds and tasks with bootstrap intervals.
+
+The interquartile mean over all runs of all tasks is the mean of the middle half of the scores; its interval resamples
+seeds within each task (stratified), so tasks keep their weight.
+
+Source: Agarwal et al. 2021, Deep reinforcement learning at the edge of the statistical precipice (arXiv:2108.13264).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+DRAWS = 10_000
+
+
+class Interval(NamedTuple):
+    """A statistic and its 95 % percentile-bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def interquartile_mean(scores: Array) -> Array:
+    """[..., n] -> [...]: mean over the last axis without its lowest and highest n // 4 numbers."""
+    cut = scores.shape[-1] // 4
+    middle: Array = np.sort(scores, axis=-1)[..., cut : scores.shape[-1] - cut].mean(-1)
+    return middle
+
+
+def mean_interval(scores: Sequence[float]) -> Interval:
+    """The mean over seeds; one seed has no interval but itself."""
+    return _interval([np.asarray(scores, dtype=np.float64)], lambda x: x.mean(-1))
+
+
+def iqm_interval(tasks: Sequence[Sequence[float]]) -> Interval:
+    """The interquartile mean over the runs of all tasks, one sequence of scores (over seeds) a task."""
+    return _interval([np.asarray(scores, dtype=np.float64) for scores in tasks], interquartile_mean)
+
+
+def normalised(score: float, floor: float, ceiling: float) -> float:
+    """(score - floor) / (ceiling - floor): 0 without memory, 1 perfect."""
+    return (score - floor) / (ceiling - floor)
+
+
+def _interval(strata: Sequence[Array], statistic: Callable[[Array], Array]) -> Interval:
+    random = np.random.default_rng(0)
+    value = float(statistic(np.concatenate(strata)))
+    draws = [scores[random.integers(len(scores), size=(DRAWS, len(scores)))] for scores in strata]
+    low, high = np.quantile(statistic(np.concatenate(draws, axis=1)), [0.025, 0.975])
+    return Interval(value, float(low), float(high))

@@ -1,0 +1,34 @@
+"""The list of environments: every id, with its spaces, its length and what its returns mean."""
+
+import gymnasium as gym
+import pytest
+from gymnasium import spaces
+
+from rlmin.envs import register
+from rlmin.envs.catalog import brief, lines, variants
+
+register()
+
+
+def test_every_id_of_the_library_has_a_line_and_every_game_its_numbers() -> None:
+    table = lines()
+    listed = {line.split()[0] for line in table[1:]}
+    assert listed == {id for id in gym.registry if id.startswith("rlmin/")}
+    assert set(dict(variants())) < listed
+    line = next(line for line in table if line.startswith("rlmin/RepeatFirstEasy-v0 "))
+    assert line.split("  ")[0] == "rlmin/RepeatFirstEasy-v0"
+    assert [word for word in line.split() if word in {"51", "-0.50", "1.00"}] == ["51", "-0.50", "-0.50", "1.00"]
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (spaces.Discrete(4), "4 choices"),
+        (spaces.MultiDiscrete([3, 9]), "2 of 9"),
+        (spaces.Box(-1, 1, (2, 3)), "2x3 numbers"),
+        (spaces.Tuple((spaces.Discrete(2), spaces.Discrete(4))), "2 choices + 4 choices"),
+        (spaces.Dict(image=spaces.Box(0, 1, (5,))), "image: 5 numbers"),
+    ],
+)
+def test_spaces_are_said_in_a_few_characters(space: gym.Space[object], words: str) -> None:
+    assert brief(space) == words
