@@ -1,6 +1,7 @@
 """Laws of every native environment: one game is a row of many, rows are strangers, states resume bit for bit."""
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -224,3 +225,38 @@ def test_floor_and_ceiling_are_in_order(id: str) -> None:
     variant = VARIANTS[id]
     assert variant.floor < variant.ceiling and variant.length > 0
     assert variant.floor_policy and variant.ceiling_policy
+
+
+def test_gymnasiums_recorders_film_it(tmp_path: Path) -> None:
+    env = gym.make("rlmin/GridMemoryS9View3-v0", render_mode="rgb_array")
+    film = gym.wrappers.RecordVideo(env, str(tmp_path / "one"), episode_trigger=lambda _: True)
+    film.reset(seed=0)
+    for _ in range(5):
+        film.step(film.action_space.sample())
+    film.close()
+    assert [file.suffix for file in (tmp_path / "one").iterdir()] == [".mp4"]
+
+
+@pytest.mark.filterwarnings("ignore:.*autoreset mode is same-step")  # gymnasium's recorder drops the last frame then
+def test_gymnasiums_vector_recorder_films_it(tmp_path: Path) -> None:
+    many = make_vec("rlmin/TMaze-v0", 3, length=2, render_mode="rgb_array")
+    film = gym.wrappers.vector.RecordVideo(many, str(tmp_path / "many"), episode_trigger=lambda _: True)
+    film.reset(seed=0)
+    for _ in range(7):
+        film.step(torch.zeros(3, dtype=torch.int64))
+    film.close()
+    assert {file.suffix for file in (tmp_path / "many").iterdir()} == {".mp4"}
+
+
+def test_popgyms_own_package_works_beside() -> None:
+    vector = adapt("popgym-RepeatPreviousEasy-v0", num_envs=2, seed=0)
+    vector.reset()
+    assert vector.step(torch.zeros(2, dtype=torch.int64)).reward.shape == (2,)
+
+
+def test_close_closes() -> None:
+    for id in VARIANTS:
+        env = made(id, 2)
+        assert not env.closed, f"{id}: `closed` is gymnasium's own name"
+        env.close()
+        assert env.closed
