@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rlmin.bench import NAMES, Options, module, run
 from rlmin.bench.cell import LONGEST_EPISODE, starts
 from rlmin.bench.machine import describe_machine
-from rlmin.bench.peers import LogSpaceMinGRU, Missing, OperatorGRU, Plain, SplitAndPad, Stepped, need
+from rlmin.bench.peers import Attention, LogSpaceMinGRU, Missing, OperatorGRU, Plain, SplitAndPad, Stepped, need
 from rlmin.bench.products import Products
 from rlmin.bench.report import Table, Target, as_csv, header
 from rlmin.bench.timing import Timing, calls_to_fill, paired
@@ -183,6 +183,19 @@ def test_peers_without_resets_compute_what_rlmin_computes() -> None:
         small.projection.weight.copy_(torch.cat(log_space.cell.to_hidden_and_gate.weight.chunk(2)[::-1]))
         small.projection.bias.zero_()
     torch.testing.assert_close(log_space(x, h.abs(), never)[0], small(x, h.abs(), never)[0])
+
+
+def test_attention_sees_its_episode_alone() -> None:
+    attention, start = Attention(8, 8).double(), torch.zeros(7, 3, dtype=torch.bool)
+    x = torch.randn(7, 3, 8, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    start[4, 1] = True
+    whole, _ = attention(x, (), start)
+    alone, _ = attention(x[4:, 1:2], (), start[4:, :1])
+    assert torch.allclose(whole[4:, 1], alone[:, 0], atol=1e-12)
+    assert not torch.allclose(whole[4:, 0], attention(x[4:, :1], (), start[4:, :1])[0][:, 0])
+    later = x.clone()
+    later[5:] += 1
+    assert torch.equal(attention(later, (), start)[0][:5], whole[:5]), "the past never sees the future"
 
 
 def test_episodes_of_the_cell_benchmark_are_as_long_as_stated() -> None:

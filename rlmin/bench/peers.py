@@ -4,6 +4,7 @@
     SplitAndPad     the same, cut at every reset into sequences that are padded to one length (sb3-contrib, TorchRL)
     Stepped         the same, called once a step with its state masked, during the update too (CleanRL's recurrent PPO)
     OperatorGRU     a GRU of torch operators in a Python loop (what the minGRU paper's speed-ups are relative to)
+    Attention       softmax attention over the episode so far, by torch's fused kernel (a transformer's memory)
     LogSpaceMinGRU  minGRU-pytorch's cell, a scan in log space, which cannot reset
     TorchRLGRU      TorchRL's GRUModule in recurrent mode
 
@@ -17,6 +18,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from rlmin.encoders import Encoder
 from rlmin.encoders.base import one, parts, wipe
@@ -106,6 +108,34 @@ class Stepped(Plain):
             now, state = self._call(x[t : t + 1], masked)
             y.append(now)
         return torch.cat(y), state
+
+
+class Attention(Encoder):
+    """Four heads of causal attention over the rollout; with resets, over the episode. It cannot act step by step."""
+
+    HEADS = 4
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size, self.output_size = input_size, hidden_size
+        self.projection, self.join = nn.Linear(input_size, 3 * hidden_size), nn.Linear(hidden_size, hidden_size)
+
+    def initial_state(self, B: int) -> State:
+        return ()
+
+    def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
+        T, B, _ = x.shape
+        qkv = self.projection(x).view(T, B, 3, self.HEADS, -1).permute(2, 1, 3, 0, 4)  # 3, B, heads, T, size
+        if not bool(start.any()):
+            y = scaled_dot_product_attention(*qkv.unbind(0), is_causal=True)
+        else:
+            episode = start.cumsum(0).t()  # [B, T]
+            same = episode.unsqueeze(2) == episode.unsqueeze(1)
+            y = scaled_dot_product_attention(*qkv.unbind(0), attn_mask=same.tril().unsqueeze(1))
+        return self.join(y.permute(2, 0, 1, 3).reshape(T, B, -1)), state
+
+    def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
+        raise NotImplementedError("this peer is for training time alone: acting would need a cache of keys and values")
 
 
 class OperatorGRU(Encoder):
