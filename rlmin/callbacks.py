@@ -17,6 +17,11 @@ class Hook:
         """Whether to go on."""
         return True
 
+    @property
+    def wants_steps(self) -> bool:
+        """Whether `on_step` does anything; if not, it is not called, and a rollout may be one CUDA graph."""
+        return type(self).on_step is not Hook.on_step
+
     def on_rollout_end(self) -> None: ...
 
     def on_training_end(self) -> None: ...

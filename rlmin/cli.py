@@ -23,7 +23,7 @@ USAGE = """usage: rlmin COMMAND ...
   evaluate RUN [--episodes N] [--env ID]      play whole episodes with a trained policy
   plot RUN ... [--file PNG]                   draw learning curves
   list presets|envs|encoders                  what there is
-  bench NAME|all [--quick]                    measure speed, beside other libraries; `rlmin bench` lists the names
+  bench NAME|all|memory                       measure speed, or learning over a suite; `rlmin bench` lists the names
 """
 
 MEMORY = "memory"

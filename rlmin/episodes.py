@@ -32,6 +32,8 @@ class EpisodeStatistics:
         self._window: deque[Episode] = deque(maxlen=window)
         self._steps = torch.zeros((), dtype=torch.int64)
         self._episodes = 0
+        self.pending: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []  # ended, return, length, success
+        """Of the records added since the last `settle`: [B] each."""
 
     def update(self, step: Step) -> list[Episode]:
         """Add one record.
@@ -45,6 +47,12 @@ class EpisodeStatistics:
         Raises:
             ValueError: another number of environments.
         """
+        self.settle()
+        self.add(step)
+        return self.settle()
+
+    def add(self, step: Step) -> None:
+        """As `update`, but which episodes ended is not asked before `settle`, so that a GPU need not be waited for."""
         if step.reward.shape != self._return.shape:
             raise ValueError(f"reward: expected [B={len(self._return)}], got {list(step.reward.shape)}")
         if self._return.device != step.reward.device:
@@ -53,25 +61,41 @@ class EpisodeStatistics:
         real = ~step.filler
         self._return = (self._return + step.reward) * real  # float64: a long episode of small rewards stays exact
         self._length = (self._length + 1) * real
-        self._steps += real.sum()
+        self._steps = self._steps + real.sum()
         ended = (step.terminated | step.truncated) & real
+        self.pending.append((ended, self._return, self._length, step.success))
+        self._return, self._length = self._return * ~ended, self._length * ~ended
+
+    def settle(self) -> list[Episode]:
+        """The episodes that ended in the records added since the last call, in the order of time."""
+        if not self.pending:
+            return []
+        pending, self.pending = self.pending, []
+        ends, returns, lengths, successes = zip(*pending, strict=True)
+        ended = torch.stack(ends).cpu()
         if not bool(ended.any()):
             return []
-        episodes = self._finish(ended, step.success)
-        self._return, self._length = self._return * ~ended, self._length * ~ended
-        return episodes
-
-    def _finish(self, ended: Tensor, success: Tensor | None) -> list[Episode]:
-        told = [None] * int(ended.sum()) if success is None else success[ended].tolist()
-        columns = zip(self._return[ended].tolist(), self._length[ended].tolist(), told, strict=True)
-        episodes = [Episode(return_=total, length=length, success=won) for total, length, won in columns]
+        unknown = torch.full_like(ends[0], -1, dtype=torch.int8)
+        told = [unknown if success is None else success.to(torch.int8) for success in successes]
+        stacks = (torch.stack(column).cpu()[ended].tolist() for column in (returns, lengths, told))
+        columns = zip(*stacks, strict=True)
+        episodes = [Episode(return_=r, length=n, success=None if won < 0 else bool(won)) for r, n, won in columns]
         self._window.extend(episodes)
         self._episodes += len(episodes)
         return episodes
 
+    def running(self) -> dict[str, Tensor]:
+        """The sums of the unfinished episodes and the count of steps, as they are."""
+        return {"return": self._return, "length": self._length, "steps": self._steps}
+
+    def run_on(self, running: dict[str, Tensor]) -> None:
+        """Go on from `running()`; the tensors are only read."""
+        self._return, self._length, self._steps = (running[name] for name in ("return", "length", "steps"))
+
     @property
     def episodes(self) -> int:
         """Finished episodes since construction."""
+        self.settle()
         return self._episodes
 
     @property
@@ -82,20 +106,25 @@ class EpisodeStatistics:
     @property
     def mean_return(self) -> float | None:
         """Over the window; None before the first end."""
-        return _mean([episode.return_ for episode in self._window])
+        return _mean([episode.return_ for episode in self._finished()])
 
     @property
     def mean_length(self) -> float | None:
         """Over the window; None before the first end."""
-        return _mean([float(episode.length) for episode in self._window])
+        return _mean([float(episode.length) for episode in self._finished()])
 
     @property
     def success_rate(self) -> float | None:
         """Over the episodes of the window that say; None if none does."""
-        return _mean([float(episode.success) for episode in self._window if episode.success is not None])
+        return _mean([float(episode.success) for episode in self._finished() if episode.success is not None])
+
+    def _finished(self) -> deque[Episode]:
+        self.settle()
+        return self._window
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything, as tensors of its own, for an exact resume."""
+        self.settle()
         success = [-1 if episode.success is None else int(episode.success) for episode in self._window]
         return {
             "return": self._return.cpu().clone(),
@@ -115,8 +144,10 @@ class EpisodeStatistics:
         """
         if state["return"].shape != self._return.shape:
             raise ValueError(f"state: expected [B={len(self._return)}], got {list(state['return'].shape)}")
-        self._return, self._length = state["return"].clone(), state["length"].clone()
-        self._steps, self._episodes = state["steps"].clone(), int(state["episodes"])
+        self.pending.clear()
+        device = self._return.device
+        self.run_on({name: state[name].clone().to(device) for name in ("return", "length", "steps")})
+        self._episodes = int(state["episodes"])
         names = ("window_return", "window_length", "window_success")
         rows = zip(*(state[name].tolist() for name in names), strict=True)
         finished = [Episode(return_=r, length=n, success=None if won < 0 else bool(won)) for r, n, won in rows]

@@ -12,8 +12,11 @@ its log-probability is that of the unclipped sample, and `to_env` clips the acti
 does: the density is simple, and mass beyond a bound means "at the bound"). Unbounded sides keep the env's unit.
 """
 
+import functools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self
 
 import gymnasium as gym
 import numpy as np
@@ -48,27 +51,41 @@ class Distribution(ABC):
     def entropy(self) -> Tensor:
         """[...] entropy in nats, differentiable in the parameters."""
 
+    @classmethod
+    @abstractmethod
+    def stacked(cls, steps: Sequence[Self]) -> Self:
+        """The distributions of T single steps, [B] each, as one over [T, B]."""
+
 
 class Categorical(Distribution):
     """K independent choices; `logits` is [..., K, n], masked entries at ILLEGAL, absent ones at PADDING."""
 
     def __init__(self, logits: Tensor) -> None:
-        self.log_p = logits.float().log_softmax(-1) if logits.dtype != torch.float64 else logits.log_softmax(-1)
+        self.logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+
+    @functools.cached_property
+    def log_p(self) -> Tensor:
+        """[..., K, n] log-probabilities; acting needs none, so they are computed where they are asked for."""
+        return self.logits.log_softmax(-1)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        # argmax(log p - log E), E ~ Exp(1): one pass, and a NaN is reported by name later instead of raising here
+        # argmax(logit - log E), E ~ Exp(1): one pass, and a NaN is reported by name later instead of raising here
         # (an E of exactly 0, where a backend can draw it, would choose an entry of probability 0)
-        noise = torch.empty_like(self.log_p).exponential_(generator=generator).clamp_(min=1e-30)
-        return (self.log_p.detach() - noise.log_()).argmax(-1)
+        noise = torch.empty_like(self.logits).exponential_(generator=generator).clamp_(min=1e-30)
+        return (self.logits.detach() - noise.log_()).argmax(-1)
 
     def mode(self) -> Tensor:
-        return self.log_p.argmax(-1)
+        return self.logits.argmax(-1)
 
     def log_prob(self, action: Tensor) -> Tensor:
         return self.log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1).sum(-1)
 
     def entropy(self) -> Tensor:
         return -(self.log_p.exp() * self.log_p).sum((-2, -1))
+
+    @classmethod
+    def stacked(cls, steps: Sequence[Self]) -> Self:
+        return cls(torch.stack([step.logits for step in steps]))
 
 
 class Gaussian(Distribution):
@@ -92,6 +109,10 @@ class Gaussian(Distribution):
     def entropy(self) -> Tensor:
         per_axis = self.log_std + 0.5 * (1 + math.log(2 * math.pi))
         return per_axis.sum().expand(self.mean.shape[:-1])
+
+    @classmethod
+    def stacked(cls, steps: Sequence[Self]) -> Self:
+        return cls(torch.stack([step.mean for step in steps]), steps[0].log_std)
 
 
 class ActionHead(nn.Module, ABC):
@@ -153,7 +174,10 @@ class ChoiceHead(ActionHead):
         if self.mask_size != len(self.sizes) * self.widest:
             padded = logits.new_full((*shape[:-2], len(self.sizes) * self.widest), PADDING)
             logits = padded.index_copy(-1, self.slots, logits)
-        return Categorical(logits.view(shape))
+        logits = logits.view(shape)
+        if mask is not None:  # beside 1e8, where every choice may be illegal, a sample's noise would be rounded away
+            logits = logits - logits.detach().amax(-1, keepdim=True)
+        return Categorical(logits)
 
     def to_env(self, action: Tensor) -> Tensor:
         return (action + self.first).view(*action.shape[:-1], *self.env_shape)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from rlmin.heads import choice_sizes
 from rlmin.normalize import RunningNorm
+from rlmin.scan import block
 from rlmin.spaces import leaf_spaces
 from rlmin.types import Observation
 
@@ -123,10 +124,14 @@ class Numbers(nn.Module):
         self.net = nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype = cast(nn.Linear, self.net[0]).weight.dtype
+        first, act, second = self.net
+        dtype = cast(nn.Linear, first).weight.dtype
         x = x.flatten(x.ndim - self.axes) if self.axes else x.unsqueeze(-1)
         x = (x.long() - self.low).to(dtype) / self.span.to(dtype) if self.scaled else x.to(dtype)
-        return cast(Tensor, self.net(x if self.norm is None else self.norm(x)))
+        x = x if self.norm is None else self.norm(x)
+        if block.usable(x, cast(nn.Linear, first).weight):
+            return block.silu_mlp(x, cast(nn.Linear, first), cast(nn.Linear, second))
+        return cast(Tensor, second(act(first(x))))
 
 
 class Choices(nn.Module):
@@ -142,7 +147,11 @@ class Choices(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         index = x.long().flatten(x.ndim - self.axes) if self.axes else x.long().unsqueeze(-1)
-        one_hot = self.projection.weight.new_zeros((*index.shape[:-1], self.total))
+        weight, bias = self.projection.weight, self.projection.bias
+        if not torch.is_grad_enabled() and weight.is_cpu and not torch.is_autocast_enabled("cpu"):
+            rows = nn.functional.embedding(index + self.offset, weight.t())  # a product with zeros costs more
+            return rows.sum(-2) + bias
+        one_hot = weight.new_zeros((*index.shape[:-1], self.total))
         return cast(Tensor, self.projection(one_hot.scatter_(-1, index + self.offset, 1.0)))
 
 

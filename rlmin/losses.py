@@ -1,19 +1,24 @@
-"""Losses: pure functions of tensors. Every mean is over the rows that `weight` keeps, so filler rows cost nothing."""
+"""Losses: pure functions of tensors. Every mean is over the rows that `weight` keeps, so filler rows cost nothing.
+
+A `weight` of None keeps every row, and is quicker than one of ones.
+"""
 
 import torch
 from torch import Tensor
 
 
-def weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
+def weighted_mean(x: Tensor, weight: Tensor | None) -> Tensor:
     """sum(weight x) / sum(weight) over all entries; 0 where nothing is kept. Shapes equal, weight in {0, 1}.
 
     Entries of weight 0 are left out, not multiplied: there `x` may be infinite or NaN, and its gradient is exactly 0.
     """
+    if weight is None:
+        return x.mean()
     return (_kept(x, weight) * weight).sum() / weight.sum().clamp(min=1)
 
 
 def clipped_surrogate(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, weight: Tensor, *, clip: float
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, weight: Tensor | None, *, clip: float
 ) -> Tensor:
     """PPO's policy loss.
 
@@ -23,7 +28,7 @@ def clipped_surrogate(
     Args:
         log_prob: log-probability of the action now; gradient flows here only.
         old_log_prob, advantage: same shape, constants from the rollout.
-        weight: same shape, float 1 for real rows and 0 for filler.
+        weight: same shape, float 1 for real rows and 0 for filler; None: all rows are real.
         clip: scalar > 0.
 
     Returns:
@@ -37,7 +42,7 @@ def clipped_surrogate(
 
 
 def value_loss(
-    value: Tensor, target: Tensor, weight: Tensor, *, old_value: Tensor | None = None, clip: float | None = None
+    value: Tensor, target: Tensor, weight: Tensor | None, *, old_value: Tensor | None = None, clip: float | None = None
 ) -> Tensor:
     """Half the mean squared error; with `clip`, the larger of that and the error of a value held near the old one.
 
@@ -59,7 +64,7 @@ def value_loss(
 
 
 @torch.no_grad()
-def approximate_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor) -> Tensor:
+def approximate_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None) -> Tensor:
     """KL(old || new), estimated by mean((ratio - 1) - log ratio): never negative, low variance. No gradient.
 
     Source: Schulman 2020, "Approximating KL divergence", estimator k3.
@@ -81,6 +86,6 @@ def explained_variance(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return 1 - error.var(correction=0) / target.var(correction=0).clamp(min=1e-8)
 
 
-def _kept(x: Tensor, weight: Tensor) -> Tensor:
+def _kept(x: Tensor, weight: Tensor | None) -> Tensor:
     """`x`, 0 where `weight` is: before exp() and squares, since nothing trains filler rows and inf * 0 is NaN."""
-    return x.masked_fill(weight == 0, 0)
+    return x if weight is None else x.masked_fill(weight == 0, 0)

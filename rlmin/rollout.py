@@ -9,7 +9,9 @@ from torch import Tensor
 
 from rlmin.checkpoint import section
 from rlmin.episodes import EpisodeStatistics
+from rlmin.heads import Distribution
 from rlmin.policy import Policy
+from rlmin.rollout_graph import CUDARecorder, RolloutGraph, obstacle
 from rlmin.types import Observation, State, Step, map_state
 from rlmin.vector import Vector
 
@@ -36,18 +38,31 @@ class Collector:
         horizon: T, steps a rollout.
         generator: source of the sampled actions, on the policy's device.
         seed: of the first reset.
+        cuda_graph: replay rollouts of a native environment on a CUDA device as one graph, see `rlmin.rollout_graph`;
+            no effect elsewhere.
     """
 
     def __init__(
-        self, vector: Vector, policy: Policy, *, horizon: int, generator: torch.Generator, seed: int | None = None
+        self,
+        vector: Vector,
+        policy: Policy,
+        *,
+        horizon: int,
+        generator: torch.Generator,
+        seed: int | None = None,
+        cuda_graph: bool = False,
     ) -> None:
         self.vector, self.policy, self.horizon, self.generator = vector, policy, horizon, generator
+        self.asks = vector.device.type == "cpu"  # which rows were truncated; a GPU would have to be waited for
         self.statistics = EpisodeStatistics(vector.num_envs)
         self.num_steps = 0  # steps taken in each environment, filler included
         self.reset(seed)
         self.observed: Observation = {}  # leaves [T, B, ...]; this and `buffer` are allocated once
         self.buffer: dict[str, Tensor] = {}
         self._allocate()
+        self.graph: RolloutGraph | None = None
+        if cuda_graph and obstacle(vector, policy) is None:
+            self.graph = RolloutGraph(self, CUDARecorder(generator), horizon=horizon)
 
     def reset(self, seed: int | None = None) -> None:
         """Begin new episodes everywhere, with no memory."""
@@ -64,7 +79,7 @@ class Collector:
         """Take `horizon` steps.
 
         Args:
-            on_step: called after every step; False stops at once.
+            on_step: called after every step; False stops at once. With one, no graph is used.
 
         Returns:
             the rollout, or None where `on_step` stopped it.
@@ -75,38 +90,95 @@ class Collector:
         """
         from tensordict import TensorDict  # here, because it takes most of a second to import
 
-        policy, buffer, observed = self.policy, self.buffer, self.observed
-        # NaN is what check_finite finds in next_value, should a truncated row ever come without its final state
-        self.final_value.fill_(torch.nan)
         before = self.state
-        for t in range(self.horizon):
-            for name, leaf in self.observation.items():
-                observed[name][t] = leaf
-            buffer["start"][t] = self.now.start
-            if self.now.action_mask is not None:
-                buffer["action_mask"][t] = self.now.action_mask
-            out = policy.step(self.observation, self.state, self.now.start, self.now.action_mask)
-            action = out.distribution.sample(self.generator)
-            buffer["action"][t] = action
-            buffer["log_prob"][t] = out.distribution.log_prob(action)
-            buffer["value"][t] = out.value
-
-            self.state = out.state
-            self.now = step = self.vector.step(policy.action_head.to_env(action))
-            self.observation = policy.with_previous(step.observation, action, step.reward)
-            for name in ("reward", "terminated", "truncated", "filler"):
-                buffer[name][t] = getattr(step, name)
-            if step.final_observation is not None:
-                self._value_of_final(t, step, action)
-            self.num_steps += 1
-            self.statistics.update(step)
-            if on_step is not None and not on_step(step):
-                return None
-        self._next_value()
+        if self.graph is not None and on_step is None:
+            before = map_state(torch.clone, before)  # its tensors are where the memory after the rollout will be
+            self.graph.run()
+        elif not self.play(on_step):
+            return None
+        self.statistics.settle()
         lead = (self.horizon, self.vector.num_envs)
-        batch = TensorDict({**buffer, "observation": TensorDict(dict(observed), lead)}, lead)
+        batch = TensorDict({**self.buffer, "observation": TensorDict(dict(self.observed), lead)}, lead)
         check_finite(batch, first_step=self.num_steps - self.horizon)
         return Rollout(batch, before)
+
+    @torch.no_grad()
+    def play(self, on_step: Callable[[Step], bool] | None = None) -> bool:
+        """T steps into the buffers; whether `on_step` let it come to the end.
+
+        Of tensors that a rollout changes, the next one reads only those that `carried` names.
+        """
+        # NaN is what check_finite finds in next_value, should a truncated row ever come without its final state
+        self.final_value.fill_(torch.nan)
+        acted: list[tuple[Distribution, Tensor, Tensor]] = []
+        for t in range(self.horizon):
+            acted.append(self._step(t))
+            if on_step is not None and not on_step(self.now):
+                return False
+        self._write(acted)
+        self._next_value()
+        return True
+
+    def carried(self) -> dict[str, Tensor]:
+        """Every tensor that one rollout leaves to the next, by name; of an environment that can say its state."""
+        carried = {f"statistics.{name}": x for name, x in self.statistics.running().items()}
+        return carried | self._situation()
+
+    def carry(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from these tensors, named as in `carried`; the collector reads them and never writes into them."""
+        self.statistics.run_on(section(tensors, "statistics"))
+        self._enter(tensors)
+
+    def _situation(self) -> dict[str, Tensor]:
+        """The environment's state, what the agent sees of it, and the memory."""
+        found = {f"env.{name}": x for name, x in self.vector.env.get_state().items()}
+        found |= {f"observation.{name}": x for name, x in self.observation.items()}
+        found |= {f"memory.{i}": x for i, x in enumerate(_leaves(self.state))}
+        mask = {} if self.now.action_mask is None else {"action_mask": self.now.action_mask}
+        return found | mask | {"start": self.now.start}
+
+    def _enter(self, found: dict[str, Tensor]) -> None:
+        """The inverse of `_situation`."""
+        device = self.now.reward.device
+        self.vector.env.set_state(section(found, "env"))
+        self.observation = {name: x.to(device) for name, x in section(found, "observation").items()}
+        self.now = replace(self.now, observation=self.observation, start=found["start"].to(device))
+        if "action_mask" in found:
+            self.now = replace(self.now, action_mask=found["action_mask"].to(device))
+        memory = iter([found[f"memory.{i}"].to(device) for i in range(len(_leaves(self.state)))])
+        self.state = map_state(lambda _: next(memory), self.state)
+
+    def _step(self, t: int) -> tuple[Distribution, Tensor, Tensor]:
+        """Step t: act, record what the environments said; returns what the policy said, for `_write`.
+
+        Nothing here asks a GPU for a number, so the CPU runs ahead of it for the whole rollout.
+        """
+        policy, now = self.policy, self.now
+        for name, leaf in self.observation.items():
+            self.observed[name][t] = leaf
+        self.buffer["start"][t] = now.start
+        if now.action_mask is not None:
+            self.buffer["action_mask"][t] = now.action_mask
+        out = policy.step(self.observation, self.state, now.start, now.action_mask)
+        action = out.distribution.sample(self.generator)
+        self.state = out.state
+        self.now = step = self.vector.step(policy.action_head.to_env(action))
+        self.observation = policy.with_previous(step.observation, action, step.reward)
+        for name in ("reward", "terminated", "truncated", "filler"):
+            self.buffer[name][t] = getattr(step, name)
+        if step.final_observation is not None:
+            self._value_of_final(t, step, action)
+        self.num_steps += 1
+        self.statistics.add(step)
+        return out.distribution, action, out.value
+
+    def _write(self, acted: list[tuple[Distribution, Tensor, Tensor]]) -> None:
+        """What the policy said at every step, all steps at once."""
+        distributions, actions, values = zip(*acted, strict=True)
+        self.buffer["action"].copy_(torch.stack(actions))
+        self.buffer["value"].copy_(torch.stack(values))
+        whole = type(distributions[0]).stacked(distributions)
+        self.buffer["log_prob"].copy_(whole.log_prob(self.buffer["action"]))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Statistics and counter; and, of an environment that can say its state, that, the memory and what it sees."""
@@ -114,11 +186,7 @@ class Collector:
         saved["num_steps"] = torch.tensor(self.num_steps)
         if not hasattr(self.vector.env, "get_state"):
             return saved
-        saved |= {f"env.{name}": x for name, x in self.vector.env.get_state().items()}
-        saved |= {f"observation.{name}": x for name, x in self.observation.items()}
-        saved |= {f"memory.{i}": x for i, x in enumerate(_leaves(self.state))}
-        mask = {} if self.now.action_mask is None else {"action_mask": self.now.action_mask}
-        return saved | mask | {"start": self.now.start}
+        return saved | {name: x.clone() for name, x in self._situation().items()}
 
     def load_state_dict(self, saved: dict[str, Tensor], *, seed: int | None = None) -> bool:
         """Go on from `state_dict`.
@@ -135,20 +203,20 @@ class Collector:
         if "start" not in saved:
             self.reset(seed)
             return False
-        device = self.now.reward.device
-        self.vector.env.set_state(section(saved, "env"))
-        self.observation = {name: x.to(device) for name, x in section(saved, "observation").items()}
-        self.now = replace(self.now, observation=self.observation, start=saved["start"].to(device))
-        if "action_mask" in saved:
-            self.now = replace(self.now, action_mask=saved["action_mask"].to(device))
-        memory = iter([saved[f"memory.{i}"].to(device) for i in range(len(_leaves(self.state)))])
-        self.state = map_state(lambda _: next(memory), self.state)
+        self._enter(saved)
         return True
 
     def _value_of_final(self, t: int, step: Step, action: Tensor) -> None:
         """final_value[t] of truncated rows: the value of the state reached, under the memory the agent then had."""
+        if step.final_observation is None:
+            return
+        if not self.asks:  # all rows: which are truncated is not known here
+            final = self.policy.with_previous(step.final_observation, action, step.reward)
+            value = self.policy.step(final, self.state, torch.zeros_like(step.truncated)).value
+            self.final_value[t] = torch.where(step.truncated, value, self.final_value[t])
+            return
         rows = step.truncated.nonzero().squeeze(-1)
-        if len(rows) == 0 or step.final_observation is None:
+        if len(rows) == 0:
             return
         final = {name: leaf[rows] for name, leaf in step.final_observation.items()}
         final = self.policy.with_previous(final, action[rows], step.reward[rows])

@@ -15,11 +15,11 @@ import yaml
 
 from rlmin.agents.load import load
 from rlmin.agents.ppo import PPO, PPOConfig
+from rlmin.agents.warmup import warmup
 from rlmin.callbacks import Hook
 from rlmin.checkpoint import LEARNER, read_header
 from rlmin.checks import check_names
 from rlmin.evaluate import Evaluation, evaluate
-from rlmin.scan import warmup
 from rlmin.vector import adapt
 
 PRESETS = Path(__file__).parent / "configs"
@@ -244,11 +244,10 @@ class SaveEvery(Hook):
 
 
 def _warm_up(agent: PPO) -> None:
-    """Set the threads and compile the scan, before a folder is made: a kernel that cannot run leaves none behind."""
+    """Set the threads and compile, before a folder is made: a kernel that cannot run leaves none behind."""
     if agent.run.get("threads") is not None:
         torch.set_num_threads(agent.run["threads"])
-    if agent.device.type == "cpu":
-        warmup()  # compiled code is cached on disk; the first time it takes seconds that are not training's
+    warmup(agent.policy, horizon=agent.config.horizon, num_envs=agent.rows)
 
 
 def _run(agent: PPO, folder: Path, total: int, settings: Mapping[str, Any], progress_bar: bool) -> None:
@@ -256,6 +255,7 @@ def _run(agent: PPO, folder: Path, total: int, settings: Mapping[str, Any], prog
     from rlmin.logs import make_logger
 
     folder.mkdir(parents=True, exist_ok=True)
+    agent.total_timesteps = total
     if agent.num_timesteps == 0:
         agent.save(folder)  # from here on there is always a last good checkpoint
     agent.set_logger(make_logger(folder, settings, until=agent.num_timesteps))

@@ -110,3 +110,23 @@ def test_another_number_of_environments_is_refused() -> None:
         EpisodeStatistics(2).update(record([1, 1, 1]))
     with pytest.raises(ValueError, match=r"expected \[B=2\], got \[3\]"):
         EpisodeStatistics(2).load_state_dict(EpisodeStatistics(3).state_dict())
+
+
+def test_records_that_are_settled_later_give_the_same_episodes() -> None:
+    records = [
+        record([1, 2, 3], terminated=[1, 0, 0], success=[1, 0, 0]),
+        record([4, 5, 6], filler=[1, 0, 0]),
+        record([7, 8, 9], truncated=[0, 1, 0], terminated=[1, 0, 0]),
+    ]
+    at_once, later = EpisodeStatistics(3), EpisodeStatistics(3)
+    episodes = [episode for step in records for episode in at_once.update(step)]
+    for step in records:
+        later.add(step)
+    assert later.settle() == episodes and later.settle() == []
+    assert len(episodes) == 3
+    for step in records:
+        later.add(step)
+        at_once.update(step)
+    assert later.mean_return == at_once.mean_return and later.episodes == 6, "reading a mean settles"
+    same = zip(later.state_dict().values(), at_once.state_dict().values(), strict=True)
+    assert all(torch.equal(x, y) for x, y in same)

@@ -274,3 +274,14 @@ def test_values_have_one_number_a_step_in_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert head(torch.zeros(B, H)).dtype == torch.float32
     assert head.double()(torch.zeros(B, H).double()).dtype == torch.float64
+
+
+def test_distributions_of_single_steps_make_one_over_time() -> None:
+    choices = [Categorical(torch.randn(3, 2, 5)) for _ in range(4)]
+    points = [Gaussian(torch.randn(3, 2), torch.tensor([0.5, -1.0])) for _ in range(4)]
+    for steps in (choices, points):
+        actions = [step.sample() for step in steps]
+        whole = type(steps[0]).stacked(steps)  # type: ignore[arg-type]
+        want = torch.stack([step.log_prob(action) for step, action in zip(steps, actions, strict=True)])
+        assert torch.equal(whole.log_prob(torch.stack(actions)), want)
+        assert torch.equal(whole.entropy(), torch.stack([step.entropy() for step in steps]))

@@ -16,6 +16,7 @@ LAYERS = [  # from the bottom up; a file may import from every layer above in th
     {"vector", "heads"},
     {"vector_gym", "vector_sb3", "inputs"},
     {"policy"},
+    {"rollout_graph"},
     {"predict", "evaluate", "rollout", "callbacks", "progress", "logs"},
     {"verify", "plots"},
     {"agents"},

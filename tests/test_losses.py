@@ -138,3 +138,21 @@ def test_the_explained_variance_of_known_predictions() -> None:
     for want, value in known.items():
         assert float(explained_variance(value, target, EVERY)) == pytest.approx(want, abs=1e-12)
     assert float(explained_variance(target + 3, target, EVERY)) == pytest.approx(1.0)  # a constant offset is forgiven
+
+
+def test_no_weight_is_a_weight_of_ones() -> None:
+    x, old, advantage = (random(T, B, seed=seed) for seed in (1, 2, 3))
+    half = EVERY.clone()
+    half[: T // 2] = 0
+
+    def each(weight: Tensor | None) -> list[Tensor]:
+        return [
+            weighted_mean(x, weight),
+            clipped_surrogate(x, old, advantage, weight, clip=0.2),
+            value_loss(x, advantage, weight, old_value=old, clip=0.2),
+            approximate_kl(x, old, weight),
+        ]
+
+    torch.testing.assert_close(each(None), each(EVERY))
+    for none, part in zip(each(None), each(half), strict=True):
+        assert not torch.allclose(none, part), "the arm that must fail"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlmin import PPO, PPOConfig, make_vec, verify_consistency
+from rlmin.agents.warmup import warmup
 from rlmin.policy import Policy
 from rlmin.rollout import Rollout
 from rlmin.types import State
@@ -158,8 +159,9 @@ def test_schedules_run_from_the_first_to_the_final_number() -> None:
 
 def test_the_gradient_is_scaled_to_its_largest_norm_and_its_own_norm_is_reported() -> None:
     def applied(agent: PPO) -> float:
-        grads = [p.grad.flatten() for p in agent.policy.parameters() if p.grad is not None]
-        return float(torch.cat(grads).norm())
+        grad = agent.optimizer.flat.grad
+        assert grad is not None
+        return float(grad.norm())
 
     once = {"epochs": 1, "minibatches": 1}
     free, measured = updated(max_grad_norm=1e9, **once)
@@ -227,12 +229,45 @@ def test_autocast_trains_and_leaves_float32_weights() -> None:
     assert gap < 0.05
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_compiled_update_is_the_update(autocast: bool) -> None:
+    once: dict[str, Any] = {"layers": 1, "epochs": 1, "autocast": autocast}
+    plain, fast = updated(**once)[0], updated(compile=True, **once)[0]
+    torch.testing.assert_close(weights(fast), weights(plain), atol=2e-3 if autocast else 1e-5, rtol=0)
+    assert not same(weights(fast), weights(make(**once)))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(config, "fx_graph_cache", False)
+    with pytest.raises(RuntimeError, match=r"compile=True: torch\.compile failed"):
+        updated(compile=True, width=9, layers=1)
+
+
 @pytest.mark.parametrize("name", ["min_gru", "min_lstm", "gru", "lstm", "mlp"])
 def test_every_parameter_is_moved(name: str) -> None:
     agent = make(encoder=name, previous_action=True, previous_reward=True, share_memory=False)
     before = {key: x.clone() for key, x in agent.policy.named_parameters()}
     agent.learn(4 * T * B)
     assert not [key for key, x in agent.policy.named_parameters() if torch.equal(x, before[key])]
+
+
+@pytest.mark.parametrize("settings", [{}, {"share_memory": False}, {"encoder": "lstm"}])
+def test_warming_up_leaves_weights_gradients_and_random_numbers_as_they_are(settings: dict[str, Any]) -> None:
+    agent = make(**settings)
+    before = [x.clone() for x in weights(agent)]
+    torch.manual_seed(3)
+    want = torch.rand(1)
+    torch.manual_seed(3)
+    warmup(agent.policy, horizon=T, num_envs=B)
+    assert torch.equal(torch.rand(1), want) and same(weights(agent), before)
+    assert all(x.grad is None for x in agent.policy.parameters())
 
 
 # what stops it

@@ -187,3 +187,16 @@ def test_what_is_not_finite_is_named_with_its_step_and_environment() -> None:
     batch["observation", "observation"][4, 2, 1] = torch.inf
     with pytest.raises(FloatingPointError, match=r"observation.observation: .* inf\] at step 104 of environment 2"):
         check_finite(batch, first_step=100)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="asks whether the CPU waits for a GPU")
+def test_no_step_of_a_rollout_waits_for_the_gpu() -> None:
+    agent = PPO("rlmin/TMaze-v0", env_kwargs={"length": 4}, num_envs=B, width=8, horizon=T, device="cuda")
+    collect(agent)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.no_grad():
+            for t in range(T):
+                agent.collector._step(t)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

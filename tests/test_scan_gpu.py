@@ -86,7 +86,7 @@ def test_tanh_keeps_its_relative_precision_near_0(kernel: str) -> None:
     v = torch.logspace(-30, 2, 97)[None, None]
     v = torch.cat([v, -v], dim=1)
     wide_open = torch.full_like(v, float("inf"))
-    for dtype, tolerance in ((torch.float32, 4e-7), (torch.float64, 1e-15)):
+    for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-15)):  # a GPU divides to 2 units of float32
         h, _ = min_gru(wide_open.to(dtype), v.to(dtype), torch.zeros_like(v[0], dtype=dtype), activation="tanh")
         torch.testing.assert_close(h, v.to(dtype).tanh(), rtol=tolerance, atol=0)
 

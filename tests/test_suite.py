@@ -52,7 +52,7 @@ def test_a_suite_runs_reports_and_does_not_train_twice(small: Path, tmp_path: Pa
     out = tmp_path / "out"
     options = SuiteOptions(suite=str(small), out=out, results=out, encoders=("min_gru",), seeds=2)
     table = run_suite(options)
-    assert "| rlmin/TMaze-v0 | 0.0 M | 0.5 | 1 |" in table and "IQM of normalised scores, best" in table
+    assert "| rlmin/TMaze-v0 | 512 | 0.5 | 1 |" in table and "IQM of normalised scores, best" in table
     for kind in ("small-cells.csv", "small.csv", "small.md", "small-curves.png", "small-scores.png"):
         assert (out / kind).stat().st_size > 100, kind
     rows = list(csv.DictReader((out / "small-cells.csv").read_text().splitlines()))
@@ -106,7 +106,7 @@ def test_the_table_says_mean_interval_best_floor_and_ceiling() -> None:
     assert (line["final"], line["best"]) == (pytest.approx(0.7), pytest.approx(0.8))
     assert line["final low"] == pytest.approx(0.4) and line["final high"] == pytest.approx(1.0)
     text = as_markdown(table)
-    assert "| a | 0.0 M | -0.5 | 1 | 0.700 [0.400, 1.000] (0.800) | -0.500 [-0.500, -0.500] (-0.400) |" in text
+    assert "| a | 10 | -0.5 | 1 | 0.700 [0.400, 1.000] (0.800) | -0.500 [-0.500, -0.500] (-0.400) |" in text
     found = iqm(table, "min_gru", "final")
     assert found is not None and found.value == pytest.approx(np.mean([0.6, 0.8]) + 0)  # of 0.4, 0.6, 0.8, 1.0
 

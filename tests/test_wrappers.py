@@ -149,6 +149,14 @@ def test_a_wrapped_native_environment_resumes_bit_for_bit(name: str) -> None:
             assert equal(a, b)
 
 
+@pytest.mark.parametrize("id", ["CartPole-v1", "rlmin/TMaze-v0"])
+def test_a_first_reset_needs_no_seed(id: str) -> None:
+    for mode in (None, "sync") if id == "CartPole-v1" else (None,):
+        env = make_vec(id, 2) if mode is None else gym.make_vec(id, 2, vectorization_mode=mode)
+        observation, _ = vector.TimeStep(vector.FrameFlicker(env, 0.5)).reset()
+        assert observation["time_step"].tolist() == [[0.0], [0.0]]
+
+
 def test_only_what_can_be_saved_says_so() -> None:
     assert not hasattr(vector.TimeStep(gym.make_vec("CartPole-v1", 2, vectorization_mode="sync")), "get_state")
 

@@ -1,7 +1,8 @@
 """Recurrent PPO: proximal policy optimisation of a policy that remembers.
 
-Read from top to bottom: settings, then `learn` = collect T steps of B environments, compute advantages, and for a few
-epochs step along the gradient of the clipped loss on minibatches of whole environments (or of shorter windows, `bptt`).
+Read from top to bottom (the settings are in ppo_config.py): `learn` = collect T steps of B environments, compute
+advantages, and for a few epochs step along the gradient of the clipped loss on minibatches of whole environments (or of
+shorter windows, `bptt`).
 There is no padding and no splitting at episode ends: an encoder resets its memory exactly where `start` says so.
 
 Source: Schulman et al. 2017 (arXiv:1707.06347).
@@ -10,20 +11,24 @@ Source: Schulman et al. 2017 (arXiv:1707.06347).
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import gymnasium as gym
 import torch
 
 from rlmin.agents.agent import Agent, describe
+from rlmin.agents.flat_adam import FlatAdam
+from rlmin.agents.ppo_config import PPOConfig as PPOConfig
+from rlmin.agents.unroll import compiled
+from rlmin.agents.warmup import warmup
 from rlmin.callbacks import start_callback
 from rlmin.checkpoint import Tensors, load_optimizer, optimizer_tensors, section
 from rlmin.checks import check_names
 from rlmin.evaluate import check_spaces
 from rlmin.losses import approximate_kl, clipped_surrogate, explained_variance, value_loss, weighted_mean
 from rlmin.normalize import RunningNorm
-from rlmin.policy import Policy, PolicyConfig
+from rlmin.policy import Policy
 from rlmin.progress import Progress
 from rlmin.returns import discounted_return, gae
 from rlmin.rollout import Collector, Rollout
@@ -32,64 +37,6 @@ from rlmin.vector import Vector, adapt
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
-
-
-@dataclass(frozen=True, kw_only=True)
-class PPOConfig(PolicyConfig):
-    """Every number PPO reads, beside those of the policy. Derived sizes are properties, so they cannot disagree."""
-
-    num_envs: int = 16  # B, where the environment is given by its id
-    horizon: int = 128  # T, steps of each environment between updates
-    epochs: int = 4  # passes over a rollout
-    minibatches: int | None = None  # gradient steps a pass, each on whole environments (or windows); None: 4 if it can
-    bptt: int | None = None  # steps gradients flow back through, a divisor of horizon; None: the whole rollout
-    gamma: float = 0.99  # discount a step
-    lam: float = 0.95  # of the generalised advantage estimate
-    lr: float = 1e-3  # Adam's, at the start
-    lr_final: float | None = None  # and at the end, linear in between; None: constant
-    beta2: float = 0.999  # Adam's memory of squared gradients
-    clip: float = 0.2  # how far the probability ratio may leave 1
-    value_clip: float | None = None  # how far a value may leave the old one; None: freely
-    value_weight: float = 0.5  # of the value loss
-    entropy: float = 1e-3  # weight of the entropy bonus, at the start
-    entropy_final: float | None = None  # and at the end, linear in between; None: constant
-    max_grad_norm: float = 0.5  # the gradient's 2-norm is scaled down to this
-    target_kl: float | None = None  # stop the epochs of an update beyond 1.5 times this divergence; None: never
-    normalize_advantage: bool = True  # to mean 0 and deviation 1 over the rollout
-    normalize_return: bool = False  # divide rewards by the running deviation of the discounted return
-    autocast: bool = False  # matrix products in bfloat16; memory, losses and weights stay float32
-
-    def __post_init__(self) -> None:
-        PolicyConfig.__post_init__(self)
-        for name in ("num_envs", "horizon", "epochs", "window"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name.replace('window', 'bptt')}={getattr(self, name)}: expected at least 1")
-        for name in ("lr", "clip", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: expected a number above 0")
-        for name in ("gamma", "lam", "beta2"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected a number in [0, 1]")
-        if self.horizon % self.window:
-            raise ValueError(f"bptt={self.bptt} must divide horizon={self.horizon}: windows tile the rollout")
-
-    @property
-    def window(self) -> int:
-        """Steps gradients flow back through."""
-        return self.horizon if self.bptt is None else self.bptt
-
-    def minibatches_of(self, num_envs: int) -> int:
-        """Minibatches of a rollout of `num_envs` environments; a ValueError where they would not be equal parts."""
-        rows = num_envs * (self.horizon // self.window)
-        if self.minibatches is None:
-            return math.gcd(4, rows)
-        if self.minibatches < 1 or rows % self.minibatches:
-            what = "environments" if self.window == self.horizon else f"windows of {self.window} steps"
-            raise ValueError(
-                f"minibatches={self.minibatches} must divide the {rows} {what} of a rollout (num_envs={num_envs}): "
-                f"recurrent minibatches are whole {what}; a shorter bptt gives more of them"
-            )
-        return self.minibatches
 
 
 SMALLEST_SPREAD = 0.1
@@ -156,9 +103,8 @@ class PPO(Agent):
             torch.manual_seed(self.seed)
             self.policy = Policy(observation_space, action_space, config)
         self.policy.to(self.device).eval()
-        self.optimizer = torch.optim.Adam(
-            self.policy.parameters(), lr=config.lr, betas=(0.9, config.beta2), eps=1e-5, fused=True
-        )
+        self._unroll = compiled(self.policy) if config.compile else self.policy.unroll
+        self.optimizer = FlatAdam(self.policy.parameters(), lr=config.lr, betas=(0.9, config.beta2), eps=1e-5)
         self.generator = torch.Generator(self.device).manual_seed(self.seed)
         self.return_norm = RunningNorm(()).to(self.device)
         self.stop_requested = False  # set from outside (a signal handler): `learn` returns after the current update
@@ -168,9 +114,12 @@ class PPO(Agent):
         check_spaces(self.policy, vector)
         self.config.minibatches_of(vector.num_envs)
         self._vector, self.config = vector, replace(self.config, num_envs=vector.num_envs)
+        self._warm = False  # whether what an update of this size needs is compiled
         self.discounted = torch.zeros(vector.num_envs, device=self.device)
         settings = {"horizon": self.config.horizon, "seed": self.seed + self.num_timesteps}
-        self.collector = Collector(vector, self.policy, generator=self.generator, **settings)
+        self.collector = Collector(
+            vector, self.policy, generator=self.generator, cuda_graph=self.config.cuda_graph, **settings
+        )
 
     @property
     def rows(self) -> int:
@@ -210,6 +159,9 @@ class PPO(Agent):
             self.num_timesteps += num_envs
             return hook.on_step(step)
 
+        if not self._warm:
+            warmup(self.policy, horizon=self.config.horizon, num_envs=num_envs)
+            self._warm = True
         began = time.perf_counter()
         with Progress(total, first, enabled=progress_bar) as progress:
             while self.num_timesteps < total and not self.stop_requested:
@@ -218,9 +170,11 @@ class PPO(Agent):
                     self.num_timesteps / total
                 )  # before the rollout: the last update still has something to learn with
                 with self._autocast():
-                    rollout = self.collector.collect(on_step)
+                    rollout = self.collector.collect(on_step if hook.wants_steps else None)
                 if rollout is None:  # the callback has seen enough
                     break
+                if not hook.wants_steps:
+                    self.num_timesteps += num_envs * self.config.horizon
                 hook.on_rollout_end()
                 self.policy.train()
                 metrics = self.update(rollout, done=done)
@@ -251,9 +205,10 @@ class PPO(Agent):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
+        self.optimizer.read()
         batch = self._with_advantage(rollout.batch)
         sums, steps = dict[str, float](), 0
-        for part, state in self._minibatches(batch, rollout.state):
+        for part, state in self._minibatches(batch.select(*self._learnt_from(batch)), rollout.state):
             measured = self._gradient_step(part, state, entropy)
             steps += 1
             for name, x in measured.items():
@@ -275,20 +230,19 @@ class PPO(Agent):
     def _gradient_step(self, part: "TensorDict", state: State, entropy_weight: float) -> dict[str, float]:
         """Forward, loss, backward and one optimizer step on one minibatch [W, rows]; what it measured."""
         config = self.config
-        weight = (~part["filler"]).float()
+        weight = (~part["filler"]).float() if "filler" in part.keys() else None  # noqa: SIM118, of a TensorDict
         with self._autocast():
-            out = self.policy.unroll(
-                dict(part["observation"].items()), state, part["start"], part.get("action_mask", None)
-            )
+            out = self._unroll(dict(part["observation"].items()), state, part["start"], part.get("action_mask", None))
         log_prob = out.distribution.log_prob(part["action"])
         policy_loss = clipped_surrogate(log_prob, part["log_prob"], part["advantage"], weight, clip=config.clip)
-        critic_loss = value_loss(out.value, part["target"], weight, old_value=part["value"], clip=config.value_clip)
+        critic_loss = value_loss(
+            out.value, part["target"], weight, old_value=part.get("value", None), clip=config.value_clip
+        )
         entropy = weighted_mean(out.distribution.entropy(), weight)
         loss = policy_loss + config.value_weight * critic_loss - entropy_weight * entropy
 
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+        norm = self.optimizer.take_gradient()
         with torch.no_grad():
             ratio = (log_prob - part["log_prob"]).exp()
             measured = {
@@ -307,8 +261,17 @@ class PPO(Agent):
                     f"{name} is {values[name]} at step {self.num_timesteps} (update {self.num_updates}); "
                     "the weights are those before this gradient step. Try a smaller lr or max_grad_norm"
                 )
-        self.optimizer.step()
+        self.optimizer.step_within(norm, config.max_grad_norm)
         return values
+
+    def _learnt_from(self, batch: "TensorDict") -> list[str]:
+        """The columns that a gradient step reads; filler rows are rare, and the losses quicker without."""
+        names = ["observation", "start", "action", "log_prob", "advantage", "target"]
+        if self.config.value_clip is not None:
+            names.append("value")
+        if bool(batch["filler"].any()):
+            names.append("filler")
+        return names + [name for name in ("action_mask",) if name in batch.keys()]  # noqa: SIM118
 
     @torch.no_grad()
     def _with_advantage(self, batch: "TensorDict") -> "TensorDict":

@@ -79,6 +79,7 @@ def _many(id: str, B: int, device: str) -> Case:
     env = make_vec(id, B, device=device, seed=0)
     space: Any = env.single_action_space
     stream = np.random.default_rng(0)
+    drawn: Any
     if isinstance(space, gym.spaces.Box):
         drawn = stream.uniform(space.low, space.high, (STEPS, B, *space.shape)).astype(np.float32)
     else:

@@ -125,13 +125,13 @@ class Attention(Encoder):
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         T, B, _ = x.shape
-        qkv = self.projection(x).view(T, B, 3, self.HEADS, -1).permute(2, 1, 3, 0, 4)  # 3, B, heads, T, size
+        q, k, v = self.projection(x).view(T, B, 3, self.HEADS, -1).permute(2, 1, 3, 0, 4)  # each B, heads, T, size
         if not bool(start.any()):
-            y = scaled_dot_product_attention(*qkv.unbind(0), is_causal=True)
+            y = scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
             episode = start.cumsum(0).t()  # [B, T]
             same = episode.unsqueeze(2) == episode.unsqueeze(1)
-            y = scaled_dot_product_attention(*qkv.unbind(0), attn_mask=same.tril().unsqueeze(1))
+            y = scaled_dot_product_attention(q, k, v, attn_mask=same.tril().unsqueeze(1))
         return self.join(y.permute(2, 0, 1, 3).reshape(T, B, -1)), state
 
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:

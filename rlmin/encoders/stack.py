@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
-from rlmin.encoders.base import Encoder, parts
+from rlmin.encoders.base import Encoder, one, parts
 from rlmin.encoders.conv import CausalConv
 from rlmin.encoders.gru import GRU
 from rlmin.encoders.lstm import LSTM
 from rlmin.encoders.min_gru import MinGRU
 from rlmin.encoders.min_lstm import MinLSTM
 from rlmin.encoders.mlp import MLP
+from rlmin.encoders.stack_step import StackStep
+from rlmin.scan import block as fused
 from rlmin.types import State
 
 MIXERS: dict[str, Callable[..., Encoder]] = {
@@ -87,6 +90,7 @@ class Stack(Encoder):
             for _ in range(layers)
         )
         self.norm = make_norm(hidden_size)
+        self._in_one_call = StackStep(Block)
 
     def initial_state(self, B: int) -> State:
         """A tuple over blocks of (conv state, mixer state), zeros."""
@@ -103,6 +107,10 @@ class Stack(Encoder):
 
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.step` with the state of every block."""
+        if not torch.compiler.is_compiling():
+            done = self._in_one_call(self, x, state, start)
+            if done is not None:
+                return done
         x, after = self.embed(x), []
         for block, before in zip(self.encoders(), parts(state, len(self.blocks)), strict=True):
             x, last = block.step(x, before, start)
@@ -118,7 +126,7 @@ class Block(Encoder):
     """x + mixer(conv(norm(x))), then x + mlp(norm(x)); `conv` and `mlp` may be None. State: (conv's, mixer's)."""
 
     def __init__(
-        self, mixer: Encoder, *, conv: Encoder | None, mlp: nn.Module | None, norm: Callable[[int], nn.Module]
+        self, mixer: Encoder, *, conv: CausalConv | None, mlp: nn.Sequential | None, norm: Callable[[int], nn.Module]
     ) -> None:
         super().__init__()
         self.input_size = self.output_size = mixer.output_size
@@ -134,25 +142,38 @@ class Block(Encoder):
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with `state` (conv state, mixer state)."""
-        (seen, memory), y = parts(state, 2), self.norm(x)
-        if self.conv is not None:
-            y, seen = self.conv(y, seen, start)
+        seen, memory = parts(state, 2)
+        y, seen = self._read(x, seen, start, step=False)
         y, memory = self.mixer(y, memory, start)
-        return self.feed(x + y), (seen, memory)
+        return self._feed(x, y), (seen, memory)
 
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.step` with `state` (conv state, mixer state)."""
-        (seen, memory), y = parts(state, 2), self.norm(x)
-        if self.conv is not None:
-            y, seen = self.conv.step(y, seen, start)
+        seen, memory = parts(state, 2)
+        y, seen = self._read(x, seen, start, step=True)
         y, memory = self.mixer.step(y, memory, start)
-        return self.feed(x + y), (seen, memory)
+        return self._feed(x, y), (seen, memory)
 
-    def feed(self, x: Tensor) -> Tensor:
-        """The feed-forward half, the same for one step and for many."""
-        if self.mlp is None or self.mlp_norm is None:
-            return x
-        update: Tensor = self.mlp(self.mlp_norm(x))
+    def _read(self, x: Tensor, seen: State, start: Tensor, *, step: bool) -> tuple[Tensor, State]:
+        """What the mixer reads, conv(norm(x)), and the convolution's state."""
+        norm, conv = self.norm, self.conv
+        if isinstance(conv, CausalConv) and isinstance(norm, nn.LayerNorm) and fused.usable(x, norm.weight):
+            return fused.norm_conv(x, norm, one(seen), start, conv.weight, conv.bias)
+        y = norm(x)
+        if conv is None:
+            return y, seen
+        return (conv.step if step else conv)(y, seen, start)
+
+    def _feed(self, x: Tensor, update: Tensor) -> Tensor:
+        """The residual sum, and the feed-forward half; the same for one step and for many."""
+        norm, mlp = self.mlp_norm, self.mlp
+        if norm is None or mlp is None:
+            return x + update
+        if isinstance(norm, nn.LayerNorm) and fused.usable(x, norm.weight) and update.dtype is x.dtype:
+            first, _, second = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(mlp))
+            return fused.feed_forward(x, update, norm, first, second)
+        x = x + update
+        update = mlp(norm(x))
         return x + update
 
 

@@ -1,5 +1,6 @@
 """What a person sees of a game: rows of coloured cells and a caption, as text or as a picture."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,8 @@ COLOURS = {
     "seen": (255, 243, 196),
     "dark": (40, 44, 52),
 }
-CELL = 40  # pixels
+WIDTH, HEIGHT = 640, 480  # pixels of every picture
+CELL, LINE = 40, 20  # pixels: a cell at most, and a line of the caption
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +46,28 @@ class Board:
         return "\n".join([*lines, self.caption] if self.caption else lines)
 
     def picture(self) -> Picture:
-        """[height, width, 3]; the caption stands below the cells."""
+        """[HEIGHT, WIDTH, 3], whatever is on it, as a video needs it; the caption stands below the cells."""
         from PIL import Image, ImageDraw, ImageFont  # here, because only pictures need it
 
+        font = ImageFont.load_default(LINE * 0.7)
+        letters = int((WIDTH - 16) / font.getlength("0"))
+        lines = [part for line in self.caption.splitlines() for part in textwrap.wrap(line, letters) or [""]]
         columns = max([1, *(len(row) for row in self.rows)])
-        lines = self.caption.splitlines()
-        font = ImageFont.load_default(CELL * 0.4)
-        width = max(columns * CELL, *(int(font.getlength(line)) + 16 for line in [*lines, ""]))
-        image = Image.new("RGB", (width, len(self.rows) * CELL + 20 * len(lines) + 8), (255, 255, 255))
+        below = LINE * len(lines) + 8
+        side = min(CELL, WIDTH // columns, (HEIGHT - below) // max(1, len(self.rows)))
+        image = Image.new("RGB", (WIDTH, HEIGHT), (255, 255, 255))
         pen = ImageDraw.Draw(image)
         for y, row in enumerate(self.rows):
             for x, cell in enumerate(row):
-                left, top = x * CELL, y * CELL
-                pen.rectangle((left + 1, top + 1, left + CELL - 2, top + CELL - 2), fill=COLOURS[cell.colour])
-                ink = (255, 255, 255) if sum(COLOURS[cell.colour]) < 380 else (20, 20, 20)
-                pen.text((left + CELL / 2, top + CELL / 2), cell.text, fill=ink, font=font, anchor="mm")
+                _draw(pen, cell, (x * side, y * side), side, ImageFont.load_default(max(side * 0.4, 6)))
         for i, line in enumerate(lines):
-            pen.text((8, len(self.rows) * CELL + 4 + 20 * i), line, fill=(20, 20, 20), font=font)
+            pen.text((8, len(self.rows) * side + 4 + LINE * i), line, fill=(20, 20, 20), font=font)
         return np.asarray(image)
+
+
+def _draw(pen: Any, cell: Cell, corner: tuple[int, int], side: int, font: Any) -> None:
+    left, top = corner
+    ground = COLOURS[cell.colour]
+    pen.rectangle((left + 1, top + 1, left + max(side - 2, 1), top + max(side - 2, 1)), fill=ground)
+    ink = (255, 255, 255) if sum(ground) < 380 else (20, 20, 20)
+    pen.text((left + side / 2, top + side / 2), cell.text, fill=ink, font=font, anchor="mm")

@@ -34,13 +34,13 @@ def lines() -> list[str]:
 
 
 def brief(space: gym.Space[Any]) -> str:
-    """A space in a few characters: 4 for Discrete(4), 2x3 choices for MultiDiscrete, R2 for a Box of two numbers."""
+    """A space in words: "4 choices" of one; "2 of 9", two with at most nine values each; "2 numbers" of a Box."""
     if isinstance(space, spaces.Discrete):
         return f"{space.n} choices"
     if isinstance(space, spaces.MultiDiscrete):
         return "x".join(map(str, space.shape)) + f" of {space.nvec.max()}"
     if isinstance(space, spaces.Box):
-        return "x".join(map(str, space.shape)) + " numbers"
+        return "x".join(map(str, space.shape)) + (" number" if space.shape == (1,) else " numbers")
     if isinstance(space, spaces.Tuple):
         return " + ".join(brief(part) for part in space.spaces)
     if isinstance(space, spaces.Dict):

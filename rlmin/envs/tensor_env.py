@@ -224,9 +224,12 @@ class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
             raise ValueError(f"seed: expected {self.num_envs} seeds, got {len(seed)}")
         return torch.tensor([signed(number) for number in seed], device=self.device)
 
-    def _check(self, actions: Tensor) -> None:
+    def _check(self, actions: Any) -> None:
         """Shape always; values where looking does not make a GPU wait."""
         wanted = (self.num_envs, *(self.single_action_space.shape or ()))
+        if not isinstance(actions, Tensor):
+            given = f"{type(actions).__module__}.{type(actions).__name__}; use torch.as_tensor(actions)"
+            raise TypeError(f"{type(self).__name__}: actions: expected a torch.Tensor, got {given}")
         if tuple(actions.shape) != wanted:
             raise ValueError(f"{type(self).__name__}: actions: expected {list(wanted)}, got {list(actions.shape)}")
         if self._bound is None or actions.device.type != "cpu":

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from rlmin.scan.cpu_loops import loop
 from rlmin.scan.cpu_memory import empty
-from rlmin.scan.cpu_threads import pool as _threads  # noqa: F401, for block.py
 
 Array = tuple[int, int, int]
 """Address, stride over time, stride over rows; the strides in elements."""

@@ -31,7 +31,7 @@ def kernel_for(device: torch.device) -> ModuleType:
     forced = os.environ.get("RLMIN_KERNEL")
     if forced:
         return _forced(forced, device.type)
-    return _automatic(device.type)
+    return _automatic(device)
 
 
 def _forced(name: str, device: str) -> ModuleType:
@@ -47,10 +47,10 @@ def _forced(name: str, device: str) -> ModuleType:
 
 
 @functools.cache
-def _automatic(device: str) -> ModuleType:
-    if device == "cuda":
+def _automatic(device: torch.device) -> ModuleType:
+    if device.type == "cuda":
         return _gpu_or_portable(device)
-    if device != "cpu":
+    if device.type != "cpu":
         return _load("portable")
     try:
         return _load("cpu")
@@ -60,8 +60,13 @@ def _automatic(device: str) -> ModuleType:
         return _load("portable")
 
 
-def _gpu_or_portable(device: str) -> ModuleType:
-    """The GPU kernel if its smallest call succeeds. Whatever stops the compiler must not stop the user."""
+def _gpu_or_portable(device: torch.device) -> ModuleType:
+    """The GPU kernel if its smallest call succeeds. Whatever stops the compiler must not stop the user.
+
+    It is called on the very GPU that will run the scans: another one may be older, or not be ours to open.
+    """
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("rlmin.scan: the first scan compiles, which a CUDA graph cannot hold; call warmup() before")
     try:
         kernel = _load("gpu")
         x = torch.zeros(1, 1, 1, device=device)

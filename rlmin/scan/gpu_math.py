@@ -80,13 +80,16 @@ def activate_and_slope(x, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def place(D, BLOCK: tl.constexpr, ONE_ROW: tl.constexpr):
-    """(lane, row, column) of a program: lane = row * D + column. ONE_ROW: D is a multiple of BLOCK, row is a scalar."""
+    """(lane, row, column) of a program: lane = row * D + column. ONE_ROW: D is a multiple of BLOCK, row is a scalar.
+
+    `multiple_of` is for Triton 3.6, which does not see it through the remainder: its loads would be of 4 bytes.
+    """
     first = tl.program_id(0).to(tl.int64) * BLOCK
     within = tl.arange(0, BLOCK)
     lane = first + within
     if ONE_ROW:
         row = first // D
-        column = first % D + within
+        column = tl.multiple_of(first % D, BLOCK) + within
     else:
         row = lane // D
         column = lane % D

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from rlmin.checks import check_names
 from rlmin.encoders import MIXERS
+from rlmin.make import make_vec
 from rlmin.suite.cells import Suite, read_suite
 from rlmin.suite.report import write_report
 from rlmin.suite.run import run_cells
+from rlmin.train import parse_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ def run_suite(options: SuiteOptions) -> str:
     """
     suite = options.chosen()
     cells = suite.cells()
-    for cell in cells:
-        _ = cell.config  # a bad setting should not show after hours of training
+    for config in [cell.config for cell in cells]:  # a bad setting or id should not show after hours of training
+        make_vec(config.env, 1, **parse_pairs(config.env_kwargs)).close()
     rows = run_cells(cells, options.out / suite.name, jobs=options.jobs)
     return write_report(rows, cells, options.out / suite.name, options.results, name=suite.name)

@@ -79,7 +79,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
     summary = {(line["task"], line["encoder"]): line for line in summarise(rows)}
     lines = [
         *(f"{protocol}: {meaning}." for protocol, meaning in PROTOCOLS.items()),
-        "Mean over seeds [95 % bootstrap interval of final]; best in brackets.",
+        "Mean over seeds [95 % bootstrap interval over seeds, of final]; best in brackets. All play the same episodes.",
         "",
         f"| task | steps | floor | ceiling | {' | '.join(encoders)} |",
         f"|---|---|---|---|{'---|' * len(encoders)}",
@@ -89,7 +89,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
         first = next(line for line in own if line is not None)
         told = [_number(first[name]) for name in ("floor", "ceiling")]
         scores = " | ".join("" if line is None else _score(line) for line in own)
-        lines.append(f"| {task} | {first['steps'] / 1e6:.1f} M | {told[0]} | {told[1]} | {scores} |")
+        lines.append(f"| {task} | {first['steps']:,} | {told[0]} | {told[1]} | {scores} |")
     for protocol in PROTOCOLS:
         means = [iqm(rows, encoder, protocol) for encoder in encoders]
         lines.append(f"| IQM of normalised scores, {protocol} | | 0 | 1 | {' | '.join(map(_number, means))} |")

@@ -8,9 +8,10 @@ import contextlib
 import io
 import json
 import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -45,13 +46,13 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
     done = len(cells) - len(todo)
     print(f"{len(cells)} cells, {done} done before, {len(todo)} to train, {jobs} at a time", file=sys.stderr)
     failed: list[str] = []
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with _pool(jobs) as pool:
         waiting = {pool.submit(train_cell, cell, out): cell for cell in todo}
         for future in as_completed(waiting):
             cell, done = waiting[future], done + 1
             error = future.exception()
             if error is not None:
-                failed.append(f"{cell.folder(out)}: {error}")
+                failed.append(f"{cell.task} {cell.encoder} seed {cell.seed}: {error}")
                 print(f"[{done}/{len(cells)}] failed: {failed[-1]}", file=sys.stderr, flush=True)
                 continue
             row = future.result()
@@ -61,6 +62,22 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
         raise ValueError(f"{len(failed)} of {len(cells)} cells failed, the first: {failed[0]}")
     rows = [finished(cell, out) for cell in cells]
     return [row for row in rows if row is not None]
+
+
+@contextlib.contextmanager
+def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes of their own group, so that Ctrl-C reaches this one alone, which has them save and stop."""
+    apart = getattr(os, "setpgrp", None)
+    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=apart)
+    try:
+        yield pool
+    except KeyboardInterrupt:
+        print("stopping; finished cells are kept, the same command goes on from here", file=sys.stderr, flush=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def finished(cell: Cell, out: Path) -> Row | None:

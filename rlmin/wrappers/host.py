@@ -7,6 +7,7 @@ NEXT_STEP   the next call ignores its action and resets    that call is no trans
 DISABLED    nothing, the caller resets them                the memory starts anew at that reset
 """
 
+import copy
 from typing import Any
 
 import gymnasium as gym
@@ -124,7 +125,9 @@ class VectorWrapped(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def _seeds(self, seed: int | list[int] | None) -> Any:
         if seed is None:
-            seed = int(self.env.np_random.integers(1 << 62))
+            random = self.env.np_random  # of gymnasium's own vector environments: one for each, in a tuple
+            random = copy.deepcopy(random[0] if isinstance(random, tuple) else random)  # theirs stays as it was
+            seed = int(random.integers(1 << 62))
         seeds = range(seed, seed + self.num_envs) if isinstance(seed, int) else seed
         return _as_rows(np.array([signed(number) for number in seeds], dtype=np.int64), self._like.device)
 

@@ -27,7 +27,7 @@ class _ReturnToGo(Transform):
         return with_leaf(observation, RETURN_TO_GO, spaces.Box(-np.inf, np.inf, (1,), np.float32))
 
     def start(self, rows: Like) -> Memory:
-        return {"left": rows.kind(np.broadcast_to(self.target, rows.lead).copy())}
+        return {"left": rows.each(self.target, np.float64)}
 
     def after(self, memory: Memory, action: Rows, reward: Rows, ended: Rows) -> tuple[Memory, Rows]:
         return {"left": memory["left"] - reward}, reward

@@ -43,15 +43,25 @@ class Like:
     def __init__(self, lead: tuple[int, ...], device: torch.device | None, seed: Rows = None) -> None:
         """`lead`: (B,) or (); `device`: of tensors, None for numpy; `seed`: int64 a row, for what draws."""
         self.lead, self.device, self.seed = lead, device, seed
+        self._made: dict[tuple[Any, ...], Rows] = {}  # so that episodes that end on a GPU wait for nothing
 
     def full(self, value: Any, dtype: type | np.dtype[Any] = np.float32) -> Rows:
-        """[*lead, *value.shape] filled with `value`."""
+        """[*lead, *value.shape] filled with `value`; not to be written into."""
         value = np.asarray(value, dtype=dtype)
-        return self.kind(np.broadcast_to(value, (*self.lead, *value.shape)).copy())
+        return self._kept(np.broadcast_to(value, (*self.lead, *value.shape)))
 
-    def kind(self, array: np.ndarray[Any, Any]) -> Rows:
-        """`array` as the environment speaks."""
-        return array if self.device is None else torch.from_numpy(array).to(self.device)
+    def each(self, value: Any, dtype: type | np.dtype[Any] = np.float32) -> Rows:
+        """[*lead], one value for all or one for each row; not to be written into."""
+        return self._kept(np.broadcast_to(np.asarray(value, dtype=dtype), self.lead))
+
+    def _kept(self, array: np.ndarray[Any, Any]) -> Rows:
+        """`array` as the environment speaks; of tensors the same one for equal values."""
+        if self.device is None:
+            return array.copy()
+        key = (array.tobytes(), array.shape, array.dtype.str, self.device)
+        if key not in self._made:
+            self._made[key] = torch.from_numpy(array.copy()).to(self.device)
+        return self._made[key]
 
 
 def where(rows: Rows, a: Any, b: Any) -> Any:

@@ -1,0 +1,269 @@
+"""When a step of a `Stack` can be one call, and what that call is given: see `rlmin.scan.cpu_step`."""
+
+import ctypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+
+from rlmin.encoders.conv import CausalConv
+from rlmin.encoders.min_gru import MinGRU
+from rlmin.encoders.min_lstm import MinLSTM
+from rlmin.scan.dispatch import kernel_for
+from rlmin.types import State
+
+if TYPE_CHECKING:
+    from rlmin.encoders.stack import Block, Stack
+
+_PARALLEL_SIZE = 1 << 11  # elements of x for which a thread pays
+_MANY = 128  # rows that a thread takes at once
+_SIZES = 8  # numbers of rows for which buffers are kept
+_NORMS: dict[type, str] = {nn.Identity: "none", nn.LayerNorm: "layer", nn.RMSNorm: "rms"}
+_KNOWN = (CausalConv, MinGRU, MinLSTM, nn.Linear, nn.SiLU, nn.Sequential, nn.ModuleList, *_NORMS)
+_NOTHING = torch.empty(0)  # the state of a part that is left out
+
+
+class StackStep:
+    """`Stack.step` in one call, where that is possible: plain CPU tensors, minGRU or minLSTM, no gradients."""
+
+    def __init__(self, block: type) -> None:
+        """Args: block: what `stack.blocks` has to be made of, and not of a class derived from it."""
+        self._block = block
+        self._plan: _Plan | None = None
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return type(self)(self._block)  # a plan for the copy's own weights
+
+    def __reduce__(self) -> tuple[type[Self], tuple[type]]:
+        return type(self), (self._block,)
+
+    def __call__(self, stack: "Stack", x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State] | None:
+        """What `stack.step` returns, or None where its modules have to be called one by one."""
+        if not _plain(x):
+            return None
+        plan = self._plan
+        if plan is None or plan.dtype is not x.dtype or not plan.holds():
+            form = _Form.of(stack, x.dtype)
+            plan = self._plan = None if form is None else _Plan(stack, form, x.dtype, self._block)
+        return plan.run(x, state, start) if plan is not None and plan.usable else None
+
+
+def _plain(x: Tensor) -> bool:
+    """Whether nothing watches, traces or transforms the operations, and numba is the kernel."""
+    return (
+        type(x) is Tensor
+        and x.is_cpu
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._len_torch_function_stack()
+        and not torch._C._is_tracing()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and not (hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
+        and kernel_for(x.device).__name__ == "rlmin.scan.cpu"
+    )
+
+
+class _Plan:
+    """A stack's weights by address: good for as long as the modules are these and their weights stay in place."""
+
+    def __init__(self, stack: "Stack", form: "_Form", dtype: torch.dtype, block: type) -> None:
+        from rlmin.scan import cpu_step, cpu_step_product  # need numba, which kernel_for has found
+
+        self.form, self.dtype = form, dtype
+        modules = list(stack.modules())
+        self.known: list[tuple[dict[str, Any], str, object]] = [
+            (owner, name, owner[name]) for m in modules for owner in (m._modules, vars(m)) for name in _names(m, owner)
+        ]
+        self.hooks = [getattr(m, name) for m in modules for name in ("_forward_hooks", "_forward_pre_hooks")]
+        self.slots = [_slot(stack, name) for name in form.shapes()]
+        self.addresses = self._addresses()
+        routine = cpu_step_product.address(dtype)
+        self.usable = routine is not None and form.fits(stack, dtype, block) and all(self.addresses)
+        if not self.usable or routine is None:
+            return
+        self.numbers = torch.tensor([form.eps, 1 / form.H], dtype=dtype)
+        self.loop = cpu_step.loop(dtype, form.parts, form.activation)
+        self.room = cpu_step.room
+        found = dict(zip(form.shapes(), self.addresses, strict=True))
+        sizes = {"layers": form.layers, "H": form.H, "width": form.width, "F": form.F, "D": form.D}
+        sizes |= {"norm": cpu_step.NORMS.index(form.norm), "routine": routine, "numbers": self.numbers.data_ptr()}
+        blocks = [f"blocks.{i}.{name}" for i in range(form.layers) for name in cpu_step.BLOCK]
+        self.table = [sizes.get(name, found.get(name, 0)) for name in (*cpu_step.HEADER, *blocks)]
+        self.entry = {name: i for i, name in enumerate(cpu_step.HEADER)}
+        each, seen = len(cpu_step.BLOCK), len(self.entry) + cpu_step.BLOCK.index("seen")
+        self.state_entries = [seen + i * each for i in range(form.layers)]
+        self.free: dict[tuple[int, int], list[_Buffer]] = {}
+
+    def holds(self) -> bool:
+        """Whether modules, settings and weights are still those that the plan was made for."""
+        if not all(owner.get(name) is known for owner, name, known in self.known):
+            return False
+        return self._addresses() == self.addresses
+
+    def _addresses(self) -> list[int]:
+        try:
+            return [owner[name].data_ptr() for owner, name in self.slots]
+        except (KeyError, AttributeError, RuntimeError):
+            return [0]
+
+    def run(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State] | None:
+        """One step; None where a tensor is not what the table can describe."""
+        if any(self.hooks):
+            return None
+        form, dtype, B = self.form, self.dtype, len(start)
+        flags = _dense(start, torch.bool, (B,))
+        x_ = _dense(x, dtype, (B, form.D or form.H))
+        if flags is None or x_ is None or type(state) is not tuple or len(state) != form.layers:
+            return None
+        before: list[Tensor] = []
+        for seen, memory in cast(tuple[tuple[Tensor, Tensor], ...], state):
+            for part, size in ((seen, form.seen(B)), (memory, (B, form.H))):
+                held = _dense(part, dtype, size) if size else _NOTHING
+                if held is None:
+                    return None
+                before.append(held)
+        after = [_NOTHING if part is _NOTHING else torch.empty_like(part) for part in before]
+        y = torch.empty(B, form.H, dtype=dtype)
+        buffers, buffer = self._take(B)
+        table, entry = buffer.table, self.entry
+        table[entry["x"]], table[entry["y"]], table[entry["start"]] = x_.data_ptr(), y.data_ptr(), flags.data_ptr()
+        for i, at in enumerate(self.state_entries):
+            for k in (0, 1):
+                table[at + 2 * k] = before[2 * i + k].data_ptr()
+                table[at + 2 * k + 1] = after[2 * i + k].data_ptr()
+        table[0] = buffer.counter[0] = 0
+        self.loop.run(table, buffer.threads)
+        buffers.append(buffer)
+        states = zip(after[::2], after[1::2], strict=True)
+        return y, tuple([(() if seen is _NOTHING else seen, memory) for seen, memory in states])
+
+    def _take(self, B: int) -> "tuple[list[_Buffer], _Buffer]":
+        """A buffer for B rows that no other call uses, and the list to which it goes back."""
+        threads = max(1, min(torch.get_num_threads(), B, B * self.form.H // _PARALLEL_SIZE))
+        if len(self.free) > _SIZES:
+            self.free = {}
+        buffers = self.free.setdefault((B, threads), [])
+        try:
+            return buffers, buffers.pop()
+        except IndexError:
+            return buffers, _Buffer(self, B, threads)
+
+
+class _Buffer:
+    """A table and the memory that it points to; used by one call at a time."""
+
+    def __init__(self, plan: _Plan, B: int, threads: int) -> None:
+        form, self.threads = plan.form, threads
+        many = max(1, min(_MANY, -(-B // threads)))
+        room = plan.room(many, form.H, form.parts, form.F)
+        self.scratch = torch.empty(threads * room, dtype=plan.dtype)
+        self.counter = (ctypes.c_int64 * 3)(0, 0, 1)
+        self.table = (ctypes.c_int64 * len(plan.table))(*plan.table)
+        mine = {"rows": B, "many": many, "room": room, "threads": ctypes.addressof(self.counter)}
+        for name, value in (mine | {"scratch": self.scratch.data_ptr()}).items():
+            self.table[plan.entry[name]] = value
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a stack is made of."""
+
+    D: int  # features of x where they are embedded, else 0
+    H: int
+    layers: int
+    width: int  # of the convolution, or 0
+    parts: int  # of the mixer's projection
+    activation: str
+    F: int  # hidden units of the MLP, or 0
+    norm: str
+    eps: float
+
+    @classmethod
+    def of(cls, stack: "Stack", dtype: torch.dtype) -> Self | None:
+        """That of the first block; `fits` says whether it is that of all. None where it is a form of another kind."""
+        block, norm = cast("Block", stack.blocks[0]), stack.norm
+        mixer, conv, mlp = block.mixer, block.conv, block.mlp
+        if not isinstance(mixer, MinGRU | MinLSTM) or type(norm) not in _NORMS:
+            return None
+        eps = getattr(norm, "eps", 0.0)
+        return cls(
+            D=0 if type(stack.embed) is nn.Identity else stack.input_size,
+            H=stack.output_size,
+            layers=len(stack.blocks),
+            width=0 if conv is None else conv.width,
+            parts=2 if isinstance(mixer, MinGRU) else 3,
+            activation=mixer.candidate,
+            F=0 if mlp is None else cast(nn.Linear, mlp[0]).out_features,
+            norm=_NORMS[type(norm)],
+            eps=torch.finfo(dtype).eps if eps is None else eps,
+        )
+
+    def fits(self, stack: "Stack", dtype: torch.dtype, block: type) -> bool:
+        """Whether every module and weight of `stack` is what this form says."""
+        weights = dict(stack.named_parameters(remove_duplicate=False))
+        blocks = [cast("Block", part) for part in stack.blocks]
+        norms = [stack.norm, *(norm for part in blocks for norm in (part.norm, part.mlp_norm) if norm is not None)]
+        return (
+            {name: tuple(w.shape) for name, w in weights.items()} == self.shapes()
+            and all(w.dtype is dtype and w.is_cpu and w.is_contiguous() for w in weights.values())
+            and {type(m) for m in stack.modules()} <= {type(stack), block, *_KNOWN}
+            and all(
+                type(norm) is type(norms[0]) and getattr(norm, "eps", 0) == getattr(norms[0], "eps", 0)
+                for norm in norms
+            )
+            and all(getattr(part.mixer, "candidate", None) == self.activation for part in blocks)
+            and all(
+                part.mlp is None or [type(m) for m in part.mlp] == [nn.Linear, nn.SiLU, nn.Linear] for part in blocks
+            )
+        )
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every weight, by its name in the stack."""
+        H, F = self.H, self.F
+        found = self._norm("norm")
+        if self.D:
+            found |= {"embed.weight": (H, self.D), "embed.bias": (H,)}
+        for i in range(self.layers):
+            block = self._norm("norm") | _linear("mixer.projection", H, self.parts * H)
+            if self.width:
+                block |= {"conv.weight": (self.width, H), "conv.bias": (H,)}
+            if F:
+                block |= self._norm("mlp_norm") | _linear("mlp.0", H, F) | _linear("mlp.2", F, H)
+            found |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
+        return found
+
+    def seen(self, B: int) -> tuple[int, ...]:
+        """Shape of the state of the convolution."""
+        return (B, self.width - 1, self.H) if self.width else ()
+
+    def _norm(self, name: str) -> dict[str, tuple[int, ...]]:
+        parts = {"layer": ("weight", "bias"), "rms": ("weight",), "none": ()}[self.norm]
+        return {f"{name}.{part}": (self.H,) for part in parts}
+
+
+def _names(module: nn.Module, owner: dict[str, Any]) -> list[str]:
+    """What of `owner`, the children or the attributes of a module, a plan relies on."""
+    return list(owner) if owner is module._modules else [name for name in ("eps", "candidate") if name in owner]
+
+
+def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def _slot(stack: "Stack", name: str) -> tuple[dict[str, Any], str]:
+    """The dict that holds the parameter `name`, and its name there."""
+    owner, _, last = name.rpartition(".")
+    try:
+        return stack.get_submodule(owner)._parameters, last
+    except AttributeError:
+        return {}, last
+
+
+def _dense(x: Any, dtype: torch.dtype, size: tuple[int, ...]) -> Tensor | None:
+    """`x` contiguous, or None where it is not a CPU tensor of this dtype and size."""
+    if type(x) is not Tensor or x.dtype is not dtype or not x.is_cpu or x.shape != size:
+        return None
+    return x if x.is_contiguous() else x.contiguous()
