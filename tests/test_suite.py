@@ -2,6 +2,11 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +15,7 @@ import pytest
 from scipy.stats import trim_mean
 
 from rlmin import PPO, load
+from rlmin.checkpoint import LEARNER, read_header
 from rlmin.logs import make_logger
 from rlmin.suite import SuiteOptions, run_suite
 from rlmin.suite.cells import anchors, read_suite
@@ -175,3 +181,24 @@ def test_unknown_names_suggest_the_right_one(small: Path) -> None:
         SuiteOptions(suite=str(small), tasks=("rlmin/TMase-v0",)).chosen()
     with pytest.raises(ValueError, match="no suite"):
         read_suite("nothing")
+
+
+@pytest.mark.slow
+def test_one_interrupt_stops_every_process_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "long.yaml"
+    file.write_text(SMALL.replace("steps: 512", "steps: 10_000_000"))
+    command = ["bench", "memory", "--suite", str(file), "--out", str(tmp_path), "--results", str(tmp_path)]
+    program = [sys.executable, "-c", f"from rlmin.cli import main; main({command!r})"]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
+        learner = tmp_path / "long" / "rlmin-TMaze-v0" / "min_gru-0" / LEARNER
+        for _ in range(600):
+            if learner.is_file():
+                break
+            time.sleep(0.1)
+        time.sleep(1)
+        began = time.monotonic()
+        os.killpg(running.pid, signal.SIGINT)
+        said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130 and "the same command goes on" in said and "Traceback" not in said
+    assert time.monotonic() - began < 30, "millions of steps were still to come"
+    assert read_header(learner.parent, LEARNER)["total_timesteps"] == 10_000_000

@@ -65,7 +65,8 @@ def draw(table: Table, figure: "Figure") -> None:
         rows = [row for row in table.where(game=id) if row["games at once"] != "original"]
         name = id.removeprefix("rlmin/").removesuffix("-v0")
         x = [int(str(row["games at once"])) for row in rows]
-        axes.plot(x, [float(row["steps per second"] or 0) for row in rows], color=f"C{number % 10}", label=name)
+        speed = [float(row["steps per second"] or 0) for row in rows]
+        axes.plot(x, speed, "-" if number < 10 else "--", color=f"C{number % 10}", label=name)
         for row in table.where(game=id, **{"games at once": "original"}):
             axes.plot(1, float(row["steps per second"] or 0), "o", color=f"C{number % 10}")
     plain_log(axes, x=True, y=True)

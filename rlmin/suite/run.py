@@ -47,7 +47,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
     print(f"{len(cells)} cells, {done} done before, {len(todo)} to train, {jobs} at a time", file=sys.stderr)
     failed: list[str] = []
     with _pool(jobs) as pool:
-        waiting = {pool.submit(train_cell, cell, out): cell for cell in todo}
+        waiting = {pool.submit(_train_in_process, cell, out): cell for cell in todo}
         for future in as_completed(waiting):
             cell, done = waiting[future], done + 1
             error = future.exception()
@@ -94,6 +94,13 @@ def finished(cell: Cell, out: Path) -> Row | None:
     if differ:
         raise ValueError(f"{file.parent}: trained with {differ}; choose another --out, or delete that folder")
     return row
+
+
+def _train_in_process(cell: Cell, out: Path) -> Row:
+    try:
+        return train_cell(cell, out)
+    except SystemExit:  # asked to stop, and saved
+        os._exit(1)  # or this process would begin the cell that the pool has handed to it already
 
 
 def train_cell(cell: Cell, out: Path) -> Row:
