@@ -8,7 +8,8 @@ or one with a narrower MLP (the size nearest to RecurrentPPO's).
 
 Minibatches of 512 steps are shorter than a rollout of T = 1024: there rlmin trains on windows of 512 steps, whose
 memory at the start it recomputes in every epoch, and RecurrentPPO on sequences it cuts at minibatches too, whose memory
-is that of the rollout.
+is that of the rollout. How long its sequences are depends on the episodes: some twenty steps of a CartPole that is only
+beginning to learn, 200 of a pendulum.
 
 The rows "in rlmin's PPO" have one block whose memory is another library's, so that only the memory differs:
 CleanRL's loop (nn.LSTM called step by step, its state masked, during updates too), sb3-contrib's splitting and padding,
@@ -59,6 +60,7 @@ TASKS: dict[str, Task] = {
     "tmaze, 64 envs, T=128, width 64": Task(*MAZE, 64, 128, 2048, 64, 2, 2.5, peers=True),
     "cartpole, 16 envs, T=128, width 256": Task(*POLE, 16, 128, 512, 256, 2, 4.0),
     "cartpole, 16 envs, T=1024, width 256": Task(*POLE, 16, 1024, 512, 256, 1, 8.0, bptt=512),
+    "pendulum, 16 envs, T=1024, width 256": Task("Pendulum-v1", {}, 16, 1024, 512, 256, 1, bptt=512),
 }
 LARGE: dict[str, Task] = {
     "tmaze, 1024 envs, T=128, width 128": Task(*MAZE, 1024, 128, 32768, 128),
@@ -192,6 +194,7 @@ def draw(table: Table, figure: "Figure") -> None:
         axes.tick_params(labelsize=8)
         axes.margins(x=0.15)
         axes.set_xlabel("RecurrentPPO = 1" if column == "relative" else "steps a second", fontsize=8)
-        if name in TASKS:
-            axes.axvline(TASKS[name].target, label=f"target of 1 block: {TASKS[name].target:g}", **LIMIT)
+        target = TASKS[name].target if name in TASKS else None
+        if target is not None:
+            axes.axvline(target, label=f"target of 1 block: {target:g}", **LIMIT)
             axes.legend(fontsize=7, loc="lower right")
