@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,11 +55,21 @@ def test_a_suite_is_every_task_encoder_and_seed_with_its_own_settings(small: Pat
     assert (cart.env, cart.total_timesteps, cart.encoder, cart.seed, cart.width) == ("CartPole-v1", 256, "mlp", 1, 8)
 
 
+def test_a_task_can_have_its_own_seeds_and_encoders_and_options_win(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    own = "  rlmin/RepeatFirstEasy-v0: {seeds: 3, encoders: [gru]}"
+    file.write_text(f"encoders: [min_gru, mlp]\nseeds: 2\ntasks:\n  rlmin/TMaze-v0: {{}}\n{own}")
+    made = [(cell.task, cell.encoder) for cell in read_suite(str(file)).cells()]
+    assert made.count(("rlmin/RepeatFirstEasy-v0", "gru")) == 3 == len(made) - 4
+    options = SuiteOptions(suite=str(file), seeds=1, encoders=("lstm",))
+    assert {(cell.encoder, cell.seed) for cell in options.chosen().cells()} == {("lstm", 0)}
+
+
 def test_a_suite_runs_reports_and_does_not_train_twice(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = SuiteOptions(suite=str(small), out=out, results=out, encoders=("min_gru",), seeds=2)
     table = run_suite(options)
-    assert "| rlmin/TMaze-v0 | 512 | 0.5 | 1 |" in table and "IQM of normalised scores, best" in table
+    assert "| rlmin/TMaze-v0 | 512 | 2 | 0.5 | 1 |" in table and "IQM of normalised scores, best" in table
     for kind in ("small-cells.csv", "small.csv", "small.md", "small-curves.png", "small-scores.png"):
         assert (out / kind).stat().st_size > 100, kind
     rows = list(csv.DictReader((out / "small-cells.csv").read_text().splitlines()))
@@ -112,9 +123,11 @@ def test_the_table_says_mean_interval_best_floor_and_ceiling() -> None:
     assert (line["final"], line["best"]) == (pytest.approx(0.7), pytest.approx(0.8))
     assert line["final low"] == pytest.approx(0.4) and line["final high"] == pytest.approx(1.0)
     text = as_markdown(table)
-    assert "| a | 10 | -0.5 | 1 | 0.700 [0.400, 1.000] (0.800) | -0.500 [-0.500, -0.500] (-0.400) |" in text
+    assert "| a | 10 | 2 | -0.5 | 1 | 0.700 [0.400, 1.000] (0.800) | -0.500 [-0.500, -0.500] (-0.400) |" in text
     found = iqm(table, "min_gru", "final")
-    assert found is not None and found.value == pytest.approx(np.mean([0.6, 0.8]) + 0)  # of 0.4, 0.6, 0.8, 1.0
+    assert found is not None and found.value == pytest.approx(np.mean([0.6, 1.0])), "only what both have played"
+    found = iqm(table + rows({("b", "mlp"): [0.0]}), "min_gru", "final")
+    assert found is not None and found.value == pytest.approx(np.mean([0.6, 0.8]))  # of 0.4, 0.6, 0.8, 1.0
 
 
 def test_the_interquartile_mean_is_scipys_trimmed_mean() -> None:
@@ -184,7 +197,10 @@ def test_unknown_names_suggest_the_right_one(small: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_interrupt_stops_every_process_and_the_next_start_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("send", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)])
+def test_one_signal_stops_every_process_and_the_next_start_goes_on(
+    send: Callable[[int, int], None], number: int, tmp_path: Path
+) -> None:
     file = tmp_path / "long.yaml"
     file.write_text(SMALL.replace("steps: 512", "steps: 10_000_000"))
     command = ["bench", "memory", "--suite", str(file), "--out", str(tmp_path), "--results", str(tmp_path)]
@@ -197,7 +213,7 @@ def test_one_interrupt_stops_every_process_and_the_next_start_goes_on(tmp_path: 
             time.sleep(0.1)
         time.sleep(1)
         began = time.monotonic()
-        os.killpg(running.pid, signal.SIGINT)
+        send(running.pid, number)  # a terminal sends to the group, a scheduler to the one process it knows
         said = running.communicate(timeout=60)[1]
     assert running.returncode == 130 and "the same command goes on" in said and "Traceback" not in said
     assert time.monotonic() - began < 30, "millions of steps were still to come"

@@ -21,8 +21,8 @@ class SuiteOptions:
 
     suite: str = "memory"  # its name, or a .yaml file
     tasks: tuple[str, ...] = ()  # only these
-    encoders: tuple[str, ...] = ()  # instead of the suite's
-    seeds: int | None = None  # instead of the suite's
+    encoders: tuple[str, ...] = ()  # instead of the suite's and of every task's
+    seeds: int | None = None  # instead of the suite's and of every task's
     steps: int | None = None  # a cell, instead of the suite's and of every task's
     jobs: int = 1  # processes at once, each on one thread
     out: Path = Path("runs/suite")  # of the run folders
@@ -34,14 +34,10 @@ class SuiteOptions:
         check_names("task", self.tasks, suite.tasks)
         check_names("encoder", self.encoders, MIXERS)
         tasks = {task: dict(suite.tasks[task]) for task in self.tasks or suite.tasks}
-        if self.steps is not None:
-            tasks = {task: settings | {"steps": self.steps} for task, settings in tasks.items()}
-        return replace(
-            suite,
-            tasks=tasks,
-            encoders=self.encoders or suite.encoders,
-            seeds=suite.seeds if self.seeds is None else self.seeds,
-        )
+        given = {"steps": self.steps, "seeds": self.seeds, "encoders": self.encoders or None}
+        said = {name: value for name, value in given.items() if value is not None}
+        tasks = {task: settings | said for task, settings in tasks.items()}
+        return replace(suite, tasks=tasks)
 
 
 def run_suite(options: SuiteOptions) -> str:

@@ -4,7 +4,7 @@ steps: 1_000_000                       environment steps a cell
 encoders: [min_gru, gru, mlp]          columns of the table
 seeds: 5                               rows of each
 settings: {num_envs: 64, lr: 1e-3}     any setting of `rlmin train`, for every cell
-tasks:                                 id or NAME -> settings that differ; `steps` too
+tasks:                                 id or NAME -> settings that differ; `steps`, `seeds` and `encoders` too
   rlmin/RepeatFirstEasy-v0: {horizon: 51}
   S9 seen 3x3: {env: rlmin/GridMemoryS9View3-v0, horizon: 128}
 """
@@ -24,6 +24,7 @@ from rlmin.envs.tensor_env import Variant
 from rlmin.train import TrainConfig, preset_arguments
 
 SUITES = Path(__file__).parent.parent / "configs" / "suites"
+OF_TASKS = ("steps", "seeds", "encoders")  # what a task may set beside settings of a run
 KEYS = ("steps", "encoders", "seeds", "settings", "tasks")
 
 
@@ -61,14 +62,15 @@ class Suite:
         """Every cell; the seeds of a task stand together, so that a stopped suite has whole tables."""
         return [
             Cell(task, encoder, seed, self._settings(task, encoder, seed))
-            for task in self.tasks
-            for encoder in self.encoders
-            for seed in range(self.seeds)
+            for task, own in self.tasks.items()
+            for encoder in own.get("encoders", self.encoders)
+            for seed in range(own.get("seeds", self.seeds))
         ]
 
     def _settings(self, task: str, encoder: str, seed: int) -> dict[str, Any]:
         own = {"env": task, "steps": self.steps, **self.settings, **self.tasks[task]}
         steps = own.pop("steps")
+        own = {name: value for name, value in own.items() if name not in OF_TASKS}
         return own | {"encoder": encoder, "seed": seed, "total_timesteps": steps, "threads": 1, "eval_episodes": 0}
 
 
@@ -97,7 +99,8 @@ def read_suite(name: str) -> Suite:
         check_names("encoder", said.get("encoders", []), MIXERS)
         tasks = {task: settings or {} for task, settings in said["tasks"].items()}
         for settings in (said.get("settings") or {}, *tasks.values()):
-            check_names("setting", settings, [*known, "steps"])
+            check_names("setting", settings, [*known, *OF_TASKS])
+            check_names("encoder", settings.get("encoders", []), MIXERS)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
     return Suite(

@@ -64,10 +64,12 @@ def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def iqm(rows: Sequence[Row], encoder: str, protocol: str) -> Interval | None:
-    """Interquartile mean of the normalised scores of an encoder over the tasks that have a floor and a ceiling."""
+    """Interquartile mean of normalised scores, over the tasks with known bounds that all encoders played."""
+    everyone = {row["encoder"] for row in rows}
+    played = {task: {row["encoder"] for row in rows if row["task"] == task} for task in {row["task"] for row in rows}}
     tasks: dict[str, list[float]] = {}
     for row in rows:
-        if row["encoder"] == encoder and row["floor"] is not None:
+        if row["encoder"] == encoder and row["floor"] is not None and played[row["task"]] == everyone:
             share = normalised(row[protocol], row["floor"], row["ceiling"])
             tasks.setdefault(row["task"], []).append(share)
     return iqm_interval(list(tasks.values())) if tasks else None
@@ -80,19 +82,20 @@ def as_markdown(rows: Sequence[Row]) -> str:
     lines = [
         *(f"{protocol}: {meaning}." for protocol, meaning in PROTOCOLS.items()),
         "Mean over seeds [95 % bootstrap interval over seeds, of final]; best in brackets. All play the same episodes.",
+        "The interquartile means are over the tasks that every column has.",
         "",
-        f"| task | steps | floor | ceiling | {' | '.join(encoders)} |",
-        f"|---|---|---|---|{'---|' * len(encoders)}",
+        f"| task | steps | seeds | floor | ceiling | {' | '.join(encoders)} |",
+        f"|---|---|---|---|---|{'---|' * len(encoders)}",
     ]
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [summary.get((task, encoder)) for encoder in encoders]
         first = next(line for line in own if line is not None)
         told = [_number(first[name]) for name in ("floor", "ceiling")]
         scores = " | ".join("" if line is None else _score(line) for line in own)
-        lines.append(f"| {task} | {first['steps']:,} | {told[0]} | {told[1]} | {scores} |")
+        lines.append(f"| {task} | {first['steps']:,} | {first['seeds']} | {told[0]} | {told[1]} | {scores} |")
     for protocol in PROTOCOLS:
         means = [iqm(rows, encoder, protocol) for encoder in encoders]
-        lines.append(f"| IQM of normalised scores, {protocol} | | 0 | 1 | {' | '.join(map(_number, means))} |")
+        lines.append(f"| IQM of normalised scores, {protocol} | | | 0 | 1 | {' | '.join(map(_number, means))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -103,29 +106,32 @@ def draw_curves(rows: Sequence[Row], cells: Sequence[Cell], out: Path) -> "Figur
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     columns = min(3, len(tasks))
     lines = -(-len(tasks) // columns)
+    names = list(dict.fromkeys(row["encoder"] for row in rows))
+    colours = {name: "0.5" if name == "mlp" else f"C{number}" for number, name in enumerate(names)}
     figure = Figure(figsize=(4.2 * columns, 3.0 * lines), layout="constrained")
     panels = np.atleast_1d(figure.subplots(lines, columns)).ravel()
     for panel, task in zip(panels, tasks, strict=False):
         row = next(row for row in rows if row["task"] == task)
-        _draw_task(panel, task, [cell for cell in cells if cell.task == task], out)
+        _draw_task(panel, task, [cell for cell in cells if cell.task == task], out, colours)
         for name in ("floor", "ceiling"):
             if row[name] is not None:
                 panel.axhline(row[name], color="0.5", linestyle="--", linewidth=0.8)
     for panel in panels[len(tasks) :]:
         panel.set_visible(False)
-    panels[0].legend(fontsize="small")
+    shown = [panels[0].plot([], color=colour, label=name)[0] for name, colour in colours.items()]
+    figure.legend(handles=shown, loc="outside upper right", ncols=len(shown), fontsize="small")
     return figure
 
 
-def _draw_task(panel: "Axes", task: str, cells: Sequence[Cell], out: Path) -> None:
+def _draw_task(panel: "Axes", task: str, cells: Sequence[Cell], out: Path, colours: dict[str, str]) -> None:
     from rlmin.plots import read_curve
 
-    for number, encoder in enumerate(dict.fromkeys(cell.encoder for cell in cells)):
+    for encoder in dict.fromkeys(cell.encoder for cell in cells):
         curves = [read_curve(cell.folder(out), "rollout/ep_rew_mean") for cell in cells if cell.encoder == encoder]
         grid = np.linspace(0, min(steps[-1] for steps, _ in curves), 200)
         values = np.stack([np.interp(grid, steps, curve) for steps, curve in curves])
-        colour = "0.5" if encoder == "mlp" else f"C{number}"
-        panel.plot(grid / 1e6, values.mean(0), color=colour, label=encoder)
+        colour = colours[encoder]
+        panel.plot(grid / 1e6, values.mean(0), color=colour)
         panel.fill_between(grid / 1e6, values.min(0), values.max(0), color=colour, alpha=0.15)
     panel.set_title(task, fontsize="small")
     panel.set_xlabel("million environment steps", fontsize="small")

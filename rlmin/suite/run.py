@@ -9,7 +9,9 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -66,9 +68,11 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
 
 @contextlib.contextmanager
 def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes of their own group, so that Ctrl-C reaches this one alone, which has them save and stop."""
+    """Processes of their own group, so that Ctrl-C reaches this one alone, which has them save and stop; as SIGTERM."""
     apart = getattr(os, "setpgrp", None)
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=apart)
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None
     try:
         yield pool
     except KeyboardInterrupt:
@@ -78,6 +82,8 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def finished(cell: Cell, out: Path) -> Row | None:
