@@ -1,5 +1,7 @@
 """rlmin: policies that remember, trained in parallel over whole rollouts, acting one step at a time."""
 
+from rlmin.agents.decision import DecisionAgent as DecisionAgent
+from rlmin.agents.decision import DecisionConfig as DecisionConfig
 from rlmin.agents.load import load as load
 from rlmin.agents.ppo import PPO as PPO
 from rlmin.agents.ppo import PPOConfig as PPOConfig

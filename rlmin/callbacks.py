@@ -13,8 +13,8 @@ class Hook:
 
     def on_rollout_start(self) -> None: ...
 
-    def on_step(self, step: Step) -> bool:
-        """Whether to go on."""
+    def on_step(self, step: Step | None) -> bool:
+        """After a step of the environments, or (None) a gradient step on logged data; whether to go on."""
         return True
 
     @property
@@ -37,7 +37,9 @@ class CallbackHook(Hook):
     def on_rollout_start(self) -> None:
         self.callback.on_rollout_start()
 
-    def on_step(self, step: Step) -> bool:
+    def on_step(self, step: Step | None) -> bool:
+        if step is None:
+            return self.callback.on_step()
         done = (step.terminated | step.truncated).cpu().numpy()
         infos: list[dict[str, Any]] = [{} for _ in range(len(done))]
         if step.success is not None:

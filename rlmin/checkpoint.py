@@ -133,7 +133,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 def _readable(header: dict[str, Any]) -> dict[str, Any]:
     """The part of a header that stands in config.yaml."""
-    return {key: header[key] for key in ("agent", "rlmin", "env", "seed", "config", "run") if key in header}
+    return {key: header[key] for key in ("agent", "rlmin", "env", "dataset", "seed", "config", "run") if key in header}
 
 
 def _check_config(folder: Path, header: dict[str, Any]) -> None:

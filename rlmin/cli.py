@@ -1,4 +1,4 @@
-"""The command line: rlmin train, evaluate, plot, list, bench.
+"""The command line: rlmin train, evaluate, collect, inspect, plot, list, bench.
 
 Settings are parsed by tyro from the dataclasses that the code itself uses; a preset is turned into arguments that stand
 before the user's own, which therefore win.
@@ -6,11 +6,13 @@ before the user's own, which therefore win.
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -19,8 +21,13 @@ from rlmin.checks import check_names
 USAGE = """usage: rlmin COMMAND ...
 
   train PRESET|FILE.yaml [--key value ...]    train an agent; `rlmin train --help` shows every key
+  train --dataset ID|FILE [--key value ...]   train a decision agent on logged data
   train --resume RUN [--total-timesteps N]    go on with a run
-  evaluate RUN [--episodes N] [--env ID]      play whole episodes with a trained policy
+  evaluate RUN [--episodes N] [--env ID]      play whole episodes with a trained policy, also under
+                                              --noise SIGMA, --drop P, --sticky P
+  evaluate RUN --target-return R ...          ask a decision agent for returns; --target-score 100 50 for scores
+  collect RUN ... --dataset NAME --episodes N write a Minari dataset; --env ID --policy random needs no run
+  inspect DATASET                             what a dataset holds, and a histogram of its returns
   plot RUN ... [--file PNG]                   draw learning curves
   list presets|envs|encoders                  what there is
   bench NAME|all|memory                       measure speed, or learning over a suite; `rlmin bench` lists the names
@@ -37,20 +44,7 @@ class Resume:
     resume: Path  # the run folder
     total_timesteps: int | None = None  # where to stop; None: where the run was to stop
     device: str | None = None  # to go on on; None: the run's own
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Play whole episodes with the policy of a run, and print mean return and success with 95 % intervals."""
-
-    run: tyro.conf.Positional[Path]  # the run folder
-    env: str | None = None  # another environment with the same spaces
-    env_kwargs: tuple[str, ...] = ()  # key=value pairs that differ from the run's own
-    episodes: int = 200
-    deterministic: bool = True  # the most likely action; False samples
-    seed: int = 10_000  # of environments and actions
-    num_envs: int = 16  # played at once
-    device: str = "cpu"
+    dataset: str | None = None  # where the data of a decision agent are now; None: where they were
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +53,14 @@ class Plot:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders
     file: Path = Path("curves.png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Say what a dataset holds, and draw its returns."""
+
+    dataset: tyro.conf.Positional[str]  # Minari id, or path of a D4RL file
+    file: Path | None = None  # PNG with the histogram of returns; none: NAME-returns.png here
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -85,8 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train_command(arguments: list[str]) -> None:
     from rlmin.encoders import MIXERS
+    from rlmin.presets import config_class, preset_arguments, read_preset
     from rlmin.scan import ACTIVATIONS
-    from rlmin.train import PAIRS, TrainConfig, preset_arguments, read_preset, resume, train
+    from rlmin.train import resume, train
+    from rlmin.train_config import PAIRS, DecisionTrainConfig, TrainConfig
 
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
     own = arguments[1 if name else 0 :]
@@ -94,23 +98,28 @@ def train_command(arguments: list[str]) -> None:
         if name:
             raise ValueError(f"--resume takes the run folder alone, its settings come from the run; leave out {name!r}")
         given = tyro.cli(Resume, args=own, prog="rlmin train", description="Go on with a run.")
-        resume(given.resume, total_timesteps=given.total_timesteps, device=given.device)
+        resume(given.resume, total_timesteps=given.total_timesteps, device=given.device, dataset=given.dataset)
         return
     for name_of, choices in (("encoder", MIXERS), ("candidate", ACTIVATIONS)):
         check_names(name_of, values(own, flag(name_of)), choices)
-    check_names("option", flags(own), ["--help", "--resume", *(flag(f.name) for f in fields(TrainConfig))])
     settings = read_preset(name) if name else {}
+    kind: Any = config_class({*settings, *("dataset" for option in flags(own) if option == "--dataset")})
+    if kind is not config_class(settings) and name:
+        raise ValueError(f"{name}: a preset for an environment, not for data; leave it out, or leave out --dataset")
+    check_names("option", flags(own), ["--help", "--resume", *(flag(f.name) for f in fields(kind))])
     if "--env" in flags(own):  # what the preset says of its own environment does not fit another
         settings = {key: value for key, value in settings.items() if key not in PAIRS}
-    config = tyro.cli(
-        Annotated[TrainConfig, tyro.conf.FlagConversionOff],
+    config: TrainConfig | DecisionTrainConfig = tyro.cli(
+        Annotated[kind, tyro.conf.FlagConversionOff],
         args=preset_arguments(settings) + own,
         prog="rlmin train PRESET",
-        description=f"Train an agent. Presets: {', '.join(presets())}, or your own .yaml file; keys given here win.",
+        description=f"Train an agent. Presets: {', '.join(presets())}, or your own .yaml file; keys given here win. "
+        "With --dataset it learns from logged data, and has the settings of `rlmin train --dataset ID --help`.",
     )
     pairs = [*settings.get("env_kwargs", []), *config.env_kwargs]  # changing one key of a preset keeps the others
     config = replace(config, env_kwargs=tuple({pair.split("=")[0]: pair for pair in pairs}.values()))
-    train(config, name=Path(name).stem if name else re.split("[/:]", config.env)[-1])
+    what = config.env if isinstance(config, TrainConfig) else Path(config.dataset).stem
+    train(config, name=Path(name).stem if name else re.split("[/:]", what)[-1])
 
 
 def flags(arguments: Sequence[str]) -> list[str]:
@@ -130,24 +139,47 @@ def flag(name: str) -> str:
 
 
 def evaluate_command(arguments: list[str]) -> None:
-    from rlmin.train import evaluate_run, parse_pairs
+    from rlmin.evaluate_run import Evaluate, evaluated
 
-    given = tyro.cli(
-        Annotated[Evaluate, tyro.conf.FlagConversionOff],
-        args=arguments,
-        prog="rlmin evaluate",
-    )
-    result = evaluate_run(
-        given.run,
-        env=given.env,
-        env_kwargs=parse_pairs(given.env_kwargs),
-        episodes=given.episodes,
-        deterministic=given.deterministic,
-        seed=given.seed,
-        num_envs=given.num_envs,
-        device=given.device,
-    )
-    print(result)
+    given = tyro.cli(Annotated[Evaluate, tyro.conf.FlagConversionOff], args=arguments, prog="rlmin evaluate")
+    with plain_warnings():
+        print(evaluated(given))
+
+
+def collect_command(arguments: list[str]) -> None:
+    from rlmin.collect_run import Collect, collected
+
+    given = tyro.cli(Annotated[Collect, tyro.conf.FlagConversionOff], args=arguments, prog="rlmin collect")
+    with plain_warnings():
+        print(collected(given))
+
+
+def inspect_command(arguments: list[str]) -> None:
+    from rlmin.data import load_dataset
+    from rlmin.data.summary import plot_returns
+
+    given = tyro.cli(Inspect, args=arguments, prog="rlmin inspect")
+    if (Path(given.dataset) / "policy.safetensors").exists():
+        raise ValueError(f"{given.dataset}: a run; only datasets can be inspected as yet")
+    with plain_warnings():
+        dataset = load_dataset(given.dataset)
+        print(dataset.summary())
+    file = given.file or Path(f"{Path(given.dataset).stem}-returns.png")
+    plot_returns(dataset, file)
+    print(file)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings as one line each, without the place in the code they come from."""
+
+    def show(message: Warning | str, *place: Any, **more: Any) -> None:
+        print(f"rlmin: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
 
 
 def plot_command(arguments: list[str]) -> None:
@@ -211,6 +243,8 @@ def encoders() -> list[str]:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
     "evaluate": evaluate_command,
+    "collect": collect_command,
+    "inspect": inspect_command,
     "plot": plot_command,
     "list": list_command,
     "bench": bench_command,

@@ -1,12 +1,14 @@
 """Evaluation: whole episodes of a policy in many environments at once, memory wiped where they start."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, Self
 
 import numpy as np
-import torch
 
-from rlmin.episodes import EpisodeStatistics
+from rlmin.episodes import Episode
+from rlmin.play import LONGEST, PolicyActor, RandomActor, play_episodes
 from rlmin.policy import Policy
 from rlmin.vector import Vector
 
@@ -19,10 +21,26 @@ class Evaluation:
     lengths: np.ndarray  # [E] int, steps
     successes: np.ndarray | None  # [E] bool, where the env tells
 
+    @classmethod
+    def of(cls, episodes: Sequence[Episode]) -> Self:
+        """What happened in these episodes."""
+        told = [episode.success for episode in episodes]  # None: before the env was known to say, so no success
+        return cls(
+            returns=np.array([episode.return_ for episode in episodes]),
+            lengths=np.array([episode.length for episode in episodes]),
+            successes=np.array(told, dtype=bool) if any(one is not None for one in told) else None,
+        )
+
     @property
     def mean_return(self) -> float:
         """Over all episodes."""
         return float(self.returns.mean())
+
+    @property
+    def return_error(self) -> float:
+        """Standard error of the mean return; nan for a single episode."""
+        E = len(self.returns)
+        return float(self.returns.std(ddof=1) / E**0.5) if E > 1 else float("nan")
 
     @property
     def success_rate(self) -> float | None:
@@ -59,9 +77,14 @@ class Evaluation:
         return text + f"  length {self.lengths.mean():.1f}  ({len(self.returns)} episodes, 95 % intervals)"
 
 
-@torch.no_grad()
 def evaluate(
-    policy: Policy, vector: Vector, *, episodes: int = 200, deterministic: bool = True, seed: int | None = 0
+    policy: Policy,
+    vector: Vector,
+    *,
+    episodes: int = 200,
+    deterministic: bool = True,
+    seed: int | None = 0,
+    max_steps: int = LONGEST,
 ) -> Evaluation:
     """Play whole episodes.
 
@@ -73,41 +96,36 @@ def evaluate(
         episodes: at least so many; rounded up to a multiple of the environments.
         deterministic: the most likely action instead of a sample.
         seed: of the environments and of sampled actions; None draws both anew.
+        max_steps: how long an episode may be.
 
     Raises:
-        ValueError: `episodes` is not positive, or the spaces differ from the policy's.
+        ValueError: `episodes` is not positive, the spaces differ from the policy's, or an episode does not end.
+    """
+    check_spaces(policy, vector)
+    actor = PolicyActor(policy, vector.num_envs, deterministic=deterministic, seed=seed)
+    each = share(episodes, vector.num_envs)
+    played = play_episodes(vector, actor, each=each, seed=seed, max_steps=max_steps)
+    return Evaluation.of(list(chain.from_iterable(played)))
+
+
+def evaluate_random(vector: Vector, *, episodes: int, seed: int | None = 0, max_steps: int = LONGEST) -> Evaluation:
+    """As `evaluate`, of a policy that takes every legal action with equal chance."""
+    actor = RandomActor(vector.action_space, vector.num_envs, seed=seed)
+    each = share(episodes, vector.num_envs)
+    return Evaluation.of(
+        list(chain.from_iterable(play_episodes(vector, actor, each=each, seed=seed, max_steps=max_steps)))
+    )
+
+
+def share(episodes: int, rows: int) -> int:
+    """How many episodes each of `rows` environments plays, so that there are at least `episodes`.
+
+    Raises:
+        ValueError: `episodes` is not positive.
     """
     if episodes < 1:
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
-    check_spaces(policy, vector)
-    rows = vector.num_envs
-    quota = -(-episodes // rows)
-    statistics = EpisodeStatistics(rows)
-    device = next(policy.parameters()).device
-    generator = torch.Generator(device)
-    generator.manual_seed(generator.seed() if seed is None else seed)
-    state = policy.initial_state(rows)
-    step = vector.reset(seed=seed)
-    observation = policy.with_previous(step.observation, policy.no_action(rows), torch.zeros_like(step.reward))
-    played = torch.zeros(rows, dtype=torch.int64)
-    finished = []
-    while int(played.min()) < quota:
-        out = policy.step(observation, state, step.start, step.action_mask)
-        action = out.distribution.mode() if deterministic else out.distribution.sample(generator)
-        state = out.state
-        step = vector.step(policy.action_head.to_env(action))
-        observation = policy.with_previous(step.observation, action, step.reward)
-        ended = ((step.terminated | step.truncated) & ~step.filler).nonzero().squeeze(-1).tolist()
-        for row, episode in zip(ended, statistics.update(step), strict=True):
-            if played[row] < quota:
-                finished.append(episode)
-            played[row] += 1
-    successes = [episode.success for episode in finished]  # None: before the env was known to say, so no success
-    return Evaluation(
-        returns=np.array([episode.return_ for episode in finished]),
-        lengths=np.array([episode.length for episode in finished]),
-        successes=np.array(successes, dtype=bool) if any(told is not None for told in successes) else None,
-    )
+    return -(-episodes // rows)
 
 
 def check_spaces(policy: Policy, vector: Vector) -> None:

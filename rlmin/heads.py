@@ -121,10 +121,15 @@ class ActionHead(nn.Module, ABC):
     event_shape: tuple[int, ...]  # shape of one action inside rlmin
     dtype: torch.dtype
     mask_size: int  # number of entries an action mask must have; 0: masks make no sense here
+    projection: nn.Linear
 
-    @abstractmethod
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Distribution:
         """Distribution of the action given features [..., H]; mask: [..., mask_size] bool, True is legal."""
+        return self.distribution(self.projection(features), mask)
+
+    @abstractmethod
+    def distribution(self, projected: Tensor, mask: Tensor | None = None) -> Distribution:
+        """`forward`, given what `projection` makes of the features."""
 
     @abstractmethod
     def to_env(self, action: Tensor) -> Tensor:
@@ -164,8 +169,8 @@ class ChoiceHead(ActionHead):
     first: Tensor
     slots: Tensor
 
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> Categorical:
-        logits = self.projection(features)
+    def distribution(self, projected: Tensor, mask: Tensor | None = None) -> Categorical:
+        logits = projected
         if mask is not None:
             if mask.shape[-1] != self.mask_size:
                 raise ValueError(f"action mask: expected {self.mask_size} flags, got {mask.shape[-1]}")
@@ -217,8 +222,8 @@ class BoxHead(ActionHead):
     centre: Tensor
     scale: Tensor
 
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> Gaussian:
-        return Gaussian(self.projection(features), self.log_std)
+    def distribution(self, projected: Tensor, mask: Tensor | None = None) -> Gaussian:
+        return Gaussian(projected, self.log_std)
 
     def to_env(self, action: Tensor) -> Tensor:
         point = torch.clamp(self.centre + self.scale * action, self.low, self.high)

@@ -5,17 +5,19 @@
     Box of float, three axes                  picture too, if besides it lies in [0, 255] and has 1, 3 or 4 channels
     Box of uint8, three axes, smaller         grid of symbols (as MiniGrid's raw image): a learned vector a symbol
     any other Box: numbers of any shape       (running normaliser) -> Linear -> SiLU -> Linear
-    Discrete, MultiDiscrete, MultiBinary      one-hot -> Linear
+    Discrete, MultiDiscrete, MultiBinary      one-hot -> (running normaliser) -> Linear
 
 A picture is divided by its largest bound (255, or 1 of floats in [0, 1]); of three axes the smaller outer one holds the
 channels, two axes are one channel. Integers among the numbers (uint8 or another type) are scaled to [0, 1] by the
 bounds of their Box, unless these are more than 65535 apart or the running normaliser is on; floats keep their unit.
+Normalised, what is always the same (most walls of a grid) is 0 and what is rare (a key) stands out.
 
 Two leaves can be added by a switch: "previous_action" and "previous_reward". Where `start` is set they are "none", a
 learned vector, whatever number or choice the tensor holds. Text (MiniGrid's mission) is no leaf: see rlmin.spaces.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import gymnasium as gym
@@ -47,7 +49,7 @@ class Inputs(nn.Module):
         width: size of the sum.
         action_space: of a single environment; read only for `previous_action`.
         previous_action, previous_reward: add these leaves.
-        normalize: give numeric Box leaves a running normaliser.
+        normalize: give numbers and choices a running normaliser.
 
     Raises:
         ValueError: a leaf is not supported, a switched leaf's name is taken by the environment, or `previous_action`
@@ -66,9 +68,7 @@ class Inputs(nn.Module):
     ) -> None:
         super().__init__()
         leaves = leaf_spaces(observation_space)
-        for name, wanted in ((PREVIOUS_ACTION, previous_action), (PREVIOUS_REWARD, previous_reward)):
-            if wanted and name in leaves:
-                raise ValueError(f"{name}=True, but the environment's own observation has a leaf of that name")
+        check_switches(leaves, previous_action=previous_action, previous_reward=previous_reward)
         if previous_action and action_space is None:
             raise ValueError("previous_action=True needs action_space")
         self.names = tuple(leaves)  # module names must not hold dots, so leaves are kept by position
@@ -88,17 +88,23 @@ class Inputs(nn.Module):
             total = total + self.reward(observation[PREVIOUS_REWARD], start)
         return cast(Tensor, total)
 
+    @property
+    def only_numbers(self) -> "Numbers | None":
+        """What embeds the observation, where that is one leaf of numbers and nothing is added to it."""
+        embed = self.embed[0] if len(self.embed) == 1 and self.action is None and self.reward is None else None
+        return embed if type(embed) is Numbers else None
+
     @torch.no_grad()
     def update_normalizer(self, observation: Mapping[str, Tensor], keep: Tensor) -> None:
-        """Merge a rollout's numeric leaves into the running statistics.
+        """Merge a rollout's numbers and choices into the running statistics.
 
         Args:
-            observation: leaves [T, B, ...].
+            observation: leaves [T, B, ...]; one that is not there keeps the statistics it has.
             keep: [T, B] bool, rows that count.
         """
         for name, embed in zip(self.names, self.embed, strict=True):
-            if isinstance(embed, Numbers) and embed.norm is not None:
-                embed.norm.update(observation[name][keep].reshape(-1, embed.size))
+            if isinstance(embed, Numbers | Choices) and embed.norm is not None and name in observation:
+                embed.update_normalizer(observation[name][keep])
 
 
 class Numbers(nn.Module):
@@ -125,34 +131,57 @@ class Numbers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first, act, second = self.net
-        dtype = cast(nn.Linear, first).weight.dtype
-        x = x.flatten(x.ndim - self.axes) if self.axes else x.unsqueeze(-1)
-        x = (x.long() - self.low).to(dtype) / self.span.to(dtype) if self.scaled else x.to(dtype)
-        x = x if self.norm is None else self.norm(x)
+        x = self.flat(x)
         if block.usable(x, cast(nn.Linear, first).weight):
             return block.silu_mlp(x, cast(nn.Linear, first), cast(nn.Linear, second))
         return cast(Tensor, second(act(first(x))))
+
+    def flat(self, x: Tensor) -> Tensor:
+        """[..., *shape] -> [..., size], scaled and normalised: what `net` reads."""
+        dtype = cast(nn.Linear, self.net[0]).weight.dtype
+        if self.axes != 1:
+            x = x.flatten(x.ndim - self.axes) if self.axes else x.unsqueeze(-1)
+        x = (x.long() - self.low).to(dtype) / self.span.to(dtype) if self.scaled else x.to(dtype)
+        return x if self.norm is None else cast(Tensor, self.norm(x))
+
+    def update_normalizer(self, x: Tensor) -> None:
+        """Merge [N, *shape]."""
+        if self.norm is not None:
+            self.norm.update(x.reshape(-1, self.size))
 
 
 class Choices(nn.Module):
     """Integers [..., *shape], entry l below sizes[l], -> [..., width]: a learned vector an entry and value, summed."""
 
     offset: Tensor
+    RARE = 1e-3
+    """Added to variances: what is seen in fewer than about one step of a thousand stands out no more than this."""
 
-    def __init__(self, shape: tuple[int, ...], sizes: np.ndarray, width: int) -> None:
+    def __init__(self, shape: tuple[int, ...], sizes: np.ndarray, width: int, *, normalize: bool = False) -> None:
         super().__init__()
         self.axes, self.total = len(shape), int(sizes.sum())
         self.register_buffer("offset", torch.as_tensor(np.cumsum(sizes) - sizes), persistent=False)
+        self.norm = RunningNorm((self.total,), clip=math.inf, eps=self.RARE) if normalize else None
         self.projection = nn.Linear(self.total, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        index = x.long().flatten(x.ndim - self.axes) if self.axes else x.long().unsqueeze(-1)
-        weight, bias = self.projection.weight, self.projection.bias
-        if not torch.is_grad_enabled() and weight.is_cpu and not torch.is_autocast_enabled("cpu"):
-            rows = nn.functional.embedding(index + self.offset, weight.t())  # a product with zeros costs more
-            return rows.sum(-2) + bias
-        one_hot = weight.new_zeros((*index.shape[:-1], self.total))
-        return cast(Tensor, self.projection(one_hot.scatter_(-1, index + self.offset, 1.0)))
+        index, weight = self._index(x), self.projection.weight
+        plain = self.norm is None and not torch.is_grad_enabled()
+        if plain and weight.is_cpu and not torch.is_autocast_enabled("cpu"):
+            rows = nn.functional.embedding(index, weight.t())  # a product with zeros costs more
+            return rows.sum(-2) + self.projection.bias
+        one_hot = weight.new_zeros((*index.shape[:-1], self.total)).scatter_(-1, index, 1.0)
+        return cast(Tensor, self.projection(one_hot if self.norm is None else self.norm(one_hot)))
+
+    def update_normalizer(self, x: Tensor) -> None:
+        """Merge [N, *shape]."""
+        if self.norm is not None and len(x):
+            share = torch.bincount(self._index(x).flatten(), minlength=self.total).double() / len(x)
+            self.norm.merge(len(x), share, share * (1 - share))
+
+    def _index(self, x: Tensor) -> Tensor:
+        """[..., *shape] -> [..., entries] int64: the places of the ones."""
+        return (x.long().flatten(x.ndim - self.axes) if self.axes else x.long().unsqueeze(-1)) + self.offset
 
 
 class Symbols(nn.Module):
@@ -229,6 +258,13 @@ class PreviousReward(nn.Module):
         return torch.where(start.unsqueeze(-1), self.none, self.embed(reward))
 
 
+def check_switches(leaves: Collection[str], *, previous_action: bool, previous_reward: bool) -> None:
+    """Raise a ValueError where a leaf that a switch adds has the name of one of the environment's own."""
+    for name, wanted in ((PREVIOUS_ACTION, previous_action), (PREVIOUS_REWARD, previous_reward)):
+        if wanted and name in leaves:
+            raise ValueError(f"{name}=True, but the environment's own observation has a leaf of that name")
+
+
 def _embedding(name: str, space: gym.Space[object], width: int, normalize: bool) -> nn.Module:
     """The module for one leaf."""
     if isinstance(space, gym.spaces.Box):
@@ -238,7 +274,7 @@ def _embedding(name: str, space: gym.Space[object], width: int, normalize: bool)
             return Symbols(space.shape, width)
         return Numbers(space, width, normalize)
     try:
-        return Choices(tuple(space.shape or ()), choice_sizes(space), width)
+        return Choices(tuple(space.shape or ()), choice_sizes(space), width, normalize=normalize)
     except ValueError:
         raise ValueError(
             f"observation {name!r}: expected Box, Discrete, MultiDiscrete, MultiBinary or a Dict or Tuple of these, "

@@ -58,7 +58,9 @@ def make_logger(folder: Path, settings: Mapping[str, Any], *, until: int = 0) ->
     logger = Logger(str(folder), [board, ContinuedCSV(folder / METRICS, until)])
     if until == 0:
         shown = {key: value for key, value in settings.items() if isinstance(value, bool | str | float | int)}
-        metrics: dict[str, float | int] = {"rollout/ep_rew_mean": 0.0, "rollout/success_rate": 0.0}
+        metrics: dict[str, float | int] = dict.fromkeys(
+            ("rollout/ep_rew_mean", "rollout/success_rate", "train/loss"), 0.0
+        )
         board.write({"hparams": HParam(shown, metrics)}, {"hparams": ("csv", "log", "stdout", "json")}, 0)
     return logger
 
@@ -66,24 +68,24 @@ def make_logger(folder: Path, settings: Mapping[str, Any], *, until: int = 0) ->
 def record(
     logger: Logger,
     policy: nn.Module,
-    statistics: EpisodeStatistics,
+    statistics: EpisodeStatistics | None,
     metrics: Mapping[str, float],
     *,
     steps: int,
     speed: float,
 ) -> None:
-    """Put one row together: episodes, speed, training metrics, and the time scale of every gated unit in steps.
+    """Put one row together: episodes (of an agent that plays some), speed, training metrics, and time scales in steps.
 
     Keys are those of stable-baselines3 where it has one, so its plotting helpers find them.
     """
-    facts = {
-        "rollout/ep_rew_mean": statistics.mean_return,
-        "rollout/ep_len_mean": statistics.mean_length,
-        "rollout/success_rate": statistics.success_rate,
-        "rollout/episodes": statistics.episodes,
-        "time/total_timesteps": steps,
-        "time/fps": speed,
-    }
+    facts: dict[str, float | None] = {"time/total_timesteps": steps, "time/fps": speed}
+    if statistics is not None:
+        facts = {
+            "rollout/ep_rew_mean": statistics.mean_return,
+            "rollout/ep_len_mean": statistics.mean_length,
+            "rollout/success_rate": statistics.success_rate,
+            "rollout/episodes": statistics.episodes,
+        } | facts
     for key, value in facts.items():
         if value is not None:
             logger.record(key, value)

@@ -3,12 +3,13 @@
 import difflib
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
 import torch
+import yaml
 from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
 
@@ -55,6 +56,12 @@ def make_vec(
     return env
 
 
+def make_one(id: str, **kwargs: Any) -> gym.Env[Any, Any]:
+    """One environment by id; arguments and errors are those of `make_vec`."""
+    with _needed_packages(id):
+        return gym.make(_spec(id), **kwargs)
+
+
 def existing(device: torch.device | str) -> torch.device:
     """`device`, after trying it.
 
@@ -69,6 +76,27 @@ def existing(device: torch.device | str) -> torch.device:
     return found
 
 
+def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    """["size=9", "layouts=null"] -> {"size": 9, "layouts": None}; values are read as YAML.
+
+    Raises:
+        ValueError: a pair without "=".
+    """
+    for pair in pairs:
+        if "=" not in pair:
+            raise ValueError(f"expected key=value, got {pair!r}")
+    return {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+
+
+@contextmanager
+def readable_errors(what: str) -> Iterator[None]:
+    """Whatever an environment's constructor raises where its arguments do not fit, as one ValueError."""
+    try:
+        yield
+    except (gym.error.Error, ImportError, TypeError, AssertionError, RuntimeError) as error:
+        raise ValueError(f"{what}: {str(error).strip() or type(error).__name__}") from error
+
+
 @contextmanager
 def _needed_packages(id: str) -> Iterator[None]:
     try:
@@ -81,11 +109,17 @@ def _needed_packages(id: str) -> Iterator[None]:
         raise ValueError(f"environment {id!r}: {error}") from error
 
 
-def _spec(id: str) -> registration.EnvSpec:
+def import_provider(id: str) -> str:
+    """Import the package that registers `id`, where it is known; the id without its module comes back."""
     module, _, name = id.rpartition(":")
     module = module or next((package for prefix, package in PROVIDERS.items() if id.startswith(prefix)), "")
     if module:
         importlib.import_module(module)
+    return name
+
+
+def _spec(id: str) -> registration.EnvSpec:
+    name = import_provider(id)
     if name not in gym.registry and "-v" not in name:
         namespace, plain, _ = registration.parse_env_id(name) if name else (None, name, None)
         newest = registration.find_highest_version(namespace, plain)

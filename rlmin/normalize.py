@@ -37,7 +37,11 @@ class RunningNorm(nn.Module):
         if added == 0:
             return
         x = x.double()
-        mean, var = x.mean(0), x.var(0, correction=0)
+        self.merge(added, x.mean(0), x.var(0, correction=0))
+
+    @torch.no_grad()
+    def merge(self, added: int, mean: Tensor, var: Tensor) -> None:
+        """Merge `added` > 0 samples of that mean and variance, [*shape] float64."""
         total = self.count + added
         delta = mean - self.mean
         spread = self.var * self.count + var * added + delta.square() * (self.count * added / total)

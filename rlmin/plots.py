@@ -7,7 +7,14 @@ from pathlib import Path
 from rlmin.checkpoint import write_atomic
 from rlmin.logs import METRICS
 
-COLUMNS = {"rollout/ep_rew_mean": "return, mean of 100 episodes", "rollout/success_rate": "success rate"}
+COLUMNS = {
+    "rollout/ep_rew_mean": "return, mean of 100 episodes",
+    "rollout/success_rate": "success rate",
+    "train/held_out_loss": "open-loop loss, episodes kept out",
+    "train/held_out_accuracy": "share of actions predicted, episodes kept out",
+}
+OTHERWISE = {"train/loss": "loss"}
+"""Drawn where a run has none of the columns."""
 
 
 def read_curve(folder: Path, column: str) -> tuple[list[float], list[float]]:
@@ -35,14 +42,15 @@ def plot_runs(folders: Sequence[Path], file: Path) -> None:
 
     from matplotlib.figure import Figure  # without pyplot: no global state, no window
 
-    curves = {column: {folder: read_curve(folder, column) for folder in folders} for column in COLUMNS}
-    shown = [column for column, runs in curves.items() if any(x for x, _ in runs.values())] or list(COLUMNS)[:1]
+    labels = COLUMNS | OTHERWISE
+    curves = {column: {folder: read_curve(folder, column) for folder in folders} for column in labels}
+    shown = [column for column in COLUMNS if any(x for x, _ in curves[column].values())] or list(OTHERWISE)
     figure = Figure(figsize=(6 * len(shown), 4), layout="constrained")
     for axes, column in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         for folder, (steps, values) in curves[column].items():
             axes.plot(steps, values, label=Path(folder).name)
         axes.set_xlabel("environment steps")
-        axes.set_ylabel(COLUMNS[column])
+        axes.set_ylabel(labels[column])
         axes.grid(alpha=0.3)
         axes.legend()
     image = BytesIO()

@@ -18,10 +18,13 @@ from rlmin.checks import check_names
 from rlmin.encoders import MIXERS, Encoder, Stack
 from rlmin.heads import Distribution, ValueHead, action_head
 from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs
+from rlmin.policy_step import PolicyStep
 from rlmin.scan import ACTIVATIONS
+from rlmin.tokens import TokenInputs, TokenTrunk
 from rlmin.types import Observation, State
 
-EncoderName = Literal["min_gru", "min_lstm", "gru", "lstm", "mlp"]
+EncoderName = Literal["min_gru", "min_lstm", "gru", "lstm", "attention", "aaren", "mlp"]
+_OWN = {"min_gru": ("candidate",), "min_lstm": ("candidate",), "attention": ("heads", "context"), "aaren": ("heads",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +37,31 @@ class PolicyConfig:
     conv: int = 4  # width of the causal convolution before each memory, 0 for none
     mlp: int = 2  # expansion of the MLP after each memory, 0 for none
     candidate: Literal["tanh", "identity", "g"] = "tanh"  # activation of minGRU's and minLSTM's candidate
+    heads: int = 4  # of attention and aaren
+    context: int = 64  # inputs of the memory that attention sees, the present one included: one a step, or up to three
+    dropout: float = 0.0  # share of every residual update that is dropped in training
     previous_action: bool = False  # feed the action taken one step ago
     previous_reward: bool = False  # feed the reward received one step ago
     share_memory: bool = True  # actor and critic read one memory; False gives each its own
     log_std: float = 0.0  # of a Box action: log of its deviation before training, where [low, high] is [-1, 1]
-    normalize_observation: bool = False  # running mean and variance of numeric observations
+    normalize_observation: bool = False  # running mean and variance of numbers and of choices (one-hot)
+    tokens: Literal["fused", "triple"] = "fused"  # inputs of the memory a step: one sum, or one after the other
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers"):
+        for name in ("width", "layers", "heads", "context"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
         check_names("encoder", [self.encoder], MIXERS)
         check_names("candidate", [self.candidate], ACTIVATIONS)
+        check_names("tokens", [self.tokens], ("fused", "triple"))
+        if self.tokens == "triple" and self.encoder == "mlp":
+            raise ValueError("tokens='triple' needs a memory; encoder='mlp' would see the observation alone")
         if self.conv < 0 or self.conv == 1:
             raise ValueError(f"conv={self.conv}: expected 0 for none, or a width of at least 2")
         if self.mlp < 0:
             raise ValueError(f"mlp={self.mlp}: expected 0 for none, or an expansion of at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}: expected a share in [0, 1)")
 
 
 class PolicyOutput(NamedTuple):
@@ -97,6 +109,7 @@ class Policy(nn.Module):
         self.action_head = action_head(action_space, config.width, log_std=config.log_std)
         self.value_head = ValueHead(config.width)
         self.trunks = nn.ModuleList(self._trunk() for _ in range(1 if config.share_memory else 2))
+        self._in_one_call = PolicyStep(Trunk)
 
     def initial_state(self, rows: int) -> State:
         """Memory of `rows` agents that have seen nothing: a tuple, one part a trunk, of tensors [rows, ...]."""
@@ -123,7 +136,8 @@ class Policy(nn.Module):
         self, observation: Observation, state: State, start: Tensor, action_mask: Tensor | None = None
     ) -> PolicyOutput:
         """Run one step: as `unroll`, without the axis T."""
-        return self._run(observation, state, start, action_mask, step=True)
+        done = self._in_one_call(self, observation, state, start, action_mask)
+        return self._run(observation, state, start, action_mask, step=True) if done is None else PolicyOutput(*done)
 
     def with_previous(self, observation: Observation, action: Tensor, reward: Tensor) -> Observation:
         """`observation` with the switched leaves added.
@@ -165,9 +179,9 @@ class Policy(nn.Module):
         value = self.value_head(critic)
         return PolicyOutput(self.action_head(actor, action_mask), value, tuple(after for _, after in ran))
 
-    def _trunk(self) -> Trunk:
+    def _trunk(self) -> Trunk | TokenTrunk:
         c = self.config
-        inputs = Inputs(
+        inputs = (Inputs if c.tokens == "fused" else TokenInputs)(
             self.observation_space,
             c.width,
             action_space=self.action_space,
@@ -175,9 +189,9 @@ class Policy(nn.Module):
             previous_reward=c.previous_reward,
             normalize=c.normalize_observation,
         )
-        options = {"candidate": c.candidate} if c.encoder in ("min_gru", "min_lstm") else {}
-        stack = Stack(c.width, c.width, mixer=c.encoder, layers=c.layers, conv=c.conv, mlp=c.mlp, **options)
-        return Trunk(inputs, stack)
+        settings = ("layers", "conv", "mlp", "dropout", *_OWN.get(c.encoder, ()))
+        stack = Stack(c.width, c.width, mixer=c.encoder, **{name: getattr(c, name) for name in settings})
+        return Trunk(inputs, stack) if isinstance(inputs, Inputs) else TokenTrunk(inputs, stack)
 
-    def _each_trunk(self) -> list[Trunk]:
-        return [cast(Trunk, trunk) for trunk in self.trunks]
+    def _each_trunk(self) -> list[Trunk | TokenTrunk]:
+        return [cast(Trunk | TokenTrunk, trunk) for trunk in self.trunks]

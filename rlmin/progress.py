@@ -46,11 +46,11 @@ class Progress:
         if self.enabled:
             self.bar.stop()
 
-    def update(self, steps: int, speed: float, statistics: EpisodeStatistics) -> None:
-        """Show `steps` taken, `speed` in steps a second, and the means of the recent episodes."""
+    def update(self, steps: int, speed: float, facts: str) -> None:
+        """Show `steps` taken, `speed` in steps a second, and before that the `facts`, which end in two spaces."""
         if not self.enabled:
             return
-        facts = describe(statistics) + f"{speed:,.0f} steps/s"
+        facts += f"{speed:,.0f} steps/s"
         if self.live:
             self.bar.update(self.task, completed=min(steps, self.total), facts=facts)
             return

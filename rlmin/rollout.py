@@ -12,7 +12,7 @@ from rlmin.episodes import EpisodeStatistics
 from rlmin.heads import Distribution
 from rlmin.policy import Policy
 from rlmin.rollout_graph import CUDARecorder, RolloutGraph, obstacle
-from rlmin.types import Observation, State, Step, map_state
+from rlmin.types import Observation, State, Step, map_state, tensors_of
 from rlmin.vector import Vector
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Collector:
         """The environment's state, what the agent sees of it, and the memory."""
         found = {f"env.{name}": x for name, x in self.vector.env.get_state().items()}
         found |= {f"observation.{name}": x for name, x in self.observation.items()}
-        found |= {f"memory.{i}": x for i, x in enumerate(_leaves(self.state))}
+        found |= {f"memory.{i}": x for i, x in enumerate(tensors_of(self.state))}
         mask = {} if self.now.action_mask is None else {"action_mask": self.now.action_mask}
         return found | mask | {"start": self.now.start}
 
@@ -145,7 +145,7 @@ class Collector:
         self.now = replace(self.now, observation=self.observation, start=found["start"].to(device))
         if "action_mask" in found:
             self.now = replace(self.now, action_mask=found["action_mask"].to(device))
-        memory = iter([found[f"memory.{i}"].to(device) for i in range(len(_leaves(self.state)))])
+        memory = iter([found[f"memory.{i}"].to(device) for i in range(len(tensors_of(self.state)))])
         self.state = map_state(lambda _: next(memory), self.state)
 
     def _step(self, t: int) -> tuple[Distribution, Tensor, Tensor]:
@@ -266,10 +266,3 @@ def check_finite(batch: "TensorDict", *, first_step: int) -> None:
         raise FloatingPointError(
             f"{name}: expected finite numbers, got {x[t, row].tolist()} at step {first_step + t} of environment {row}"
         )
-
-
-def _leaves(state: State) -> list[Tensor]:
-    """The tensors of a state, in order."""
-    found: list[Tensor] = []
-    map_state(lambda x: found.append(x) or x, state)  # type: ignore[func-returns-value]
-    return found

@@ -35,6 +35,13 @@ def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
     return function(state)
 
 
+def tensors_of(state: State) -> list[Tensor]:
+    """The tensors of a state, in the order in which `map_state` meets them."""
+    if isinstance(state, tuple):
+        return [x for part in state for x in tensors_of(part)]
+    return [state]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What B environments answered to one action each, whatever library they come from.

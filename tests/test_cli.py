@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlmin import load
+from rlmin import PPO, load
 from rlmin.checkpoint import LEARNER, read
 from rlmin.cli import main
 from rlmin.train import TrainConfig, read_preset
@@ -75,7 +75,7 @@ def test_a_file_of_ones_own_is_a_preset() -> None:
         "env: CartPole-v1\ntotal_timesteps: 64\nlr: 1e-4\nnum_envs: 2\nhorizon: 16\nwidth: 8\neval_episodes: 0\n"
     )
     main(["train", "mine.yaml"])
-    assert load("runs/mine-0").config.lr == 1e-4
+    assert PPO.load("runs/mine-0").config.lr == 1e-4
     small = ["--total-timesteps", "32", "--num-envs", "2", "--horizon", "16", "--width", "8", "--eval-episodes", "0"]
     main(["train", "--env", "CartPole-v1", *small])
     assert load("runs/CartPole-v1-0").config.width == 8

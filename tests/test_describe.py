@@ -91,7 +91,7 @@ def test_wrappers_that_come_with_the_id_do_not_hide_it() -> None:
 def test_a_loaded_agent_trains_in_the_task_it_was_saved_from_or_in_none(tmp_path: Path) -> None:
     size: dict[str, Any] = {"horizon": 8, "width": 8}
     PPO(gym.make(ID, max_episode_steps=7), num_envs=1, **size).save(tmp_path / "short")
-    vector = load(tmp_path / "short").vector
+    vector = PPO.load(tmp_path / "short").vector
     vector.reset(seed=0)
     ends = [bool(vector.step(torch.tensor([t % 2])).truncated) for t in range(7)]
     assert ends == [False] * 6 + [True]

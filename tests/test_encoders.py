@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlmin.encoders import GRU, LSTM, MIXERS, MLP, CausalConv, Encoder, MinGRU, MinLSTM, Stack
+from rlmin.encoders import GRU, LSTM, MIXERS, MLP, Aaren, Attention, CausalConv, Encoder, MinGRU, MinLSTM, Stack
 from rlmin.types import State, map_state
 
 Law: TypeAlias = Callable[[Encoder], None]
 T, B, D, H = 10, 3, 4, 5
+EARLIER = 6  # steps that made the memory at the beginning
 
 ALONE: dict[str, Callable[[], Encoder]] = {
     "min_gru": lambda: MinGRU(D, H),
@@ -26,6 +27,11 @@ ALONE: dict[str, Callable[[], Encoder]] = {
     "min_lstm g": lambda: MinLSTM(D, H, candidate="g", time_scales=None),
     "gru": lambda: GRU(D, H),
     "lstm": lambda: LSTM(D, H),
+    "attention": lambda: Attention(D, H),
+    "attention of one head over 3": lambda: Attention(D, H, heads=1, context=3),
+    "attention over 7 without order": lambda: Attention(D, H, heads=2, context=7, rotary=False),
+    "aaren": lambda: Aaren(D, H),
+    "aaren of one head": lambda: Aaren(D, H, heads=1),
     "conv": lambda: CausalConv(D),
     "conv of width 2": lambda: CausalConv(D, width=2),
     "mlp": lambda: MLP(D, H),
@@ -52,7 +58,8 @@ def random(*size: int, seed: int) -> Tensor:
 
 def inputs(encoder: Encoder) -> tuple[Tensor, State]:
     """x and a memory that is not zero, leaves for gradients."""
-    state = map_state(lambda zeros: random(*zeros.shape, seed=zeros.dim()), encoder.initial_state(B))
+    _, state = encoder(random(EARLIER, B, encoder.input_size, seed=2), encoder.initial_state(B), never[:EARLIER])
+    state = map_state(lambda part: part.detach().clone().requires_grad_(), state)
     return random(T, B, encoder.input_size, seed=1), state
 
 

@@ -62,3 +62,26 @@ def test_values_set_elsewhere_are_read() -> None:
     backward(net, 0)
     adam.step_within(adam.take_gradient(), 1.0)
     torch.testing.assert_close(net[0].bias, torch.full_like(net[0].bias, 3.0))  # type: ignore[arg-type]
+
+
+def test_with_decay_it_is_adamw_on_weights_and_adam_on_biases_and_norms() -> None:
+    found, plain = network(), network()
+    flat = FlatAdam(found.parameters(), lr=0.1, betas=(0.9, 0.99), eps=1e-5, weight_decay=0.3)
+    groups = [
+        {"params": [x for x in plain.parameters() if x.dim() > 1], "weight_decay": 0.3},
+        {"params": [x for x in plain.parameters() if x.dim() < 2], "weight_decay": 0.0},
+    ]
+    adam = torch.optim.AdamW(groups, lr=0.1, betas=(0.9, 0.99), eps=1e-5)
+    for step in range(4):
+        for optimizer in (flat, adam):
+            optimizer.param_groups[-1]["lr"] = optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
+        backward(found, step)
+        flat.step_within(flat.take_gradient(), 1e9)
+        adam.zero_grad()
+        backward(plain, step)
+        adam.step()
+    torch.testing.assert_close(list(found.parameters()), list(plain.parameters()), rtol=1e-4, atol=1e-6)
+    gaps = [
+        float((x - y).abs().max().detach()) for x, y in zip(found.parameters(), network().parameters(), strict=True)
+    ]
+    assert min(gaps) > 1e-2

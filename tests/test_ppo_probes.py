@@ -155,7 +155,7 @@ def test_the_action_depends_on_what_is_seen() -> None:
     assert chance_of_one(agent, 1.0) > 0.95 and chance_of_one(agent, -1.0) < 0.05
 
 
-@pytest.mark.parametrize("encoder", ["min_gru", "min_lstm", "gru", "lstm"])
+@pytest.mark.parametrize("encoder", ["min_gru", "min_lstm", "gru", "lstm", "attention", "aaren"])
 def test_an_encoder_that_remembers_answers_a_cue_three_steps_old(encoder: str) -> None:
     played = evaluate(train(Remembered, 8192, encoder=encoder).policy, adapt(Remembered()), episodes=40, seed=5)
     assert played.mean_return > 0.95

@@ -332,7 +332,7 @@ def test_only_a_callback_that_looks_at_steps_wants_them() -> None:
         def on_rollout_end(self) -> None: ...
 
     class Steps(Hook):
-        def on_step(self, step: Step) -> bool:
+        def on_step(self, step: Step | None) -> bool:
             return True
 
     assert not Hook().wants_steps and not Ends().wants_steps and Steps().wants_steps

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rlmin import PPO, load, make_vec
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
+from rlmin.encoders import MIXERS
 from rlmin.train import TrainConfig, resume, train
 
 T, B = 10, 4
@@ -55,7 +56,7 @@ def run(saved: Path, tmp_path: Path) -> Path:
 def test_a_loaded_agent_goes_on_learning_with_the_optimizer_and_normaliser_it_had(tmp_path: Path) -> None:
     agent = make(normalize_return=True).learn(2 * T * B)
     agent.save(tmp_path)
-    again = load(tmp_path)
+    again = PPO.load(tmp_path)
     steps = {name: x for name, x in again.learner_state().items() if name.startswith("optimizer")}
     assert steps and all(torch.equal(x, agent.learner_state()[name]) for name, x in steps.items())
     assert float(again.return_norm.count) == float(agent.return_norm.count) > 0
@@ -91,11 +92,11 @@ def test_a_checkpoint_is_three_plain_files_of_which_none_is_a_pickle(saved: Path
     assert written["config"]["width"] == 8 and written["env"] == {"id": "rlmin/TMaze-v0", "kwargs": MAZE, "workers": 0}
 
 
-@pytest.mark.parametrize("encoder", ["min_gru", "min_lstm", "gru", "lstm", "mlp"])
+@pytest.mark.parametrize("encoder", MIXERS)
 def test_a_loaded_agent_acts_as_the_saved_one(encoder: str, tmp_path: Path) -> None:
     agent = make(encoder=encoder, normalize_observation=True, previous_action=True).learn(3 * T * B)
     agent.save(tmp_path)
-    loaded, fresh = load(tmp_path), make(1, encoder=encoder, normalize_observation=True, previous_action=True)
+    loaded, fresh = PPO.load(tmp_path), make(1, encoder=encoder, normalize_observation=True, previous_action=True)
     memory: dict[PPO, Any] = dict.fromkeys((agent, loaded, fresh))
     differs = False
     rng = np.random.default_rng(0)
@@ -132,6 +133,8 @@ def test_an_agent_made_with_an_environment_remembers_how_it_was_made(tmp_path: P
         {"encoder": "lstm", "share_memory": False, "bptt": 5},
         {"previous_action": True, "previous_reward": True, "normalize_observation": True, "normalize_return": True},
         {"lr_final": 0.0, "entropy_final": 0.0},
+        {"encoder": "attention", "context": 7, "heads": 2},
+        {"encoder": "aaren"},
     ],
 )
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -139,12 +142,12 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(settings: dict[str, 
     whole = make(**settings).learn(total)
     half = stopped(make(**settings), total, updates=3)
     half.save(tmp_path)
-    again = load(tmp_path)
+    again = PPO.load(tmp_path)
     again.resume(tmp_path)
     assert same(state(half), state(again))
     again.learn(total - again.num_timesteps, reset_num_timesteps=False)
     assert same(state(whole), state(again))
-    forgot = load(tmp_path)  # weights alone: the arm that must fail
+    forgot = PPO.load(tmp_path)  # weights alone: the arm that must fail
     forgot.learn(total - forgot.num_timesteps, reset_num_timesteps=False)
     assert not same(state(whole), state(forgot))
 
@@ -162,7 +165,7 @@ def stopped(agent: PPO, total: int, *, updates: int) -> PPO:
 def test_an_environment_that_cannot_say_its_state_goes_on_with_new_episodes(tmp_path: Path) -> None:
     agent = make(env="CartPole-v1").learn(3 * T * B)
     agent.save(tmp_path)
-    again = load(tmp_path)
+    again = PPO.load(tmp_path)
     again.resume(tmp_path)
     assert again.num_timesteps == 3 * T * B and bool(again.collector.now.start.all())
     assert again.collector.statistics.episodes == agent.collector.statistics.episodes
@@ -255,7 +258,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint_and_no_rubbish(
 def test_a_kill_between_two_files_leaves_two_checkpoints_that_are_each_whole(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = load(run)
+    agent = PPO.load(run)
     agent.resume(run)
     agent.learn(T * B, reset_num_timesteps=False)
     replace, calls = Path.replace, []
@@ -272,7 +275,7 @@ def test_a_kill_between_two_files_leaves_two_checkpoints_that_are_each_whole(
             agent.save(run)
     assert calls == [CONFIG, LEARNER, POLICY]
     assert (read(run, POLICY)[0]["num_updates"], read(run, LEARNER)[0]["num_updates"]) == (3, 4)
-    again = load(run)
+    again = PPO.load(run)
     again.resume(run)
     assert same(state(again), state(agent))
 

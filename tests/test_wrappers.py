@@ -46,6 +46,8 @@ FORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "time step": (lambda e: wrappers.TimeStep(e, 5), lambda e: vector.TimeStep(e, 5)),
     "hidden velocity": (lambda e: wrappers.HiddenVelocity(e, [0, 2]), lambda e: vector.HiddenVelocity(e, [0, 2])),
     "flicker": (lambda e: wrappers.FrameFlicker(e, 0.4), lambda e: vector.FrameFlicker(e, 0.4)),
+    "noise": (lambda e: wrappers.ObservationNoise(e, 0.4), lambda e: vector.ObservationNoise(e, 0.4)),
+    "sticky": (lambda e: wrappers.StickyAction(e, 0.4), lambda e: vector.StickyAction(e, 0.4)),
     "delayed": (wrappers.DelayedReward, vector.DelayedReward),
     "delayed by 2": (lambda e: wrappers.DelayedReward(e, 2), lambda e: vector.DelayedReward(e, 2)),
     "return to go": (lambda e: wrappers.ReturnToGo(e, 9, scale=3), lambda e: vector.ReturnToGo(e, 9, scale=3)),
@@ -109,6 +111,8 @@ def test_two_wrappers_that_differ_are_told_apart(mode: AutoresetMode) -> None:
         played(FORMS["delayed"][0], FORMS["delayed by 2"][1], mode)
     with pytest.raises(AssertionError):
         played(FORMS["flicker"][0], lambda e: e, mode)
+    with pytest.raises(AssertionError):
+        played(FORMS["sticky"][0], lambda e: vector.StickyAction(e, 0.2), mode)
 
 
 NATIVE = {name: forms for name, forms in FORMS.items() if name != "hidden velocity"}

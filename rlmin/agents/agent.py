@@ -1,4 +1,4 @@
-"""Agent: what is the same whatever the algorithm. It holds a policy and an environment, acts, is saved and resumed.
+"""Agent: what is the same whatever the algorithm and whatever it learns from. It acts, is saved and resumed.
 
 The names are those of stable-baselines3, whose callbacks and helpers therefore work unchanged.
 """
@@ -17,7 +17,7 @@ from gymnasium.wrappers import HumanRendering, OrderEnforcing, RenderCollection,
 from rlmin.checkpoint import LEARNER, Tensors, read, section, write
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.predict import PolicyState, predict
-from rlmin.vector import Vector, adapt
+from rlmin.vector import Vector
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
@@ -29,12 +29,14 @@ class Agent(ABC):
     Attributes:
         policy: the weights.
         env_spec: {"id", "kwargs", "workers"}: how to make the environment again; the id is None where that is unknown.
-        num_timesteps: environment steps taken, over all environments.
+        num_timesteps: environment steps learnt from.
         total_timesteps: at which the last `learn` ends, or ended.
+        stop_requested: set from outside (a signal handler), `learn` returns after the current update.
         run: settings of the training run around the agent, kept with it; plain values only.
     """
 
     name: ClassVar[str]
+    settings: ClassVar[type[PolicyConfig]]
     config: PolicyConfig
     policy: Policy
     generator: torch.Generator
@@ -42,13 +44,12 @@ class Agent(ABC):
     def __init__(self, *, seed: int, device: torch.device | str, env_spec: dict[str, Any]) -> None:
         self.seed, self.device, self.env_spec = seed, torch.device(device), env_spec
         self.num_timesteps = self.total_timesteps = self.num_updates = 0
+        self.stop_requested = False
         self.run: dict[str, Any] = {}
-        self._vector: Vector | None = None
         self._logger: Logger | None = None
 
     @classmethod
-    @abstractmethod
-    def without_env(
+    def from_spaces(
         cls,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
@@ -58,15 +59,63 @@ class Agent(ABC):
         device: torch.device | str = "cpu",
         env_spec: dict[str, Any] | None = None,
     ) -> Self:
-        """An agent that can predict and save at once, and learn after `set_env`. Arguments as for the class."""
+        """An agent that can predict and save at once, and learn once it has something to learn from.
+
+        Args:
+            observation_space, action_space: what the policy sees and does.
+            config: of the class `settings`.
+            seed, device: as for the class.
+            env_spec: see `describe`.
+        """
+        agent = cls.__new__(cls)
+        Agent.__init__(agent, seed=seed, device=device, env_spec=env_spec or describe(None))
+        agent._build(config, observation_space, action_space)
+        return agent
+
+    def _build(self, config: Any, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+        """Everything that needs nothing to learn from; a subclass adds its optimizer."""
+        self.config = config
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to use up
+            torch.manual_seed(self.seed)
+            self.policy = Policy(observation_space, action_space, config)
+        self.policy.to(self.device).eval()
+        self.generator = torch.Generator(self.device).manual_seed(self.seed)
 
     @abstractmethod
-    def attach(self, vector: Vector) -> None:
-        """Train in `vector` from now on: new episodes, no memory.
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: Any = None,
+        *,
+        progress_bar: bool = False,
+        reset_num_timesteps: bool = True,
+        log_interval: int = 1,
+    ) -> Self:
+        """Train; see the subclass."""
+
+    @abstractmethod
+    def ready(self) -> None:
+        """Have what is learnt from: the environment made from its id, or the data found again.
 
         Raises:
-            ValueError: its spaces are not those of the policy, or the settings do not fit its size.
+            ValueError: it is not known how.
         """
+
+    @abstractmethod
+    def warm_up(self) -> None:
+        """Compile what the first update needs."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what is learnt from."""
+
+    @abstractmethod
+    def set_env(self, env: Any) -> None:
+        """See the subclass."""
+
+    @abstractmethod
+    def get_env(self) -> Any:
+        """See the subclass."""
 
     @abstractmethod
     def learner_state(self) -> Tensors:
@@ -74,34 +123,7 @@ class Agent(ABC):
 
     @abstractmethod
     def load_learner_state(self, tensors: Tensors) -> None:
-        """The inverse of `learner_state`, as far as the environment allows."""
-
-    @property
-    @abstractmethod
-    def rows(self) -> int:
-        """B, where the environment is made from its id."""
-
-    @property
-    def vector(self) -> Vector:
-        """The environments trained in; an agent loaded from a folder makes them from their id at first use."""
-        if self._vector is None:
-            spec = self.env_spec
-            if spec["id"] is None:
-                raise ValueError("this agent has no environment; give it one by set_env(env)")
-            options = {"env_kwargs": spec["kwargs"], "workers": spec["workers"]}
-            self.attach(adapt(spec["id"], num_envs=self.rows, device=self.device, **options))
-        assert self._vector is not None, "attach sets it or raises"
-        return self._vector
-
-    def set_env(self, env: Any) -> None:
-        """Train in `env` from now on; it may be anything the agent can be made with. See `attach`."""
-        vector = adapt(env, num_envs=self.rows, device=self.device)
-        self.attach(vector)
-        self.env_spec = describe(env)
-
-    def get_env(self) -> Any:
-        """The environment as it was given (or made from its id)."""
-        return self.vector.env
+        """The inverse of `learner_state`, as far as the environment or the data allow."""
 
     def get_vec_normalize_env(self) -> None:
         """None: rlmin normalises inside the policy, not in an environment wrapper."""
@@ -131,9 +153,14 @@ class Agent(ABC):
 
     def save(self, folder: str | Path) -> None:
         """Write config, weights and learner state to `folder`; each file appears whole or not at all."""
+        spaces = (self.policy.observation_space, self.policy.action_space)
+        write(Path(folder), self.header(), spaces, self.policy.state_dict(), self.learner_state())
+
+    def header(self) -> dict[str, Any]:
+        """What a checkpoint says beside its tensors and spaces; plain values."""
         from rlmin import __version__
 
-        header = {
+        return {
             "agent": self.name,
             "rlmin": __version__,
             "env": self.env_spec,
@@ -144,21 +171,19 @@ class Agent(ABC):
             "num_updates": self.num_updates,
             "total_timesteps": self.total_timesteps,
         }
-        spaces = (self.policy.observation_space, self.policy.action_space)
-        write(Path(folder), header, spaces, self.policy.state_dict(), self.learner_state())
 
     def resume(self, folder: str | Path) -> None:
         """Go on where the agent saved in `folder` stopped.
 
         Weights, optimizer, counters, normalisers and random numbers are restored; with an environment that can be put
         into a state (`get_state`, `set_state`) so are memory and environment, and training continues bit for bit. Other
-        environments begin new episodes.
+        environments begin new episodes. Logged data are always gone on with bit for bit.
 
         Raises:
             ValueError: the folder cannot be read; see `rlmin.load`.
         """
         header, tensors = read(Path(folder), LEARNER)
-        _ = self.vector  # made from its id where it is not there yet, so that its state has somewhere to go
+        self.ready()  # so that the state of what is learnt from has somewhere to go
         self.restore(header, tensors)
 
     @classmethod

@@ -15,13 +15,27 @@ class FlatAdam(torch.optim.Adam):
     Args:
         parameters: of one dtype and device.
         lr, betas, eps: of Adam.
+        weight_decay: share, in units of lr, by which parameters of two or more axes shrink before each step; norms,
+            biases and other vectors do not. With it this is AdamW.
+
+    Source: Loshchilov and Hutter 2019 (arXiv:1711.05101), for the decay.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], *, lr: float, betas: tuple[float, float], eps: float) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float = 0.0,
+    ) -> None:
         self.parameters = list(parameters)
         self.flat = torch.cat([x.detach().reshape(-1) for x in self.parameters])
         pieces = torch.split(self.flat, [x.numel() for x in self.parameters])
         self.views = [piece.view(x.shape) for piece, x in zip(pieces, self.parameters, strict=True)]
+        self.decay = weight_decay  # not Adam's own setting of that name, which would decay every parameter
+        self.decayed = [view for view in self.views if view.dim() > 1] if weight_decay else []
         super().__init__([self.flat], lr=lr, betas=betas, eps=eps, fused=True)
 
     @torch.no_grad()
@@ -43,5 +57,7 @@ class FlatAdam(torch.optim.Adam):
     def step_within(self, norm: Tensor, largest: float) -> None:
         """A step along the gradient taken, of 2-norm `norm`, scaled down to `largest` where it is longer."""
         self.grad_scale = (norm / largest).clamp(min=1).float()  # what Adam divides by, before anything else
+        if self.decayed:
+            torch._foreach_mul_(self.decayed, 1 - self.param_groups[0]["lr"] * self.decay)
         self.step()
         torch._foreach_copy_(self.parameters, self.views)

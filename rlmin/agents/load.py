@@ -6,13 +6,13 @@ from typing import Any
 import torch
 
 from rlmin.agents import AGENTS
-from rlmin.agents.ppo import PPO, PPOConfig
+from rlmin.agents.agent import Agent
 from rlmin.checkpoint import LEARNER, POLICY, read
 from rlmin.checks import check_names
 
 
-def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "cpu") -> PPO:
-    """The agent saved in `folder`, ready to act or to go on learning.
+def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "cpu") -> Agent:
+    """The agent saved in `folder`, ready to act or to go on learning; PPO or DecisionAgent, as the folder says.
 
     Args:
         folder: a run folder, or where `agent.save` wrote.
@@ -28,10 +28,11 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
     if (Path(folder) / LEARNER).exists():
         header, tensors = read(Path(folder), LEARNER)
     check_names("agent", [header["agent"]], AGENTS)
-    agent = AGENTS[header["agent"]].without_env(
+    kind = AGENTS[header["agent"]]
+    agent = kind.from_spaces(
         header["observation_space"],
         header["action_space"],
-        config=PPOConfig(**header["config"]),
+        config=kind.settings(**header["config"]),
         seed=header["seed"],
         device=device,
         env_spec=header["env"],

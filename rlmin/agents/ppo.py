@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 import gymnasium as gym
 import torch
 
-from rlmin.agents.agent import Agent, describe
+from rlmin.agents.agent import describe
 from rlmin.agents.flat_adam import FlatAdam
+from rlmin.agents.online import OnlineAgent
 from rlmin.agents.ppo_config import PPOConfig as PPOConfig
+from rlmin.agents.schedule import schedule
 from rlmin.agents.unroll import compiled
 from rlmin.agents.warmup import warmup
 from rlmin.callbacks import start_callback
@@ -28,8 +30,8 @@ from rlmin.checks import check_names
 from rlmin.evaluate import check_spaces
 from rlmin.losses import approximate_kl, clipped_surrogate, explained_variance, value_loss, weighted_mean
 from rlmin.normalize import RunningNorm
-from rlmin.policy import Policy
 from rlmin.progress import Progress
+from rlmin.progress import describe as describe_episodes
 from rlmin.returns import discounted_return, gae
 from rlmin.rollout import Collector, Rollout
 from rlmin.types import State, Step, cat_states, map_state
@@ -43,7 +45,7 @@ SMALLEST_SPREAD = 0.1
 """Advantages are divided by their deviation, or by this share of the returns' deviation where that is more."""
 
 
-class PPO(Agent):
+class PPO(OnlineAgent):
     """PPO on any environment, with a policy that remembers.
 
     Args:
@@ -59,6 +61,7 @@ class PPO(Agent):
     """
 
     name: ClassVar[str] = "ppo"
+    settings: ClassVar[type[PPOConfig]] = PPOConfig
     config: PPOConfig
 
     def __init__(
@@ -79,38 +82,15 @@ class PPO(Agent):
         self._build(config, vector.observation_space, vector.action_space)
         self.attach(vector)
 
-    @classmethod
-    def without_env(
-        cls,
-        observation_space: gym.Space[Any],
-        action_space: gym.Space[Any],
-        *,
-        config: PPOConfig,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        env_spec: dict[str, Any] | None = None,
-    ) -> Self:
-        """An agent that can predict and save at once, and learn after `set_env`. Arguments as for the class."""
-        agent = cls.__new__(cls)
-        Agent.__init__(agent, seed=seed, device=device, env_spec=env_spec or describe(None))
-        agent._build(config, observation_space, action_space)
-        return agent
-
     def _build(self, config: PPOConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Everything that needs no environment."""
-        self.config = config
-        with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to use up
-            torch.manual_seed(self.seed)
-            self.policy = Policy(observation_space, action_space, config)
-        self.policy.to(self.device).eval()
+        super()._build(config, observation_space, action_space)
         self._unroll = compiled(self.policy) if config.compile else self.policy.unroll
         self.optimizer = FlatAdam(self.policy.parameters(), lr=config.lr, betas=(0.9, config.beta2), eps=1e-5)
-        self.generator = torch.Generator(self.device).manual_seed(self.seed)
         self.return_norm = RunningNorm(()).to(self.device)
-        self.stop_requested = False  # set from outside (a signal handler): `learn` returns after the current update
 
     def attach(self, vector: Vector) -> None:
-        """Train in `vector` from now on: see `Agent.attach`."""
+        """Train in `vector` from now on: see `OnlineAgent.attach`."""
         check_spaces(self.policy, vector)
         self.config.minibatches_of(vector.num_envs)
         self._vector, self.config = vector, replace(self.config, num_envs=vector.num_envs)
@@ -125,6 +105,12 @@ class PPO(Agent):
     def rows(self) -> int:
         """B, where the environment is made from its id."""
         return self.config.num_envs
+
+    def warm_up(self) -> None:
+        """Compile what an update needs; once for each size."""
+        if not self._warm:
+            warmup(self.policy, horizon=self.config.horizon, num_envs=self.rows)
+        self._warm = True
 
     def learn(
         self,
@@ -159,9 +145,7 @@ class PPO(Agent):
             self.num_timesteps += num_envs
             return hook.on_step(step)
 
-        if not self._warm:
-            warmup(self.policy, horizon=self.config.horizon, num_envs=num_envs)
-            self._warm = True
+        self.warm_up()
         began = time.perf_counter()
         with Progress(total, first, enabled=progress_bar) as progress:
             while self.num_timesteps < total and not self.stop_requested:
@@ -180,7 +164,7 @@ class PPO(Agent):
                 metrics = self.update(rollout, done=done)
                 self.policy.eval()
                 speed = (self.num_timesteps - first) / (time.perf_counter() - began)
-                progress.update(self.num_timesteps, speed, self.collector.statistics)
+                progress.update(self.num_timesteps, speed, describe_episodes(self.collector.statistics))
                 if self.num_updates % log_interval == 0:
                     self._log(metrics, speed)
         self.stop_requested = False  # here and not above: a request that came before the first update counts too
@@ -352,8 +336,3 @@ class PPO(Agent):
             exact = self.collector.load_state_dict(section(tensors, "collector"), seed=self.seed + self.num_timesteps)
             if exact:
                 self.discounted = tensors["discounted"].to(self.device)
-
-
-def schedule(first: float, last: float | None, done: float) -> float:
-    """first + (last - first) done, for done in [0, 1]; constant where `last` is None."""
-    return first if last is None else first + (last - first) * min(max(done, 0.0), 1.0)

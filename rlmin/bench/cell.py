@@ -69,7 +69,7 @@ CONTENDERS: dict[str, Contender] = {
     LSTM: Contender(_torch(Plain, nn.LSTM), False, LSTM),
     "GRU of torch operators": Contender(OperatorGRU, False, GRU),
     "minGRU-pytorch": Contender(LogSpaceMinGRU, False, GRU),
-    "attention": Contender(Attention, False, GRU, 2048),
+    "attention over the whole": Contender(Attention, False, GRU, 2048),
     **{
         f"{name} with resets": Contender(MIXERS[name], True, PADDED_LSTM if name in LSTMS else PADDED_GRU)
         for name in OWN
@@ -78,7 +78,7 @@ CONTENDERS: dict[str, Contender] = {
     PADDED_LSTM: Contender(_torch(SplitAndPad, nn.LSTM), True, PADDED_LSTM),
     "nn.LSTM, step by step (CleanRL)": Contender(_torch(Stepped, nn.LSTM), True, PADDED_LSTM, 512),
     "TorchRL GRUModule": Contender(TorchRLGRU, True, PADDED_GRU, 128),
-    "attention with resets": Contender(Attention, True, PADDED_GRU, 512),
+    "attention over the whole with resets": Contender(Attention, True, PADDED_GRU, 512),
 }
 PRODUCTS = {"min_gru", "min_lstm"}
 """Cells whose only matrix product is their projection."""

@@ -1,5 +1,7 @@
 """Encoders: what an agent remembers with. One sequence mixer per file, all under the contract in base.py."""
 
+from rlmin.encoders.aaren import Aaren as Aaren
+from rlmin.encoders.attention import Attention as Attention
 from rlmin.encoders.base import Encoder as Encoder
 from rlmin.encoders.conv import CausalConv as CausalConv
 from rlmin.encoders.gru import GRU as GRU

@@ -6,7 +6,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout as drop
 
+from rlmin.encoders.aaren import Aaren
+from rlmin.encoders.attention import Attention
 from rlmin.encoders.base import Encoder, one, parts
 from rlmin.encoders.conv import CausalConv
 from rlmin.encoders.gru import GRU
@@ -23,6 +26,8 @@ MIXERS: dict[str, Callable[..., Encoder]] = {
     "min_lstm": MinLSTM,
     "gru": GRU,
     "lstm": LSTM,
+    "attention": Attention,
+    "aaren": Aaren,
     "mlp": MLP,
 }
 """What mixes time inside a block, by name: `MIXERS[name](input_size, hidden_size, **options)`."""
@@ -54,12 +59,13 @@ class Stack(Encoder):
         conv: width of the causal convolution before the mixer, 0 to leave it out.
         mlp: expansion factor of the feed-forward half of a block, 0 to leave it out.
         norm: "layer", "rms" or "none".
-        options: keyword options of the mixer, such as `candidate` and `time_scales`.
+        dropout: share of every update of the residual stream that is dropped, in [0, 1); in training mode only.
+        options: keyword options of the mixer, such as `candidate` and `time_scales`, or `heads` and `context`.
 
     The state is a tuple over blocks of (conv state, mixer state); a part that is left out has the state ().
 
     Raises:
-        ValueError: an unknown mixer or norm, or fewer than one layer.
+        ValueError: an unknown mixer or norm, fewer than one layer, or no such dropout.
     """
 
     def __init__(
@@ -72,13 +78,17 @@ class Stack(Encoder):
         conv: int = 4,
         mlp: int = 2,
         norm: str = "layer",
+        dropout: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__()
         make_mixer, make_norm = named("mixer", mixer, MIXERS), named("norm", norm, NORMS)
         if layers < 1:
             raise ValueError(f"layers: expected at least 1, got {layers}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout: expected a share in [0, 1), got {dropout}")
         self.input_size, self.output_size = input_size, hidden_size
+        self.dropout = dropout
         self.embed = nn.Identity() if input_size == hidden_size else nn.Linear(input_size, hidden_size)
         self.blocks = nn.ModuleList(
             Block(
@@ -86,6 +96,7 @@ class Stack(Encoder):
                 conv=CausalConv(hidden_size, width=conv) if conv and mixer != "mlp" else None,
                 mlp=feed_forward(hidden_size, mlp * hidden_size, scale=(2 * layers) ** -0.5) if mlp else None,
                 norm=make_norm,
+                dropout=dropout,
             )
             for _ in range(layers)
         )
@@ -126,7 +137,13 @@ class Block(Encoder):
     """x + mixer(conv(norm(x))), then x + mlp(norm(x)); `conv` and `mlp` may be None. State: (conv's, mixer's)."""
 
     def __init__(
-        self, mixer: Encoder, *, conv: CausalConv | None, mlp: nn.Sequential | None, norm: Callable[[int], nn.Module]
+        self,
+        mixer: Encoder,
+        *,
+        conv: CausalConv | None,
+        mlp: nn.Sequential | None,
+        norm: Callable[[int], nn.Module],
+        dropout: float,
     ) -> None:
         super().__init__()
         self.input_size = self.output_size = mixer.output_size
@@ -135,6 +152,7 @@ class Block(Encoder):
         self.mixer = mixer
         self.mlp_norm = None if mlp is None else norm(self.input_size)
         self.mlp = mlp
+        self.dropout = dropout
 
     def initial_state(self, B: int) -> State:
         """(conv state, mixer state)."""
@@ -166,15 +184,17 @@ class Block(Encoder):
 
     def _feed(self, x: Tensor, update: Tensor) -> Tensor:
         """The residual sum, and the feed-forward half; the same for one step and for many."""
-        norm, mlp = self.mlp_norm, self.mlp
+        norm, mlp, drops = self.mlp_norm, self.mlp, self.dropout > 0 and self.training
+        if drops:
+            update = drop(update, self.dropout)
         if norm is None or mlp is None:
             return x + update
-        if isinstance(norm, nn.LayerNorm) and fused.usable(x, norm.weight) and update.dtype is x.dtype:
+        if isinstance(norm, nn.LayerNorm) and not drops and fused.usable(x, norm.weight) and update.dtype is x.dtype:
             first, _, second = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(mlp))
             return fused.feed_forward(x, update, norm, first, second)
         x = x + update
         update = mlp(norm(x))
-        return x + update
+        return x + (drop(update, self.dropout) if drops else update)
 
 
 def feed_forward(size: int, hidden: int, *, scale: float) -> nn.Sequential:

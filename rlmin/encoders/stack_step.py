@@ -1,8 +1,11 @@
-"""When a step of a `Stack` can be one call, and what that call is given: see `rlmin.scan.cpu_step`."""
+"""When a step of a `Stack` can be one call, and what that call is given: see `rlmin.scan.cpu_step`.
+
+A policy's step is such a call too: with the layers that lead into its stack, and the heads that read it.
+"""
 
 import ctypes
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +24,9 @@ _PARALLEL_SIZE = 1 << 11  # elements of x for which a thread pays
 _MANY = 128  # rows that a thread takes at once
 _SIZES = 8  # numbers of rows for which buffers are kept
 _NORMS: dict[type, str] = {nn.Identity: "none", nn.LayerNorm: "layer", nn.RMSNorm: "rms"}
-_KNOWN = (CausalConv, MinGRU, MinLSTM, nn.Linear, nn.SiLU, nn.Sequential, nn.ModuleList, *_NORMS)
+_KNOWN = (CausalConv, MinGRU, MinLSTM, nn.Linear, nn.SiLU, nn.Sequential, nn.ModuleList, nn.ModuleDict, *_NORMS)
+_PARTS = {"embed", "blocks", "norm"}  # of a stack
+_MLP = [nn.Linear, nn.SiLU, nn.Linear]
 _NOTHING = torch.empty(0)  # the state of a part that is left out
 
 
@@ -31,7 +36,7 @@ class StackStep:
     def __init__(self, block: type) -> None:
         """Args: block: what `stack.blocks` has to be made of, and not of a class derived from it."""
         self._block = block
-        self._plan: _Plan | None = None
+        self._plan: Plan | None = None
 
     def __deepcopy__(self, memo: object) -> Self:
         return type(self)(self._block)  # a plan for the copy's own weights
@@ -41,16 +46,28 @@ class StackStep:
 
     def __call__(self, stack: "Stack", x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State] | None:
         """What `stack.step` returns, or None where its modules have to be called one by one."""
-        if not _plain(x):
+        if not plain(x):
             return None
         plan = self._plan
         if plan is None or plan.dtype is not x.dtype or not plan.holds():
-            form = _Form.of(stack, x.dtype)
-            plan = self._plan = None if form is None else _Plan(stack, form, x.dtype, self._block)
-        return plan.run(x, state, start) if plan is not None and plan.usable else None
+            plan = self._plan = Plan(stack, x.dtype, self._block)
+        done = plan.run(x, state, start)
+        return None if done is None else (done[0][0], done[1])
 
 
-def _plain(x: Tensor) -> bool:
+class Ends(NamedTuple):
+    """What a policy has around its stack."""
+
+    front: nn.Sequential | None  # Linear, SiLU, Linear, whose result the stack is given; None: x comes as it is
+    heads: tuple[nn.Linear, ...]  # what reads y
+    owners: tuple[nn.Module, ...]  # modules that the call stands for beside these: none of them may be hooked
+
+    def modules(self) -> list[nn.Module]:
+        """All but those that the heads may be made of."""
+        return [*self.owners, *(() if self.front is None else self.front.modules())]
+
+
+def plain(x: Tensor) -> bool:
     """Whether nothing watches, traces or transforms the operations, and numba is the kernel."""
     return (
         type(x) is Tensor
@@ -66,35 +83,44 @@ def _plain(x: Tensor) -> bool:
     )
 
 
-class _Plan:
-    """A stack's weights by address: good for as long as the modules are these and their weights stay in place."""
+class Plan:
+    """A stack's weights by address: good for as long as the modules are these and their weights stay in place.
 
-    def __init__(self, stack: "Stack", form: "_Form", dtype: torch.dtype, block: type) -> None:
+    Attributes:
+        usable: whether all of it is known here; else its modules have to be called.
+    """
+
+    def __init__(self, stack: "Stack", dtype: torch.dtype, block: type, ends: Ends | None = None) -> None:
+        """Args: block: what `stack.blocks` has to be made of, and not of a class derived from it."""
         from rlmin.scan import cpu_step, cpu_step_product  # need numba, which kernel_for has found
 
-        self.form, self.dtype = form, dtype
-        modules = list(stack.modules())
+        form, self.dtype, whole = _Form.of(stack, dtype, ends), dtype, _whole(stack, ends)
+        modules = [stack, *(() if ends is None else ends.modules()), *list(whole.modules())[1:]]
         self.known: list[tuple[dict[str, Any], str, object]] = [
             (owner, name, owner[name]) for m in modules for owner in (m._modules, vars(m)) for name in _names(m, owner)
         ]
         self.hooks = [getattr(m, name) for m in modules for name in ("_forward_hooks", "_forward_pre_hooks")]
-        self.slots = [_slot(stack, name) for name in form.shapes()]
+        self.slots = [] if form is None else [_slot(whole, name) for name in form.shapes()]
         self.addresses = self._addresses()
+        self.usable = False
         routine = cpu_step_product.address(dtype)
-        self.usable = routine is not None and form.fits(stack, dtype, block) and all(self.addresses)
-        if not self.usable or routine is None:
+        if form is None or routine is None or not form.fits(whole, dtype, block) or not all(self.addresses):
             return
+        self.usable, self.form = True, form
         self.numbers = torch.tensor([form.eps, 1 / form.H], dtype=dtype)
         self.loop = cpu_step.loop(dtype, form.parts, form.activation)
         self.room = cpu_step.room
         found = dict(zip(form.shapes(), self.addresses, strict=True))
-        sizes = {"layers": form.layers, "H": form.H, "width": form.width, "F": form.F, "D": form.D}
-        sizes |= {"norm": cpu_step.NORMS.index(form.norm), "routine": routine, "numbers": self.numbers.data_ptr()}
+        found |= {"layers": form.layers, "H": form.H, "width": form.width, "F": form.F, "D": form.D, "G": form.G}
+        found |= {"norm": cpu_step.NORMS.index(form.norm), "routine": routine, "numbers": self.numbers.data_ptr()}
+        found |= {"heads": len(form.heads)} | {f"heads.{i}.outputs": n for i, n in enumerate(form.heads)}
         blocks = [f"blocks.{i}.{name}" for i in range(form.layers) for name in cpu_step.BLOCK]
-        self.table = [sizes.get(name, found.get(name, 0)) for name in (*cpu_step.HEADER, *blocks)]
-        self.entry = {name: i for i, name in enumerate(cpu_step.HEADER)}
-        each, seen = len(cpu_step.BLOCK), len(self.entry) + cpu_step.BLOCK.index("seen")
-        self.state_entries = [seen + i * each for i in range(form.layers)]
+        heads = [f"heads.{i}.{name}" for i in range(len(form.heads)) for name in cpu_step.HEAD]
+        names = [*cpu_step.HEADER, *blocks, *heads]
+        self.table = [found.get(name, 0) for name in names]
+        self.entry = {name: i for i, name in enumerate(names)}
+        self.state_entries = [self.entry[f"blocks.{i}.seen"] for i in range(form.layers)]
+        self.head_entries = [self.entry[f"heads.{i}.projected"] for i in range(len(form.heads))]
         self.free: dict[tuple[int, int], list[_Buffer]] = {}
 
     def holds(self) -> bool:
@@ -109,9 +135,9 @@ class _Plan:
         except (KeyError, AttributeError, RuntimeError):
             return [0]
 
-    def run(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State] | None:
-        """One step; None where a tensor is not what the table can describe."""
-        if any(self.hooks):
+    def run(self, x: Tensor, state: State, start: Tensor) -> tuple[list[Tensor], State] | None:
+        """One step: what the heads say, or y where there are none. None where the table cannot describe it."""
+        if not self.usable or any(self.hooks):
             return None
         form, dtype, B = self.form, self.dtype, len(start)
         flags = _dense(start, torch.bool, (B,))
@@ -126,10 +152,12 @@ class _Plan:
                     return None
                 before.append(held)
         after = [_NOTHING if part is _NOTHING else torch.empty_like(part) for part in before]
-        y = torch.empty(B, form.H, dtype=dtype)
+        outputs = [torch.empty(B, n, dtype=dtype) for n in form.heads or (form.H,)]
         buffers, buffer = self._take(B)
         table, entry = buffer.table, self.entry
-        table[entry["x"]], table[entry["y"]], table[entry["start"]] = x_.data_ptr(), y.data_ptr(), flags.data_ptr()
+        table[entry["x"]], table[entry["start"]] = x_.data_ptr(), flags.data_ptr()
+        for at, output in zip(self.head_entries or [entry["y"]], outputs, strict=True):
+            table[at] = output.data_ptr()
         for i, at in enumerate(self.state_entries):
             for k in (0, 1):
                 table[at + 2 * k] = before[2 * i + k].data_ptr()
@@ -138,7 +166,7 @@ class _Plan:
         self.loop.run(table, buffer.threads)
         buffers.append(buffer)
         states = zip(after[::2], after[1::2], strict=True)
-        return y, tuple([(() if seen is _NOTHING else seen, memory) for seen, memory in states])
+        return outputs, tuple([(() if seen is _NOTHING else seen, memory) for seen, memory in states])
 
     def _take(self, B: int) -> "tuple[list[_Buffer], _Buffer]":
         """A buffer for B rows that no other call uses, and the list to which it goes back."""
@@ -155,10 +183,10 @@ class _Plan:
 class _Buffer:
     """A table and the memory that it points to; used by one call at a time."""
 
-    def __init__(self, plan: _Plan, B: int, threads: int) -> None:
+    def __init__(self, plan: Plan, B: int, threads: int) -> None:
         form, self.threads = plan.form, threads
         many = max(1, min(_MANY, -(-B // threads)))
-        room = plan.room(many, form.H, form.parts, form.F)
+        room = plan.room(many, form.H, max(form.parts * form.H, form.F, form.G))
         self.scratch = torch.empty(threads * room, dtype=plan.dtype)
         self.counter = (ctypes.c_int64 * 3)(0, 0, 1)
         self.table = (ctypes.c_int64 * len(plan.table))(*plan.table)
@@ -172,6 +200,7 @@ class _Form:
     """What a stack is made of."""
 
     D: int  # features of x where they are embedded, else 0
+    G: int  # hidden units of that embedding, or 0
     H: int
     layers: int
     width: int  # of the convolution, or 0
@@ -180,17 +209,23 @@ class _Form:
     F: int  # hidden units of the MLP, or 0
     norm: str
     eps: float
+    heads: tuple[int, ...]  # outputs of each
 
     @classmethod
-    def of(cls, stack: "Stack", dtype: torch.dtype) -> Self | None:
+    def of(cls, stack: "Stack", dtype: torch.dtype, ends: Ends | None) -> Self | None:
         """That of the first block; `fits` says whether it is that of all. None where it is a form of another kind."""
         block, norm = cast("Block", stack.blocks[0]), stack.norm
         mixer, conv, mlp = block.mixer, block.conv, block.mlp
-        if not isinstance(mixer, MinGRU | MinLSTM) or type(norm) not in _NORMS:
+        if not isinstance(mixer, MinGRU | MinLSTM) or type(norm) not in _NORMS or set(stack._modules) != _PARTS:
             return None
+        front, heads = (None, ()) if ends is None else (ends.front, ends.heads)
+        if front is not None and ([type(m) for m in front] != _MLP or type(stack.embed) is not nn.Identity):
+            return None
+        first = None if front is None else cast(nn.Linear, front[0])
         eps = getattr(norm, "eps", 0.0)
         return cls(
-            D=0 if type(stack.embed) is nn.Identity else stack.input_size,
+            D=first.in_features if first else 0 if type(stack.embed) is nn.Identity else stack.input_size,
+            G=first.out_features if first else 0,
             H=stack.output_size,
             layers=len(stack.blocks),
             width=0 if conv is None else conv.width,
@@ -199,25 +234,25 @@ class _Form:
             F=0 if mlp is None else cast(nn.Linear, mlp[0]).out_features,
             norm=_NORMS[type(norm)],
             eps=torch.finfo(dtype).eps if eps is None else eps,
+            heads=tuple(head.out_features for head in heads),
         )
 
-    def fits(self, stack: "Stack", dtype: torch.dtype, block: type) -> bool:
-        """Whether every module and weight of `stack` is what this form says."""
-        weights = dict(stack.named_parameters(remove_duplicate=False))
-        blocks = [cast("Block", part) for part in stack.blocks]
-        norms = [stack.norm, *(norm for part in blocks for norm in (part.norm, part.mlp_norm) if norm is not None)]
+    def fits(self, whole: nn.ModuleDict, dtype: torch.dtype, block: type) -> bool:
+        """Whether every module and weight of `whole` is what this form says."""
+        weights = dict(whole.named_parameters(remove_duplicate=False))
+        blocks = [cast("Block", part) for part in cast(nn.ModuleList, whole["blocks"])]
+        norms = [whole["norm"], *(norm for part in blocks for norm in (part.norm, part.mlp_norm) if norm is not None)]
         return (
             {name: tuple(w.shape) for name, w in weights.items()} == self.shapes()
             and all(w.dtype is dtype and w.is_cpu and w.is_contiguous() for w in weights.values())
-            and {type(m) for m in stack.modules()} <= {type(stack), block, *_KNOWN}
+            and {type(m) for m in whole.modules()} <= {block, *_KNOWN}
             and all(
                 type(norm) is type(norms[0]) and getattr(norm, "eps", 0) == getattr(norms[0], "eps", 0)
                 for norm in norms
             )
             and all(getattr(part.mixer, "candidate", None) == self.activation for part in blocks)
-            and all(
-                part.mlp is None or [type(m) for m in part.mlp] == [nn.Linear, nn.SiLU, nn.Linear] for part in blocks
-            )
+            and not any(part.dropout and part.training for part in blocks)
+            and all(part.mlp is None or [type(m) for m in part.mlp] == _MLP for part in blocks)
         )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -225,7 +260,11 @@ class _Form:
         H, F = self.H, self.F
         found = self._norm("norm")
         if self.D:
-            found |= {"embed.weight": (H, self.D), "embed.bias": (H,)}
+            found |= _linear("embed", self.G or self.D, H)
+        if self.G:
+            found |= _linear("front", self.D, self.G)
+        for i, n in enumerate(self.heads):
+            found |= _linear(f"heads.{i}", H, n)
         for i in range(self.layers):
             block = self._norm("norm") | _linear("mixer.projection", H, self.parts * H)
             if self.width:
@@ -246,18 +285,31 @@ class _Form:
 
 def _names(module: nn.Module, owner: dict[str, Any]) -> list[str]:
     """What of `owner`, the children or the attributes of a module, a plan relies on."""
-    return list(owner) if owner is module._modules else [name for name in ("eps", "candidate") if name in owner]
+    if owner is module._modules:
+        return list(owner)
+    relied = ("eps", "candidate", "dropout", *(("training",) if owner.get("dropout") else ()))
+    return [name for name in relied if name in owner]
 
 
 def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 
-def _slot(stack: "Stack", name: str) -> tuple[dict[str, Any], str]:
+def _whole(stack: "Stack", ends: Ends | None) -> nn.ModuleDict:
+    """The modules that hold weights, named as in the table of the loop."""
+    parts = {"embed": stack.embed, "blocks": stack.blocks, "norm": stack.norm}
+    if ends is not None:
+        parts["heads"] = nn.ModuleList(ends.heads)
+    if ends is not None and ends.front is not None:
+        parts["front"], _, parts["embed"] = ends.front
+    return nn.ModuleDict(parts)
+
+
+def _slot(whole: nn.ModuleDict, name: str) -> tuple[dict[str, Any], str]:
     """The dict that holds the parameter `name`, and its name there."""
     owner, _, last = name.rpartition(".")
     try:
-        return stack.get_submodule(owner)._parameters, last
+        return whole.get_submodule(owner)._parameters, last
     except AttributeError:
         return {}, last
 

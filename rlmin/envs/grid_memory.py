@@ -14,6 +14,10 @@ End: at (E + 1, M-1) or (E + 1, M+1) the episode terminates; beside the cue's tw
 Layouts: None draws all of this afresh for every episode; n draws one of the n layouts, start included, that minigrid
 makes from the seeds 0..n-1.
 
+Learning aid: with probability `near` the agent starts at x = 1, where the cue is in sight. So a choice by memory can be
+learned before looking back for the cue has been discovered. 0, the default, is the game itself; all that is stated here
+holds for that.
+
 Quirks of the original, kept:
 
     look back         the start may lie past the cue, which then is behind the agent
@@ -44,7 +48,7 @@ from torch import Tensor
 
 from rlmin.envs import grid_views
 from rlmin.envs.board import Board, Cell
-from rlmin.envs.draws import integers, key
+from rlmin.envs.draws import integers, key, uniform
 from rlmin.envs.grid_layouts import BLOCKED, LEVELS, OTHER, TWIN, Tables, numbered, tables
 from rlmin.envs.grid_views import BALL, KEY, WALL
 from rlmin.envs.single import Single
@@ -92,6 +96,7 @@ class GridMemory(TensorEnv):
         layouts: int | None = None,
         actions: int = 3,
         direction: bool = False,
+        near: float = 0.0,
         device: torch.device | str = "cpu",
         render_mode: str | None = None,
     ) -> None:
@@ -104,11 +109,13 @@ class GridMemory(TensorEnv):
             layouts: how many numbered layouts there are; None for a fresh one each episode.
             actions: 3, or 7 for all of minigrid's.
             direction: observe the compass too.
+            near: share of episodes that start beside the cue, in [0, 1]; fresh layouts only.
             device: where state, observations and rewards live.
             render_mode: "ansi" or "rgb_array".
 
         Raises:
-            ValueError: an unknown level, an even or too small view, layouts below 1, another number of actions.
+            ValueError: an unknown level, an even or too small view, layouts below 1, another number of actions, `near`
+                outside [0, 1] or with numbered layouts.
         """
         if level not in LEVELS:
             raise ValueError(f"level={level!r}: expected one of {', '.join(LEVELS)}")
@@ -118,25 +125,31 @@ class GridMemory(TensorEnv):
             raise ValueError(f"layouts={layouts}: expected at least 1, or None for fresh ones")
         if actions not in (3, 7):
             raise ValueError(f"actions={actions}: expected 3, or 7 for all of minigrid's")
+        if not 0 <= near <= 1 or (near and layouts is not None):
+            raise ValueError(f"near={near}, layouts={layouts}: expected near in [0, 1], and 0 with numbered layouts")
         image = spaces.MultiDiscrete(np.broadcast_to((11, 6, 4), (view_size, view_size, 3)), dtype=np.uint8)
         seen = spaces.Dict({"image": image, "direction": spaces.Discrete(4)}) if direction else image
         super().__init__(num_envs, seen, spaces.Discrete(actions), device=device, render_mode=render_mode)
         self.level, self.view_size, self.layouts, self.compass = level, view_size, layouts, direction
+        self.near = near
         self.size = LEVELS[level][0]
         self.middle, self.max_steps = self.size // 2, 5 * self.size**2
         self.tables = Tables(*(table.to(self.device) for table in tables(level, view_size)))
         self._ground = self.tables.ground.flatten()
         self._numbered = numbered(level, layouts or 0).to(self.device)
-        self._draws = torch.arange(3, device=self.device).unbind()
+        self._draws = torch.arange(4, device=self.device).unbind()
         self._turn = torch.tensor([-1, 1, 0, 0, 0, 0, 0], device=self.device)
         self._east, self._south = grid_views.FORWARD.to(self.device).unbind(1)
 
     def draw(self, seed: Tensor, episode: Tensor) -> Game:
         """kind, x, y, direction, t (steps taken): [B] int64."""
-        stream, (first, second, third) = key(seed, episode), self._draws
+        stream, (first, second, third, fourth) = key(seed, episode), self._draws
         if self.layouts is None:
             number = integers(stream, first, len(self.tables.ends))
-            x = 1 + integers(stream, second, self.tables.ends[number])
+            last = self.tables.ends[number]
+            if self.near:
+                last = torch.where(uniform(stream, fourth) < self.near, 1, last)
+            x = 1 + integers(stream, second, last)
             kind = 4 * number + integers(stream, third, 4)
         else:
             kind, x = self._numbered[integers(stream, first, self.layouts)].unbind(1)

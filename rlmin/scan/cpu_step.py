@@ -2,10 +2,11 @@
 
 A step of B rows is some forty small operations. From Python each costs more than its work, products aside, and a loop
 between two products loses its gain to the calls; so the whole step is one loop (see `rlmin.encoders.Stack.step` for
-its equations), and threads share the rows.
+its equations), and threads share the rows. What a policy has around its stack can be part of it: two layers that x
+goes through first, and linear heads that read y.
 
-The table begins as `cpu_math.py` describes; `HEADER` and `BLOCK` name its entries, all addresses or sizes. Every
-array is contiguous, and an address of 0 is a part that is left out.
+The table begins as `cpu_math.py` describes; `HEADER`, then `BLOCK` for each block, then `HEAD` for each head name its
+entries, all addresses or sizes. Every array is contiguous, and an address of 0 is a part that is left out.
 
 After an edit in `cpu_math.py` or `cpu_step_product.py`, touch this file too: see there.
 """
@@ -44,27 +45,31 @@ _numba: Any = numba
 HEADER = (
     *("taken", "rows", "many", "layers", "H", "width", "norm", "F", "routine", "D", "threads", "scratch", "room"),
     *("numbers", "start", "x", "y", "embed.weight", "embed.bias", "norm.weight", "norm.bias"),
+    *("G", "front.weight", "front.bias", "heads"),
 )
 """taken, rows, many: as in every table. width: of the convolution. norm: a number in `NORMS`. F: hidden units of the
-MLP. D: of x, where there is an embedding. threads: a table of (taken, 0, 1), from which a thread takes its number.
-scratch: `room` elements a thread. numbers: eps and 1 / H."""
+MLP. D: of x, where there is an embedding. G: hidden units of that embedding, or 0. threads: a table of (taken, 0, 1),
+from which a thread takes its number. scratch: `room` elements a thread. numbers: eps and 1 / H. y: 0 where only heads
+read it. heads: how many."""
 BLOCK = (
     *("norm.weight", "norm.bias", "conv.weight", "conv.bias", "mixer.projection.weight", "mixer.projection.bias"),
     *("mlp_norm.weight", "mlp_norm.bias", "mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias"),
     *("seen", "seen_after", "memory", "memory_after"),
 )
 """Of each block; `seen` is the state of the convolution, `memory` that of the mixer."""
+HEAD = ("outputs", "weight", "bias", "projected")
+"""Of each head: projected = weight @ y + bias."""
 NORMS = ("none", "layer", "rms")
 
 (_TAKEN, _ROWS, _MANY, _LAYERS, _H, _WIDTH, _NORM, _F, _ROUTINE, _D, _THREADS, _SCRATCH, _ROOM, _NUMBERS, _START, _X,
- _Y, _EMBED, _EMBED_BIAS, _GAMMA, _BETA) = range(len(HEADER))  # fmt: skip
-_HEAD, _EACH = len(HEADER), len(BLOCK)
+ _Y, _EMBED, _EMBED_BIAS, _GAMMA, _BETA, _G, _FRONT, _FRONT_BIAS, _HEADS) = range(len(HEADER))  # fmt: skip
+_FIRST, _EACH, _EACH_HEAD = len(HEADER), len(BLOCK), len(HEAD)
 _INTEGER, _BYTE = np.int64(1), np.uint8(1)
 
 
-def room(rows: int, H: int, parts: int, F: int) -> int:
-    """Elements of scratch that a thread needs which takes `rows` at once."""
-    return rows * (2 * H + max(parts * H, F))
+def room(rows: int, H: int, widest: int) -> int:
+    """Elements of scratch that a thread needs which takes `rows` at once; widest: outputs of a layer inside."""
+    return rows * (2 * H + widest)
 
 
 def _summing(function: Function) -> Function:
@@ -158,14 +163,21 @@ def _add(y: Any, x: Any, H: Any) -> None:
 
 @inlined
 def _enter(table: Any, b0: Any, rows: Any, base: Any, one: Any) -> None:
-    """x = embed(input), for rows from b0; x is at element `base` of the scratch."""
-    H, D, x = table[_H], table[_D], _at(table[_SCRATCH], base, one)
+    """x = embed(silu(front(input))), for rows from b0; x is at element `base` of the scratch."""
+    H, D, G, x = table[_H], table[_D], table[_G], _at(table[_SCRATCH], base, one)
+    given = _at(table[_X], b0 * (H if D == 0 else D), one)
     if D == 0:
-        given = _at(table[_X], b0 * H, one)
         for d in range(rows * H):
             x[d] = given[d]
         return
-    product(table[_ROUTINE], _at(table[_X], b0 * D, one), _at(table[_EMBED], 0, one), x, rows, D, H, one - one)
+    if G != 0:
+        hidden = base + 2 * rows * H
+        wide = _at(table[_SCRATCH], hidden, one)
+        product(table[_ROUTINE], given, _at(table[_FRONT], 0, one), wide, rows, D, G, one - one)
+        for r in range(rows):
+            _silu(_at(table[_SCRATCH], hidden + r * G, one), _at(table[_FRONT_BIAS], 0, one), G, one)
+        given, D = wide, G
+    product(table[_ROUTINE], given, _at(table[_EMBED], 0, one), x, rows, D, H, one - one)
     for r in range(rows):
         _add(_at(table[_SCRATCH], base + r * H, one), _at(table[_EMBED_BIAS], 0, one), H)
 
@@ -206,6 +218,26 @@ def _feed(table: Any, block: Any, rows: Any, base: Any, numbers: Any, one: Any) 
     product(routine, hidden, _at(table[block + 10], 0, one), x, rows, F, H, one)
 
 
+@inlined
+def _leave(table: Any, b0: Any, rows: Any, base: Any, numbers: Any, one: Any) -> None:
+    """y = norm(x), and what each head makes of it, for rows from b0."""
+    H, scratch = table[_H], table[_SCRATCH]
+    gamma, beta = _at(table[_GAMMA], 0, one), _at(table[_BETA], 0, one)
+    inside = base + rows * H
+    y = _at(scratch, inside, one) if table[_Y] == 0 else _at(table[_Y], b0 * H, one)
+    for r in range(rows):
+        now = _at(scratch, inside + r * H, one) if table[_Y] == 0 else _at(table[_Y], (b0 + r) * H, one)
+        _normalise(table[_NORM], _at(scratch, base + r * H, one), gamma, beta, now, H, numbers, one)
+    for i in range(table[_HEADS]):
+        head = _FIRST + table[_LAYERS] * _EACH + i * _EACH_HEAD
+        n, bias = table[head], _at(table[head + 2], 0, one)
+        product(
+            table[_ROUTINE], y, _at(table[head + 1], 0, one), _at(table[head + 3], b0 * n, one), rows, H, n, one - one
+        )
+        for r in range(rows):
+            _add(_at(table[head + 3], (b0 + r) * n, one), bias, n)
+
+
 def _stack_step(one: Any, parts: int, activation: int) -> Any:
     @c_loop
     def stack_step(table: Any) -> None:
@@ -219,7 +251,7 @@ def _stack_step(one: Any, parts: int, activation: int) -> Any:
             _enter(table, b0, rows, base, one)
             wide = base + 2 * rows * H
             for i in range(table[_LAYERS]):
-                block = _HEAD + i * _EACH
+                block = _FIRST + i * _EACH
                 _read(table, block, b0, rows, base, numbers, one)
                 y, weight = _at(scratch, base + rows * H, one), _at(table[block + 4], 0, one)
                 product(table[_ROUTINE], y, weight, _at(scratch, wide, one), rows, H, parts * H, one - one)
@@ -231,10 +263,7 @@ def _stack_step(one: Any, parts: int, activation: int) -> Any:
                     _remember(parts, activation, projected, bias, memory, after, x, wiped, H, one)
                 if table[_F] != 0:
                     _feed(table, block, rows, base, numbers, one)
-            gamma, beta = _at(table[_GAMMA], 0, one), _at(table[_BETA], 0, one)
-            for r in range(rows):
-                x, y = _at(scratch, base + r * H, one), _at(table[_Y], (b0 + r) * H, one)
-                _normalise(table[_NORM], x, gamma, beta, y, H, numbers, one)
+            _leave(table, b0, rows, base, numbers, one)
             b0 = take(table)
 
     return stack_step

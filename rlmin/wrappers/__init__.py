@@ -6,16 +6,20 @@ Their forms for vector environments have the same names in `rlmin.wrappers.vecto
 from rlmin.wrappers.delayed_reward import DelayedReward
 from rlmin.wrappers.flicker import FrameFlicker
 from rlmin.wrappers.hidden_velocity import HiddenVelocity
+from rlmin.wrappers.noise import ObservationNoise
 from rlmin.wrappers.previous import PreviousAction, PreviousReward
 from rlmin.wrappers.return_to_go import ReturnToGo
+from rlmin.wrappers.sticky import StickyAction
 from rlmin.wrappers.time_step import TimeStep
 
 __all__ = [
     "DelayedReward",
     "FrameFlicker",
     "HiddenVelocity",
+    "ObservationNoise",
     "PreviousAction",
     "PreviousReward",
     "ReturnToGo",
+    "StickyAction",
     "TimeStep",
 ]

@@ -8,9 +8,13 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from rlmin.envs.draws import key, uniform
+from rlmin.envs.draws import uniform
 from rlmin.wrappers.host import VectorWrapped, Wrapped
-from rlmin.wrappers.transform import Like, Memory, Rows, Transform, where
+from rlmin.wrappers.transform import Like, Memory, Rows, Transform, counted, drawn, where
+
+STREAM = 1
+KEPT = "action_mask"
+"""An entry of a Dict that is never lost: it says what may be done, it is not seen."""
 
 
 class _FrameFlicker(Transform):
@@ -20,24 +24,24 @@ class _FrameFlicker(Transform):
         self.probability = probability
 
     def start(self, rows: Like) -> Memory:
-        zero = rows.full(0, np.int64)
-        return {"t": zero, "episode": zero, "stream": rows.seed}
+        return counted(rows)
 
     def after(self, memory: Memory, action: Rows, reward: Rows, ended: Rows) -> tuple[Memory, Rows]:
         return {**memory, "t": memory["t"] + 1}, reward
 
     def see(self, memory: Memory, observation: Any) -> Any:
-        seed, episode, t = (torch.as_tensor(memory[name]) for name in ("stream", "episode", "t"))
-        lost: Any = uniform(key(seed, episode), t) < self.probability
+        lost: Any = uniform(*drawn(memory, STREAM)) < self.probability
         return _blank(lost if isinstance(memory["t"], Tensor) else lost.numpy(), observation)
 
 
 def _blank(lost: Rows, observation: Any) -> Any:
     """`observation` with zeros in the rows that are lost."""
     if isinstance(observation, dict):
-        return {name: _blank(lost, part) for name, part in observation.items()}
+        return {name: part if name == KEPT else _blank(lost, part) for name, part in observation.items()}
     if isinstance(observation, tuple):
         return tuple(_blank(lost, part) for part in observation)
+    if isinstance(observation, str):  # no policy reads text
+        return observation
     nothing = torch.zeros_like(observation) if isinstance(observation, Tensor) else np.zeros_like(observation)
     seen = where(lost, nothing, observation)
     return seen[()] if isinstance(observation, np.generic) else seen

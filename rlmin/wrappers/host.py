@@ -40,6 +40,7 @@ class Wrapped(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
         return self.transform.see(self._memory, observation), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        action = self.transform.act(self._memory, action)
         observation, reward, terminated, truncated, info = self.env.step(action)
         ended = np.bool_(terminated or truncated)
         self._memory, given = self.transform.after(self._memory, np.asarray(action), np.float64(reward), ended)
@@ -82,9 +83,9 @@ class VectorWrapped(VectorWrapper[Any, Any, Any, Any, Any]):
         return self.transform.see(self._memory, observation), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        actions = self.transform.act(self._memory, actions if self._like.device is not None else np.asarray(actions))
         observation, reward, terminated, truncated, infos = self.env.step(actions)
         ended = terminated | truncated
-        actions = actions if self._like.device is not None else np.asarray(actions)
         after, given = self.transform.after(self._memory, actions, reward, ended)
         opens = {AutoresetMode.SAME_STEP: ended, AutoresetMode.NEXT_STEP: self._ended}.get(self.mode)
         if self.mode is AutoresetMode.NEXT_STEP:

@@ -12,13 +12,15 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rlmin.envs.draws import MIX_B, key, signed
+
 Rows: TypeAlias = Any
 """One value a row: a numpy array or a tensor, [B] or []."""
 Memory: TypeAlias = dict[str, Rows]
 
 
 class Transform:
-    """Changes observations and rewards; what it does not override stays as it is."""
+    """Changes observations, rewards and actions; what it does not override stays as it is."""
 
     def space(self, observation: gym.Space[Any], action: gym.Space[Any]) -> gym.Space[Any]:
         """The observation space of one environment, from those of the environment inside."""
@@ -27,6 +29,10 @@ class Transform:
     def start(self, rows: "Like") -> Memory:
         """Memory of rows that open an episode."""
         return {}
+
+    def act(self, memory: Memory, action: Rows) -> Rows:
+        """The action to carry out; `after` is told of this one."""
+        return action
 
     def after(self, memory: Memory, action: Rows, reward: Rows, ended: Rows) -> tuple[Memory, Rows]:
         """Memory after a transition, and the reward to report for it."""
@@ -62,6 +68,18 @@ class Like:
         if key not in self._made:
             self._made[key] = torch.from_numpy(array.copy()).to(self.device)
         return self._made[key]
+
+
+def counted(rows: Like) -> Memory:
+    """Memory of what draws: the step, the episode and the seed, by which `drawn` finds the numbers."""
+    zero = rows.full(0, np.int64)
+    return {"t": zero, "episode": zero, "stream": rows.seed}
+
+
+def drawn(memory: Memory, stream: int) -> tuple[Tensor, Tensor]:
+    """Key and step of every row, for rlmin.envs.draws; each kind of wrapper has a `stream`, apart from the game's."""
+    seed, episode, t = (torch.as_tensor(memory[name]) for name in ("stream", "episode", "t"))
+    return key(seed + signed(stream * MIX_B), episode), t
 
 
 def where(rows: Rows, a: Any, b: Any) -> Any:

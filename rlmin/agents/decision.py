@@ -1,0 +1,303 @@
+"""Decision agent: a return-conditioned policy that remembers, trained on logged episodes.
+
+Read from top to bottom (settings in decision_config.py, data in decision_data.py): `learn` = draw T steps of B streams
+of logged episodes, run the policy over them from the memory that the batch before left, and step along the gradient of
+the loss of the logged actions. Each step sees the return that was still to come; acting, a policy is told the return
+to reach instead (the wrapper `ReturnToGo`). Without a return it is behaviour cloning.
+
+Source: Chen et al. 2021, decision transformer (arXiv:2106.01345); with minGRU and minLSTM Feng et al. 2024
+(arXiv:2410.01201).
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlmin.agents import decision_data as data
+from rlmin.agents.action_loss import accuracy, action_loss
+from rlmin.agents.agent import describe
+from rlmin.agents.decision_config import DecisionConfig as DecisionConfig
+from rlmin.agents.flat_adam import FlatAdam
+from rlmin.agents.offline import OfflineAgent
+from rlmin.agents.schedule import schedule
+from rlmin.agents.warmup import warmup
+from rlmin.callbacks import Hook, start_callback
+from rlmin.checkpoint import Tensors, load_optimizer, optimizer_tensors, section
+from rlmin.checks import check_names
+from rlmin.heads import Distribution
+from rlmin.losses import weighted_mean
+from rlmin.progress import Progress
+from rlmin.types import Observation, State, map_state, tensors_of
+from rlmin.wrappers.return_to_go import RETURN_TO_GO
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
+
+    from rlmin.data.dataset import Dataset
+    from rlmin.data.packing import Packing
+
+CHUNK = 1 << 16
+"""Steps whose statistics are taken at once."""
+
+
+class DecisionAgent(OfflineAgent):
+    """Return-conditioned sequence modelling, or behaviour cloning, of logged episodes, with a policy that remembers.
+
+    Args:
+        dataset: a Minari id or MinariDataset, a path to D4RL HDF5, a list of `rlmin.data.Episode`, or a `Dataset`.
+        env: id of the environment, or {"id", "kwargs"}, where the data do not tell it.
+        config: all settings; or give single ones as keywords, which are the fields of `DecisionConfig`.
+        seed: of the weights, the order of the data and the sampled actions.
+        device: "cpu", "cuda", ...
+
+    Raises:
+        ValueError: the data cannot be read, or an unknown setting or space, or settings that contradict each other.
+    """
+
+    name: ClassVar[str] = "decision"
+    settings: ClassVar[type[DecisionConfig]] = DecisionConfig
+    config: DecisionConfig
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        env: Any = None,
+        config: DecisionConfig | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        **settings: Any,
+    ) -> None:
+        check_names("setting", settings, [f.name for f in fields(DecisionConfig)])
+        config = replace(config or DecisionConfig(), **settings)
+        found, source = data.opened(dataset, env)
+        if config.return_scale is None:
+            config = replace(config, return_scale=data.round_scale(found))
+        super().__init__(seed=seed, device=device, env_spec=found.env or describe(None))
+        self._build(config, data.seen_space(found, conditioned=config.conditioned), found.action_space)
+        self.attach(found, source)
+        if config.normalize_observation:
+            self._take_statistics(found)
+
+    def _build(self, config: DecisionConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+        """Everything that needs no data."""
+        super()._build(config, observation_space, action_space)
+        trained = [x for name, x in self.policy.named_parameters() if not name.startswith("value_head")]
+        betas, decay = (0.9, config.beta2), config.weight_decay
+        self.optimizer = FlatAdam(trained, lr=config.lr, betas=betas, eps=1e-8, weight_decay=decay)
+        self.memory: State | None = None  # [B, ...] with which the next batch begins; None: with none
+        self._warm = False
+
+    def attach(self, dataset: "Dataset", source: dict[str, Any]) -> None:
+        """Train on `dataset` from now on: see `OfflineAgent.attach`."""
+        config = self.config
+        data.check_spaces(dataset, self.policy, conditioned=config.conditioned)
+        train, held_out = data.split(dataset, config, self.seed)
+        self.packing: Packing = data.packed(dataset, config, train, seed=self.seed, stagger=True)
+        self._held_out: Packing | None = None
+        if len(held_out):
+            self._held_out = data.packed(dataset, config, held_out, seed=self.seed, stagger=False)
+            self._held_out_start = self._held_out.state_dict()
+        self._dataset, self.memory, self.source = dataset, None, source
+        self.run["data"] = data.facts(dataset)
+
+    def _take_statistics(self, dataset: "Dataset") -> None:
+        """Give the policy mean and variance of the observations trained on; a return-to-go keeps its unit."""
+        for index in self.packing.chunks(CHUNK):
+            observation = dict(dataset.step["observation"][index].to(self.device).items())
+            self.policy.update_normalizer(observation, torch.ones(len(index), dtype=torch.bool, device=self.device))
+
+    def warm_up(self) -> None:
+        """Compile what an update needs; once."""
+        if not self._warm:
+            warmup(self.policy, horizon=self.config.steps, num_envs=self.config.rows)
+        self._warm = True
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: Any = None,
+        *,
+        progress_bar: bool = False,
+        reset_num_timesteps: bool = True,
+        log_interval: int = 50,
+    ) -> Self:
+        """Train.
+
+        Args:
+            total_timesteps: logged environment steps to train on, repeats counted; rounded up to whole batches.
+            callback: stable-baselines3 callback, list of them, or function(locals, globals) -> bool. Its `on_step`
+                comes after every gradient step, its rollout ends where a row of the log is written.
+            progress_bar: show steps, loss, speed and time left.
+            reset_num_timesteps: count from zero, and run the schedules anew; False goes on.
+            log_interval: gradient steps between two rows of the log.
+
+        Raises:
+            FloatingPointError: something became NaN or infinite; the message names it and the step. The weights are
+                those of the last good gradient step.
+            ValueError: there are no data; see `dataset`.
+        """
+        self.ready()
+        if reset_num_timesteps:
+            self.num_timesteps = 0
+        first, total = self.num_timesteps, self.num_timesteps + total_timesteps
+        self.total_timesteps = total
+        hook = start_callback(self, callback, total)
+        self.warm_up()
+        self.optimizer.read()
+        began, going_on = time.perf_counter(), True
+        with Progress(total, first, enabled=progress_bar) as progress:
+            while going_on and self.num_timesteps < total and not self.stop_requested:
+                hook.on_rollout_start()
+                metrics, going_on = self._round(log_interval, hook)
+                hook.on_rollout_end()
+                speed = (self.num_timesteps - first) / (time.perf_counter() - began)
+                progress.update(self.num_timesteps, speed, f"loss {metrics['loss']:.4g}  ")
+                self._log(metrics, speed)
+        self.stop_requested = False  # here and not above: a request that came before the first update counts too
+        hook.on_training_end()
+        return self
+
+    def _round(self, steps: int, hook: Hook) -> tuple[dict[str, float], bool]:
+        """One to so many gradient steps; the means of what they measured, and whether the callback wants to go on."""
+        taken, total = list[dict[str, float]](), self.total_timesteps
+        self.policy.train()
+        try:
+            going_on = True
+            while not taken or (going_on and len(taken) < steps and self.num_timesteps < total):
+                taken.append(self.update(self.packing.draw(), done=self.num_timesteps / total))
+                going_on = hook.on_step(None) and not self.stop_requested
+        finally:
+            self.policy.eval()
+        return {name: sum(one[name] for one in taken) / len(taken) for name in taken[0]}, going_on
+
+    def update(self, batch: "TensorDict", *, done: float = 0.0) -> dict[str, float]:
+        """One gradient step.
+
+        Args:
+            batch: [T, B], see `Packing.draw`; of streams, the steps that follow those of the batch before.
+            done: share of training that lies behind, in [0, 1], for the schedule.
+
+        Returns:
+            loss, gradient norm, learning rate, and the share of actions that were the most likely (of choices).
+
+        Raises:
+            FloatingPointError: loss or gradient is NaN or infinite; the step is not taken.
+        """
+        config, batch = self.config, batch.to(self.device)
+        weight = batch.get("weight", None)
+        state = self.policy.initial_state(config.rows) if self.memory is None else self.memory
+        with self._dropout(), self._autocast():
+            out = self.policy.unroll(self._seen(batch), state, batch["start"])
+        measured = self._measured(out.distribution, batch)
+        measured["loss"].backward()  # type: ignore[no-untyped-call]
+        measured["grad_norm"] = norm = self.optimizer.take_gradient()
+        numbers = torch.stack([x.detach().float() for x in measured.values()]).tolist()  # one transfer
+        values: dict[str, float] = dict(zip(measured, numbers, strict=True))
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(values[name]):
+                raise FloatingPointError(
+                    f"{name} is {values[name]} at step {self.num_timesteps} (update {self.num_updates}); "
+                    "the weights are those before this gradient step. Try a smaller lr or max_grad_norm"
+                )
+        warm = min((self.num_updates + 1) / max(config.warmup_steps, 1), 1.0)
+        lr = self.optimizer.param_groups[0]["lr"] = warm * schedule(config.lr, config.lr_final, done)
+        self.optimizer.step_within(norm, config.max_grad_norm)
+        self.memory = map_state(Tensor.detach, out.state) if self.packing.carries else None
+        self.num_timesteps += batch.numel() if weight is None else int(weight.sum())
+        self.num_updates += 1
+        return values | {"learning_rate": lr}
+
+    @torch.no_grad()
+    def held_out(self, *, batches: int | None = None) -> dict[str, float]:
+        """The open-loop loss on the episodes kept out: the mean over their steps.
+
+        Args:
+            batches: how many to take, from the beginning of their order; None: as many as hold all their steps.
+
+        Returns:
+            "held_out_loss" and, of choices, "held_out_accuracy"; empty where no episode was kept out.
+        """
+        self.ready()
+        packing, config = self._held_out, self.config
+        if packing is None:
+            return {}
+        packing.load_state_dict(self._held_out_start)
+        batches = batches or -(-packing.num_steps // (config.rows * config.steps))
+        sums, state = dict[str, float](), self.policy.initial_state(config.rows)
+        for _ in range(batches):
+            batch = packing.draw().to(self.device)
+            with self._autocast():
+                out = self.policy.unroll(self._seen(batch), state, batch["start"])
+            state = out.state if packing.carries else state
+            for name, x in self._measured(out.distribution, batch).items():
+                sums[name] = sums.get(name, 0.0) + float(x) / batches
+        return {f"held_out_{name}": x for name, x in sums.items()}
+
+    def _seen(self, batch: "TensorDict") -> Observation:
+        """What the policy is shown of a batch: leaves [T, B, ...]."""
+        observation: Observation = dict(batch["observation"].items())
+        if self.config.conditioned:
+            observation[RETURN_TO_GO] = batch["return_to_go"]
+        return self.policy.with_previous(observation, batch["previous_action"], batch["previous_reward"])
+
+    def _measured(self, distribution: Distribution, batch: "TensorDict") -> dict[str, Tensor]:
+        """The loss, and of choices the share of actions that were the most likely: means over the batch."""
+        action, weight = batch["action"], batch.get("weight", None)
+        found = {"loss": weighted_mean(action_loss(distribution, action, of_point=self.config.loss), weight)}
+        right = accuracy(distribution, action)
+        return found if right is None else found | {"accuracy": weighted_mean(right, weight)}
+
+    @contextmanager
+    def _dropout(self) -> Iterator[None]:
+        """Dropout drawn from the seed and the number of the gradient step, so that a resumed run draws the same."""
+        if self.config.dropout == 0:
+            yield
+            return
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(int(np.random.SeedSequence((self.seed, self.num_updates)).generate_state(1)[0]))
+            yield
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.autocast)
+
+    def _log(self, metrics: dict[str, float], speed: float) -> None:
+        """One row of the log: speed, losses, and how long each unit remembers."""
+        from rlmin.logs import record
+
+        metrics = metrics | self.held_out(batches=1) | {"gradient_steps": self.num_updates}
+        record(self.logger, self.policy, None, metrics, steps=self.num_timesteps, speed=speed)
+        self.logger.dump(self.num_timesteps)
+
+    def learner_state(self) -> Tensors:
+        """Everything training depends on beside the weights, as named tensors."""
+        state = {f"optimizer.{name}": x for name, x in optimizer_tensors(self.optimizer).items()}
+        state[f"generator.{self.device.type}"] = self.generator.get_state()
+        if self._dataset is not None:
+            state |= {f"packing.{name}": x for name, x in self.packing.state_dict().items()}
+        if self.memory is not None:
+            state |= {f"memory.{i}": x for i, x in enumerate(tensors_of(self.memory))}
+        return state
+
+    def load_learner_state(self, tensors: Tensors) -> None:
+        """The inverse of `learner_state`, as far as the data and the device allow."""
+        load_optimizer(self.optimizer, section(tensors, "optimizer"))
+        stream = tensors.get(f"generator.{self.device.type}")  # random numbers of another kind of device do not fit
+        if stream is not None:
+            self.generator.set_state(stream)
+        else:
+            self.generator.manual_seed(self.seed + self.num_timesteps)
+        if self._dataset is None or "packing" not in {name.split(".")[0] for name in tensors}:
+            return
+        self.packing.load_state_dict(section(tensors, "packing"))
+        kept = section(tensors, "memory")
+        parts = iter([kept[str(i)].to(self.device) for i in range(len(kept))])
+        self.memory = map_state(lambda _: next(parts), self.policy.initial_state(self.config.rows)) if kept else None

@@ -1,0 +1,113 @@
+"""What a decision agent learns from: which episodes, in which unit, and where they are found again."""
+
+import hashlib
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+
+from rlmin.agents.decision_config import DecisionConfig
+from rlmin.policy import Policy
+from rlmin.space_json import space_to_json
+from rlmin.wrappers.return_to_go import RETURN_TO_GO
+from rlmin.wrappers.transform import with_leaf
+
+QUANTILES = 201
+"""Returns that a run keeps of its data, at most."""
+
+if TYPE_CHECKING:  # rlmin.data needs tensordict, which is slow to import
+    from rlmin.data.dataset import Dataset
+    from rlmin.data.packing import Packing
+
+
+def opened(source: Any, env: Any = None) -> tuple["Dataset", dict[str, Any]]:
+    """The dataset that `source` is or names, and plain values that say which data these are.
+
+    Args:
+        source, env: see `rlmin.data.load_dataset`.
+
+    Returns:
+        the data; and {"source", "env"}: by what they are found again, None where nothing is known, "name", "episodes",
+        "steps" and a "digest" that differs where lengths or returns do.
+
+    Raises:
+        ValueError: see `rlmin.data.load_dataset`.
+    """
+    from rlmin.data import load_dataset
+
+    dataset = load_dataset(source, env=env)
+    digest = hashlib.sha256(dataset.first.numpy().tobytes() + dataset.returns.numpy().tobytes()).hexdigest()
+    record = {"source": _name_of(source), "env": env, "name": dataset.name, "episodes": dataset.num_episodes}
+    return dataset, record | {"steps": dataset.num_steps, "digest": digest}
+
+
+def _name_of(source: Any) -> str | None:
+    """A Minari id, or the path of a file; None of data in memory."""
+    if isinstance(source, str | Path):
+        return str(Path(source).resolve()) if Path(source).exists() else str(source)
+    return getattr(getattr(source, "spec", None), "dataset_id", None)  # of a MinariDataset
+
+
+def seen_space(dataset: "Dataset", *, conditioned: bool) -> gym.Space[Any]:
+    """The observation space of the policy: with `conditioned`, what the wrapper `ReturnToGo` makes of the data's."""
+    space = dataset.observation_space
+    return with_leaf(space, RETURN_TO_GO, gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)) if conditioned else space
+
+
+def check_spaces(dataset: "Dataset", policy: Policy, *, conditioned: bool) -> None:
+    """Raise a ValueError where the spaces of the data are not those the policy was made for."""
+    pairs = [
+        ("observation", policy.observation_space, seen_space(dataset, conditioned=conditioned)),
+        ("action", policy.action_space, dataset.action_space),
+    ]
+    for what, wanted, found in pairs:
+        if space_to_json(wanted) != space_to_json(found):
+            raise ValueError(f"dataset {dataset.name!r}: {what} space: the policy expects {wanted}, got {found}")
+
+
+def facts(dataset: "Dataset") -> dict[str, Any]:
+    """What an evaluation asks of the data, plain: "returns" (all, or 201 quantiles), their "mean", "reference"."""
+    returns = dataset.returns.numpy()
+    if len(returns) > QUANTILES:
+        returns = np.quantile(returns, np.linspace(0, 1, QUANTILES))
+    reference = None if dataset.reference is None else asdict(dataset.reference)
+    return {"returns": returns.tolist(), "mean": float(dataset.returns.mean()), "reference": reference}
+
+
+def round_scale(dataset: "Dataset") -> float:
+    """1, 2 or 5 times a power of ten, the nearest (as a ratio) to the largest return in size; 1 where all are 0.
+
+    A return of that size is then shown as about 1.
+    """
+    largest = float(dataset.returns.abs().max())
+    if largest == 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(largest))
+    return min((digit * power for digit in (1, 2, 5, 10)), key=lambda scale: abs(math.log(scale / largest)))
+
+
+def split(dataset: "Dataset", config: DecisionConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Episodes to train on and to keep out, both in ascending order.
+
+    Those kept out are drawn first, so that they are a sample of all data; of the rest the best by return are taken.
+    """
+    order = np.random.default_rng((seed, 1, 1)).permutation(dataset.num_episodes)
+    kept_out = int(config.held_out * dataset.num_episodes)
+    rest = np.sort(order[kept_out:])
+    best = np.argsort(-dataset.returns.numpy()[rest], kind="stable")
+    return np.sort(rest[best[: math.ceil(config.top_fraction * len(rest))]]), np.sort(order[:kept_out])
+
+
+def packed(dataset: "Dataset", config: DecisionConfig, episodes: np.ndarray, *, seed: int, stagger: bool) -> "Packing":
+    """Batches of these episodes, as the settings say."""
+    from rlmin.data.packing import PackedRows, Windows
+
+    shared: dict[str, Any] = {"rows": config.rows, "seed": seed, "episodes": episodes}
+    shared["return_scale"] = config.return_scale or 1.0
+    if config.windows is not None:
+        return Windows(dataset, length=config.windows, **shared)
+    stagger = stagger and int(dataset.lengths[episodes].max()) > config.horizon
+    return PackedRows(dataset, horizon=config.horizon, stagger=stagger, **shared)

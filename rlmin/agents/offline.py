@@ -1,0 +1,101 @@
+"""OfflineAgent: an agent that learns from logged episodes."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from rlmin.agents import decision_data as data
+from rlmin.agents.agent import Agent, describe
+from rlmin.checkpoint import Tensors
+from rlmin.vector import adapt
+
+if TYPE_CHECKING:
+    from rlmin.data.dataset import Dataset
+
+
+class OfflineAgent(Agent):
+    """An agent, the data it learns from, and the environment it is meant for.
+
+    Attributes:
+        source: which data these are, see `decision_data.opened`; kept in checkpoints.
+    """
+
+    source: dict[str, Any]
+    _dataset: "Dataset | None" = None
+    _env: Any = None
+
+    @abstractmethod
+    def attach(self, dataset: "Dataset", source: dict[str, Any]) -> None:
+        """Train on `dataset` from now on: from the beginning of its order, no memory.
+
+        Args:
+            dataset: the data.
+            source: which they are, see `decision_data.opened`.
+
+        Raises:
+            ValueError: its spaces are not those of the policy.
+        """
+
+    @property
+    def dataset(self) -> "Dataset":
+        """The data learnt from; an agent loaded from a folder finds them again at first use.
+
+        Raises:
+            ValueError: they were given in memory, cannot be found, or are no longer the same.
+        """
+        if self._dataset is None:
+            wanted = self.source
+            if wanted["source"] is None:
+                raise ValueError("this agent's data were given in memory; give them again by set_dataset(dataset)")
+            dataset, found = data.opened(wanted["source"], wanted["env"])
+            if found["digest"] != wanted["digest"]:
+                raise ValueError(
+                    f"dataset {wanted['source']!r}: this run's had {wanted['episodes']} episodes of {wanted['steps']} "
+                    f"steps in all, found {found['episodes']} of {found['steps']}, or other returns; "
+                    "set_dataset(dataset) goes on with other data"
+                )
+            self.attach(dataset, wanted)
+        assert self._dataset is not None, "attach sets it or raises"
+        return self._dataset
+
+    def set_dataset(self, dataset: Any, *, env: Any = None) -> None:
+        """Train on `dataset` from now on; it may be anything the agent can be made with. See `attach`.
+
+        Normalisers and the unit of returns stay as they are.
+        """
+        self.attach(*data.opened(dataset, env))
+
+    def ready(self) -> None:
+        """Have the data: see `dataset`."""
+        _ = self.dataset
+
+    def close(self) -> None:
+        """Close the environment, where one was made."""
+        if self._env is not None:
+            self._env.close()
+
+    def set_env(self, env: Any) -> None:
+        """Say where the agent acts: an id, or an environment that `get_env` shall return."""
+        spec = describe(env)
+        self.env_spec = self.env_spec if spec["id"] is None else spec
+        self._env = None if isinstance(env, str) else env
+
+    def get_env(self) -> Any:
+        """The environment given, or that of the data, made from its id; None where that is unknown.
+
+        It is not trained in: it is for stable-baselines3's callbacks, which look at it.
+        """
+        if self._env is None and self.env_spec["id"] is not None:
+            self._env = adapt(self.env_spec["id"], num_envs=1, env_kwargs=self.env_spec["kwargs"]).env
+        return self._env
+
+    def header(self) -> dict[str, Any]:
+        """What a checkpoint says beside its tensors and spaces: also which data these are."""
+        return super().header() | {"dataset": self.source}
+
+    def restore(self, header: dict[str, Any], tensors: Tensors) -> None:
+        """See `Agent.restore`; on other data than those of the checkpoint, their order begins anew."""
+        if self._dataset is None:
+            self.source = header["dataset"]
+        elif self.source["digest"] != header["dataset"]["digest"]:
+            tensors = {name: x for name, x in tensors.items() if not name.startswith(("packing.", "memory."))}
+        super().restore(header, tensors)

@@ -1,0 +1,56 @@
+"""OnlineAgent: an agent that learns by acting in an environment."""
+
+from abc import abstractmethod
+from typing import Any
+
+from rlmin.agents.agent import Agent, describe
+from rlmin.vector import Vector, adapt
+
+
+class OnlineAgent(Agent):
+    """An agent and the environments it acts and learns in."""
+
+    _vector: Vector | None = None
+
+    @abstractmethod
+    def attach(self, vector: Vector) -> None:
+        """Train in `vector` from now on: new episodes, no memory.
+
+        Raises:
+            ValueError: its spaces are not those of the policy, or the settings do not fit its size.
+        """
+
+    @property
+    @abstractmethod
+    def rows(self) -> int:
+        """B, where the environment is made from its id."""
+
+    @property
+    def vector(self) -> Vector:
+        """The environments trained in; an agent loaded from a folder makes them from their id at first use."""
+        if self._vector is None:
+            spec = self.env_spec
+            if spec["id"] is None:
+                raise ValueError("this agent has no environment; give it one by set_env(env)")
+            options = {"env_kwargs": spec["kwargs"], "workers": spec["workers"]}
+            self.attach(adapt(spec["id"], num_envs=self.rows, device=self.device, **options))
+        assert self._vector is not None, "attach sets it or raises"
+        return self._vector
+
+    def ready(self) -> None:
+        """Have environments: see `vector`."""
+        _ = self.vector
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.vector.close()
+
+    def set_env(self, env: Any) -> None:
+        """Train in `env` from now on; it may be anything the agent can be made with. See `attach`."""
+        vector = adapt(env, num_envs=self.rows, device=self.device)
+        self.attach(vector)
+        self.env_spec = describe(env)
+
+    def get_env(self) -> Any:
+        """The environment as it was given (or made from its id)."""
+        return self.vector.env

@@ -1,0 +1,153 @@
+"""Collecting from runs: `rlmin collect`."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import tyro
+
+from rlmin.agents.load import load
+from rlmin.arena import Arena
+from rlmin.collect import PlayedBy, collect
+from rlmin.data import Reference
+from rlmin.data.reference import reference_of
+from rlmin.evaluate_run import data_returns
+from rlmin.make import parse_pairs, readable_errors
+from rlmin.play import LONGEST
+from rlmin.targets import is_conditioned
+from rlmin.wrappers.shift import Shift
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collect(Shift):
+    """Play episodes with the policies of runs, and write a Minari dataset."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # run folders; each plays the same number of episodes
+    dataset: str  # name, as in cartpole/expert-v0
+    episodes: int  # of all sources together
+    policy: Literal["runs", "random"] = "runs"  # random: random actions are one more source, or the only one
+    stochastic: bool = False  # sample actions instead of taking the most likely one
+    env: str | None = None  # gymnasium id; none: that of the first run
+    env_kwargs: tuple[str, ...] = ()  # key=value pairs that differ from the run's own
+    target_return: float | None = None  # of a return-conditioned run: what to ask for; none: the best of its data
+    num_envs: int = 16  # played at once
+    workers: int = 0  # above 0: environments in processes of their own
+    seed: int = 20_000  # of environments and actions
+    max_steps: int = LONGEST  # after which an episode counts as one that never ends
+    device: str = "cpu"
+    reference: tuple[float, float] | None = None  # returns of a random policy and an expert
+    measure_reference: int = 0  # where none is known: episodes of random actions for 0; 100 is the best of the dataset
+    overwrite: bool = False  # replace a dataset of this name
+
+    @property
+    def shift(self) -> Shift:
+        """What is changed about the environment."""
+        return Shift(noise=self.noise, drop=self.drop, sticky=self.sticky)
+
+
+def collected(options: Collect) -> str:
+    """Collect, and say what there is now.
+
+    Raises:
+        ValueError: no run and no random policy, no environment, or see `rlmin.collect.collect`.
+    """
+    sources, arena = _sources(options), _arena(options)
+    given = None
+    if options.reference is not None:
+        given = Reference(random=options.reference[0], expert=options.reference[1], source="given")
+    known = None if arena.kwargs or str(arena.shift) else reference_of(arena.id)
+    with _terminated_as_interrupted(), readable_errors(arena.id):
+        dataset = collect(
+            sources,
+            arena,
+            options.dataset,
+            num_envs=options.num_envs,
+            seed=options.seed,
+            env_spec=arena.spec(),
+            reference=given or known,
+            measure_reference=options.measure_reference,
+            recipe={"env": arena.id, "env_kwargs": arena.kwargs, "shift": str(arena.shift)},
+            overwrite=options.overwrite,
+            max_steps=options.max_steps,
+        )
+    told = dataset.storage.metadata
+    lines = [f"{dataset.id}: {dataset.total_episodes:,} episodes, {dataset.total_steps:,} steps of {arena}"]
+    for source in told["recipe"]["sources"]:
+        about = f"{source['name']} ({source['policy']})"
+        lines.append(f"  {about}: {source['episodes']:,} episodes, mean return {source['return_mean']:.3f}")
+    if "ref_min_score" in told:
+        random, expert = told["ref_min_score"], told["ref_max_score"]
+        lines.append(f"  {random:g} counts as 0, {expert:g} as 100: {told['reference_source']}")
+    return "\n".join([*lines, f"  {Path(dataset.storage.data_path).parent}"])
+
+
+def _sources(options: Collect) -> list[PlayedBy]:
+    """The runs, and random actions where they are asked for, with the episodes shared out."""
+    count = len(options.runs) + (options.policy == "random")
+    if not count:
+        raise ValueError("collect: name a run folder, or --env ID --policy random")
+    if options.episodes < count:
+        raise ValueError(f"episodes={options.episodes}: expected at least one for each of {count} sources")
+    shares = [options.episodes // count + (i < options.episodes % count) for i in range(count)]
+    sources = [_run(folder, share, options) for folder, share in zip(options.runs, shares, strict=False)]
+    if options.policy == "random":
+        sources.append(PlayedBy(name="random", policy=None, episodes=shares[-1]))
+    return sources
+
+
+def _run(folder: Path, episodes: int, options: Collect) -> PlayedBy:
+    with readable_errors(str(folder)):
+        agent = load(folder, device=options.device)
+    target = None
+    if is_conditioned(agent.policy):
+        data = data_returns(agent)
+        target = options.target_return if options.target_return is not None or data is None else float(data.max())
+        if target is None:
+            raise ValueError(f"{folder}: return-conditioned; say what to ask for: --target-return R")
+    elif options.target_return is not None:
+        raise ValueError(f"{folder}: this policy reads no return to aim for; leave --target-return out")
+    return PlayedBy(
+        name=agent.name,
+        policy=agent.policy,
+        episodes=episodes,
+        deterministic=not options.stochastic,
+        target=target,
+        return_scale=getattr(agent.config, "return_scale", None) or 1.0,
+        details={"run": folder.resolve().name, "num_timesteps": agent.num_timesteps, "seed": agent.seed},
+    )
+
+
+def _arena(options: Collect) -> Arena:
+    """Where to play: --env, or the environment of the first run."""
+    kwargs, id = parse_pairs(options.env_kwargs), options.env
+    if id is None:
+        if not options.runs:
+            raise ValueError("collect: --policy random needs --env ID, or a run whose environment it is")
+        with readable_errors(str(options.runs[0])):
+            spec = load(options.runs[0]).env_spec
+        id, kwargs = spec["id"], {**spec["kwargs"], **kwargs}
+        if id is None:
+            raise ValueError(f"{options.runs[0]}: trained on an environment without an id; name one with --env")
+    return Arena(id=id, kwargs=kwargs, shift=options.shift, device=options.device, workers=options.workers)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM unwinds as Ctrl-C does, so that what was half-written is removed. Main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> Any:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

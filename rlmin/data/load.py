@@ -1,0 +1,99 @@
+"""load_dataset: whatever holds logged episodes -> Dataset."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import gymnasium as gym
+
+from rlmin.data.d4rl import open_d4rl
+from rlmin.data.dataset import Dataset, Episode
+from rlmin.data.episodes import open_episodes
+from rlmin.data.minari import open_minari
+from rlmin.data.reference import reference_of
+from rlmin.data.source import Source
+from rlmin.data.store import build
+from rlmin.make import make_vec
+
+if TYPE_CHECKING:
+    from minari import MinariDataset
+
+HDF5 = {".hdf5", ".h5"}
+
+Space: TypeAlias = gym.Space[Any] | None
+
+
+def load_dataset(
+    source: "Dataset | MinariDataset | str | Path | Sequence[Episode]",
+    *,
+    cache: str | Path | bool | None = None,
+    env: str | Mapping[str, Any] | None = None,
+    observation_space: Space = None,
+    action_space: Space = None,
+) -> Dataset:
+    """Logged episodes as a Dataset, every value checked.
+
+    Args:
+        source: the id of a Minari dataset (downloaded if it is not here), a MinariDataset, the path of a D4RL file
+            (.hdf5 or .h5), episodes in memory, or a Dataset, which is returned as it is.
+        cache: where the tensors live. None: in memory up to 1 GiB, else memory-mapped in `rlmin.data.store`'s folder,
+            which RLMIN_CACHE names; False: in memory; True or a path: memory-mapped, in that folder.
+        env: id of the environment, or {"id", "kwargs"}, where the source does not tell it; it gives the spaces too.
+        observation_space, action_space: of episodes and D4RL files, which have none; without these and without `env`
+            they are read off the values (`rlmin.data.space_of`).
+
+    Raises:
+        ValueError: it does not exist, is damaged or empty, or holds a value that is not finite or not in its space;
+            the message names episode and step.
+        TypeError: nothing of the kind.
+        ImportError: the extra "offline" is not installed and the source needs it.
+
+    Warns:
+        UserWarning: actions lie outside the bounds of their Box.
+    """
+    described = None if env is None else _described(env)
+    if isinstance(source, Dataset):
+        return source if described is None else replace(source, env=described)
+    dataset = build(_opened(source, described, observation_space, action_space), cache)
+    if described is None:
+        return dataset
+    return replace(dataset, env=described, reference=reference_of(described["id"]) or dataset.reference)
+
+
+def _opened(
+    source: Any,
+    env: dict[str, Any] | None,
+    observation_space: Space,
+    action_space: Space,
+) -> Source:
+    if isinstance(source, str | Path) and Path(source).suffix.lower() in HDF5:
+        observation_space, action_space = _spaces(env, observation_space, action_space)
+        return open_d4rl(Path(source), observation_space=observation_space, action_space=action_space)
+    if isinstance(source, str) or hasattr(source, "iterate_episodes"):
+        if observation_space is not None or action_space is not None:
+            raise ValueError("observation_space, action_space: a Minari dataset has its own; leave them out")
+        return open_minari(source)
+    if isinstance(source, Path):
+        raise ValueError(f"{source}: expected a D4RL file, .hdf5 or .h5; a Minari dataset is loaded by its id")
+    if not isinstance(source, Sequence):
+        kind = type(source).__name__
+        raise TypeError(f"dataset: expected an id, a path, a MinariDataset or a list of Episode, got {kind}")
+    observation_space, action_space = _spaces(env, observation_space, action_space)
+    return open_episodes(source, name="episodes", observation_space=observation_space, action_space=action_space)
+
+
+def _spaces(env: dict[str, Any] | None, observation: Space, action: Space) -> tuple[Space, Space]:
+    """The spaces that are not given, from the environment, if one is."""
+    if env is None or (observation is not None and action is not None):
+        return observation, action
+    made = make_vec(env["id"], 1, **env["kwargs"])
+    found = observation or made.single_observation_space, action or made.single_action_space
+    made.close()
+    return found
+
+
+def _described(env: str | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(env, str):
+        return {"id": env, "kwargs": {}, "workers": 0}
+    return {"id": env["id"], "kwargs": dict(env.get("kwargs", {})), "workers": 0}

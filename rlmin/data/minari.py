@@ -1,0 +1,153 @@
+"""Minari datasets, local or downloaded, as a source of blocks.
+
+An episode of L steps holds L + 1 observations; the last is the state reached by the last action, so observation[t] is
+the one in which action[t] was taken. An episode that is marked neither terminated nor truncated at its end was cut by
+the recording, and counts as truncated.
+
+Minari stores images as JPEG unless the recorder was told not to: what is read is then not exactly what was seen.
+"""
+
+import difflib
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from rlmin.data.d4rl import file_digest
+from rlmin.data.dataset import Episode, Reference
+from rlmin.data.episodes import blocks_of
+from rlmin.data.reference import reference_of
+from rlmin.data.source import Source, package, plain
+from rlmin.make import import_provider
+
+if TYPE_CHECKING:
+    from minari import MinariDataset
+
+NOT_RECIPE = {"observation_space", "action_space", "env_spec", "total_episodes", "total_steps", "dataset_size"}
+
+
+def open_minari(source: "str | MinariDataset") -> Source:
+    """A Minari dataset.
+
+    Args:
+        source: its id, looked up in the folder of Minari (MINARI_DATASETS_PATH) and, if it is not there, on Minari's
+            remote; or a MinariDataset, which may be a selection of episodes.
+
+    Raises:
+        ValueError: there is no such dataset here or there, or it is damaged.
+        ImportError: minari or h5py is not installed.
+    """
+    package("h5py")  # or Minari would ask for an extra of its own
+    dataset = _found(source) if isinstance(source, str) else source
+    metadata = dict(dataset.storage.metadata)
+    name = str(dataset.id)
+    spec = dataset.env_spec
+    observation_space, action_space = dataset.observation_space, dataset.action_space
+    recipe = {key: plain(value) for key, value in metadata.items() if key not in NOT_RECIPE}
+    if spec is not None:
+        recipe["recorded in"] = spec.id
+    return Source(
+        name=name,
+        observation_space=observation_space,
+        action_space=action_space,
+        num_steps=dataset.total_steps,
+        num_episodes=dataset.total_episodes,
+        blocks=lambda: blocks_of(_episodes(dataset, name), observation_space, action_space, name=name),
+        fingerprint=lambda: _fingerprint(dataset),
+        env=None if spec is None else env_of(spec),
+        reference=(None if spec is None else reference_of(spec.id)) or reference_of(name) or _own(metadata, name),
+        recipe=recipe,
+    )
+
+
+def env_of(spec: EnvSpec) -> dict[str, Any] | None:
+    """How to make the environment of `spec` by its id; None where id and arguments do not say all.
+
+    That is so for an id that is not registered here, for wrappers that do not come with the id, and for arguments that
+    are not plain values.
+    """
+    try:
+        import_provider(spec.id)
+    except ImportError:
+        return None
+    registered = gym.registry.get(spec.id)
+    if registered is None or [x.name for x in spec.additional_wrappers] != [
+        x.name for x in registered.additional_wrappers
+    ]:
+        return None
+    kwargs = dict(spec.kwargs)
+    if spec.max_episode_steps != registered.max_episode_steps:
+        kwargs["max_episode_steps"] = -1 if spec.max_episode_steps is None else spec.max_episode_steps
+    try:
+        return {"id": spec.id, "kwargs": json.loads(json.dumps(kwargs)), "workers": 0}
+    except TypeError:
+        return None
+
+
+def _episodes(dataset: "MinariDataset", name: str) -> Iterator[Episode]:
+    e, early, last = 0, "", True
+    try:
+        for e, episode in enumerate(dataset.iterate_episodes()):
+            last = bool(len(episode.terminations) and episode.terminations[-1])
+            if not early and np.any(episode.terminations[:-1]):
+                early = f"dataset {name!r}: episode {e}: step {int(np.argmax(episode.terminations))} is marked terminal"
+            yield Episode(episode.observations, episode.actions, episode.rewards, last)
+    except (OSError, KeyError, RuntimeError) as error:
+        hint = "its files are damaged or were not copied whole; get it again"
+        raise ValueError(f"dataset {name!r}: cannot be read after episode {e} ({error}); {hint}") from error
+    if early:
+        warnings.warn(f"{early}, but the episode goes on; only the mark of a last step counts", stacklevel=2)
+
+
+def _found(id: str) -> "MinariDataset":
+    minari = package("minari")
+    root = minari.storage.datasets_root_dir.get_dataset_path()
+    if not (root / id / "data").exists():
+        try:
+            minari.download_dataset(id)
+        except Exception as error:  # each remote, and the network, raises its own
+            raise ValueError(f"no Minari dataset {id!r} in {root}{_near(minari, id)}; {_remote(error)}") from error
+    try:
+        dataset: MinariDataset = minari.load_dataset(id)
+    except (OSError, ValueError, TypeError, KeyError, AssertionError) as error:
+        raise ValueError(f"dataset {id!r}: {root / id} cannot be read by Minari ({error}); get it again") from error
+    return dataset
+
+
+def _near(minari: Any, id: str) -> str:
+    """What is there, the likeliest first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about other datasets that are damaged
+        known = list(minari.list_local_datasets())
+    near = difflib.get_close_matches(id, known, n=3, cutoff=0.5)
+    if near:
+        return f" (did you mean {' or '.join(map(repr, near))}?)"
+    return f" (there is {', '.join(known[:10])}{', ...' if len(known) > 10 else ''})" if known else " (which is empty)"
+
+
+def _remote(error: Exception) -> str:
+    if isinstance(error, TypeError):  # what Minari makes of an id without a version
+        return "an id ends with a version, as in 'D4RL/door/human-v2'"
+    return f"it could not be downloaded either ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+
+
+def _own(metadata: dict[str, Any], name: str) -> Reference | None:
+    """The reference scores that the dataset itself tells."""
+    random, expert = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    if random is None or expert is None:
+        return None
+    told = metadata.get("reference_source")  # rlmin's own datasets say it
+    source = f"metadata of {name}" + (f", {told}" if told else "")
+    return Reference(random=float(random), expert=float(expert), source=source)
+
+
+def _fingerprint(dataset: "MinariDataset") -> str:
+    files = sorted(path for path in Path(dataset.storage.data_path).rglob("*") if path.is_file())
+    chosen = np.asarray(dataset.episode_indices, dtype=np.int64).tobytes()
+    return hashlib.sha256(file_digest(files).encode() + chosen).hexdigest()

@@ -1,0 +1,216 @@
+"""Where the columns of a Dataset live: in memory, or memory-mapped in a folder that later loads find again.
+
+    <cache>/<name>-<digest>/step, /episode      tensordict folders; [N] steps, [E] final observations, lengths, endings
+    <cache>/<name>-<digest>/dataset.json        written last: the digest in full and the size of every file
+
+The digest covers the source, its spaces and this format, so a changed source makes a new folder. A folder appears
+whole or not at all: it is written beside its place and renamed.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from rlmin.checkpoint import write_atomic
+from rlmin.data.convert import Converter
+from rlmin.data.dataset import Dataset
+from rlmin.data.source import Source
+from rlmin.space_json import space_to_json
+
+FORMAT = 1
+IN_MEMORY = 2**30
+"""Bytes of `step` from which on a dataset is memory-mapped, unless the caller decides."""
+
+STEP, EPISODE, INFO = "step", "episode", "dataset.json"
+HIDDEN = ".rlmin-"
+OLD = 7 * 24 * 3600
+"""Seconds after which a folder left by a killed process is removed."""
+
+Columns = Mapping[tuple[str, ...], tuple[tuple[int, ...], torch.dtype]]
+"""Key of a nested TensorDict -> shape and dtype of one entry."""
+
+
+def cache_folder() -> Path:
+    """RLMIN_CACHE, else rlmin in the user's cache folder (XDG_CACHE_HOME or ~/.cache)."""
+    told = os.environ.get("RLMIN_CACHE")
+    return Path(told) if told else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlmin"
+
+
+def build(source: Source, cache: str | Path | bool | None = None) -> Dataset:
+    """Read a source.
+
+    Args:
+        source: read block by block.
+        cache: False: into memory. True: memory-mapped in `cache_folder()`; a path: memory-mapped there. None: as the
+            size asks for, in memory up to 1 GiB.
+
+    Raises:
+        ValueError: the content is not what it should be, or the disk is too full; nothing is left behind.
+    """
+    converter = Converter(source)
+    steps, episodes = _columns(converter)
+    size = source.num_steps * row_bytes(steps)
+    if cache is False or (cache is None and size <= IN_MEMORY):
+        step, episode = allocate(steps, source.num_steps), allocate(episodes, source.num_episodes)
+        _fill(converter, step, episode)
+        return _dataset(source, step, episode)
+    root = Path(cache).expanduser() if isinstance(cache, str | Path) else cache_folder()
+    digest = _digest(source)
+    folder = root / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', source.name).strip('.-')}-{digest[:16]}"
+    if not _is_whole(folder, digest):
+        _convert(converter, folder, digest)
+    return _dataset(source, mapped(folder / STEP), mapped(folder / EPISODE))
+
+
+def allocate(columns: Columns, rows: int, folder: Path | None = None) -> TensorDict:
+    """[rows] TensorDict of these columns, not yet filled; memory-mapped in `folder`, if one is given.
+
+    Raises:
+        ValueError: the disk has less room (a full one would kill the process while the columns are written).
+    """
+    if folder is None:
+        return _nested({key: torch.empty((rows, *shape), dtype=dtype) for key, (shape, dtype) in columns.items()}, rows)
+    folder.mkdir(parents=True)
+    need, free = rows * row_bytes(columns), shutil.disk_usage(folder).free
+    if need > free:
+        raise ValueError(
+            f"{folder.parent}: expected {need / 2**30:.2f} GiB of room for a memory-mapped dataset, found "
+            f"{free / 2**30:.2f}; name another folder by cache= or RLMIN_CACHE"
+        )
+    like = {key: torch.zeros((), dtype=dtype).expand(rows, *shape) for key, (shape, dtype) in columns.items()}
+    # a leaf may have any name, a file may not
+    _nested({tuple(quote(part, safe="") for part in key): x for key, x in like.items()}, rows).memmap_like(folder)
+    return mapped(folder)
+
+
+def mapped(folder: Path) -> TensorDict:
+    """The columns in a folder that `allocate` made; writing to them writes to the files."""
+    found = TensorDict.load_memmap(folder)
+    return _nested({tuple(map(unquote, key)): x for key, x in leaves(found)}, found.batch_size[0])
+
+
+def leaves(rows: TensorDict) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+    """Every column with its whole key."""
+    for key, x in rows.items(include_nested=True, leaves_only=True):
+        path: Any = key  # a text where it is not nested
+        column: Any = x
+        yield (path,) if isinstance(path, str) else path, column
+
+
+def row_bytes(columns: Columns) -> int:
+    """Bytes of one row."""
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in columns.values())
+
+
+def temporary_folder(root: Path) -> Path:
+    """A new hidden folder in `root`, which is created; what killed processes left there is removed after a week."""
+    root.mkdir(parents=True, exist_ok=True)
+    for left in root.glob(f"{HIDDEN}*"):
+        if time.time() - left.stat().st_mtime > OLD:
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=HIDDEN, dir=root))
+
+
+def _columns(converter: Converter) -> tuple[Columns, Columns]:
+    """Columns of a step and of an episode."""
+    head = converter.head
+    observation: Columns = {("observation", leaf.name): (leaf.shape, leaf.dtype) for leaf in converter.leaves}
+    steps: Columns = {("action",): (head.event_shape, head.dtype), ("reward",): ((), torch.float32)}
+    episodes: Columns = {("length",): ((), torch.int64), ("terminated",): ((), torch.bool)}
+    return {**observation, **steps}, {**observation, **episodes}
+
+
+def _fill(converter: Converter, step: TensorDict, episode: TensorDict) -> None:
+    """Write every block to its rows."""
+    source, n, e = converter.source, 0, 0
+    for block in converter.source.blocks():
+        columns = converter.columns(block)
+        steps, ended = slice(n, n + len(block.reward)), slice(e, e + len(block.length))
+        n, e = steps.stop, ended.stop
+        if n > source.num_steps or e > source.num_episodes:
+            break
+        step["action"][steps], step["reward"][steps] = columns.action, columns.reward
+        episode["length"][ended] = torch.from_numpy(block.length)
+        episode["terminated"][ended] = torch.from_numpy(block.terminated)
+        for name, x in columns.observation.items():
+            step["observation", name][steps] = x
+            episode["observation", name][ended] = columns.final[name]
+    if (n, e) != (source.num_steps, source.num_episodes):
+        told = f"{source.num_steps} steps in {source.num_episodes} episodes"
+        raise ValueError(f"dataset {source.name!r}: expected {told}, as it says of itself, found {n} in {e} or more")
+    converter.finish()
+
+
+def _convert(converter: Converter, folder: Path, digest: str) -> None:
+    """Write the folder of a memory-mapped dataset beside its place, then put it there."""
+    source, temporary = converter.source, temporary_folder(folder.parent)
+    try:
+        steps, episodes = _columns(converter)
+        step = allocate(steps, source.num_steps, temporary / STEP)
+        episode = allocate(episodes, source.num_episodes, temporary / EPISODE)
+        _fill(converter, step, episode)
+        del step, episode
+        write_atomic(temporary / INFO, json.dumps({"digest": digest, "files": _sizes(temporary)}).encode())
+        if folder.exists():  # a damaged one
+            shutil.rmtree(folder)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not _is_whole(folder, digest):  # else another process has been faster
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_whole(folder: Path, digest: str) -> bool:
+    try:
+        told = json.loads((folder / INFO).read_text())
+        return bool(told == {"digest": digest, "files": _sizes(folder)})
+    except (OSError, ValueError):
+        return False
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != INFO)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _digest(source: Source) -> str:
+    spaces = [space_to_json(source.observation_space), space_to_json(source.action_space)]
+    told = json.dumps([FORMAT, source.name, spaces, source.fingerprint()])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _dataset(source: Source, step: TensorDict, episode: TensorDict) -> Dataset:
+    return Dataset(
+        step=step,
+        final=episode.select("observation"),
+        first=torch.cat([torch.zeros(1, dtype=torch.int64), episode["length"].cumsum(0)]),
+        terminated=torch.as_tensor(episode["terminated"]),
+        observation_space=source.observation_space,
+        action_space=source.action_space,
+        name=source.name,
+        env=source.env,
+        reference=source.reference,
+        recipe=source.recipe,
+    )
+
+
+def _nested(columns: Mapping[tuple[str, ...], Tensor], rows: int) -> TensorDict:
+    nested = TensorDict({}, [rows])
+    for key, x in columns.items():
+        nested[key] = x
+    return nested

@@ -1,0 +1,261 @@
+"""Evaluating a run: its policy in its own environment or another, as it is or shifted, asked for returns or not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tyro
+
+from rlmin.agents.agent import Agent
+from rlmin.agents.load import load
+from rlmin.arena import Arena
+from rlmin.evaluate import Evaluation, evaluate, evaluate_random
+from rlmin.make import parse_pairs, readable_errors
+from rlmin.play import LONGEST
+from rlmin.scores import NO_REFERENCE, described, score, unscored, width
+from rlmin.targets import TargetReport, evaluate_targets, is_conditioned
+from rlmin.vector import adapt
+from rlmin.wrappers.shift import Shift
+
+if TYPE_CHECKING:  # tensordict is slow to import
+    from rlmin.data import Reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Shift):
+    """Play whole episodes with the policy of a run, and print mean return and success with 95 % intervals.
+
+    A return-conditioned policy is asked for returns; a table, a CSV and a picture say what it achieved.
+    """
+
+    run: tyro.conf.Positional[Path]  # the run folder
+    env: str | None = None  # another environment with the same spaces
+    env_kwargs: tuple[str, ...] = ()  # key=value pairs that differ from the run's own
+    episodes: int = 200  # of each target
+    deterministic: bool = True  # the most likely action; False samples
+    seed: int = 10_000  # of environments and actions
+    num_envs: int = 16  # played at once, all targets together
+    max_steps: int = LONGEST  # after which an episode counts as one that never ends
+    device: str = "cpu"
+    target_return: tuple[float, ...] = ()  # to ask for, in env units; none: largest and mean return of the data
+    target_score: tuple[float, ...] = ()  # to ask for, random being 0 and expert 100
+    reference: tuple[float, float] | None = None  # returns of a random policy and an expert
+    measure_reference: int = 0  # where none is known: episodes of random actions for 0; 100 is the best of the data
+    file: Path | None = None  # PNG of achieved over asked return, a CSV beside it; none: RUN/targets.png
+
+    @property
+    def shift(self) -> Shift:
+        """What is changed about the environment."""
+        return Shift(noise=self.noise, drop=self.drop, sticky=self.sticky)
+
+    @property
+    def given_reference(self) -> "Reference | None":
+        """The reference scores on the command line."""
+        from rlmin.data import Reference
+
+        if self.reference is None:
+            return None
+        random, expert = self.reference
+        return Reference(random=random, expert=expert, source="given")
+
+
+def arena_of(
+    folder: Path, *, env: str | None, env_kwargs: Mapping[str, Any] | None, shift: Shift | None, device: str
+) -> tuple[Agent, Arena]:
+    """The agent of a run, and its own environment with other arguments, or another.
+
+    Raises:
+        ValueError: the run cannot be read, or it does not know its environment and none is named.
+    """
+    with readable_errors(str(folder)):
+        agent = load(folder, device=device)
+    spec = agent.env_spec
+    if env is None and spec["id"] is None:
+        raise ValueError(f"{folder}: trained on an environment without an id; name one with --env")
+    kwargs = {**(spec["kwargs"] if env is None else {}), **(env_kwargs or {})}
+    return agent, Arena(id=env or spec["id"], kwargs=kwargs, shift=shift or Shift(), device=device)
+
+
+def evaluate_run(
+    folder: Path,
+    *,
+    env: str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    episodes: int = 200,
+    deterministic: bool = True,
+    seed: int = 10_000,
+    num_envs: int = 16,
+    device: str = "cpu",
+    shift: Shift | None = None,
+    max_steps: int = LONGEST,
+) -> Evaluation:
+    """Evaluate the policy of a run.
+
+    Args:
+        folder: the run.
+        env: another environment with the same spaces; None: the run's own.
+        env_kwargs: differences from the run's own.
+        episodes, deterministic, seed, max_steps: see `rlmin.evaluate.evaluate`.
+        num_envs: played at once.
+        shift: noise, dropped frames, sticky actions; None: none of them.
+
+    Raises:
+        ValueError: the run cannot be read, its policy does not fit the environment, or it is return-conditioned.
+    """
+    agent, arena = arena_of(folder, env=env, env_kwargs=env_kwargs, shift=shift, device=device)
+    if is_conditioned(agent.policy):
+        raise ValueError(f"{folder}: this policy is told which return to aim for; use `evaluate_run_targets`")
+    vector = adapt(arena(max(min(num_envs, episodes), 1)), device=device)
+    settings: dict[str, Any] = {"deterministic": deterministic, "seed": seed, "max_steps": max_steps}
+    try:
+        with readable_errors(arena.id):
+            return evaluate(agent.policy, vector, episodes=episodes, **settings)
+    finally:
+        vector.close()
+
+
+def evaluate_run_targets(
+    folder: Path,
+    *,
+    target_return: tuple[float, ...] = (),
+    target_score: tuple[float, ...] = (),
+    env: str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    episodes: int = 200,
+    deterministic: bool = True,
+    seed: int = 10_000,
+    num_envs: int = 16,
+    device: str = "cpu",
+    shift: Shift | None = None,
+    max_steps: int = LONGEST,
+    reference: "Reference | None" = None,
+    measure_reference: int = 0,
+) -> TargetReport:
+    """Ask the return-conditioned policy of a run for returns, and see what it achieves.
+
+    Args:
+        folder: the run.
+        target_return: returns to ask for, env units.
+        target_score: scores to ask for; needs reference scores. Neither: largest and mean return of the data.
+        reference, measure_reference: see `reference_for`.
+        env, env_kwargs, episodes, deterministic, seed, num_envs, shift, max_steps: see `evaluate_run`.
+
+    Raises:
+        ValueError: see `evaluate_run` and `rlmin.targets.evaluate_targets`; scores without a reference.
+    """
+    agent, arena = arena_of(folder, env=env, env_kwargs=env_kwargs, shift=shift, device=device)
+    data = data_returns(agent)
+    found = reference_for(agent, arena, given=reference, measure=measure_reference, seed=seed)
+    if target_score and found is None:
+        raise ValueError(f"target_score={list(target_score)}: {NO_REFERENCE}")
+    asked = [*target_return, *(unscored(share, found) for share in target_score if found is not None)]
+    with readable_errors(arena.id):
+        return evaluate_targets(
+            agent.policy,
+            arena,
+            asked or default_targets(agent),
+            episodes=episodes,
+            num_envs=num_envs,
+            deterministic=deterministic,
+            seed=seed,
+            return_scale=getattr(agent.config, "return_scale", None) or 1.0,
+            reference=found,
+            data=data,
+            env=str(arena),
+            max_steps=max_steps,
+        )
+
+
+def reference_for(
+    agent: Agent, arena: Arena, *, given: "Reference | None", measure: int, seed: int
+) -> "Reference | None":
+    """The returns that count as 0 and 100: given, else D4RL's, else those of the data, else measured, else None.
+
+    Args:
+        measure: episodes of random actions, in the environment as it is, for 0; 100 is then the largest return of the
+            data. 0 episodes: nothing is measured.
+
+    Raises:
+        ValueError: it is to be measured, and the run knows no returns of data.
+    """
+    from rlmin.data import Reference
+    from rlmin.data.reference import reference_of
+
+    is_own = (arena.id, arena.kwargs) == (agent.env_spec["id"], agent.env_spec["kwargs"])
+    own = agent.run.get("data", {}).get("reference") if is_own else None
+    found = given or (None if arena.kwargs else reference_of(arena.id)) or (Reference(**own) if own else None)
+    if found is not None or not measure:
+        return found
+    data = data_returns(agent)
+    if data is None:
+        raise ValueError("the run knows no returns of its data, whose largest would count as 100; use --reference")
+    plain = replace(arena, shift=Shift())
+    vector = adapt(plain(min(16, measure)), device=arena.device)
+    try:
+        random = evaluate_random(vector, episodes=measure, seed=seed)
+    finally:
+        vector.close()
+    source = f"measured: {len(random.returns)} episodes of random actions on {plain}; the largest return of the data"
+    return Reference(random=random.mean_return, expert=float(data.max()), source=source)
+
+
+def data_returns(agent: Agent) -> np.ndarray | None:
+    """Returns of the episodes an agent learned from, or quantiles of them; None: it did not learn from data."""
+    told = agent.run.get("data")
+    return None if told is None else np.asarray(told["returns"], dtype=np.float64)
+
+
+def default_targets(agent: Agent) -> list[float]:
+    """Largest and mean return of the data.
+
+    Raises:
+        ValueError: they are not known.
+    """
+    told = agent.run.get("data")
+    if told is None:
+        raise ValueError("the run knows no returns of its data; name what to ask for: --target-return R ...")
+    return [max(told["returns"]), told["mean"]]
+
+
+def evaluated(options: Evaluate) -> str:
+    """What the command says; a return-conditioned run also gets a CSV and a picture."""
+    arguments: dict[str, Any] = {
+        "env": options.env,
+        "env_kwargs": parse_pairs(options.env_kwargs),
+        "shift": options.shift,
+        "device": options.device,
+    }
+    agent, arena = arena_of(options.run, **arguments)
+    names = ("episodes", "deterministic", "seed", "num_envs", "max_steps")
+    arguments |= {name: getattr(options, name) for name in names}
+    given = options.given_reference
+    if is_conditioned(agent.policy):
+        return _asked(options, arguments, given)
+    if options.target_return or options.target_score:
+        raise ValueError(f"{options.run}: this policy reads no return to aim for, so there is no target to give it")
+    found = evaluate_run(options.run, **arguments)
+    lines = [str(found), *([f"under {options.shift}"] if str(options.shift) else [])]
+    reference = reference_for(agent, arena, given=given, measure=options.measure_reference, seed=options.seed)
+    if reference is not None:
+        error = 100 * found.return_error / abs(width(reference))
+        lines.append(f"score {score(found.mean_return, reference):.1f}, s.e. {error:.1f}; {described(reference)}")
+    return "\n".join(lines)
+
+
+def _asked(options: Evaluate, arguments: dict[str, Any], given: "Reference | None") -> str:
+    report = evaluate_run_targets(
+        options.run,
+        target_return=options.target_return,
+        target_score=options.target_score,
+        reference=given,
+        measure_reference=options.measure_reference,
+        **arguments,
+    )
+    picture = options.file or options.run / "targets.png"
+    report.write_csv(picture.with_suffix(".csv"))
+    report.plot(picture)
+    chosen = options.target_return or options.target_score
+    asked = [] if chosen else ["no target given: the largest and the mean return of the data"]
+    return "\n".join([*asked, str(report), f"{picture.with_suffix('.csv')}, {picture}"])

@@ -1,0 +1,64 @@
+"""Presets: YAML files with the differences from the default settings, and how they become arguments."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlmin.checks import check_names
+from rlmin.train_config import PAIRS, DecisionTrainConfig, TrainConfig
+
+PRESETS = Path(__file__).parent / "configs"
+
+
+def preset_path(name: str) -> Path:
+    """The file of a preset's name, or of a path that ends in .yaml.
+
+    Raises:
+        ValueError: neither exists; the message names the nearest preset.
+    """
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise ValueError(f"{name}: no such file")
+        return Path(name)
+    check_names("preset", [name], [path.stem for path in PRESETS.glob("*.yaml")])
+    return PRESETS / f"{name}.yaml"
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The settings of a preset or file: differences from the defaults. With a `dataset` it is one for logged data.
+
+    Raises:
+        ValueError: no such preset, not a mapping, or a key that is no setting.
+    """
+    path = preset_path(name)
+    try:
+        settings = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name}: not readable as YAML ({error})") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path.name}: expected settings as `key: value`, got {type(settings).__name__}")
+    try:
+        check_names("setting", settings, [f.name for f in fields(config_class(settings))])
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    for key in PAIRS:
+        if isinstance(settings.get(key), dict):
+            settings[key] = [f"{name}={value}" for name, value in settings[key].items()]
+    return settings
+
+
+def config_class(settings: Collection[str]) -> type[TrainConfig] | type[DecisionTrainConfig]:
+    """What settings of these names are settings of."""
+    return DecisionTrainConfig if "dataset" in settings else TrainConfig
+
+
+def preset_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """The settings as the command line would give them, so that both are parsed by one parser and 1e-4 is a number."""
+    arguments: list[str] = []
+    for key, value in settings.items():
+        arguments.append("--" + key.replace("_", "-"))
+        arguments += [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    return arguments

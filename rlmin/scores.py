@@ -1,0 +1,40 @@
+"""Scores: returns on the scale on which a random policy has 0 and an expert 100, and where the two come from."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # tensordict is slow to import
+    from rlmin.data import Reference
+
+NO_REFERENCE = (
+    "no reference scores are known for this environment, so returns are in env units only; give two returns "
+    "(--reference RANDOM EXPERT), or measure them (--measure-reference 100)"
+)
+
+
+def score(returns: Any, reference: "Reference") -> Any:
+    """Returns as scores: a random policy has 0, an expert 100.
+
+        100 * (returns - random) / (expert - random)
+
+    Source: D4RL (Fu et al. 2020, arXiv:2004.07219).
+    """
+    return 100 * (returns - reference.random) / width(reference)
+
+
+def unscored(scores: Any, reference: "Reference") -> Any:
+    """The inverse of `score`: returns in env units."""
+    return reference.random + scores * width(reference) / 100
+
+
+def width(reference: "Reference") -> float:
+    """Env units between 0 and 100; a ValueError where that is nothing."""
+    found = reference.expert - reference.random
+    if not (math.isfinite(found) and found != 0):
+        raise ValueError(f"{described(reference)}: nothing can be scored between these two")
+    return found
+
+
+def described(reference: "Reference") -> str:
+    """The two numbers and where they come from."""
+    return f"random = {reference.random:g}, expert = {reference.expert:g} ({reference.source})"

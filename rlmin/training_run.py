@@ -1,0 +1,115 @@
+"""A training run: an agent of any kind learns into a folder, with logs and checkpoints, until it is done or stopped."""
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from rlmin.agents.agent import Agent
+from rlmin.callbacks import Hook
+from rlmin.checkpoint import LEARNER
+
+SAVE_INTERVAL = 100_000
+"""Environment steps between checkpoints, of a run that does not say."""
+
+
+class SaveEvery(Hook):
+    """Save the agent between two rollouts (or rows of the log), every so many environment steps."""
+
+    def __init__(self, agent: Agent, folder: Path, interval: int) -> None:
+        self.agent, self.folder, self.interval = agent, folder, interval
+        self.saved = agent.num_timesteps
+
+    def on_rollout_start(self) -> None:
+        if self.agent.num_timesteps - self.saved >= self.interval:
+            self.agent.save(self.folder)
+            self.saved = self.agent.num_timesteps
+
+
+def check_folder(folder: Path | None) -> None:
+    """Raise a ValueError where a run cannot be put there."""
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder, found a file")
+    if folder is not None and (folder / LEARNER).exists():
+        raise ValueError(f"{folder}: there is a run already; go on with --resume {folder}")
+
+
+def warm_up(agent: Agent) -> None:
+    """Set the threads and compile, before a folder is made: a kernel that cannot run leaves none behind."""
+    if agent.run.get("threads") is not None:
+        torch.set_num_threads(agent.run["threads"])
+    agent.warm_up()
+
+
+def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, Any], *, progress_bar: bool) -> None:
+    """Train to `total` steps with logs and checkpoints; a signal ends it early, saved, with SystemExit."""
+    from rlmin.logs import make_logger
+
+    folder.mkdir(parents=True, exist_ok=True)
+    agent.total_timesteps = total
+    if agent.num_timesteps == 0:
+        agent.save(folder)  # from here on there is always a last good checkpoint
+    agent.set_logger(make_logger(folder, settings, until=agent.num_timesteps))
+    print(f"run: {folder}", flush=True)
+    save = SaveEvery(agent, folder, agent.run.get("save_interval", SAVE_INTERVAL))
+    try:
+        with _signals(agent) as caught:
+            steps = total - agent.num_timesteps
+            agent.learn(steps, save, progress_bar=progress_bar, reset_num_timesteps=False)
+            agent.save(folder)
+    finally:
+        agent.logger.close()
+        agent.close()
+    if caught:
+        print(f"stopped at {agent.num_timesteps:,} steps and saved; go on with: rlmin train --resume {folder}")
+        raise SystemExit(128 + caught[0])
+
+
+def new_folder(name: str) -> Path:
+    """runs/NAME-NUMBER, the first that does not exist, created."""
+    number = 0
+    while True:
+        folder = Path("runs") / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+@contextmanager
+def uninterrupted(workers: int) -> Iterator[None]:
+    """Worker processes begun in here ignore Ctrl-C, which a terminal sends to them too: the main process stops them."""
+    if workers == 0 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _signals(agent: Agent) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM ask the agent to stop after its update; a second one stops at once. Main thread only."""
+    caught: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+        agent.stop_requested = True
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

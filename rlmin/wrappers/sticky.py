@@ -1,0 +1,59 @@
+"""Sticky actions: now and then the environment does again what it did before."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from torch import Tensor
+
+from rlmin.envs.draws import uniform
+from rlmin.wrappers.host import VectorWrapped, Wrapped
+from rlmin.wrappers.transform import Like, Memory, Rows, Transform, counted, drawn, where
+
+STREAM = 3
+
+
+class _StickyAction(Transform):
+    def __init__(self, probability: float) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f"StickyAction: probability={probability}: expected a number in [0, 1]")
+        self.probability = probability
+
+    def space(self, observation: gym.Space[Any], action: gym.Space[Any]) -> gym.Space[Any]:
+        if not isinstance(action, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Box):
+            raise ValueError(f"StickyAction: expected a Discrete, Multi- or Box action space, got {action}")
+        self.none = np.zeros(action.shape or (), dtype=action.dtype)
+        return observation
+
+    def start(self, rows: Like) -> Memory:
+        return {**counted(rows), "action": rows.full(self.none, self.none.dtype)}
+
+    def act(self, memory: Memory, action: Rows) -> Rows:
+        key, t = drawn(memory, STREAM)
+        stuck: Any = (uniform(key, t) < self.probability) & (t > 0)  # at t = 0 there is nothing to repeat
+        return where(stuck if isinstance(action, Tensor) else stuck.numpy(), memory["action"], action)[()]
+
+    def after(self, memory: Memory, action: Rows, reward: Rows, ended: Rows) -> tuple[Memory, Rows]:
+        return {**memory, "t": memory["t"] + 1, "action": action}, reward
+
+
+class StickyAction(Wrapped):
+    """With this probability, at every step anew, the action carried out one step ago is carried out again.
+
+    The first action of an episode is never replaced. When it sticks depends on the seed, the episode and the step
+    alone. Action masks are not consulted.
+
+    Source: Machado et al. 2018, sticky actions of the Arcade Learning Environment (arXiv:1709.06009).
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], probability: float = 0.25) -> None:
+        super().__init__(env, _StickyAction(probability), probability=probability)
+
+
+class VectorStickyAction(VectorWrapped):
+    """`StickyAction` of every environment."""
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], probability: float = 0.25) -> None:
+        super().__init__(env, _StickyAction(probability))

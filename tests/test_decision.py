@@ -1,0 +1,372 @@
+"""The decision agent: what it learns from, that it does what it is asked for, and that a run goes on bit for bit."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from torch import Tensor
+
+from rlmin import PPO, DecisionAgent, DecisionConfig, load
+from rlmin.agents import decision_data
+from rlmin.checkpoint import LEARNER, POLICY, read, write
+from rlmin.data import Dataset, Episode, load_dataset
+from rlmin.wrappers.return_to_go import RETURN_TO_GO, ReturnToGo
+
+SEEN, ACTION = spaces.Box(-1, 1, (2,)), spaces.Discrete(2)
+NEWER = {"tokens", "dropout", "heads", "context"}
+SMALL: dict[str, Any] = {"width": 8, "layers": 1, "rows": 3, "horizon": 16, "held_out": 0.2, "warmup_steps": 5}
+
+
+def cue_episodes(number: int = 60, *, seed: int = 0) -> list[Episode]:
+    """The first observation shows a cue; the last asks for it: to repeat it earns 2, not to earns 0."""
+    random = np.random.default_rng(seed)
+    episodes = []
+    for _ in range(number):
+        length, cue, last = int(random.integers(3, 7)), random.integers(2), random.integers(2)
+        observation = np.zeros((length + 1, 2), np.float32)
+        observation[0, 0], observation[length - 1, 1] = 2 * cue - 1, 1
+        action, reward = np.zeros(length, np.int64), np.zeros(length, np.float32)
+        action[-1], reward[-1] = last, 2 * (last == cue)
+        episodes.append(Episode(observation, action, reward, True))
+    return episodes
+
+
+def cues(number: int = 60, *, seed: int = 0) -> Dataset:
+    return load_dataset(cue_episodes(number, seed=seed), observation_space=SEEN, action_space=ACTION)
+
+
+def points(lengths: tuple[int, ...] = (9, 4, 17, 30, 6), A: int = 3) -> Dataset:
+    """Episodes of points in a box, with returns 1, 2, ..."""
+    random = np.random.default_rng(1)
+    episodes = [
+        Episode(
+            random.normal(3, 2, (length + 1, 4)).astype(np.float32),
+            random.uniform(-1, 1, (length, A)).astype(np.float32),
+            np.full(length, (i + 1) / length, np.float32),
+            False,
+        )
+        for i, length in enumerate(lengths)
+    ]
+    return load_dataset(episodes, observation_space=spaces.Box(-9, 9, (4,)), action_space=spaces.Box(-1, 1, (A,)))
+
+
+def make(data: Any = None, **settings: Any) -> DecisionAgent:
+    return DecisionAgent(points() if data is None else data, **{**SMALL, **settings})
+
+
+def state(agent: DecisionAgent) -> dict[str, Tensor]:
+    return {name: x.clone() for name, x in {**agent.policy.state_dict(), **agent.learner_state()}.items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# what it learns
+
+
+def answers(agent: DecisionAgent, target: float | None, length: int = 5) -> list[bool]:
+    """For each cue, whether it is repeated at the end of an episode when `target` is asked for."""
+    right = []
+    for cue in (0, 1):
+        memory: Any = None
+        action: Any = 0
+        for t in range(length):
+            seen: Any = np.array([2 * cue - 1 if t == 0 else 0, t == length - 1], np.float32)
+            if target is not None:
+                scale = agent.config.return_scale or 1.0
+                seen = {"observation": seen, RETURN_TO_GO: np.array([target / scale], np.float32)}
+            action, memory = agent.predict(seen, memory, np.array([t == 0]), deterministic=True)
+        right.append(int(action) == cue)
+    return right
+
+
+LEARNS = {**SMALL, "width": 16, "layers": 2, "rows": 8, "lr": 1e-2}
+
+
+def test_asked_for_much_it_does_what_earned_much_and_asked_for_little_what_did_not() -> None:
+    agent = DecisionAgent(cues(200), **LEARNS).learn(40_000)
+    assert answers(agent, 2.0) == [True, True]
+    assert answers(agent, 0.0) == [False, False], "the cue counts, and so does what is asked for"
+    assert agent.held_out()["held_out_accuracy"] > 0.95 > 0.9 > make(cues(200)).held_out()["held_out_accuracy"]
+
+
+def test_behaviour_cloning_copies_the_best_episodes_it_is_given() -> None:
+    settings = LEARNS | {"condition": "none", "held_out": 0.0}
+    assert answers(DecisionAgent(cues(200), top_fraction=0.3, **settings).learn(12_000), None) == [True, True]
+    agent = DecisionAgent(cues(200), **settings).learn(4_000)
+    with torch.no_grad():
+        batch = agent.packing.draw()
+        out = agent.policy.unroll(agent._seen(batch), agent.policy.initial_state(8), batch["start"])
+    last = torch.as_tensor(batch["observation", "observation"])[..., 1] == 1
+    sure = out.distribution.log_prob(torch.as_tensor(batch["action"]))[last].exp()
+    assert 0.3 < float(sure.mean()) < 0.7, "all episodes: half of them are wrong, and so is the clone"
+
+
+def test_points_are_regressed_or_their_density_is_learnt() -> None:
+    for loss in ("mse", "nll"):
+        agent = make(lr=1e-2, loss=loss, held_out=0.0)
+        spread = agent.policy.state_dict()["action_head.log_std"].clone()
+        first = agent.update(agent.packing.draw())["loss"]
+        agent.learn(8_000)
+        assert agent.update(agent.packing.draw())["loss"] < 0.8 * first
+        moved = not torch.equal(spread, agent.policy.state_dict()["action_head.log_std"])
+        assert moved == (loss == "nll")
+
+
+# what it learns from
+
+
+def test_the_unit_of_returns_is_a_round_number_near_the_largest() -> None:
+    for largest, scale in ((1.0, 1), (3600.0, 5000), (2.9, 2), (0.07, 0.05), (-140.0, 100), (9.0, 10), (0.0, 1)):
+        reward = np.array([largest], np.float32)
+        episode = Episode(np.zeros((2, 2), np.float32), np.zeros(1, np.int64), reward, True)
+        data = load_dataset([episode], observation_space=SEEN, action_space=ACTION)
+        assert decision_data.round_scale(data) == pytest.approx(scale)
+    assert make().config.return_scale == 5.0 and make(return_scale=3.0).config.return_scale == 3.0
+
+
+def test_the_best_of_what_is_not_kept_out_is_trained_on() -> None:
+    data = cues(100)
+    train, held_out = decision_data.split(data, DecisionConfig(held_out=0.25, top_fraction=0.1), seed=0)
+    assert len(train) == 8 and len(held_out) == 25 and not set(train) & set(held_out)
+    returns = data.returns.numpy()
+    assert (returns[train] == 2).all() and 0 < returns[held_out].mean() < 2, "those kept out are a sample of all"
+    everything, none = decision_data.split(data, DecisionConfig(held_out=0.0), seed=0)
+    assert everything.tolist() == list(range(100)) and len(none) == 0
+    assert held_out.tolist() != decision_data.split(data, DecisionConfig(held_out=0.25), seed=1)[1].tolist()
+
+
+def test_without_episodes_kept_out_there_is_no_open_loop_loss() -> None:
+    assert make(held_out=0.1).held_out() == {}, "a tenth of five episodes, rounded down"
+    assert set(make().held_out()) == {"held_out_loss"}
+    assert set(make(cues()).held_out()) == {"held_out_loss", "held_out_accuracy"}
+    agent = make()
+    before = state(agent)
+    assert agent.held_out() == agent.held_out() and same(before, state(agent)), "measuring changes nothing"
+
+
+def test_observations_are_normalised_by_the_data_once_and_returns_are_not() -> None:
+    data = points()
+    agent = make(data, held_out=0.0)
+    seen = torch.as_tensor(data.step["observation", "observation"]).double()
+    found = agent.policy.state_dict()
+    means = [x for name, x in found.items() if name.endswith("norm.mean") and len(x) == 4]
+    torch.testing.assert_close(means[0], seen.mean(0))
+    untouched = [x for name, x in found.items() if name.endswith("norm.count") and x == 0]
+    assert len(untouched) == 1, "the return-to-go"
+    agent.learn(300)
+    assert torch.equal(means[0], torch.as_tensor(seen.mean(0))), "and stays so"
+
+
+def test_what_is_asked_for_is_an_entry_of_the_observation_as_the_wrapper_makes_it() -> None:
+    agent = make(cues())
+    env = gym.make("CartPole-v1")
+    wrapped = ReturnToGo(env, 5.0).observation_space
+    assert isinstance(agent.policy.observation_space, spaces.Dict) and isinstance(wrapped, spaces.Dict)
+    assert agent.policy.observation_space[RETURN_TO_GO] == wrapped[RETURN_TO_GO]
+    assert make(cues(), condition="none").policy.observation_space == SEEN
+
+
+# what is repeatable
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"dropout": 0.2, "lr_final": 0.0},
+        {"windows": 7, "encoder": "attention", "heads": 2, "tokens": "triple", "context": 21},
+        {"encoder": "lstm", "previous_reward": True, "tokens": "triple", "top_fraction": 0.7},
+        {"condition": "none", "encoder": "aaren", "heads": 2, "loss": "nll"},
+    ],
+)
+def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(settings: dict[str, Any], tmp_path: Path) -> None:
+    data, total = points(), 700
+    whole = make(data, **settings).learn(total)
+    half = make(data, **settings)
+    half.learn(total, lambda now, later: half.num_updates < 6)
+    assert half.num_timesteps < total
+    half.save(tmp_path)
+    again = load(tmp_path)
+    assert isinstance(again, DecisionAgent)
+    again.set_dataset(data)
+    again.resume(tmp_path)
+    assert same(state(half), state(again))
+    again.learn(total - again.num_timesteps, reset_num_timesteps=False)
+    assert same(state(whole), state(again)) and again.num_updates == whole.num_updates
+    forgot = DecisionAgent.load(tmp_path)  # without the order of the data: the arm that must fail
+    forgot.set_dataset(data)
+    forgot.learn(total - forgot.num_timesteps, reset_num_timesteps=False)
+    assert not same(state(whole), state(forgot))
+
+
+def test_a_seed_decides_everything_and_the_callers_random_numbers_are_left_alone() -> None:
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    first = make(seed=1, dropout=0.1).learn(500)
+    assert torch.equal(torch.rand(3), wanted)
+    assert same(state(first), state(make(seed=1, dropout=0.1).learn(500)))
+    assert not same(state(first), state(make(seed=2, dropout=0.1).learn(500)))
+
+
+def test_steps_are_those_of_the_data_and_learn_counts_as_in_stable_baselines3() -> None:
+    agent = make(rows=3, horizon=16).learn(100)
+    assert agent.num_timesteps == 144 and agent.num_updates == 3
+    assert agent.learn(48, reset_num_timesteps=False).num_timesteps == 192
+    assert agent.learn(48).num_timesteps == 48
+    windows = make(windows=20, rows=4).learn(1)
+    assert 4 <= windows.num_timesteps < 80, "padding does not count"
+
+
+def test_the_learning_rate_rises_and_then_falls() -> None:
+    agent = make(lr=0.1, lr_final=0.0, warmup_steps=4)
+    rates = [agent.update(agent.packing.draw(), done=done)["learning_rate"] for done in (0, 0, 0, 0, 0.5, 0.9)]
+    assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.05, 0.01])
+
+
+# saving, loading
+
+
+def test_a_loaded_agent_acts_as_the_saved_one_and_says_what_it_lacks(tmp_path: Path) -> None:
+    agent = make(cues()).learn(200)
+    agent.save(tmp_path)
+    again, fresh = load(tmp_path), make(cues(), seed=1)
+    random = np.random.default_rng(0)
+    memory: dict[Any, Any] = dict.fromkeys((agent, again, fresh))
+    for t in range(6):
+        seen = {"observation": random.normal(size=(3, 2)).astype(np.float32)}
+        seen[RETURN_TO_GO] = random.normal(size=(3, 1)).astype(np.float32)
+        for other in memory:
+            _, memory[other] = other.predict(seen, memory[other], np.full(3, t == 0), deterministic=True)
+    left, right, other = (memory[key][0][0][0][1] for key in memory)
+    assert torch.equal(left, right) and not torch.equal(left, other)
+    with pytest.raises(ValueError, match=r"data were given in memory; give them again by set_dataset\(dataset\)"):
+        again.learn(10)
+    with pytest.raises(ValueError, match="expected an agent of kind 'ppo', found 'decision'"):
+        PPO.load(tmp_path)
+    assert again.get_env() is None and again.run["data"]["reference"] is None
+    assert max(again.run["data"]["returns"]) == 2
+
+
+def test_data_are_found_again_by_their_path_and_known_by_their_content(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+
+    def log(steps: int) -> Path:
+        random, path = np.random.default_rng(steps), tmp_path / "some.hdf5"
+        with h5py.File(path, "w") as file:
+            file["observations"] = random.normal(size=(steps, 4)).astype(np.float32)
+            file["actions"] = random.uniform(-1, 1, (steps, 2)).astype(np.float32)
+            file["rewards"] = random.normal(size=steps).astype(np.float32)
+            file["terminals"] = np.arange(steps) % 8 == 7
+            file["timeouts"] = np.zeros(steps, bool)
+        return path
+
+    path = log(80)
+    agent = DecisionAgent(path, env=None, **SMALL).learn(100)
+    agent.save(tmp_path / "run")
+    again = load(tmp_path / "run")
+    again.resume(tmp_path / "run")
+    assert isinstance(again, DecisionAgent) and again.dataset.num_steps == 80
+    assert same(state(agent), state(again))
+    log(96)
+    with pytest.raises(ValueError, match=r"this run's had 10 episodes of 80 steps in all, found 12 of 96"):
+        load(tmp_path / "run").resume(tmp_path / "run")
+    other = load(tmp_path / "run")
+    assert isinstance(other, DecisionAgent)
+    other.set_dataset(path)
+    other.resume(tmp_path / "run")  # other data, asked for: their order begins anew
+    assert other.num_updates == agent.num_updates and int(other.packing.state_dict()["dealt"]) == 0
+
+
+def test_a_run_saved_before_a_setting_existed_still_loads(tmp_path: Path) -> None:
+    agent = PPO("rlmin/TMaze-v0", env_kwargs={"length": 4}, width=8, num_envs=2, horizon=4).learn(16)
+    agent.save(tmp_path)
+    header, tensors = read(tmp_path, LEARNER)
+    header["config"] = {key: value for key, value in header["config"].items() if key not in NEWER}
+    weights = {name[7:]: x for name, x in tensors.items() if name.startswith("policy.")}
+    rest = {name: x for name, x in tensors.items() if not name.startswith("policy.")}
+    described = {key: header.pop(key) for key in ("observation_space", "action_space")}
+    write(tmp_path / "old", header, (described["observation_space"], described["action_space"]), weights, rest)
+    old = load(tmp_path / "old")
+    assert old.config.tokens == "fused" and old.name == "ppo"
+    assert set(read(tmp_path / "old", POLICY)[1]) == set(read(tmp_path, POLICY)[1])
+
+
+# callbacks
+
+
+class Record(BaseCallback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def _on_rollout_start(self) -> None:
+        self.calls.append("start")
+
+    def _on_step(self) -> bool:
+        self.calls.append("step")
+        assert self.num_timesteps == self.model.num_timesteps == 48 * self.n_calls
+        return self.n_calls < 5
+
+    def _on_rollout_end(self) -> None:
+        self.calls.append("end")
+
+
+def test_callbacks_are_called_after_gradient_steps_and_can_end_training(tmp_path: Path) -> None:
+    callback = Record()
+    agent = make().learn(1000, [callback, CheckpointCallback(2, str(tmp_path))], log_interval=3)
+    assert callback.calls == ["start", "step", "step", "step", "end", "start", "step", "step", "end"]
+    assert agent.num_updates == 5
+    assert load(tmp_path / "rl_model_96_steps.zip").num_updates == 2
+
+
+# what goes wrong
+
+
+def test_a_loss_that_is_not_finite_leaves_the_weights_as_they_were() -> None:
+    agent = make().learn(100)
+    batch, before = agent.packing.draw(), {name: x.clone() for name, x in agent.policy.state_dict().items()}
+    batch["action"][3, 1] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step 144 \(update 3\); the weights are those before"):
+        agent.update(batch)
+    assert same(before, dict(agent.policy.state_dict())) and agent.num_updates == 3
+    agent.update(agent.packing.draw())
+    assert not same(before, dict(agent.policy.state_dict())), "and training can go on"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rows": 0}, "rows=0: expected at least 1"),
+        ({"windows": 0}, "windows=0: expected at least 1"),
+        ({"top_fraction": 0.0}, r"top_fraction=0.0: expected a share in \(0, 1\]"),
+        ({"held_out": 1.0}, r"held_out=1.0: expected a share in \[0, 1\)"),
+        ({"return_scale": 0.0}, "return_scale=0.0: expected a number above 0"),
+        ({"lr": -1.0}, "lr=-1.0: expected a number above 0"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0: expected at least 0"),
+        ({"condition": "returns"}, "no condition 'returns'; did you mean 'return'"),
+        ({"loss": "msee"}, "no loss 'msee'; did you mean 'mse'"),
+        ({"share_memory": False}, "share_memory=False: a decision agent has no critic"),
+        ({"hidden": 3}, "no setting 'hidden'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**settings)
+
+
+def test_data_with_other_spaces_are_refused_and_nothing_changes() -> None:
+    agent = make()
+    before = agent.dataset
+    with pytest.raises(ValueError, match=r"dataset .*: observation space: the policy expects .*, got "):
+        agent.set_dataset(cues())
+    with pytest.raises(ValueError, match=r"dataset .*: action space: the policy expects .*, got "):
+        agent.set_dataset(points(A=2))
+    assert agent.dataset is before
