@@ -275,12 +275,30 @@ def test_rows_are_single_games_and_resume_bit_for_bit() -> None:
     assert int(env.state["episode"].min()) >= 1, "every row has ended an episode"
 
 
+def test_a_share_of_the_episodes_can_start_beside_the_cue() -> None:
+    rows, near = 40_000, 0.3
+    for level in ("S11", "S17Random"):
+        plain, env = GridMemory(rows, level=level), GridMemory(rows, level=level, near=near)
+        plain.reset(seed=5)
+        env.reset(seed=5)
+        assert torch.equal(env.state["kind"], plain.state["kind"]), "nothing else changes"
+        beside = (env.state["x"] == 1).double().mean()
+        wanted = near + (1 - near) * (1 / env.tables.ends).mean()
+        error = 5 * (wanted * (1 - wanted) / rows) ** 0.5
+        assert abs(beside - wanted) < error < abs((plain.state["x"] == 1).double().mean() - wanted)
+        seen = env.tables.views[(env._place(env.state["kind"], env.state["x"], env.state["y"]) * 4)][..., 0]
+        cue = ((seen == 5) | (seen == 6)).flatten(1).any(1)  # minigrid's key and ball
+        assert bool(cue[env.state["x"] == 1].all()), "the cue is in sight"
+
+
 def test_errors_are_named() -> None:
     for options, message in (
         ({"level": "S8"}, "level='S8': expected one of S7, S9"),
         ({"view_size": 4}, "view_size=4: expected an odd number"),
         ({"layouts": 0}, "layouts=0: expected at least 1"),
         ({"actions": 5}, "actions=5: expected 3, or 7"),
+        ({"near": 1.5}, r"near=1.5, layouts=None: expected near in \[0, 1\]"),
+        ({"near": 0.5, "layouts": 9}, "near=0.5, layouts=9: .* 0 with numbered layouts"),
     ):
         with pytest.raises(ValueError, match=message):
             GridMemory(2, **options)

@@ -255,12 +255,14 @@ def test_the_normaliser_sees_the_kept_rows_of_numeric_leaves_of_any_shape() -> N
     inputs.update_normalizer(observation, keep)
     embeds: list[tuple[str, Any]] = list(zip(inputs.names, inputs.embed, strict=True))
     norms = {name: embed.norm for name, embed in embeds if hasattr(embed, "norm")}
-    assert set(norms) == {"n", "v"}
+    assert set(norms) == {"n", "v", "d"}
+    one_hot = torch.nn.functional.one_hot(observation["d"], 3)
+    observation_of = observation | {"d": one_hot}
     for name, norm in norms.items():
-        kept = observation[name][keep].double().reshape(int(keep.sum()), -1)
+        kept = observation_of[name][keep].double().reshape(int(keep.sum()), -1)
         torch.testing.assert_close(norm.mean, kept.mean(0))
         torch.testing.assert_close(norm.var, kept.var(0, correction=0))
-        assert not torch.allclose(norm.mean, observation[name].double().reshape(T * B, -1).mean(0))
+        assert not torch.allclose(norm.mean, observation_of[name].double().reshape(T * B, -1).mean(0))
     before = inputs(observation, NONE)
     inputs.update_normalizer(observation, NONE)  # nothing kept, nothing changed
     assert torch.equal(inputs(observation, NONE), before)
@@ -278,3 +280,24 @@ def test_a_normalised_leaf_has_no_unit() -> None:
             found.append(inputs({"observation": unit * x}, NONE))
     torch.testing.assert_close(outputs[True][0], outputs[True][1], rtol=0, atol=1e-5)
     assert not torch.allclose(outputs[False][0], outputs[False][1], rtol=0, atol=1e-5)
+
+
+def test_of_normalised_choices_the_constant_are_silent_and_the_rare_stand_out() -> None:
+    """Two entries of which the first is nearly always 0 and the second always 2: the one-hot vectors are whitened."""
+    space = spaces.MultiDiscrete([4, 5])
+    x = torch.stack([(torch.arange(T * B) % 9 == 0).long(), torch.full((T * B,), 2)], -1).view(T, B, 2)
+    plain, inputs = inputs_of(space), inputs_of(space, normalize=True)
+    inputs.load_state_dict(plain.state_dict(), strict=False)
+    before, wanted = inputs({"observation": x}, NONE), plain({"observation": x}, NONE)
+    torch.testing.assert_close(before, wanted, rtol=0, atol=1e-3)  # nothing seen yet
+    inputs.update_normalizer({"observation": x}, ~NONE)
+    weight, bias = (y.detach() for y in inputs.embed[0].projection.parameters())  # type: ignore[union-attr]
+    one_hot = torch.nn.functional.one_hot(x + torch.tensor([0, 4]), 9).sum(-2).double()
+    mean, var = one_hot.mean((0, 1)), one_hot.var((0, 1), correction=0)
+    with torch.no_grad():
+        wanted = ((one_hot - mean) / (var + 1e-3).sqrt()) @ weight.T + bias
+        torch.testing.assert_close(inputs({"observation": x}, NONE), wanted, rtol=0, atol=1e-5)
+        rare, common = x[..., 0].nonzero()[0].tolist(), (1 - x[..., 0]).nonzero()[0].tolist()
+        far = [(module({"observation": x}, NONE)[tuple(rare)] - bias).norm() for module in (inputs, plain)]
+        near = [(module({"observation": x}, NONE)[tuple(common)] - bias).norm() for module in (inputs, plain)]
+    assert far[0] > 2 * far[1] and near[0] < near[1], "not so without the normaliser"

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from rlmin.checkpoint import LEARNER, write_atomic
+from rlmin.make import parse_pairs
 from rlmin.suite.cells import Cell, anchors
 
 SCORE = "score.json"
@@ -30,13 +31,16 @@ EPISODES = 400  # held out: seeds of their own, memory wiped, greedy actions
 Row = dict[str, Any]
 
 
-def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
+def run_cells(
+    cells: Sequence[Cell], out: Path, *, jobs: int = 1, measure: Callable[[Any, Path], Row] | None = None
+) -> list[Row]:
     """Train what is not trained yet.
 
     Args:
         cells: of one suite.
         out: folder of the run folders.
         jobs: processes, each on one thread.
+        measure: cell and its finished run -> what its row says of it; None: `score`.
 
     Returns:
         the row of every cell, in order.
@@ -49,7 +53,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
     print(f"{len(cells)} cells, {done} done before, {len(todo)} to train, {jobs} at a time", file=sys.stderr)
     failed: list[str] = []
     with _pool(jobs) as pool:
-        waiting = {pool.submit(_train_in_process, cell, out): cell for cell in todo}
+        waiting = {pool.submit(_train_in_process, cell, out, measure or score): cell for cell in todo}
         for future in as_completed(waiting):
             cell, done = waiting[future], done + 1
             error = future.exception()
@@ -102,15 +106,15 @@ def finished(cell: Cell, out: Path) -> Row | None:
     return row
 
 
-def _train_in_process(cell: Cell, out: Path) -> Row:
+def _train_in_process(cell: Cell, out: Path, measure: Callable[[Any, Path], Row]) -> Row:
     try:
-        return train_cell(cell, out)
+        return train_cell(cell, out, measure=measure)
     except SystemExit:  # asked to stop, and saved
         os._exit(1)  # or this process would begin the cell that the pool has handed to it already
 
 
-def train_cell(cell: Cell, out: Path) -> Row:
-    """Train, or go on, and evaluate one cell; writes its row."""
+def train_cell(cell: Cell, out: Path, *, measure: Callable[[Any, Path], Row] | None = None) -> Row:
+    """Train, or go on, and evaluate one cell; writes its row. See `run_cells`."""
     from rlmin.train import resume, train
 
     torch.set_num_threads(1)
@@ -120,7 +124,10 @@ def train_cell(cell: Cell, out: Path) -> Row:
             train(replace(cell.config, folder=folder), progress_bar=False)
         elif _steps(folder) < cell.config.total_timesteps:
             resume(folder, progress_bar=False)
-    row = score(cell, folder) | {"seconds": round(time.perf_counter() - began, 1), "settings": dict(cell.settings)}
+    row = (measure or score)(cell, folder) | {
+        "seconds": round(time.perf_counter() - began, 1),
+        "settings": dict(cell.settings),
+    }
     write_atomic(folder / SCORE, json.dumps(row, indent=1).encode())
     return row
 
@@ -130,7 +137,8 @@ def score(cell: Cell, folder: Path) -> Row:
     from rlmin.plots import read_curve
     from rlmin.train import evaluate_run
 
-    held_out = evaluate_run(folder, episodes=EPISODES, num_envs=EPISODES // 4)
+    differing = parse_pairs(cell.config.eval_kwargs)  # a task may be learned in an easier variant than it is judged in
+    held_out = evaluate_run(folder, env_kwargs=differing, episodes=EPISODES, num_envs=EPISODES // 4)
     steps, curve = read_curve(folder, "rollout/ep_rew_mean")
     known = anchors(cell.config.env)
     floor, ceiling = (None, None) if known is None else (known.floor, known.ceiling)
