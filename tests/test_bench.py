@@ -4,12 +4,14 @@ import csv
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rlmin.bench import NAMES, Options, module, run
 from rlmin.bench.cell import LONGEST_EPISODE, starts
+from rlmin.bench.drift import OBSERVATION, Drift, OneDrift
 from rlmin.bench.machine import describe_machine
 from rlmin.bench.peers import Attention, LogSpaceMinGRU, Missing, OperatorGRU, Plain, SplitAndPad, Stepped, need
 from rlmin.bench.products import Products
@@ -37,7 +39,8 @@ def read(file: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
 def test_a_benchmark_writes_its_rows_and_their_picture(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torchrl", None)  # slow to import; and so every run has a peer that is not there
+    for peer in ("torchrl", "d3rlpy"):  # slow to import; and so every run has a peer that is not there
+        monkeypatch.setitem(sys.modules, peer, None)
     main(["bench", name, "--quick", "--threads", "1", "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out.splitlines()
     above, rows = read(tmp_path / "out" / f"{name}.csv")
@@ -203,6 +206,31 @@ def test_episodes_of_the_cell_benchmark_are_as_long_as_stated() -> None:
     lengths = torch.cat([row.nonzero().squeeze(-1).diff() for row in start.t()])
     assert int(lengths.min()) == 1 and int(lengths.max()) == LONGEST_EPISODE
     assert abs(float(lengths.float().mean()) - (1 + LONGEST_EPISODE) / 2) < 6
+
+
+def test_both_forms_of_the_cheap_environment_play_the_same_episode() -> None:
+    many, one, draw = Drift(3, 4), OneDrift(4), np.random.default_rng(0)
+    rows, row = many.reset()[0], one.reset()[0]
+    for t in range(4):
+        assert np.allclose(rows[1], row, atol=1e-5) and row.shape == OBSERVATION.shape and row.dtype == np.float32
+        actions = draw.uniform(-1, 1, (3, 3)).astype(np.float32)
+        rows, reward, terminated, truncated, infos = many.step(actions)
+        row, own, *ended, _ = one.step(actions[1])
+        assert abs(float(reward[1]) - own) < 1e-5 and ended == [False, t == 3] and not terminated.any()
+        assert truncated.all() == (t == 3) and ("final_obs" in infos) == (t == 3)
+    assert np.array_equal(rows, np.ones((3, 11))), "reset at once"
+    assert not np.array_equal(infos["final_obs"][0], infos["final_obs"][1]), "rows see their own actions"
+
+
+def test_decision_agents_are_measured_without_d3rlpy_and_the_row_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "d3rlpy", None)
+    table = module("decision").run(Options(quick=True))
+    assert [row["what"] for row in table.skipped] == ["evaluation", "training"]
+    (note,) = table.notes
+    assert note.startswith("d3rlpy is not installed; pip install --no-deps d3rlpy gym ")
+    assert {row["x d3rlpy"] for row in table.rows if "x d3rlpy" in row} == {None}
+    judged = [target.what for target in table.targets]
+    assert [what for what in judged if "attention" in what] and not [what for what in judged if "d3rlpy" in what]
 
 
 def test_a_memory_stands_in_only_while_it_is_to() -> None:

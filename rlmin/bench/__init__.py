@@ -21,7 +21,7 @@ from rlmin.checks import check_names
 from rlmin.make import existing
 from rlmin.scan import warmup
 
-NAMES = ("scan", "cell", "act", "update", "growth", "train", "overhead", "envs")
+NAMES = ("scan", "cell", "act", "update", "growth", "train", "overhead", "envs", "decision")
 """Every benchmark, in the order of `all`; rlmin/bench/NAME.py."""
 
 

@@ -27,6 +27,8 @@ from rlmin.types import State
 INSTALL = {
     "sb3_contrib": "sb3-contrib",
     "minGRU_pytorch": "minGRU-pytorch",
+    # pins an older gymnasium than rlmin needs, and works without
+    "d3rlpy": "--no-deps d3rlpy gym gym-notices && pip install structlog colorama dataclasses-json scikit-learn h5py",
     "torchrl": "--no-deps torchrl",  # asks for an older tensordict than rlmin is tested with, and works without
 }
 """What to give to `pip install` for a module."""

@@ -1,0 +1,59 @@
+"""d3rlpy's DecisionTransformer at the sizes that rlmin's agents are measured at.
+
+Of its own choices one is changed: dropout is off, as it is in rlmin, so that neither side draws masks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rlmin.bench.peers import need
+from rlmin.data import Episode
+
+
+def decision_transformer(
+    observation: int, action: int, *, width: int, layers: int, context: int, length: int, device: str
+) -> Any:
+    """A DecisionTransformer for vectors, with one head and one linear embedding of the observation, not yet trained.
+
+    Args:
+        observation, action: sizes of the two vectors.
+        width: of the embeddings; its MLPs are four times as wide.
+        layers: blocks.
+        context: K, steps it sees, three tokens each.
+        length: of the longest episode; each step of it has an embedding of its own.
+        device: "cpu" or "cuda", ...
+
+    Raises:
+        Missing: see `rlmin.bench.peers.need`.
+    """
+    algos, models = need("d3rlpy.algos"), need("d3rlpy.models")
+    config = algos.DecisionTransformerConfig(
+        context_size=context,
+        max_timestep=length,
+        num_layers=layers,
+        encoder_factory=models.VectorEncoderFactory([width], exclude_last_activation=True),
+        attn_dropout=0.0,
+        resid_dropout=0.0,
+        embed_dropout=0.0,
+    )
+    algorithm = config.create(device=False if device == "cpu" else device)
+    algorithm.create_impl((observation,), action)
+    return algorithm
+
+
+def replay_buffer(episodes: Sequence[Episode]) -> Any:
+    """The episodes as its `fit` samples them.
+
+    Raises:
+        Missing: see `rlmin.bench.peers.need`.
+    """
+    data, spaces = need("d3rlpy.dataset"), need("d3rlpy.constants").ActionSpace
+    theirs = [
+        data.Episode(one.observations[:-1], one.actions, one.rewards[:, None], one.terminated) for one in episodes
+    ]
+    size = theirs[0].actions.shape[1]
+    kind = {"action_space": spaces.CONTINUOUS, "action_size": size}
+    told = {
+        f"{part}_signature": getattr(theirs[0], f"{part}_signature") for part in ("observation", "action", "reward")
+    }
+    return data.ReplayBuffer(data.InfiniteBuffer(), episodes=theirs, **kind, **told)
