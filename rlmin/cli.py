@@ -21,7 +21,8 @@ from rlmin.checks import check_names
 USAGE = """usage: rlmin COMMAND ...
 
   train PRESET|FILE.yaml [--key value ...]    train an agent; `rlmin train --help` shows every key
-  train --dataset ID|FILE [--key value ...]   train a decision agent on logged data
+  train --dataset ID|FILE [--key value ...]   train a decision agent on logged data: a Minari id or a D4RL file;
+                                              `rlmin train --dataset ID --help` shows its keys
   train --resume RUN [--total-timesteps N]    go on with a run
   evaluate RUN [--episodes N] [--env ID]      play whole episodes with a trained policy, also under
                                               --noise SIGMA, --drop P, --sticky P
@@ -30,11 +31,11 @@ USAGE = """usage: rlmin COMMAND ...
   inspect DATASET                             what a dataset holds, and a histogram of its returns
   plot RUN ... [--file PNG]                   draw learning curves
   list presets|envs|encoders                  what there is
-  bench NAME|all|memory                       measure speed, or learning over a suite; `rlmin bench` lists the names
+  bench NAME|all|memory|offline               measure speed, or learning over a suite; `rlmin bench` lists the names
 """
 
-MEMORY = "memory"
-"""The benchmark of learning; every other one is of speed."""
+MEMORY, OFFLINE = "memory", "offline"
+"""The benchmarks of learning; every other one is of speed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         check_names("command", arguments[:1], COMMANDS)
         COMMANDS[arguments[0]](arguments[1:])
-    except (ValueError, FloatingPointError, OSError) as error:
+    except (ValueError, FloatingPointError, OSError, ImportError) as error:
         print(f"rlmin: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
@@ -106,20 +107,34 @@ def train_command(arguments: list[str]) -> None:
     kind: Any = config_class({*settings, *("dataset" for option in flags(own) if option == "--dataset")})
     if kind is not config_class(settings) and name:
         raise ValueError(f"{name}: a preset for an environment, not for data; leave it out, or leave out --dataset")
-    check_names("option", flags(own), ["--help", "--resume", *(flag(f.name) for f in fields(kind))])
+    check_names("option", flags(own), ["--help", "--resume", "--dataset", *(flag(f.name) for f in fields(kind))])
     if "--env" in flags(own):  # what the preset says of its own environment does not fit another
         settings = {key: value for key, value in settings.items() if key not in PAIRS}
     config: TrainConfig | DecisionTrainConfig = tyro.cli(
         Annotated[kind, tyro.conf.FlagConversionOff],
         args=preset_arguments(settings) + own,
-        prog="rlmin train PRESET",
-        description=f"Train an agent. Presets: {', '.join(presets())}, or your own .yaml file; keys given here win. "
-        "With --dataset it learns from logged data, and has the settings of `rlmin train --dataset ID --help`.",
+        prog="rlmin train PRESET" if kind is TrainConfig else "rlmin train",
+        description=_training(kind is TrainConfig),
     )
     pairs = [*settings.get("env_kwargs", []), *config.env_kwargs]  # changing one key of a preset keeps the others
     config = replace(config, env_kwargs=tuple({pair.split("=")[0]: pair for pair in pairs}.values()))
     what = config.env if isinstance(config, TrainConfig) else Path(config.dataset).stem
-    train(config, name=Path(name).stem if name else re.split("[/:]", what)[-1])
+    with plain_warnings():
+        train(config, name=Path(name).stem if name else re.split("[/:]", what)[-1])
+
+
+def _training(online: bool) -> str:
+    """What the help of `rlmin train` says first."""
+    if not online:
+        return (
+            "Train a decision agent on logged data. The dataset is the id of a Minari dataset (`rlmin collect` writes "
+            "them) or the path of a D4RL file (.hdf5, .h5); --env says where to play at the end, if the data do not."
+        )
+    return (
+        f"Train an agent in an environment. Presets: {', '.join(presets())}, or your own .yaml file; keys given here "
+        "win. To learn from logged data instead: `rlmin train --dataset ID|FILE.hdf5`, whose settings are shown by "
+        "`rlmin train --dataset ID --help`."
+    )
 
 
 def flags(arguments: Sequence[str]) -> list[str]:
@@ -177,7 +192,7 @@ def plain_warnings() -> Iterator[None]:
         print(f"rlmin: warning: {message}", file=sys.stderr)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("default", UserWarning)  # once for each place: training warns in a loop
         warnings.showwarning = show
         yield
 
@@ -207,13 +222,19 @@ def bench_command(arguments: list[str]) -> None:
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
     if name is None:
         about = f"{summary()}\n  {MEMORY:9} Learning: a suite of memory tasks, cell by cell (hours)."
+        about += f"\n  {OFFLINE:9} Learning: decision agents on logged data, cell by cell; --make makes these (hours)."
         print(f"usage: rlmin bench NAME [--quick] [--key value ...]; `rlmin bench NAME --help` says more\n\n{about}")
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
-    check_names("benchmark", [name], [*NAMES, "all", MEMORY])
+    check_names("benchmark", [name], [*NAMES, "all", MEMORY, OFFLINE])
     if name == MEMORY:
         from rlmin.suite import SuiteOptions, run_suite
 
         print(run_suite(tyro.cli(SuiteOptions, args=arguments[1:], prog=f"rlmin bench {name}")))
+        return
+    if name == OFFLINE:
+        from rlmin.suite.offline import OfflineOptions, run_offline
+
+        print(run_offline(tyro.cli(OfflineOptions, args=arguments[1:], prog=f"rlmin bench {name}")))
         return
     about = summary() if name == "all" else module(name).__doc__ or ""
     run(name, tyro.cli(Options, args=arguments[1:], prog=f"rlmin bench {name}", description=about))

@@ -10,6 +10,7 @@ import numpy as np
 from rlmin.episodes import Episode
 from rlmin.play import LONGEST, PolicyActor, RandomActor, play_episodes
 from rlmin.policy import Policy
+from rlmin.spaces import as_read
 from rlmin.vector import Vector
 
 
@@ -129,7 +130,10 @@ def share(episodes: int, rows: int) -> int:
 
 
 def check_spaces(policy: Policy, vector: Vector) -> None:
-    """Raise a ValueError where the spaces of the environment are not those the policy was made for."""
+    """Raise a ValueError where the spaces of the environment are not those the policy was made for.
+
+    Bounds and precision of observed floats may differ: data without spaces do not tell them, and no policy reads them.
+    """
     from rlmin.space_json import space_to_json
 
     pairs: list[tuple[str, Any, Any]] = [
@@ -137,5 +141,6 @@ def check_spaces(policy: Policy, vector: Vector) -> None:
         ("action space", policy.action_space, vector.action_space),
     ]
     for what, wanted, found in pairs:
-        if space_to_json(wanted) != space_to_json(found):
+        alike = (as_read(wanted), as_read(found)) if what == "observation space" else (wanted, found)
+        if space_to_json(alike[0]) != space_to_json(alike[1]):
             raise ValueError(f"{what}: the policy expects {wanted}, the environment has {found}")

@@ -48,11 +48,13 @@ def plot_runs(folders: Sequence[Path], file: Path) -> None:
     figure = Figure(figsize=(6 * len(shown), 4), layout="constrained")
     for axes, column in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         for folder, (steps, values) in curves[column].items():
-            axes.plot(steps, values, label=Path(folder).name)
+            if steps:
+                axes.plot(steps, values, marker="o" if len(steps) == 1 else None, label=Path(folder).name)
         axes.set_xlabel("environment steps")
         axes.set_ylabel(labels[column])
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     image = BytesIO()
     figure.savefig(image, format="png", dpi=120)
     write_atomic(file, image.getvalue())

@@ -235,6 +235,17 @@ def _leaf(space: gym.Space[Any], path: tuple[str | int, ...]) -> Leaf:
     )
 
 
+def as_read(space: gym.Space[Any]) -> gym.Space[Any]:
+    """`space` without what no policy reads of it: bounds and precision of a Box of floats."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict([(name, as_read(part)) for name, part in space.spaces.items()])
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([as_read(part) for part in space.spaces])
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return spaces.Box(-np.inf, np.inf, space.shape, np.float32)
+    return space
+
+
 def _bounds(space: gym.Space[Any]) -> tuple[Any, Any] | None:
     if isinstance(space, spaces.MultiBinary):
         return 0, 1

@@ -30,6 +30,10 @@ if TYPE_CHECKING:  # tensordict is slow to import
     from rlmin.data import Reference
 
 
+ROUNDING = 1e-4
+"""Share by which a target may exceed the returns of the data: these are sums of float32."""
+
+
 def is_conditioned(policy: Policy) -> bool:
     """Whether the policy reads a return to aim for."""
     return RETURN_TO_GO in leaf_spaces(policy.observation_space)
@@ -101,7 +105,23 @@ class TargetReport:
         said = NO_REFERENCE
         if self.reference is not None:
             said = f"score = 100 (return - random) / (expert - random); {described(self.reference)}"
-        return "\n".join([*([f"targets on {self.env}"] if self.env else []), *table, said])
+        return "\n".join([*([f"targets on {self.env}"] if self.env else []), *table, *self._remarks(), said])
+
+    def _remarks(self) -> list[str]:
+        """The returns of the data, and what a reader of the table should not overlook."""
+        lines = []
+        if self.data is not None:
+            mean, low, high = float(self.data.mean()), float(self.data.min()), float(self.data.max())
+            lines.append(f"the data: mean return {mean:.3f}, from {low:.3f} to {high:.3f}")
+            best = self.best.evaluation
+            if best.mean_return + 2 * best.return_error < mean:  # a nan error says nothing, here and below
+                lines.append("note: below that mean at every target: too little training, or another environment?")
+        least, most = (choose(self.asked, key=lambda one: one.target) for choose in (min, max))
+        gain = most.evaluation.mean_return - least.evaluation.mean_return
+        error = math.hypot(least.evaluation.return_error, most.evaluation.return_error)
+        if gain + 2 * error < 0.1 * (most.target - least.target):
+            lines.append("note: what it achieves hardly depends on what it is asked for")
+        return lines
 
     def write_csv(self, file: Path) -> None:
         """`rows()` and the reference scores with their source, as CSV; the file appears whole or not at all."""
@@ -213,7 +233,8 @@ def warn_of_outliers(targets: Sequence[float], data: np.ndarray | None) -> None:
     if data is None:
         return
     low, high = float(np.min(data)), float(np.max(data))
-    outside = [target for target in targets if not low <= target <= high]
+    slack = ROUNDING * max(abs(low), abs(high))
+    outside = [target for target in targets if not low - slack <= target <= high + slack]
     if outside:
         told = ", ".join(f"{target:g}" for target in outside)
         warnings.warn(

@@ -116,6 +116,14 @@ def _decision(config: DecisionTrainConfig) -> DecisionAgent:
     if env is not None and config.eval_episodes:  # a mistake there should not show after hours of training
         with readable_errors(spec["id"]):
             make_vec(spec["id"], 1, **spec["kwargs"]).close()
+    decision = agent.config
+    updates = -(-config.total_timesteps // (decision.rows * decision.steps))
+    if updates < 2 * decision.warmup_steps:
+        print(
+            f"note: only {updates} gradient steps, and lr rises over the first {decision.warmup_steps}: train for "
+            "longer (--total-timesteps), on smaller batches (--rows, --horizon) or with shorter --warmup-steps",
+            flush=True,
+        )
     return agent
 
 
@@ -151,7 +159,11 @@ def _report_decision(agent: DecisionAgent, folder: Path) -> None:
     for name, value in agent.held_out().items():
         print(f"open loop, {name.replace('_', ' ')}: {value:.4g}", flush=True)
     spec, episodes = agent.env_spec, agent.run.get("eval_episodes", DecisionTrainConfig.eval_episodes)
-    if spec["id"] is None or not episodes:
+    if not episodes:
+        return
+    if spec["id"] is None:
+        told = "not evaluated: the data do not tell their environment; name it by rlmin evaluate --env ID"
+        print(f"{told}, or train with --env ID, which also gives the exact spaces", flush=True)
         return
     try:
         with readable_errors(spec["id"]):

@@ -232,6 +232,23 @@ def test_reference_scores_are_minaris() -> None:
     assert measured["reference_source"].startswith("measured: 40 episodes of random actions; the largest return")
 
 
+def test_a_dataset_knows_the_module_of_its_environment(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register = 'gym.register("Poles-v0", "gymnasium.envs.classic_control.cartpole:CartPoleEnv", max_episode_steps=9)'
+    (tmp_path / "collected_poles.py").write_text(f"import gymnasium as gym\n{register}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        command = ["collect", "--env", "collected_poles:Poles-v0", "--policy", "random", "--episodes", "3"]
+        main([*command, "--dataset", "ab/plain"])
+        main([*command, "--dataset", "ab/shifted", "--sticky", "0.5"])
+    finally:
+        gym.registry.pop("Poles-v0", None)  # as in a new process
+    sys.modules.pop("collected_poles")
+    assert load_dataset("ab/plain-v0").env == {"id": "collected_poles:Poles-v0", "kwargs": {}, "workers": 0}
+    assert load_dataset("ab/shifted-v0").env is None, "without its wrapper it is another task"
+
+
 # -- whole or not at all ----------------------------------------------------------------------------------------------
 
 
@@ -380,7 +397,7 @@ def test_a_decision_agent_is_asked_for_returns_and_its_data_give_targets_and_sco
     assert said.err == "" and lines[0].startswith("no target given: the largest and the mean return")
     assert [float(line.split()[0]) for line in lines[3:5]] == pytest.approx([high, mean], abs=1e-3)
     assert float(lines[3].split()[3]) == 100, "the largest return of the data counts as 100"
-    assert lines[5].endswith(
+    assert lines[5].startswith("the data: mean return") and lines[-2].endswith(
         "(metadata of tmaze/random-v0, measured: 20 episodes of random actions; the largest return of the dataset)"
     )
     assert lines[-1] == "run/targets.csv, run/targets.png"

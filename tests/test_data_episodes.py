@@ -233,3 +233,5 @@ def test_an_environment_can_be_named_for_any_source() -> None:
     dataset = load_dataset(made, env=told)
     assert dataset.env == {**told, "workers": 0} and dataset.action_space == spaces.Discrete(2)
     assert load_dataset(made, env=told, action_space=spaces.Discrete(3)).action_space == spaces.Discrete(3)
+    with pytest.raises(ValueError, match=r"env: expected an id or .*, got \{'kwargs': \{\}\}"):
+        load_dataset(made, env={"kwargs": {}})

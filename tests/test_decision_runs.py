@@ -83,10 +83,55 @@ def test_a_preset_with_a_dataset_trains_a_decision_agent() -> None:
     assert isinstance(agent, DecisionAgent) and agent.config.lr == 2e-4 and agent.config.windows == 5
 
 
+def test_data_without_an_environment_are_trained_on_and_played_in_one_named_later(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with h5py.File("swing.hdf5") as file, h5py.File("cart.hdf5", "w") as other:
+        for key in file:
+            other[key] = file[key][:]
+        del other["observations"], other["actions"]
+        other["observations"], other["actions"] = np.zeros((1000, 4), np.float32), np.arange(1000) % 2
+    settings = [*SMALL, "--warmup-steps", "9", "--total-timesteps", "1280", "--folder", "run"]
+    main(["train", "--dataset", "cart.hdf5", *settings])
+    said = capfd.readouterr().out
+    assert "note: only 10 gradient steps, and lr rises over the first 9" in said
+    assert "not evaluated: the data do not tell their environment; name it by rlmin evaluate --env ID" in said
+    main(["evaluate", "run", "--env", "CartPole-v1", "--episodes", "2", "--target-return", "-100"])
+    assert "targets on CartPole-v1" in capfd.readouterr().out, "its observation space has bounds, that of a file none"
+    with h5py.File("swing.hdf5", "r+") as file:
+        file["actions"][:] = 3 * file["actions"][:]
+    main(["train", "--dataset", "swing.hdf5", "--env", "Pendulum-v1", *SMALL, "--total-timesteps", "1280"])
+    said, warned = capfd.readouterr()
+    assert "note: only" not in said
+    assert re.fullmatch(r"rlmin: warning: dataset 'swing': \d+ actions lie outside Box.*\n", warned)
+
+
+def test_a_package_that_is_missing_is_named_in_one_line(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    for command in (["inspect", "swing.hdf5"], ["train", "--dataset", "swing.hdf5"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(command)
+        said = capfd.readouterr().err
+        assert stopped.value.code == 2 and said.count("\n") == 1
+        assert "offline data needs the package h5py: pip install 'rlmin[offline]'" in said
+
+
+def test_the_help_of_both_kinds_of_training_tells_of_data(capfd: pytest.CaptureFixture[str]) -> None:
+    for arguments, told in ((["train"], "rlmin train --dataset ID|FILE.hdf5"), (["train", "--dataset", "x"], "Minari")):
+        with pytest.raises(SystemExit):
+            main([*arguments, "--help"])
+        said = " ".join(capfd.readouterr().out.replace("│", " ").split())
+        assert told in said and ("usage: rlmin train PRESET" in said) == (arguments == ["train"])
+        assert ("--warmup-steps" in said) != ("--num-envs" in said)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--dataset", "swing.hdf5", "--num-envs", "4"], "no option '--num-envs'"),
+        (["--datset", "gone.hdf5"], "no option '--datset'; did you mean '--dataset'?"),
         (["--dataset", "gone.hdf5"], "gone.hdf5"),
         (["--dataset", "swing.hdf5", "--env", "CartPole-v1"], "dataset 'swing': observation 'observation': the space"),
         (["--dataset", "swing.hdf5", "--encoder", "min_gro"], "no encoder 'min_gro'; did you mean 'min_gru'"),

@@ -4,7 +4,8 @@ Short episodes come back sooner; an evaluation that took the first to finish wou
 """
 
 import math
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -177,6 +178,24 @@ def test_spaces_that_differ_from_the_policys_are_an_error_that_shows_both() -> N
     other = Policy(vector.observation_space, spaces.Discrete(3, start=1), PolicyConfig(width=4))
     with pytest.raises(ValueError, match=r"action space: the policy expects Discrete\(3, start=1\)"):
         check_spaces(other, vector)
+
+
+def test_bounds_and_precision_of_floats_are_no_difference_and_those_of_choices_and_pictures_are() -> None:
+    def differ(made_for: gym.Space[Any], found: gym.Space[Any]) -> bool:
+        vector = SimpleNamespace(observation_space=found, action_space=spaces.Discrete(2))
+        try:
+            check_spaces(Policy(made_for, spaces.Discrete(2), PolicyConfig(width=4)), cast(Vector, vector))
+        except ValueError:
+            return True
+        return False
+
+    unbounded = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    assert not differ(unbounded, spaces.Box(-5, 5, (3,), np.float64))
+    assert not differ(spaces.Dict(a=unbounded), spaces.Dict(a=spaces.Box(0, 1, (3,))))
+    assert differ(unbounded, spaces.Box(-5, 5, (4,), np.float64))
+    assert differ(spaces.Dict(a=unbounded), spaces.Dict(b=unbounded))
+    assert differ(spaces.Box(0, 9, (3,), np.int64), spaces.Box(0, 8, (3,), np.int64))
+    assert differ(spaces.Discrete(3), spaces.Discrete(4))
 
 
 # -- intervals --------------------------------------------------------------------------------------------------------

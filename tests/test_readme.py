@@ -42,6 +42,12 @@ def test_the_example_with_an_environment_of_one_s_own_runs(tmp_path: Path, monke
     assert load("my-run").num_timesteps >= 1_000
 
 
+def test_the_example_with_logged_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(block("Episode(observations").replace("1_000_000", "4_000").replace("progress_bar=True", ""), {})
+    assert load("my-student").num_timesteps >= 4_000
+
+
 def test_the_example_that_loads_a_run_plays_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rlmin.train import TrainConfig
 

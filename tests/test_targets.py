@@ -137,6 +137,24 @@ def test_the_text_states_targets_scores_and_where_the_references_come_from() -> 
     assert "--measure-reference" in plain and len({len(line) for line in said[1:4]}) == 1
 
 
+def test_the_text_says_what_the_data_returned_and_what_should_not_be_overlooked() -> None:
+    def said(achieved: list[float], spread: float, data: list[float]) -> str:
+        found = [np.array([mean - spread, mean + spread]) for mean in achieved]
+        played = [Evaluation(returns=x, lengths=np.array([3, 3]), successes=None) for x in found]
+        asked = tuple(Asked(target=10.0 * (i + 1), evaluation=one) for i, one in enumerate(played))
+        return str(TargetReport(asked=asked, data=np.array(data)))
+
+    low, deaf = "note: below that mean at every target", "note: what it achieves hardly depends on"
+    text = said([10, 20], 0.1, [5, 25])
+    assert "the data: mean return 15.000, from 5.000 to 25.000" in text and low not in text and deaf not in text
+    text = said([11, 11.2], 0.1, [5, 25])
+    assert low in text and deaf in text
+    text = said([16, 16.2], 0.1, [5, 25])
+    assert low not in text and deaf in text
+    text = said([11, 11.2], 9.0, [5, 25])
+    assert low not in text and deaf not in text, "too few episodes to say so"
+
+
 @pytest.mark.parametrize("reference", [REFERENCE, None])
 def test_csv_and_picture(reference: Reference | None, tmp_path: Path) -> None:
     found = report(reference)
@@ -160,6 +178,8 @@ def test_a_target_outside_the_data_is_warned_of() -> None:
         warnings.simplefilter("error")
         evaluate_targets(Obedient(), make, [0.0, 6.0], episodes=1, data=data)
         evaluate_targets(Obedient(), make, [100.0], episodes=1)
+        tenths = np.full(10, 0.1, np.float32).sum(dtype=np.float64)  # 1.0000000149, and less for other numbers
+        evaluate_targets(Obedient(), make, [1.0, 2 * tenths - 1.0], episodes=1, data=np.array([tenths]))
 
 
 def test_what_cannot_be_asked_is_refused() -> None:

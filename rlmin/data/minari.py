@@ -60,7 +60,7 @@ def open_minari(source: "str | MinariDataset") -> Source:
         num_episodes=dataset.total_episodes,
         blocks=lambda: blocks_of(_episodes(dataset, name), observation_space, action_space, name=name),
         fingerprint=lambda: _fingerprint(dataset),
-        env=None if spec is None else env_of(spec),
+        env=(None if spec is None else env_of(spec)) or _collected_in(metadata),
         reference=(None if spec is None else reference_of(spec.id)) or reference_of(name) or _own(metadata, name),
         recipe=recipe,
     )
@@ -88,6 +88,14 @@ def env_of(spec: EnvSpec) -> dict[str, Any] | None:
         return {"id": spec.id, "kwargs": json.loads(json.dumps(kwargs)), "workers": 0}
     except TypeError:
         return None
+
+
+def _collected_in(metadata: dict[str, Any]) -> dict[str, Any] | None:
+    """The environment as `rlmin collect` was told it: its id may name a module ("a:Walk-v0"), which a spec forgets."""
+    recipe = metadata.get("recipe")
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("env"), str) or recipe.get("shift"):
+        return None
+    return {"id": recipe["env"], "kwargs": dict(recipe.get("env_kwargs") or {}), "workers": 0}
 
 
 def _episodes(dataset: "MinariDataset", name: str) -> Iterator[Episode]:

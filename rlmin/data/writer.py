@@ -133,7 +133,7 @@ class DatasetWriter:
         if not (self.path / "data").is_dir():
             raise ValueError(f"dataset {self.id!r}: {self.path} is there already and is no dataset")
         if not self.overwrite:
-            raise ValueError(f"dataset {self.id!r}: there is one already in {self.path.parent}; use --overwrite")
+            raise ValueError(f"dataset {self.id!r}: there is one already in {self.path.parent}; use --overwrite True")
 
     def _flush(self) -> None:
         if not self._held:

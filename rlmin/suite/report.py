@@ -35,9 +35,9 @@ def write_report(rows: Sequence[Row], cells: Sequence[Cell], out: Path, results:
         name: of the files.
     """
     results.mkdir(parents=True, exist_ok=True)
-    write_atomic(results / f"{name}-cells.csv", _csv([{key: row[key] for key in CELLS} for row in rows]))
+    write_atomic(results / f"{name}-cells.csv", as_csv([{key: row[key] for key in CELLS} for row in rows]))
     summary = summarise(rows)
-    write_atomic(results / f"{name}.csv", _csv(summary))
+    write_atomic(results / f"{name}.csv", as_csv(summary))
     text = as_markdown(rows)
     write_atomic(results / f"{name}.md", text.encode())
     for kind, figure in (("curves", draw_curves(rows, cells, out)), ("scores", draw_scores(rows))):
@@ -171,7 +171,8 @@ def _number(x: float | Interval | None) -> str:
     return "" if x is None else f"{x:.3g}" if isinstance(x, float | int) else str(x)
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
+def as_csv(rows: Sequence[dict[str, Any]]) -> bytes:
+    """At least one row, all with the same columns, as the bytes of a CSV file; floats to six digits."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -119,15 +119,13 @@ def train_cell(cell: Cell, out: Path, *, measure: Callable[[Any, Path], Row] | N
 
     torch.set_num_threads(1)
     folder, began = cell.folder(out), time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()):  # what a run prints is for one at a time
+    with contextlib.redirect_stdout(io.StringIO()):  # what a run or a game prints is for one at a time
         if not (folder / LEARNER).exists():
             train(replace(cell.config, folder=folder), progress_bar=False)
         elif _steps(folder) < cell.config.total_timesteps:
             resume(folder, progress_bar=False)
-    row = (measure or score)(cell, folder) | {
-        "seconds": round(time.perf_counter() - began, 1),
-        "settings": dict(cell.settings),
-    }
+        row = (measure or score)(cell, folder)
+    row |= {"seconds": round(time.perf_counter() - began, 1), "settings": dict(cell.settings)}
     write_atomic(folder / SCORE, json.dumps(row, indent=1).encode())
     return row
 

@@ -1,0 +1,143 @@
+"""Behaviour policies: PPO trained in one environment, with checkpoints kept on the way, and what each of them earns.
+
+    expert           the checkpoint with the largest mean return
+    medium           the first checkpoint at least halfway from random to expert
+    medium-replay    every checkpoint up to medium, the untrained one included, the same number of episodes each
+    random           actions drawn uniformly
+
+All of them play sampled actions. Of one environment every quality has the same reference scores: the measured means of
+random actions (0) and of the expert (100).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlmin.agents.load import load
+from rlmin.agents.ppo import PPO
+from rlmin.agents.ppo_config import PPOConfig
+from rlmin.arena import Arena
+from rlmin.checkpoint import LEARNER, write_atomic
+from rlmin.collect import PlayedBy
+from rlmin.data import Reference
+from rlmin.evaluate import evaluate, evaluate_random
+from rlmin.vector import adapt
+
+MEASURED = "measured.json"
+EPISODES = 100  # with which the mean return of a checkpoint is measured
+SEED = 30_000  # of the environments they are played in
+
+QUALITIES = ("random", "medium", "medium-replay", "expert")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """PPO in one environment.
+
+    Args:
+        folder: of the checkpoints; what is there already is gone on with.
+        arena: where it is trained and measured.
+        steps: environment steps in all.
+        checkpoints: how many are kept, at equal distances, beside the untrained policy.
+        seed: of weights, environments and actions.
+        config: of PPO.
+    """
+
+    folder: Path
+    arena: Arena
+    steps: int
+    checkpoints: int
+    seed: int = 0
+    config: PPOConfig = field(default_factory=PPOConfig)
+
+    def train(self) -> list[Path]:
+        """Train what is not trained yet; the folders of the checkpoints, the untrained policy first."""
+        said = {"env": str(self.arena), "steps": self.steps, "checkpoints": self.checkpoints, "seed": self.seed}
+        _check_same(self.folder / "settings.json", said | {"ppo": asdict(self.config)})
+        folders = [self.folder / f"{number:03d}" for number in range(self.checkpoints + 1)]
+        agent = PPO(self.arena.id, env_kwargs=dict(self.arena.kwargs), seed=self.seed, config=self.config)
+        done = sum((folder / LEARNER).exists() for folder in folders)
+        if done:
+            agent.resume(folders[done - 1])
+        for number, folder in list(enumerate(folders))[done:]:
+            steps = self.steps * number // self.checkpoints - agent.num_timesteps
+            if steps > 0:
+                agent.learn(steps, reset_num_timesteps=False)
+            agent.save(folder)
+        agent.close()
+        return folders
+
+    def measure(self) -> "Measured":
+        """Train, and play with every checkpoint; measured once."""
+        folders, file = self.train(), self.folder / MEASURED
+        if file.exists():
+            return Measured(folders=folders, **json.loads(file.read_text()))
+        vector = adapt(self.arena(20))
+        try:
+            random = evaluate_random(vector, episodes=EPISODES, seed=SEED).mean_return
+            policies = (load(folder).policy for folder in folders)
+            found = [evaluate(policy, vector, episodes=EPISODES, deterministic=False, seed=SEED) for policy in policies]
+        finally:
+            vector.close()
+        returns = [one.mean_return for one in found]
+        write_atomic(file, json.dumps({"random": random, "returns": returns}, indent=1).encode())
+        return Measured(folders=folders, random=random, returns=returns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the checkpoints earn: mean returns of sampled actions."""
+
+    folders: Sequence[Path]
+    random: float
+    returns: Sequence[float]  # of each folder
+
+    @property
+    def expert(self) -> int:
+        """The place of the expert among the checkpoints."""
+        return max(range(len(self.returns)), key=lambda i: self.returns[i])
+
+    @property
+    def medium(self) -> int:
+        """The place of the first checkpoint that is at least halfway."""
+        half = (self.random + self.returns[self.expert]) / 2
+        return next(i for i, found in enumerate(self.returns) if found >= half)
+
+    @property
+    def reference(self) -> Reference:
+        """Random actions and the expert."""
+        source = f"measured: {EPISODES} episodes each of random actions and of the expert's sampled actions"
+        return Reference(random=self.random, expert=self.returns[self.expert], source=source)
+
+    def played_by(self, quality: str, episodes: int) -> list[PlayedBy]:
+        """Who plays the episodes of a quality, a name in `QUALITIES`.
+
+        Raises:
+            ValueError: random actions earn at least as much as every checkpoint, or there are too few episodes.
+        """
+        if quality == "random":
+            return [PlayedBy(name="random", policy=None, episodes=episodes)]
+        if self.returns[self.expert] <= self.random:
+            told = f"the best checkpoint earns {self.returns[self.expert]:g}, random actions {self.random:g}"
+            raise ValueError(f"{self.folders[0].parent}: {told}: nothing was learned; train it for longer")
+        last = self.expert if quality == "expert" else self.medium
+        chosen = range(last + 1) if quality == "medium-replay" else [last]
+        shares = [episodes // len(chosen) + (i < episodes % len(chosen)) for i in range(len(chosen))]
+        return [self._played_by(i, share) for i, share in zip(chosen, shares, strict=True)]
+
+    def _played_by(self, place: int, episodes: int) -> PlayedBy:
+        agent = load(self.folders[place])
+        details = {"num_timesteps": agent.num_timesteps, "seed": agent.seed, "measured_return": self.returns[place]}
+        return PlayedBy(name="ppo", policy=agent.policy, episodes=episodes, deterministic=False, details=details)
+
+
+def _check_same(file: Path, said: Mapping[str, Any]) -> None:
+    """Write what is trained, or raise a ValueError where the folder holds something else."""
+    told = json.dumps(said, indent=1)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, told.encode())
+    elif json.loads(file.read_text()) != json.loads(told):
+        raise ValueError(f"{file.parent}: trained with other settings ({file.name}); delete the folder, or use --out")

@@ -1,0 +1,254 @@
+"""The offline suite: (dataset, agent, seed) cells trained on logged data alike, and scored in closed loop.
+
+rlmin bench offline --make [--tasks ...]                       make the datasets that are missing
+rlmin bench offline [--tasks ...] [--agents ...] [--seeds N]   train, score, report
+
+    steps: 2_000_000                   logged steps a cell, repeats counted
+    seeds: 5
+    episodes: 100                      played for each score
+    targets: [100]                     scores asked for; the first one counts in the means over tasks
+    settings: {width: 64}              any setting of `rlmin train --dataset`, for every cell
+    agents:                            columns of the table: NAME -> settings that differ
+      min_gru: {encoder: min_gru}
+      bc: {encoder: min_gru, condition: none}
+    recipes:                           how data are made: NAME -> `rlmin.suite.recipes.Recipe`
+      cartpole: {env: rlmin/PositionOnlyCartPoleEasy-v0}
+    tasks:                             dataset -> settings that differ; steps, seeds, targets, episodes, agents too
+      rlmin/cartpole-expert-v0: {}
+      rlmin/tmaze-oracle-v0: {variants: [{length: 150}, {length: 9600}]}    other arguments of the environment
+
+A score is 100 for the expert's return and 0 for random actions, of the last checkpoint, greedy.
+"""
+
+import contextlib
+import io
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+import yaml
+
+from rlmin.checks import check_names
+from rlmin.presets import preset_arguments
+from rlmin.suite.cells import SUITES, Cell
+from rlmin.suite.offline_report import write_report
+from rlmin.suite.recipes import Recipe
+from rlmin.suite.run import Row, run_cells
+from rlmin.train_config import DecisionTrainConfig
+
+OWN = ("steps", "seeds", "targets", "episodes")  # of the suite, or of a task
+OF_TASKS = (*OWN, "agents", "variants")
+KEYS = (*OWN, "settings", "agents", "recipes", "tasks")
+SEED = 10_000  # of the environments in which scores are taken
+NUM_ENVS = 50
+
+
+@dataclass(frozen=True)
+class OfflineCell(Cell):
+    """One decision agent on one dataset; `encoder` is the name of the agent's column.
+
+    Its settings hold, beside those of the run, "asked": targets, variants and episodes.
+    """
+
+    @property
+    def config(self) -> DecisionTrainConfig:  # type: ignore[override]
+        """The settings as the command line would read them."""
+        args = preset_arguments({name: x for name, x in self.settings.items() if name != "asked"})
+        return tyro.cli(DecisionTrainConfig, args=args, config=(tyro.conf.FlagConversionOff,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineSuite:
+    """What is learned from which data, for how long; see the module."""
+
+    name: str
+    agents: Mapping[str, Mapping[str, Any]]
+    recipes: Mapping[str, Recipe]
+    tasks: Mapping[str, Mapping[str, Any]]
+    steps: int = 1_000_000
+    seeds: int = 5
+    episodes: int = 100
+    targets: tuple[float, ...] = (100.0,)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def cells(self) -> list[OfflineCell]:
+        """Every cell; those of a task stand together."""
+        return [
+            self._cell(task, agent, seed)
+            for task, own in self.tasks.items()
+            for agent in own.get("agents", self.agents)
+            for seed in range(own.get("seeds", self.seeds))
+        ]
+
+    def recipe_of(self, dataset: str) -> Recipe:
+        """Which recipe makes a dataset.
+
+        Raises:
+            ValueError: none does.
+        """
+        check_names("dataset made by a recipe", [dataset], [id for one in self.recipes.values() for id in one.datasets])
+        return next(one for one in self.recipes.values() if dataset in one.datasets)
+
+    def _cell(self, task: str, agent: str, seed: int) -> OfflineCell:
+        own = self.tasks[task]
+        settings = {**self.settings, **{key: x for key, x in own.items() if key not in OF_TASKS}, **self.agents[agent]}
+        asked = {"targets": list(own.get("targets", self.targets)), "variants": own.get("variants", [{}])}
+        asked["episodes"] = own.get("episodes", self.episodes)
+        settings |= {"total_timesteps": own.get("steps", self.steps), "seed": seed, "threads": 1, "eval_episodes": 0}
+        return OfflineCell(task, agent, seed, {"dataset": task, **settings, "asked": asked})
+
+
+def read_offline_suite(name: str) -> OfflineSuite:
+    """The suite of that name, or in that .yaml file.
+
+    Raises:
+        ValueError: there is none, or it says something that no suite can say.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else SUITES / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"{name}: no such file" if path == Path(name) else f"no offline suite {name!r}")
+    try:
+        said = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name}: not readable as YAML ({error})") from None
+    if not isinstance(said, dict) or not all(isinstance(said.get(key), dict) for key in ("agents", "tasks")):
+        raise ValueError(f"{path.name}: expected a mapping with `agents` and `tasks`, see rlmin/suite/offline.py")
+    known = [f.name for f in fields(DecisionTrainConfig)]
+    tasks = {task: settings or {} for task, settings in said["tasks"].items()}
+    try:
+        check_names("entry", said, KEYS)
+        for settings in (said.get("settings") or {}, *said["agents"].values()):
+            check_names("setting", settings, known)
+        for settings in tasks.values():
+            check_names("setting", settings, [*known, *OF_TASKS])
+            check_names("agent", settings.get("agents", []), said["agents"])
+        recipes = {name: Recipe.read(name, own) for name, own in (said.get("recipes") or {}).items()}
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    own = {key: said[key] for key in (*OWN, "settings") if said.get(key) is not None}
+    return OfflineSuite(name=path.stem, agents=said["agents"], tasks=tasks, recipes=recipes, **own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineOptions:
+    """Make the datasets of a suite, or train on them cell by cell and report; started again it goes on."""
+
+    suite: str = "offline"  # its name, or a .yaml file
+    make: bool = False  # make the datasets that are missing, and train nothing
+    overwrite: bool = False  # with --make: make those that are there, too
+    tasks: tuple[str, ...] = ()  # only these datasets
+    agents: tuple[str, ...] = ()  # only these columns
+    seeds: int | None = None  # instead of the suite's and of every task's
+    steps: int | None = None  # a cell, instead of the suite's and of every task's
+    jobs: int = 1  # processes at once, each on one thread
+    out: Path = Path("runs/suite")  # of the run folders and behaviour policies
+    results: Path = Path("runs/suite")  # of the report
+
+    def chosen(self) -> OfflineSuite:
+        """The suite with what was asked for otherwise."""
+        suite = read_offline_suite(self.suite)
+        check_names("task", self.tasks, suite.tasks)
+        check_names("agent", self.agents, suite.agents)
+        given = {"steps": self.steps, "seeds": self.seeds, "agents": self.agents or None}
+        said = {name: value for name, value in given.items() if value is not None}
+        return replace(suite, tasks={task: {**suite.tasks[task], **said} for task in self.tasks or suite.tasks})
+
+
+def run_offline(options: OfflineOptions) -> str:
+    """Make the data, or train and report; returns what is to be said about it.
+
+    Raises:
+        ValueError: no such suite, task or agent; data that are missing or cannot be made; a cell that failed.
+    """
+    suite = options.chosen()
+    out = options.out / suite.name
+    if options.make:
+        return make_datasets(suite, out, overwrite=options.overwrite)
+    missing = [task for task in suite.tasks if not exists(task)]
+    if missing:
+        raise ValueError(f"{', '.join(missing)}: not there yet; make them: rlmin bench offline --make")
+    cells = suite.cells()
+    for cell in cells:  # a bad setting should not show after hours of training
+        assert cell.config.dataset
+    rows = run_cells(cells, out, jobs=options.jobs, measure=measure)
+    return write_report(rows, options.results, name=suite.name)
+
+
+def make_datasets(suite: OfflineSuite, out: Path, *, overwrite: bool = False) -> str:
+    """Make the datasets of the tasks that are missing (or all); a line for each."""
+    from rlmin.data import load_dataset
+
+    lines = []
+    for task in suite.tasks:
+        if overwrite or not exists(task):
+            print(f"making {task}", file=sys.stderr, flush=True)
+            with contextlib.redirect_stdout(io.StringIO()):  # minigrid prints every layout it rejects
+                suite.recipe_of(task).make(task, out / "behaviour", overwrite=overwrite)
+        found = load_dataset(task)
+        size = f"{found.num_episodes:,} episodes, {found.num_steps:,} steps"
+        lines.append(f"{task}: {size}, mean return {float(found.returns.mean()):.3f}")
+    return "\n".join(lines)
+
+
+def exists(dataset: str) -> bool:
+    """Whether there is a Minari dataset of this name here."""
+    from rlmin.data.source import package
+
+    root = package("minari").storage.datasets_root_dir.get_dataset_path()
+    return bool((root / dataset / "data").is_dir())
+
+
+def measure(cell: OfflineCell, folder: Path) -> Row:
+    """The last checkpoint, greedy, asked for every target in every variant of its environment."""
+    from rlmin.agents.load import load
+
+    agent = load(folder)
+    facts = agent.run["data"]
+    if facts["reference"] is None:
+        raise ValueError(f"dataset {cell.task!r}: it has no reference scores, so nothing can be scored")
+    results = [one for variant in cell.settings["asked"]["variants"] for one in _results(cell, folder, variant, facts)]
+    return {
+        "task": cell.task,
+        "encoder": cell.encoder,
+        "seed": cell.seed,
+        "steps": agent.num_timesteps,
+        "behaviour": facts["mean"],
+        "reference": facts["reference"],
+        "final": results[0]["score"],
+        "results": results,
+    }
+
+
+def _results(
+    cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts: Mapping[str, Any]
+) -> Sequence[dict[str, Any]]:
+    """One entry a target, of one variant of the environment."""
+    from rlmin.data import Reference
+    from rlmin.evaluate_run import evaluate_run, evaluate_run_targets
+    from rlmin.scores import score, unscored
+
+    reference, asked = Reference(**facts["reference"]), cell.settings["asked"]
+    shared: dict[str, Any] = {"env_kwargs": variant, "episodes": asked["episodes"], "num_envs": NUM_ENVS, "seed": SEED}
+    if cell.config.decision.conditioned:
+        wanted = [unscored(target, reference) for target in asked["targets"]]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of targets outside the data: the table says what they are
+            each = [evaluate_run_targets(folder, target_return=(x,), reference=reference, **shared) for x in wanted]
+        found = [report.asked[0].evaluation for report in each]
+    else:
+        found = [evaluate_run(folder, **shared)] * len(asked["targets"])
+    return [
+        {
+            "variant": " ".join(f"{key}={value}" for key, value in variant.items()),
+            "target": target,
+            "return": one.mean_return,
+            "score": score(one.mean_return, reference),
+            "success": one.success_rate,
+            "length": float(one.lengths.mean()),
+        }
+        for target, one in zip(asked["targets"], found, strict=True)
+    ]

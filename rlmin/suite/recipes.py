@@ -1,0 +1,158 @@
+"""Recipes: how the datasets of the offline suite are made, without a download.
+
+Dataset "rlmin/NAME-QUALITY-v0" is one quality of one recipe:
+
+    random, medium, medium-replay, expert    PPO and its checkpoints in the recipe's environment, see behaviour.py
+    oracle                                   T-mazes up to a length, some of them with a wrong turn at the end
+    bot                                      a BabyAI level by minigrid's own bot, see demonstrations.py
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from rlmin.agents.ppo_config import PPOConfig
+from rlmin.arena import Arena
+from rlmin.checks import check_names
+from rlmin.collect import collect
+from rlmin.data import Reference
+from rlmin.data.recorder import Recorded, stored_space
+from rlmin.data.writer import DatasetWriter
+from rlmin.evaluate import evaluate_random
+from rlmin.presets import preset_arguments
+from rlmin.suite import behaviour
+from rlmin.suite.demonstrations import play_bot, walk_t_mazes
+from rlmin.vector import adapt
+
+QUALITIES = (*behaviour.QUALITIES, "oracle", "bot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One environment, and what of it is recorded."""
+
+    name: str
+    env: str  # gymnasium id
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    qualities: tuple[str, ...] = behaviour.QUALITIES
+    episodes: int = 500  # of each quality
+    seed: int = 0  # of everything
+    steps: int = 500_000  # environment steps of PPO
+    checkpoints: int = 40  # of PPO, at equal distances
+    ppo: Mapping[str, Any] = field(default_factory=dict)  # settings of PPO
+    wrong: float = 0.1  # oracle: share of wrong turns
+
+    def __post_init__(self) -> None:
+        check_names(f"quality of {self.name}", self.qualities, QUALITIES)
+        if "oracle" in self.qualities and self.env != "rlmin/TMaze-v0":
+            raise ValueError(f"{self.name}: an oracle is known for rlmin/TMaze-v0 only, not for {self.env}")
+        check_names(f"PPO setting of {self.name}", self.ppo, [f.name for f in fields(PPOConfig)])
+        for name in ("episodes", "steps", "checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{self.name}: {name}={getattr(self, name)}: expected at least 1")
+
+    @classmethod
+    def read(cls, name: str, settings: Mapping[str, Any]) -> "Recipe":
+        """A recipe as a YAML file says it.
+
+        Raises:
+            ValueError: a setting that does not exist or cannot be.
+        """
+        check_names(f"setting of {name}", settings, [f.name for f in fields(cls) if f.name != "name"])
+        chosen = {**settings, "qualities": tuple(settings.get("qualities", behaviour.QUALITIES))}
+        return cls(name=name, **chosen)
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        """Minari id -> quality."""
+        return {f"rlmin/{self.name}-{quality}-v0": quality for quality in self.qualities}
+
+    @property
+    def ppo_config(self) -> PPOConfig:
+        """The settings of PPO, read as the command line would."""
+        return tyro.cli(PPOConfig, args=preset_arguments(self.ppo), config=(tyro.conf.FlagConversionOff,))
+
+    @property
+    def arena(self) -> Arena:
+        """The environment."""
+        return Arena(id=self.env, kwargs=dict(self.env_kwargs))
+
+    def make(self, dataset: str, out: Path, *, overwrite: bool = False) -> None:
+        """Make one dataset and give it its name in Minari's folder.
+
+        Args:
+            dataset: one of `datasets`.
+            out: folder of the behaviour policies.
+            overwrite: replace a dataset of this name.
+
+        Raises:
+            ValueError: it is there already, or cannot be made; nothing has been written.
+        """
+        quality = self.datasets[dataset]
+        if quality in behaviour.QUALITIES:
+            self._play_ppo(dataset, quality, out, overwrite)
+        else:
+            self._demonstrate(dataset, quality, overwrite)
+
+    def _play_ppo(self, dataset: str, quality: str, out: Path, overwrite: bool) -> None:
+        measured = behaviour.Behaviour(
+            folder=out / self.name,
+            arena=self.arena,
+            steps=self.steps,
+            checkpoints=self.checkpoints,
+            seed=self.seed,
+            config=self.ppo_config,
+        ).measure()
+        collect(
+            measured.played_by(quality, self.episodes),
+            self.arena,
+            dataset,
+            seed=1_000_000 + self.seed,
+            env_spec=self.arena.spec(),
+            reference=measured.reference,
+            recipe={"env": self.env, "env_kwargs": dict(self.env_kwargs), "quality": quality},
+            overwrite=overwrite,
+        )
+
+    def _demonstrate(self, dataset: str, quality: str, overwrite: bool) -> None:
+        returns = []
+        vector = self.arena(1)
+        spaces = {"observation_space": stored_space(vector.single_observation_space)}
+        spaces["action_space"] = vector.single_action_space
+        vector.close()
+        with DatasetWriter(dataset, **spaces, env_spec=self.arena.spec(), overwrite=overwrite) as writer:
+            for episode, seed in self._demonstrations(quality):
+                writer.add(episode, seed=seed, about={"played_by": quality, "row_seed": seed, "turn": 0})
+                returns.append(float(episode.rewards.sum()))
+            reference = self._reference(quality, float(np.mean(returns)))
+            recipe = {"env": self.env, "env_kwargs": dict(self.env_kwargs), "quality": quality, "seed": self.seed}
+            writer.commit(
+                {
+                    "algorithm_name": quality,
+                    "recipe": recipe | ({"wrong": self.wrong} if quality == "oracle" else {}),
+                    "ref_min_score": reference.random,
+                    "ref_max_score": reference.expert,
+                    "reference_source": reference.source,
+                }
+            )
+
+    def _demonstrations(self, quality: str) -> Iterator[tuple[Recorded, int]]:
+        if quality == "bot":
+            return play_bot(self.env, self.episodes, seed=self.seed, **self.env_kwargs)
+        length = int(self.env_kwargs.get("length", 150))
+        return walk_t_mazes(self.episodes, length=length, wrong=self.wrong, seed=self.seed)
+
+    def _reference(self, quality: str, mean: float) -> Reference:
+        if quality == "oracle":  # so that the score of one who walks straight is the share of right turns
+            return Reference(random=0.0, expert=1.0, source="by the rules: the wrong turn and the right one")
+        vector = adapt(self.arena(10))
+        try:
+            random = evaluate_random(vector, episodes=behaviour.EPISODES, seed=behaviour.SEED).mean_return
+        finally:
+            vector.close()
+        source = f"measured: {behaviour.EPISODES} episodes of random actions; the mean of the bot's"
+        return Reference(random=random, expert=mean, source=source)
