@@ -1,4 +1,4 @@
-"""MiniGrid's memory levels with their 7x7 view and fresh layouts: one policy a seed, level after level.
+"""MiniGrid's memory levels with fresh layouts: one policy a seed and view, level after level.
 
     python benchmarks/grid_memory.py --seeds 5 --control 2
 
@@ -21,13 +21,16 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-STAGES: list[tuple[str, float, int]] = [
-    ("S11", 0.3, 500_000),
-    ("S11", 0.0, 300_000),
-    ("S13", 0.0, 300_000),
-    ("S17Random", 0.0, 400_000),
-]
-"""Level, share of episodes that start beside the cue, steps."""
+STAGES: dict[str, list[tuple[str, float, int]]] = {
+    "7x7": [
+        ("S11", 0.3, 500_000),
+        ("S11", 0.0, 500_000),
+        ("S13", 0.0, 300_000),
+        ("S17Random", 0.0, 400_000),
+    ],
+    "3x3": [("S9View3", 0.3, 300_000), ("S9View3", 0.0, 300_000)],
+}
+"""View -> (level, share of episodes that start beside the cue, steps)."""
 
 SETTINGS: dict[str, Any] = {
     "num_envs": 32,
@@ -42,9 +45,10 @@ SETTINGS: dict[str, Any] = {
 EPISODES, HELD_OUT = 400, 10_000
 
 
-def train_seed(encoder: str, seed: int, out: Path) -> list[dict[str, Any]]:
+def train_seed(view: str, encoder: str, seed: int, out: Path) -> list[dict[str, Any]]:
     """All stages of one policy; a row a level, with its training curve."""
-    done = out / f"{encoder}-{seed}.json"
+    name = f"{view}-{encoder}-{seed}"
+    done = out / f"{name}.json"
     if done.exists():
         rows: list[dict[str, Any]] = json.loads(done.read_text())
         return rows
@@ -59,21 +63,21 @@ def train_seed(encoder: str, seed: int, out: Path) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     found: dict[str, dict[str, Any]] = {}
     agent, steps, began = None, 0, time.perf_counter()
-    for number, (level, near, budget) in enumerate(STAGES):
+    for number, (level, near, budget) in enumerate(STAGES[view]):
         id = f"rlmin/GridMemory{level}-v0"
         env = make_vec(id, SETTINGS["num_envs"], near=near)
         if agent is None:
             agent = PPO(env, encoder=encoder, seed=seed, **SETTINGS)
         else:
             agent.set_env(env)
-        folder = out / f"{encoder}-{seed}-stage{number}"
+        folder = out / f"{name}-stage{number}"
         agent.set_logger(configure(str(folder), ["csv"]))
         agent.learn(budget)
         agent.logger.close()
         (folder / "progress.csv").rename(folder / "metrics.csv")
         curve = read_curve(folder, "rollout/success_rate")
         result = evaluate(agent.policy, adapt(id, num_envs=100), episodes=EPISODES, seed=HELD_OUT)
-        row = {"level": level, "encoder": encoder, "seed": seed, "steps": steps + budget}
+        row: dict[str, Any] = {"view": view, "level": level, "encoder": encoder, "seed": seed, "steps": steps + budget}
         row |= {"success": result.success_rate, "return": result.mean_return, "length": float(result.lengths.mean())}
         row |= {"seconds": round(time.perf_counter() - began)}
         before = found.get(level, {"curve": []})["curve"]
@@ -87,25 +91,27 @@ def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
     """Share of successful training episodes over steps; the memoryless control in grey."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for row in rows:
-        control = row["encoder"] == "mlp"
-        axes.plot(*zip(*row["curve"], strict=True), color="0.6" if control else f"C{row['seed']}", linewidth=0.9)
-    edge = 0
-    for level, near, budget in STAGES:
-        axes.axvline(edge, color="k", linewidth=0.7, linestyle="--")
-        axes.text(edge + 2e4, 0.02, level + (f"\n{near:.0%} near" if near else ""), fontsize="small")
-        edge += budget
-    axes.set_xlabel("environment steps")
-    axes.set_ylabel("success, 100 training episodes")
-    axes.set_title("MiniGrid memory, 7x7 view, fresh layouts; grey: no memory")
-    axes.grid(alpha=0.3)
+    views = list(dict.fromkeys(row["view"] for row in rows))
+    figure = Figure(figsize=(5.2 * len(views), 3.6), layout="constrained")
+    for axes, view in zip(figure.subplots(1, len(views), squeeze=False)[0], views, strict=True):
+        for row in [row for row in rows if row["view"] == view]:
+            colour = "0.6" if row["encoder"] == "mlp" else f"C{row['seed']}"
+            axes.plot(*zip(*row["curve"], strict=True), color=colour, linewidth=0.9)
+        edge = 0
+        for level, near, budget in STAGES[view]:
+            axes.axvline(edge, color="k", linewidth=0.7, linestyle="--")
+            axes.text(edge + 1e4, 0.02, level + (f"\n{near:.0%} near" if near else ""), fontsize="x-small")
+            edge += budget
+        axes.set_xlabel("environment steps")
+        axes.set_ylabel("success, 100 training episodes")
+        axes.set_title(f"{view} view; grey: no memory", fontsize="medium")
+        axes.grid(alpha=0.3)
     figure.savefig(file, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--views", nargs="+", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--control", type=int, default=0, help="seeds of the memoryless control")
     parser.add_argument("--jobs", type=int, default=1)
@@ -113,7 +119,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     given.runs.mkdir(parents=True, exist_ok=True)
-    cells = [("min_gru", seed) for seed in range(given.seeds)] + [("mlp", seed) for seed in range(given.control)]
+    kinds = [("min_gru", seed) for seed in range(given.seeds)] + [("mlp", seed) for seed in range(given.control)]
+    cells = [(view, *kind) for view in given.views for kind in kinds]
     with ProcessPoolExecutor(given.jobs) as pool:
         tables = list(pool.map(train_seed, *zip(*cells, strict=True), [given.runs] * len(cells)))
     rows = [row for table in tables for row in table]

@@ -13,7 +13,7 @@ rlmin bench offline [--tasks ...] [--agents ...] [--seeds N]   train, score, rep
       bc: {encoder: min_gru, condition: none}
     recipes:                           how data are made: NAME -> `rlmin.suite.recipes.Recipe`
       cartpole: {env: rlmin/PositionOnlyCartPoleEasy-v0}
-    tasks:                             dataset -> settings that differ; steps, seeds, targets, episodes, agents too
+    tasks:                             dataset -> settings, which win; steps, seeds, targets, episodes, agents too
       rlmin/cartpole-expert-v0: {}
       rlmin/tmaze-oracle-v0: {variants: [{length: 150}, {length: 9600}]}    other arguments of the environment
 
@@ -95,7 +95,7 @@ class OfflineSuite:
 
     def _cell(self, task: str, agent: str, seed: int) -> OfflineCell:
         own = self.tasks[task]
-        settings = {**self.settings, **{key: x for key, x in own.items() if key not in OF_TASKS}, **self.agents[agent]}
+        settings = {**self.settings, **self.agents[agent], **{key: x for key, x in own.items() if key not in OF_TASKS}}
         asked = {"targets": list(own.get("targets", self.targets)), "variants": own.get("variants", [{}])}
         asked["episodes"] = own.get("episodes", self.episodes)
         settings |= {"total_timesteps": own.get("steps", self.steps), "seed": seed, "threads": 1, "eval_episodes": 0}
