@@ -204,7 +204,9 @@ def test_one_signal_stops_every_process_and_the_next_start_goes_on(
     file = tmp_path / "long.yaml"
     file.write_text(SMALL.replace("steps: 512", "steps: 10_000_000"))
     command = ["bench", "memory", "--suite", str(file), "--out", str(tmp_path), "--results", str(tmp_path)]
-    program = [sys.executable, "-c", f"from rlmin.cli import main; main({command!r})"]
+    # a shell begins its background jobs deaf to SIGINT
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = [sys.executable, "-c", f"{heard}; from rlmin.cli import main; main({command!r})"]
     with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
         learner = tmp_path / "long" / "rlmin-TMaze-v0" / "min_gru-0" / LEARNER
         for _ in range(600):
@@ -214,7 +216,10 @@ def test_one_signal_stops_every_process_and_the_next_start_goes_on(
         time.sleep(1)
         began = time.monotonic()
         send(running.pid, number)  # a terminal sends to the group, a scheduler to the one process it knows
-        said = running.communicate(timeout=60)[1]
+        try:
+            said = running.communicate(timeout=60)[1]
+        finally:
+            running.kill()  # if it did not listen, or this would wait for it
     assert running.returncode == 130 and "the same command goes on" in said and "Traceback" not in said
     assert time.monotonic() - began < 30, "millions of steps were still to come"
     assert read_header(learner.parent, LEARNER)["total_timesteps"] == 10_000_000
