@@ -43,6 +43,8 @@ SETTINGS: dict[str, Any] = {
     "normalize_observation": True,
 }
 EPISODES, HELD_OUT = 400, 10_000
+GAP = 50_000
+"""Steps without a point of the curve by which two stages are told apart."""
 
 
 def train_seed(view: str, encoder: str, seed: int, out: Path) -> list[dict[str, Any]]:
@@ -87,6 +89,12 @@ def train_seed(view: str, encoder: str, seed: int, out: Path) -> list[dict[str, 
     return list(found.values())
 
 
+def pieces(curve: list[tuple[int, float]]) -> list[list[tuple[int, float]]]:
+    """The stages of a level's curve, which other levels may lie between."""
+    cuts = [i for i in range(1, len(curve)) if curve[i][0] - curve[i - 1][0] > GAP]
+    return [curve[a:b] for a, b in zip([0, *cuts], [*cuts, len(curve)], strict=True)]
+
+
 def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
     """Share of successful training episodes over steps; the memoryless control in grey."""
     from matplotlib.figure import Figure
@@ -96,7 +104,8 @@ def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
     for axes, view in zip(figure.subplots(1, len(views), squeeze=False)[0], views, strict=True):
         for row in [row for row in rows if row["view"] == view]:
             colour = "0.6" if row["encoder"] == "mlp" else f"C{row['seed']}"
-            axes.plot(*zip(*row["curve"], strict=True), color=colour, linewidth=0.9)
+            for stage in pieces(row["curve"]):
+                axes.plot(*zip(*stage, strict=True), color=colour, linewidth=0.9)
         edge = 0
         for level, near, budget in STAGES[view]:
             axes.axvline(edge, color="k", linewidth=0.7, linestyle="--")
