@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import tyro
 
-from rlmin.agents.load import load
+from rlmin.agents.agent import Agent
 from rlmin.arena import Arena
 from rlmin.collect import PlayedBy, collect
 from rlmin.data import Reference
 from rlmin.data.reference import reference_of
-from rlmin.evaluate_run import data_returns
+from rlmin.evaluate_run import arena_of, data_returns, loaded
 from rlmin.make import parse_pairs, readable_errors
 from rlmin.play import LONGEST
 from rlmin.targets import is_conditioned
@@ -44,11 +44,6 @@ class Collect(Shift):
     measure_reference: int = 0  # where none is known: episodes of random actions for 0; 100 is the best of the dataset
     overwrite: bool = False  # replace a dataset of this name
 
-    @property
-    def shift(self) -> Shift:
-        """What is changed about the environment."""
-        return Shift(noise=self.noise, drop=self.drop, sticky=self.sticky)
-
 
 def collected(options: Collect) -> str:
     """Collect, and say what there is now.
@@ -56,7 +51,8 @@ def collected(options: Collect) -> str:
     Raises:
         ValueError: no run and no random policy, no environment, or see `rlmin.collect.collect`.
     """
-    sources, arena = _sources(options), _arena(options)
+    agents = [loaded(folder, device=options.device) for folder in options.runs]
+    sources, arena = _sources(options, agents), _arena(options, agents)
     given = None
     if options.reference is not None:
         given = Reference(random=options.reference[0], expert=options.reference[1], source="given")
@@ -86,7 +82,7 @@ def collected(options: Collect) -> str:
     return "\n".join([*lines, f"  {Path(dataset.storage.data_path).parent}"])
 
 
-def _sources(options: Collect) -> list[PlayedBy]:
+def _sources(options: Collect, agents: Sequence[Agent]) -> list[PlayedBy]:
     """The runs, and random actions where they are asked for, with the episodes shared out."""
     count = len(options.runs) + (options.policy == "random")
     if not count:
@@ -94,15 +90,14 @@ def _sources(options: Collect) -> list[PlayedBy]:
     if options.episodes < count:
         raise ValueError(f"episodes={options.episodes}: expected at least one for each of {count} sources")
     shares = [options.episodes // count + (i < options.episodes % count) for i in range(count)]
-    sources = [_run(folder, share, options) for folder, share in zip(options.runs, shares, strict=False)]
+    runs = zip(options.runs, agents, shares, strict=False)  # the last share is that of random actions
+    sources = [_run(folder, agent, share, options) for folder, agent, share in runs]
     if options.policy == "random":
         sources.append(PlayedBy(name="random", policy=None, episodes=shares[-1]))
     return sources
 
 
-def _run(folder: Path, episodes: int, options: Collect) -> PlayedBy:
-    with readable_errors(str(folder)):
-        agent = load(folder, device=options.device)
+def _run(folder: Path, agent: Agent, episodes: int, options: Collect) -> PlayedBy:
     target = None
     if is_conditioned(agent.policy):
         data = data_returns(agent)
@@ -122,18 +117,15 @@ def _run(folder: Path, episodes: int, options: Collect) -> PlayedBy:
     )
 
 
-def _arena(options: Collect) -> Arena:
+def _arena(options: Collect, agents: Sequence[Agent]) -> Arena:
     """Where to play: --env, or the environment of the first run."""
     kwargs, id = parse_pairs(options.env_kwargs), options.env
+    where: dict[str, Any] = {"shift": options.shift, "device": options.device, "workers": options.workers}
+    if agents:
+        return arena_of(agents[0], options.runs[0], env=id, env_kwargs=kwargs, **where)
     if id is None:
-        if not options.runs:
-            raise ValueError("collect: --policy random needs --env ID, or a run whose environment it is")
-        with readable_errors(str(options.runs[0])):
-            spec = load(options.runs[0]).env_spec
-        id, kwargs = spec["id"], {**spec["kwargs"], **kwargs}
-        if id is None:
-            raise ValueError(f"{options.runs[0]}: trained on an environment without an id; name one with --env")
-    return Arena(id=id, kwargs=kwargs, shift=options.shift, device=options.device, workers=options.workers)
+        raise ValueError("collect: --policy random needs --env ID, or a run whose environment it is")
+    return Arena(id=id, kwargs=kwargs, **where)
 
 
 @contextmanager

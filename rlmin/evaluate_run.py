@@ -46,11 +46,6 @@ class Evaluate(Shift):
     file: Path | None = None  # PNG of achieved over asked return, a CSV beside it; none: RUN/targets.png
 
     @property
-    def shift(self) -> Shift:
-        """What is changed about the environment."""
-        return Shift(noise=self.noise, drop=self.drop, sticky=self.sticky)
-
-    @property
     def given_reference(self) -> "Reference | None":
         """The reference scores on the command line."""
         from rlmin.data import Reference
@@ -61,21 +56,36 @@ class Evaluate(Shift):
         return Reference(random=random, expert=expert, source="given")
 
 
-def arena_of(
-    folder: Path, *, env: str | None, env_kwargs: Mapping[str, Any] | None, shift: Shift | None, device: str
-) -> tuple[Agent, Arena]:
-    """The agent of a run, and its own environment with other arguments, or another.
+def loaded(folder: Path, *, device: str) -> Agent:
+    """The agent of a run.
 
     Raises:
-        ValueError: the run cannot be read, or it does not know its environment and none is named.
+        ValueError: the run cannot be read.
     """
     with readable_errors(str(folder)):
-        agent = load(folder, device=device)
+        return load(folder, device=device)
+
+
+def arena_of(
+    agent: Agent,
+    folder: Path,
+    *,
+    env: str | None,
+    env_kwargs: Mapping[str, Any] | None,
+    shift: Shift | None,
+    device: str,
+    workers: int = 0,
+) -> Arena:
+    """The environment of a run's agent, with other arguments, or another environment.
+
+    Raises:
+        ValueError: the run does not know its environment and none is named.
+    """
     spec = agent.env_spec
     if env is None and spec["id"] is None:
         raise ValueError(f"{folder}: trained on an environment without an id; name one with --env")
     kwargs = {**(spec["kwargs"] if env is None else {}), **(env_kwargs or {})}
-    return agent, Arena(id=env or spec["id"], kwargs=kwargs, shift=shift or Shift(), device=device)
+    return Arena(id=env or spec["id"], kwargs=kwargs, shift=shift or Shift(), device=device, workers=workers)
 
 
 def evaluate_run(
@@ -104,11 +114,16 @@ def evaluate_run(
     Raises:
         ValueError: the run cannot be read, its policy does not fit the environment, or it is return-conditioned.
     """
-    agent, arena = arena_of(folder, env=env, env_kwargs=env_kwargs, shift=shift, device=device)
+    agent = loaded(folder, device=device)
+    arena = arena_of(agent, folder, env=env, env_kwargs=env_kwargs, shift=shift, device=device)
     if is_conditioned(agent.policy):
         raise ValueError(f"{folder}: this policy is told which return to aim for; use `evaluate_run_targets`")
-    vector = adapt(arena(max(min(num_envs, episodes), 1)), device=device)
     settings: dict[str, Any] = {"deterministic": deterministic, "seed": seed, "max_steps": max_steps}
+    return _played(agent, arena, episodes=episodes, num_envs=num_envs, **settings)
+
+
+def _played(agent: Agent, arena: Arena, *, episodes: int, num_envs: int, **settings: Any) -> Evaluation:
+    vector = adapt(arena(max(min(num_envs, episodes), 1)), device=arena.device)
     try:
         with readable_errors(arena.id):
             return evaluate(agent.policy, vector, episodes=episodes, **settings)
@@ -145,9 +160,34 @@ def evaluate_run_targets(
     Raises:
         ValueError: see `evaluate_run` and `rlmin.targets.evaluate_targets`; scores without a reference.
     """
-    agent, arena = arena_of(folder, env=env, env_kwargs=env_kwargs, shift=shift, device=device)
-    data = data_returns(agent)
-    found = reference_for(agent, arena, given=reference, measure=measure_reference, seed=seed)
+    agent = loaded(folder, device=device)
+    return _asked(
+        agent,
+        arena_of(agent, folder, env=env, env_kwargs=env_kwargs, shift=shift, device=device),
+        target_return=target_return,
+        target_score=target_score,
+        given=reference,
+        measure=measure_reference,
+        seed=seed,
+        episodes=episodes,
+        deterministic=deterministic,
+        num_envs=num_envs,
+        max_steps=max_steps,
+    )
+
+
+def _asked(
+    agent: Agent,
+    arena: Arena,
+    *,
+    target_return: tuple[float, ...],
+    target_score: tuple[float, ...],
+    given: "Reference | None",
+    measure: int,
+    seed: int,
+    **settings: Any,
+) -> TargetReport:
+    found = reference_for(agent, arena, given=given, measure=measure, seed=seed)
     if target_score and found is None:
         raise ValueError(f"target_score={list(target_score)}: {NO_REFERENCE}")
     asked = [*target_return, *(unscored(share, found) for share in target_score if found is not None)]
@@ -156,15 +196,12 @@ def evaluate_run_targets(
             agent.policy,
             arena,
             asked or default_targets(agent),
-            episodes=episodes,
-            num_envs=num_envs,
-            deterministic=deterministic,
             seed=seed,
             return_scale=getattr(agent.config, "return_scale", None) or 1.0,
             reference=found,
-            data=data,
+            data=data_returns(agent),
             env=str(arena),
-            max_steps=max_steps,
+            **settings,
         )
 
 
@@ -221,21 +258,18 @@ def default_targets(agent: Agent) -> list[float]:
 
 def evaluated(options: Evaluate) -> str:
     """What the command says; a return-conditioned run also gets a CSV and a picture."""
-    arguments: dict[str, Any] = {
-        "env": options.env,
-        "env_kwargs": parse_pairs(options.env_kwargs),
-        "shift": options.shift,
-        "device": options.device,
-    }
-    agent, arena = arena_of(options.run, **arguments)
-    names = ("episodes", "deterministic", "seed", "num_envs", "max_steps")
-    arguments |= {name: getattr(options, name) for name in names}
+    agent = loaded(options.run, device=options.device)
+    kwargs = parse_pairs(options.env_kwargs)
+    arena = arena_of(agent, options.run, env=options.env, env_kwargs=kwargs, shift=options.shift, device=options.device)
     given = options.given_reference
+    names = ("episodes", "deterministic", "seed", "num_envs", "max_steps")
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     if is_conditioned(agent.policy):
-        return _asked(options, arguments, given)
+        settings |= {"target_return": options.target_return, "target_score": options.target_score}
+        return _written(options, _asked(agent, arena, given=given, measure=options.measure_reference, **settings))
     if options.target_return or options.target_score:
         raise ValueError(f"{options.run}: this policy reads no return to aim for, so there is no target to give it")
-    found = evaluate_run(options.run, **arguments)
+    found = _played(agent, arena, **settings)
     lines = [str(found), *([f"under {options.shift}"] if str(options.shift) else [])]
     reference = reference_for(agent, arena, given=given, measure=options.measure_reference, seed=options.seed)
     if reference is not None:
@@ -244,15 +278,8 @@ def evaluated(options: Evaluate) -> str:
     return "\n".join(lines)
 
 
-def _asked(options: Evaluate, arguments: dict[str, Any], given: "Reference | None") -> str:
-    report = evaluate_run_targets(
-        options.run,
-        target_return=options.target_return,
-        target_score=options.target_score,
-        reference=given,
-        measure_reference=options.measure_reference,
-        **arguments,
-    )
+def _written(options: Evaluate, report: TargetReport) -> str:
+    """The report as text, after its table and its picture are files."""
     picture = options.file or options.run / "targets.png"
     report.write_csv(picture.with_suffix(".csv"))
     report.plot(picture)

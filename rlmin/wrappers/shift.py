@@ -29,6 +29,11 @@ class Shift:
     drop: float = 0.0  # probability that a frame is lost: all zeros
     sticky: float = 0.0  # probability that the action before is carried out again
 
+    @property
+    def shift(self) -> "Shift":
+        """These three alone, of a subclass that holds more."""
+        return Shift(noise=self.noise, drop=self.drop, sticky=self.sticky)
+
     def __str__(self) -> str:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return ", ".join(f"{name} {value:g}" for name, value in given.items() if value)
