@@ -3,7 +3,7 @@
     python benchmarks/grid_memory.py --seeds 5 --control 2
 
 Walking back to look at the cue pays only for a policy that can use what it saw, and learning to use it takes episodes
-in which it was seen. So the first stage starts 30 % of the episodes beside the cue (`near`); the others are the levels
+in which it was seen. So the first stage starts half of the episodes beside the cue (`near`); the others are the levels
 as registered. Learning rate and entropy start anew in every stage, observations are normalised: in a grid where most
 cells are always walls, keys and balls stand out only then. Every level is judged as registered, greedily, on 400
 episodes with seeds of their own; the memoryless control (`--encoder mlp`) goes through the same stages.
@@ -23,7 +23,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 STAGES: dict[str, list[tuple[str, float, int]]] = {
     "7x7": [
-        ("S11", 0.3, 500_000),
+        ("S11", 0.5, 600_000),
         ("S17Random", 0.0, 500_000),
         ("S13", 0.0, 200_000),
         ("S11", 0.0, 200_000),

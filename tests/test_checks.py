@@ -1,9 +1,11 @@
 """Readable errors at the public boundary: they name who, what was expected, what was found, and where they can, why."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from rlmin.checks import check, check_names
+from rlmin.checks import check, check_names, require
 
 T, B, D = 7, 3, 5
 
@@ -52,3 +54,17 @@ def test_an_unknown_name_is_answered_with_the_nearest_one() -> None:
         check_names("setting", ["lam", "gama"], ["gamma", "lam"])
     with pytest.raises(ValueError, match="no setting 'xyz'; known: gamma, lam"):
         check_names("setting", ["xyz"], iter(["lam", "gamma"]))
+
+
+def test_a_package_that_is_missing_names_the_extra_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert require("torch.nn", extra="export") is torch.nn
+    with pytest.raises(ImportError, match=r"no_such_package is not installed; .*rlmin\[export\]"):
+        require("no_such_package", extra="export")
+    with pytest.raises(ImportError, match=r"rlmin\[hub\]"):
+        require("no_such_package.part", extra="hub")
+    (tmp_path / "lame.py").write_text("import no_such_package")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match="No module named 'no_such_package'"):
+        require("lame", extra="hub")  # it is installed; what it misses is not ours to name

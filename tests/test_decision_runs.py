@@ -115,7 +115,7 @@ def test_a_package_that_is_missing_is_named_in_one_line(
             main(command)
         said = capfd.readouterr().err
         assert stopped.value.code == 2 and said.count("\n") == 1
-        assert "offline data needs the package h5py: pip install 'rlmin[offline]'" in said
+        assert 'h5py is not installed; install it with `pip install "rlmin[offline]"`' in said
 
 
 def test_the_help_of_both_kinds_of_training_tells_of_data(capfd: pytest.CaptureFixture[str]) -> None:

@@ -20,8 +20,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rlmin.checks import require
 from rlmin.data.reference import reference_of
-from rlmin.data.source import BLOCK_BYTES, Block, Source, package, plain
+from rlmin.data.source import BLOCK_BYTES, Block, Source, plain
 from rlmin.data.space_of import space_of
 from rlmin.spaces import SINGLE
 
@@ -123,7 +124,7 @@ def _extremes(column: Any) -> Iterator[np.ndarray]:
 
 
 def _check(file: Any, name: str) -> None:
-    h5py = package("h5py")
+    h5py = require("h5py", extra="offline")
     missing = [key for key in KEYS if key not in file]
     if missing:
         hint = ""
@@ -164,7 +165,7 @@ def _metadata(file: Any) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    h5py = package("h5py")
+    h5py = require("h5py", extra="offline")
     try:
         with h5py.File(path, "r") as file:
             yield file

@@ -19,11 +19,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from rlmin.checks import require
 from rlmin.data.d4rl import file_digest
 from rlmin.data.dataset import Episode, Reference
 from rlmin.data.episodes import blocks_of
 from rlmin.data.reference import reference_of
-from rlmin.data.source import Source, package, plain
+from rlmin.data.source import Source, plain
 from rlmin.make import import_provider
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def open_minari(source: "str | MinariDataset") -> Source:
         ValueError: there is no such dataset here or there, or it is damaged.
         ImportError: minari or h5py is not installed.
     """
-    package("h5py")  # or Minari would ask for an extra of its own
+    require("h5py", extra="offline")  # or Minari would ask for an extra of its own
     dataset = _found(source) if isinstance(source, str) else source
     metadata = dict(dataset.storage.metadata)
     name = str(dataset.id)
@@ -114,7 +115,7 @@ def _episodes(dataset: "MinariDataset", name: str) -> Iterator[Episode]:
 
 
 def _found(id: str) -> "MinariDataset":
-    minari = package("minari")
+    minari = require("minari", extra="offline")
     root = minari.storage.datasets_root_dir.get_dataset_path()
     if not (root / id / "data").exists():
         try:

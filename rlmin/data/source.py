@@ -1,9 +1,7 @@
 """Source: a data set as a reader opens it, and Block: the raw steps it gives, a few megabytes at a time."""
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -41,18 +39,6 @@ class Source:
     env: dict[str, Any] | None = None
     reference: Reference | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
-
-
-def package(name: str) -> ModuleType:
-    """The optional package `name`.
-
-    Raises:
-        ImportError: it is not installed; the message names the extra that brings it.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"offline data needs the package {name}: pip install 'rlmin[offline]'") from error
 
 
 def plain(value: Any) -> Any:

@@ -14,8 +14,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from rlmin.checks import require
 from rlmin.data.recorder import Recorded
-from rlmin.data.source import package
 
 HELD_BYTES = 32 * 2**20
 """About how much is held before it is written."""
@@ -62,8 +62,8 @@ class DatasetWriter:
             ValueError: there is a dataset or something else of this name, or the name cannot be used.
             ImportError: minari or h5py is not installed.
         """
-        minari = package("minari")
-        package("h5py")
+        minari = require("minari", extra="offline")
+        require("h5py", extra="offline")
         self.id, self.overwrite = dataset_id(id), overwrite
         self.path: Path = minari.storage.datasets_root_dir.get_dataset_path(self.id)
         self._check()
@@ -115,7 +115,7 @@ class DatasetWriter:
         from minari.namespace import create_namespace, list_local_namespaces
 
         self._flush()
-        own = {"dataset_id": self.id, "minari_version": package("minari").__version__}
+        own = {"dataset_id": self.id, "minari_version": require("minari", extra="offline").__version__}
         self._storage.update_metadata({**own, **metadata})
         self._check()
         namespace = self.id.rpartition("/")[0]
