@@ -28,7 +28,7 @@ STAGES: dict[str, list[tuple[str, float, int]]] = {
         ("S13", 0.0, 200_000),
         ("S11", 0.0, 200_000),
     ],
-    "3x3": [("S9View3", 0.3, 300_000), ("S9View3", 0.0, 300_000)],
+    "3x3": [("S9View3", 0.5, 500_000), ("S9View3", 0.0, 500_000)],
 }
 """View -> (level, share of episodes that start beside the cue, steps)."""
 
@@ -58,8 +58,8 @@ def train_seed(view: str, encoder: str, seed: int, out: Path) -> list[dict[str, 
     from stable_baselines3.common.logger import configure
 
     from rlmin import PPO, make_vec
+    from rlmin.curves import read_curve
     from rlmin.evaluate import evaluate
-    from rlmin.plots import read_curve
     from rlmin.vector import adapt
 
     torch.set_num_threads(1)

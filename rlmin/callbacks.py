@@ -1,5 +1,6 @@
 """Callbacks: stable-baselines3's own classes, run from rlmin's training loop."""
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from rlmin.types import Step
@@ -27,11 +28,28 @@ class Hook:
     def on_training_end(self) -> None: ...
 
 
+class LoggedSteps:
+    """What callbacks take for the environment trained in where an agent learns from data.
+
+    Attributes:
+        num_envs: logged steps of the last gradient step, since a call of `on_step` stands for so many steps.
+
+    Everything else is that of the environment the data come from, where it is known.
+    """
+
+    def __init__(self, env: Any) -> None:
+        self._env, self.num_envs = env, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+
 class CallbackHook(Hook):
     """A stable-baselines3 callback, given the local variables its classes read."""
 
     def __init__(self, callback: "BaseCallback", total: int) -> None:
         self.callback, self.locals = callback, {"total_timesteps": total}
+        self.steps = callback.model.num_timesteps
         callback.on_training_start(self.locals, {})
 
     def on_rollout_start(self) -> None:
@@ -39,6 +57,8 @@ class CallbackHook(Hook):
 
     def on_step(self, step: Step | None) -> bool:
         if step is None:
+            model: Any = self.callback.model
+            model.callback_env.num_envs, self.steps = model.num_timesteps - self.steps, model.num_timesteps
             return self.callback.on_step()
         done = (step.terminated | step.truncated).cpu().numpy()
         infos: list[dict[str, Any]] = [{} for _ in range(len(done))]
@@ -53,6 +73,8 @@ class CallbackHook(Hook):
 
     def on_training_end(self) -> None:
         self.callback.on_training_end()
+        if hasattr(self.callback.model, "callback_env"):
+            self.callback.model.callback_env = None
 
 
 def start_callback(agent: Any, callback: Any, total: int) -> Hook:
@@ -82,5 +104,10 @@ def start_callback(agent: Any, callback: Any, total: int) -> Hook:
         raise TypeError(f"callback: expected a stable-baselines3 callback, a list or a function, got {one!r}")
 
     callback = converted(callback)
-    callback.init_callback(agent)
+    if hasattr(agent, "callback_env"):
+        agent.callback_env = None
+        agent.callback_env = LoggedSteps(agent.get_env())
+    with warnings.catch_warnings():  # EvalCallback's, which is meant for agents that know stable-baselines3's own only
+        warnings.filterwarnings("ignore", "Training and eval env are not of the same type", UserWarning)
+        callback.init_callback(agent)
     return CallbackHook(callback, total)

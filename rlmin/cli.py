@@ -28,8 +28,11 @@ USAGE = """usage: rlmin COMMAND ...
                                               --noise SIGMA, --drop P, --sticky P
   evaluate RUN --target-return R ...          ask a decision agent for returns; --target-score 100 50 for scores
   collect RUN ... --dataset NAME --episodes N write a Minari dataset; --env ID --policy random needs no run
+  export RUN --onnx FILE | --torch FILE | --numpy FILE.npz    write its policy for other programs, checked
+  inspect RUN [--vary length=10,100,1000]     what the memory of a policy does, as an HTML report
   inspect DATASET                             what a dataset holds, and a histogram of its returns
-  plot RUN ... [--file PNG]                   draw learning curves
+  plot RUN ... [--file PNG|SVG|PDF]           draw learning curves, seeds as one line; --over time
+  hub card RUN; hub push RUN USER/NAME        write a run's model card; push it to the Hugging Face hub
   list presets|envs|encoders                  what there is
   bench NAME|all|memory|offline               measure speed, or learning over a suite; `rlmin bench` lists the names
 """
@@ -46,22 +49,6 @@ class Resume:
     total_timesteps: int | None = None  # where to stop; None: where the run was to stop
     device: str | None = None  # to go on on; None: the run's own
     dataset: str | None = None  # where the data of a decision agent are now; None: where they were
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plot:
-    """Draw the learning curves of runs into one picture."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders
-    file: Path = Path("curves.png")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inspect:
-    """Say what a dataset holds, and draw its returns."""
-
-    dataset: tyro.conf.Positional[str]  # Minari id, or path of a D4RL file
-    file: Path | None = None  # PNG with the histogram of returns; none: NAME-returns.png here
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -169,19 +156,20 @@ def collect_command(arguments: list[str]) -> None:
         print(collected(given))
 
 
-def inspect_command(arguments: list[str]) -> None:
-    from rlmin.data import load_dataset
-    from rlmin.data.summary import plot_returns
+def export_command(arguments: list[str]) -> None:
+    from rlmin.export_run import Export, exported
 
-    given = tyro.cli(Inspect, args=arguments, prog="rlmin inspect")
-    if (Path(given.dataset) / "policy.safetensors").exists():
-        raise ValueError(f"{given.dataset}: a run; only datasets can be inspected as yet")
+    given = tyro.cli(Annotated[Export, tyro.conf.FlagConversionOff], args=arguments, prog="rlmin export")
     with plain_warnings():
-        dataset = load_dataset(given.dataset)
-        print(dataset.summary())
-    file = given.file or Path(f"{Path(given.dataset).stem}-returns.png")
-    plot_returns(dataset, file)
-    print(file)
+        print(exported(given))
+
+
+def inspect_command(arguments: list[str]) -> None:
+    from rlmin.inspect_run import Inspect, inspected
+
+    given = tyro.cli(Annotated[Inspect, tyro.conf.FlagConversionOff], args=arguments, prog="rlmin inspect")
+    with plain_warnings():
+        print(inspected(given))
 
 
 @contextmanager
@@ -198,13 +186,17 @@ def plain_warnings() -> Iterator[None]:
 
 
 def plot_command(arguments: list[str]) -> None:
-    from rlmin.plots import plot_runs
+    from rlmin.plot_run import Plot, plotted
 
-    given = tyro.cli(Plot, args=arguments, prog="rlmin plot")
-    if not given.runs:
-        raise ValueError("plot: name at least one run folder")
-    plot_runs(given.runs, given.file)
-    print(given.file)
+    with plain_warnings():
+        print(plotted(tyro.cli(Plot, args=arguments, prog="rlmin plot")))
+
+
+def hub_command(arguments: list[str]) -> None:
+    from rlmin.interop.hub_command import hub_said
+
+    with plain_warnings():
+        print(hub_said(arguments))
 
 
 def list_command(arguments: list[str]) -> None:
@@ -265,8 +257,10 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
     "evaluate": evaluate_command,
     "collect": collect_command,
+    "export": export_command,
     "inspect": inspect_command,
     "plot": plot_command,
+    "hub": hub_command,
     "list": list_command,
     "bench": bench_command,
 }

@@ -90,6 +90,8 @@ def _sources(options: Collect, agents: Sequence[Agent]) -> list[PlayedBy]:
     if options.episodes < count:
         raise ValueError(f"episodes={options.episodes}: expected at least one for each of {count} sources")
     shares = [options.episodes // count + (i < options.episodes % count) for i in range(count)]
+    if agents and options.target_return is not None and not any(is_conditioned(agent.policy) for agent in agents):
+        raise ValueError(f"{options.runs[0]}: this policy reads no return to aim for; leave --target-return out")
     runs = zip(options.runs, agents, shares, strict=False)  # the last share is that of random actions
     sources = [_run(folder, agent, share, options) for folder, agent, share in runs]
     if options.policy == "random":
@@ -104,8 +106,6 @@ def _run(folder: Path, agent: Agent, episodes: int, options: Collect) -> PlayedB
         target = options.target_return if options.target_return is not None or data is None else float(data.max())
         if target is None:
             raise ValueError(f"{folder}: return-conditioned; say what to ask for: --target-return R")
-    elif options.target_return is not None:
-        raise ValueError(f"{folder}: this policy reads no return to aim for; leave --target-return out")
     return PlayedBy(
         name=agent.name,
         policy=agent.policy,

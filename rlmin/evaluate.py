@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Self
 
+import gymnasium as gym
 import numpy as np
 
 from rlmin.episodes import Episode
@@ -134,13 +135,24 @@ def check_spaces(policy: Policy, vector: Vector) -> None:
 
     Bounds and precision of observed floats may differ: data without spaces do not tell them, and no policy reads them.
     """
+    check_fit(policy, vector.observation_space, vector.action_space)
+
+
+def check_fit(
+    policy: Policy,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    *,
+    of: str = "the environment",
+) -> None:
+    """`check_spaces`, of what is no `Vector`; these are the spaces of a single environment."""
     from rlmin.space_json import space_to_json
 
     pairs: list[tuple[str, Any, Any]] = [
-        ("observation space", policy.observation_space, vector.observation_space),
-        ("action space", policy.action_space, vector.action_space),
+        ("observation space", policy.observation_space, observation_space),
+        ("action space", policy.action_space, action_space),
     ]
     for what, wanted, found in pairs:
         alike = (as_read(wanted), as_read(found)) if what == "observation space" else (wanted, found)
         if space_to_json(alike[0]) != space_to_json(alike[1]):
-            raise ValueError(f"{what}: the policy expects {wanted}, the environment has {found}")
+            raise ValueError(f"{what}: the policy expects {wanted}, {of} has {found}")

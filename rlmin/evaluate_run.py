@@ -12,11 +12,13 @@ from rlmin.agents.agent import Agent
 from rlmin.agents.load import load
 from rlmin.arena import Arena
 from rlmin.evaluate import Evaluation, evaluate, evaluate_random
+from rlmin.hub_snapshot import is_address
 from rlmin.make import parse_pairs, readable_errors
 from rlmin.play import LONGEST
 from rlmin.scores import NO_REFERENCE, described, score, unscored, width
 from rlmin.targets import TargetReport, evaluate_targets, is_conditioned
 from rlmin.vector import adapt
+from rlmin.video import film
 from rlmin.wrappers.shift import Shift
 
 if TYPE_CHECKING:  # tensordict is slow to import
@@ -30,7 +32,7 @@ class Evaluate(Shift):
     A return-conditioned policy is asked for returns; a table, a CSV and a picture say what it achieved.
     """
 
-    run: tyro.conf.Positional[Path]  # the run folder
+    run: tyro.conf.Positional[Path]  # the run folder, or hf://USER/NAME
     env: str | None = None  # another environment with the same spaces
     env_kwargs: tuple[str, ...] = ()  # key=value pairs that differ from the run's own
     episodes: int = 200  # of each target
@@ -43,6 +45,8 @@ class Evaluate(Shift):
     target_score: tuple[float, ...] = ()  # to ask for, random being 0 and expert 100
     reference: tuple[float, float] | None = None  # returns of a random policy and an expert
     measure_reference: int = 0  # where none is known: episodes of random actions for 0; 100 is the best of the data
+    video: Path | None = None  # film episodes: an .mp4 file for all of them, or a folder for a file each
+    video_episodes: int = 1  # of the film
     file: Path | None = None  # PNG of achieved over asked return, a CSV beside it; none: RUN/targets.png
 
     @property
@@ -264,23 +268,35 @@ def evaluated(options: Evaluate) -> str:
     given = options.given_reference
     names = ("episodes", "deterministic", "seed", "num_envs", "max_steps")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
-    if is_conditioned(agent.policy):
-        settings |= {"target_return": options.target_return, "target_score": options.target_score}
-        return _written(options, _asked(agent, arena, given=given, measure=options.measure_reference, **settings))
-    if options.target_return or options.target_score:
+    conditioned = is_conditioned(agent.policy)
+    if not conditioned and (options.target_return or options.target_score):
         raise ValueError(f"{options.run}: this policy reads no return to aim for, so there is no target to give it")
+    filmed = _filmed(options, agent, arena)
+    if conditioned:
+        settings |= {"target_return": options.target_return, "target_score": options.target_score}
+        report = _asked(agent, arena, given=given, measure=options.measure_reference, **settings)
+        return "\n".join([_written(options, report), *filmed])
     found = _played(agent, arena, **settings)
     lines = [str(found), *([f"under {options.shift}"] if str(options.shift) else [])]
     reference = reference_for(agent, arena, given=given, measure=options.measure_reference, seed=options.seed)
     if reference is not None:
         error = 100 * found.return_error / abs(width(reference))
         lines.append(f"score {score(found.mean_return, reference):.1f}, s.e. {error:.1f}; {described(reference)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *filmed])
+
+
+def _filmed(options: Evaluate, agent: Agent, arena: Arena) -> list[str]:
+    """What the film shows, in words; made first, so that a mistake there does not show after a long evaluation."""
+    if options.video is None:
+        return []
+    aim: dict[str, Any] = {"target_return": options.target_return[0]} if options.target_return else {}
+    settings: dict[str, Any] = {name: getattr(options, name) for name in ("deterministic", "seed", "max_steps")}
+    return [str(film(agent, arena, options.video, episodes=options.video_episodes, **settings, **aim))]
 
 
 def _written(options: Evaluate, report: TargetReport) -> str:
     """The report as text, after its table and its picture are files."""
-    picture = options.file or options.run / "targets.png"
+    picture = options.file or (Path() if is_address(options.run) else options.run) / "targets.png"
     report.write_csv(picture.with_suffix(".csv"))
     report.plot(picture)
     chosen = options.target_return or options.target_score

@@ -1,4 +1,4 @@
-"""Logs: stable-baselines3's Logger, writing TensorBoard events and metrics.csv."""
+"""Logs: stable-baselines3's Logger, writing TensorBoard events and metrics.csv and, where asked for, to W&B."""
 
 import csv
 from collections.abc import Mapping
@@ -6,14 +6,19 @@ from io import SEEK_END, StringIO
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.logger import CSVOutputFormat, HParam, Logger, TensorBoardOutputFormat
-from torch import nn
+import numpy as np
+from stable_baselines3.common.logger import CSVOutputFormat, HParam, KVWriter, Logger, TensorBoardOutputFormat
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from rlmin.checkpoint import write_atomic
+from rlmin.checks import require
 from rlmin.episodes import EpisodeStatistics
 
 METRICS = "metrics.csv"
+
+QUIET = {"console": "off", "x_disable_stats": True}
+"""Of W&B: it neither reads what is printed nor samples the machine."""
 
 
 class ContinuedCSV(CSVOutputFormat):
@@ -46,16 +51,57 @@ class ContinuedBoard(TensorBoardOutputFormat):
         self._is_closed = False
 
 
-def make_logger(folder: Path, settings: Mapping[str, Any], *, until: int = 0) -> Logger:
+class WandbOutput(KVWriter):
+    """Rows of the log in a run of Weights & Biases, over environment steps; its files lie in the run folder.
+
+    Args:
+        folder: the run; its name is shown.
+        project: of W&B.
+        run_id: the same whenever the run is gone on with.
+        settings: hyper-parameters.
+
+    Raises:
+        ImportError: wandb is not installed.
+        ValueError: W&B refuses: nobody is logged in, or the project is not theirs.
+    """
+
+    def __init__(self, folder: Path, project: str, run_id: str, settings: Mapping[str, Any]) -> None:
+        self.wandb = wandb = require("wandb", extra="wandb")
+        about: dict[str, Any] = {"project": project, "id": run_id, "name": folder.resolve().name, "dir": str(folder)}
+        try:
+            self.run = wandb.init(**about, config=dict(settings), resume="allow", reinit="create_new", settings=QUIET)
+        except wandb.Error as error:
+            raise ValueError(f"W&B: {error}; WANDB_MODE=offline keeps everything here") from error
+        self.run.define_metric("*", step_metric="time/total_timesteps")  # W&B's own step must never go back
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """One row: numbers as they are, tensors as histograms."""
+        row = {key: value for key, value in key_values.items() if isinstance(value, int | float | np.number)}
+        tensors = {key: value for key, value in key_values.items() if isinstance(value, Tensor)}
+        self.run.log(row | {key: self.wandb.Histogram(value.numpy()) for key, value in tensors.items()})
+
+    def close(self) -> None:
+        """Send what is left, and end W&B's run."""
+        self.run.finish()
+
+
+def make_logger(
+    folder: Path, settings: Mapping[str, Any], *, until: int = 0, wandb: tuple[str, str] | None = None
+) -> Logger:
     """A logger into a run folder.
 
     Args:
         folder: the run.
         settings: hyper-parameters, shown by TensorBoard's HPARAMS page.
         until: steps already taken; rows of an earlier attempt beyond them are dropped.
+        wandb: project of W&B and id of the run there, to log to as well; None: not.
+
+    Raises:
+        ImportError, ValueError: see `WandbOutput`.
     """
+    others = [] if wandb is None else [WandbOutput(folder, *wandb, settings)]  # first: it may refuse
     board = ContinuedBoard(folder, until)
-    logger = Logger(str(folder), [board, ContinuedCSV(folder / METRICS, until)])
+    logger = Logger(str(folder), [board, ContinuedCSV(folder / METRICS, until), *others])
     if until == 0:
         shown = {key: value for key, value in settings.items() if isinstance(value, bool | str | float | int)}
         metrics: dict[str, float | int] = dict.fromkeys(
@@ -72,13 +118,18 @@ def record(
     metrics: Mapping[str, float],
     *,
     steps: int,
+    seconds: float,
     speed: float,
 ) -> None:
     """Put one row together: episodes (of an agent that plays some), speed, training metrics, and time scales in steps.
 
     Keys are those of stable-baselines3 where it has one, so its plotting helpers find them.
     """
-    facts: dict[str, float | None] = {"time/total_timesteps": steps, "time/fps": speed}
+    facts: dict[str, float | None] = {
+        "time/total_timesteps": steps,
+        "time/time_elapsed": seconds,
+        "time/fps": speed,
+    }
     if statistics is not None:
         facts = {
             "rollout/ep_rew_mean": statistics.mean_return,

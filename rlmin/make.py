@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +14,11 @@ import yaml
 from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-PROVIDERS = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "ALE/": "ale_py", "popgym-": "popgym"}
-"""Packages that register their ids on import, by how their ids begin: gymnasium has no plug-ins since 1.0."""
+PROVIDERS = {r"MiniGrid-|BabyAI-": "minigrid", r"ALE/|\w+NoFrameskip-v": "ale_py", r"popgym-": "popgym"}
+"""Packages that register their ids on import, by how their ids look: gymnasium has no plug-ins since 1.0."""
+
+EXTRAS = {"ale_py": "atari", "mujoco": "mujoco"}
+"""The extra of rlmin that brings a package."""
 
 
 def make_vec(
@@ -102,17 +106,26 @@ def _needed_packages(id: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        package = (error.name or str(error)).partition(".")[0]
-        hint = f"needs the package {package}: pip install {package}" if package in PROVIDERS.values() else str(error)
-        raise ValueError(f"environment {id!r}: {hint}") from error
+        raise ValueError(f"environment {id!r}: {_missing(error) or error}") from error
     except gym.error.DependencyNotInstalled as error:
-        raise ValueError(f"environment {id!r}: {error}") from error
+        cause = error.__cause__
+        said = _missing(cause) if isinstance(cause, ModuleNotFoundError) else None
+        raise ValueError(f"environment {id!r}: {said or error}") from error
+
+
+def _missing(error: ModuleNotFoundError) -> str | None:
+    """How to install the package that is not there; None where it is none of those that environments come in."""
+    package = (error.name or str(error)).partition(".")[0]
+    if package not in (*PROVIDERS.values(), *EXTRAS):
+        return None
+    wanted = f'"rlmin[{EXTRAS[package]}]"' if package in EXTRAS else package
+    return f"needs the package {package}: pip install {wanted}"
 
 
 def import_provider(id: str) -> str:
     """Import the package that registers `id`, where it is known; the id without its module comes back."""
     module, _, name = id.rpartition(":")
-    module = module or next((package for prefix, package in PROVIDERS.items() if id.startswith(prefix)), "")
+    module = module or next((package for pattern, package in PROVIDERS.items() if re.match(pattern, id)), "")
     if module:
         importlib.import_module(module)
     return name

@@ -1,60 +1,156 @@
-"""Plots: learning curves of runs, as PNG."""
+"""Plots: learning curves of runs as PNG, SVG or PDF, those that differ in the seed alone as one line."""
 
-import csv
+import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rlmin.checkpoint import write_atomic
-from rlmin.logs import METRICS
+from rlmin.checks import check_names
+from rlmin.curves import SECONDS, STEPS, Curve, mean_curve, read_columns, read_curve, smoothed
+from rlmin.run_groups import Group, group_runs, read_settings
 
-COLUMNS = {
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LABELS = {
     "rollout/ep_rew_mean": "return, mean of 100 episodes",
     "rollout/success_rate": "success rate",
     "train/held_out_loss": "open-loop loss, episodes kept out",
     "train/held_out_accuracy": "share of actions predicted, episodes kept out",
 }
+"""Drawn by default, those of them that a run has."""
+
 OTHERWISE = {"train/loss": "loss"}
-"""Drawn where a run has none of the columns."""
+"""Drawn where a run has none of these."""
+
+OVER = {"steps": STEPS, "time": SECONDS}
+UNITS = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+
+FORMATS: dict[str, dict[str, Any]] = {  # without a date: the same curves are the same bytes
+    ".png": {"dpi": 120},
+    ".svg": {"metadata": {"Date": None}},
+    ".pdf": {"metadata": {"CreationDate": None}},
+}
 
 
-def read_curve(folder: Path, column: str) -> tuple[list[float], list[float]]:
-    """Environment steps and the values of one column of a run's metrics; rows without the value are left out.
-
-    Raises:
-        ValueError: the run has no metrics.
-    """
-    path = Path(folder) / METRICS
-    if not path.exists():
-        raise ValueError(f"{folder}: expected {METRICS} in it")
-    with path.open(newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if row.get(column)]
-    return [float(row["time/total_timesteps"]) for row in rows], [float(row[column]) for row in rows]
-
-
-def plot_runs(folders: Sequence[Path], file: Path) -> None:
-    """Draw return, and success where known, of every run over environment steps.
+def plot_runs(
+    folders: Sequence[Path],
+    files: Sequence[Path],
+    *,
+    columns: Sequence[str] = (),
+    over: str = "steps",
+    by_seed: bool = True,
+    smooth: float = 0.0,
+) -> list[Group]:
+    """Draw what runs have logged, a panel for each column.
 
     Args:
-        folders: runs; their names are the legend.
-        file: PNG to write.
+        folders: runs.
+        files: pictures to write, .png, .svg or .pdf: all of them or, where something is wrong, none.
+        columns: of metrics.csv; none: return and success, where known, or the losses of a decision agent.
+        over: "steps", or "time": wall-clock time of learning.
+        by_seed: draw runs that differ in the seed alone as one line, their mean with a 95 % bootstrap interval.
+        smooth: weight of the past in an exponential moving average of each run, in [0, 1).
+
+    Returns:
+        the groups, each of them a line.
+
+    Raises:
+        ValueError: a folder without metrics, a column that no run has, a kind of picture that cannot be written.
     """
-    from io import BytesIO
+    check_names("kind of picture", [_suffix(file) for file in files], FORMATS)
+    check_names("axis", [over], OVER)
+    if not 0 <= smooth < 1:
+        raise ValueError(f"smooth={smooth}: expected a weight in [0, 1)")
+    known = dict.fromkeys(name for folder in folders for name in read_columns(folder))
+    check_names("column", columns, known)
+    if OVER[over] not in known:
+        raise ValueError(f"{folders[0]}: no {OVER[over]} in its metrics; an earlier rlmin wrote them: plot over steps")
+    groups = group_runs(folders, by_seed=by_seed)
+    shown = list(columns) or [name for name in LABELS if name in known] or list(OTHERWISE)
+    panels = {
+        column: {group.name: curve for group in groups if (curve := _curve(group, column, over, smooth)) is not None}
+        for column in shown
+    }
+    label, unit = _time_axis(panels) if over == "time" else (_steps_label(folders), 1.0)
+    figure = _figure(panels, label, unit, several=any(len(group.folders) > 1 for group in groups))
+    images = [(Path(file), _image(figure, _suffix(file))) for file in files]  # all, before the first is written
+    for file, image in images:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, image)
+    return groups
 
+
+def _curve(group: Group, column: str, over: str, smooth: float) -> Curve | None:
+    """The line of a group; None where none of its runs has the column."""
+    found = [read_curve(folder, column, over=OVER[over]) for folder in group.folders]
+    curves = [(x, smoothed(values, smooth)) for x, values in found if x]
+    try:
+        return mean_curve(curves) if curves else None
+    except ValueError as error:
+        raise ValueError(f"{column} of {group.name}: {error}; draw each run alone by --group none") from None
+
+
+def _figure(panels: dict[str, dict[str, Curve]], label: str, unit: float, *, several: bool) -> "Figure":
+    """A panel a column, a line a group, shaded where it is the mean of several runs; x in `unit`."""
     from matplotlib.figure import Figure  # without pyplot: no global state, no window
+    from matplotlib.ticker import EngFormatter
 
-    labels = COLUMNS | OTHERWISE
-    curves = {column: {folder: read_curve(folder, column) for folder in folders} for column in labels}
-    shown = [column for column in COLUMNS if any(x for x, _ in curves[column].values())] or list(OTHERWISE)
-    figure = Figure(figsize=(6 * len(shown), 4), layout="constrained")
-    for axes, column in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-        for folder, (steps, values) in curves[column].items():
-            if steps:
-                axes.plot(steps, values, marker="o" if len(steps) == 1 else None, label=Path(folder).name)
-        axes.set_xlabel("environment steps")
-        axes.set_ylabel(labels[column])
+    wide = min(len(panels), 3)
+    high = -(-len(panels) // wide)
+    figure = Figure(figsize=(6 * wide, 4 * high), layout="constrained")
+    places = figure.subplots(high, wide, squeeze=False).ravel()
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    for axes, (column, curves) in zip(places, panels.items(), strict=False):
+        for name, curve in curves.items():
+            _line(axes, curve._replace(x=curve.x / unit), name, names.index(name))
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_formatter(EngFormatter())
+        axes.set_ylabel((LABELS | OTHERWISE).get(column, column))
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
-    image = BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    write_atomic(file, image.getvalue())
+        if curves:
+            axes.legend(fontsize="small")
+    for axes in places[len(panels) :]:
+        axes.set_visible(False)
+    if several:
+        figure.supxlabel("shaded: 95 % bootstrap interval of the mean over seeds", fontsize=8, color="0.4")
+    return figure
+
+
+def _line(axes: "Axes", curve: Curve, name: str, number: int) -> None:
+    colour, style = f"C{number % 10}", ("-", "--", ":")[number // 10 % 3]
+    marker = "o" if len(curve.x) == 1 else None
+    axes.plot(curve.x, curve.mean, color=colour, linestyle=style, marker=marker, label=textwrap.fill(name, width=56))
+    if not (curve.low == curve.high).all():
+        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _steps_label(folders: Sequence[Path]) -> str:
+    """What the steps are steps of."""
+    agents = {read_settings(Path(folder)).get("agent") for folder in folders}
+    if len(agents) > 1:
+        return "steps"
+    return "logged steps learnt from" if "decision" in agents else "environment steps"
+
+
+def _time_axis(panels: dict[str, dict[str, Curve]]) -> tuple[str, float]:
+    """The unit that suits the longest curve: its name, and its seconds."""
+    last = max((float(curve.x[-1]) for curves in panels.values() for curve in curves.values()), default=0.0)
+    name, seconds = next((name, seconds) for name, seconds in UNITS if last >= 2 * seconds or seconds == 1)
+    return f"wall-clock time of learning, {name}", seconds
+
+
+def _suffix(file: Path) -> str:
+    return Path(file).suffix.lower()
+
+
+def _image(figure: "Figure", suffix: str) -> bytes:
+    import matplotlib as mpl
+
+    image = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "rlmin"}):
+        figure.savefig(image, format=suffix[1:], **FORMATS[suffix])
+    return image.getvalue()

@@ -8,7 +8,7 @@ whoever runs the policy puts them there with `with_previous`.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import gymnasium as gym
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rlmin.checks import check_names
 from rlmin.encoders import MIXERS, Encoder, Stack
+from rlmin.encoders.time_scale import spread_bias
 from rlmin.heads import Distribution, ValueHead, action_head
 from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs
 from rlmin.policy_step import PolicyStep
@@ -23,8 +24,16 @@ from rlmin.scan import ACTIVATIONS
 from rlmin.tokens import TokenInputs, TokenTrunk
 from rlmin.types import Observation, State
 
+if TYPE_CHECKING:
+    from rlmin.actor import Actor, EnvActor
+
 EncoderName = Literal["min_gru", "min_lstm", "gru", "lstm", "attention", "aaren", "mlp"]
-_OWN = {"min_gru": ("candidate",), "min_lstm": ("candidate",), "attention": ("heads", "context"), "aaren": ("heads",)}
+_OWN = {
+    "min_gru": ("candidate", "time_scales"),
+    "min_lstm": ("candidate", "time_scales"),
+    "attention": ("heads", "context"),
+    "aaren": ("heads",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +46,7 @@ class PolicyConfig:
     conv: int = 4  # width of the causal convolution before each memory, 0 for none
     mlp: int = 2  # expansion of the MLP after each memory, 0 for none
     candidate: Literal["tanh", "identity", "g"] = "tanh"  # activation of minGRU's and minLSTM's candidate
+    time_scales: tuple[float, float] | None = (2.0, 256.0)  # steps that minGRU's and minLSTM's units remember at first
     heads: int = 4  # of attention and aaren
     context: int = 64  # inputs of the memory that attention sees, the present one included: one a step, or up to three
     dropout: float = 0.0  # share of every residual update that is dropped in training
@@ -53,6 +63,9 @@ class PolicyConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
         check_names("encoder", [self.encoder], MIXERS)
         check_names("candidate", [self.candidate], ACTIVATIONS)
+        if self.time_scales is not None:  # a file has a list
+            object.__setattr__(self, "time_scales", tuple(self.time_scales))
+            spread_bias(1, self.time_scales)
         check_names("tokens", [self.tokens], ("fused", "triple"))
         if self.tokens == "triple" and self.encoder == "mlp":
             raise ValueError("tokens='triple' needs a memory; encoder='mlp' would see the observation alone")
@@ -156,6 +169,26 @@ class Policy(nn.Module):
         if self.config.previous_reward:
             extra[PREVIOUS_REWARD] = reward
         return {**observation, **extra} if extra else observation
+
+    @overload
+    def actor(self, env: None = None, **options: Any) -> "Actor": ...
+    @overload
+    def actor(self, env: Any, **options: Any) -> "EnvActor": ...
+    def actor(self, env: Any = None, **options: Any) -> "Actor | EnvActor":
+        """This policy as a callable that keeps its memory, for a loop of one's own.
+
+        Args:
+            env: a gymnasium Env or VectorEnv to act in: `act.reset()`, then `act.step()`; None: `act(observation)`.
+            options: `deterministic=True`, `target_return=None`, `return_scale=1.0`, `seed=None`; see
+                `rlmin.actor.Actor`.
+
+        Raises:
+            TypeError, ValueError: see `rlmin.actor.EnvActor`.
+        """
+        from rlmin.actor import Actor, EnvActor
+
+        act = Actor(self, **options)
+        return act if env is None else EnvActor(env, act)
 
     def no_action(self, rows: int) -> Tensor:
         """[rows, ...] zeros in the form of an action: what stands for "none" before the first step."""

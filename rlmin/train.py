@@ -10,6 +10,7 @@ from rlmin.agents.decision import DecisionAgent
 from rlmin.agents.load import load
 from rlmin.agents.ppo import PPO
 from rlmin.checkpoint import LEARNER, read_header
+from rlmin.checks import require
 from rlmin.evaluate_run import Evaluate, evaluated
 from rlmin.evaluate_run import evaluate_run as evaluate_run
 from rlmin.make import make_vec, readable_errors
@@ -38,10 +39,13 @@ def train(config: TrainConfig | DecisionTrainConfig, *, name: str = "run", progr
 
     Raises:
         ValueError: settings, environment, data or folder do not work; nothing has been written.
+        ImportError: a package that the settings ask for is not installed; nothing has been written.
         FloatingPointError: training met NaN or infinity; the last checkpoint is the last good one.
         SystemExit: a signal ended it, after a checkpoint; the code is 128 plus the signal's number.
     """
     check_folder(config.folder)
+    if config.wandb is not None:
+        require("wandb", extra="wandb")
     agent = _ppo(config) if isinstance(config, TrainConfig) else _decision(config)
     agent.run |= config.run
     warm_up(agent)
@@ -116,14 +120,6 @@ def _decision(config: DecisionTrainConfig) -> DecisionAgent:
     if env is not None and config.eval_episodes:  # a mistake there should not show after hours of training
         with readable_errors(spec["id"]):
             make_vec(spec["id"], 1, **spec["kwargs"]).close()
-    decision = agent.config
-    updates = -(-config.total_timesteps // (decision.rows * decision.steps))
-    if updates < 2 * decision.warmup_steps:
-        print(
-            f"note: only {updates} gradient steps, and lr rises over the first {decision.warmup_steps}: train for "
-            "longer (--total-timesteps), on smaller batches (--rows, --horizon) or with shorter --warmup-steps",
-            flush=True,
-        )
     return agent
 
 
@@ -140,7 +136,7 @@ def _report(agent: Agent, folder: Path) -> None:
     """Draw the curve, and evaluate."""
     from rlmin.plots import plot_runs
 
-    plot_runs([folder], folder / "curve.png")
+    plot_runs([folder], [folder / "curve.png"])
     if isinstance(agent, DecisionAgent):
         _report_decision(agent, folder)
         return

@@ -25,6 +25,7 @@ class TrainConfig(PPOConfig):
     workers: int = 0  # processes that step the environments; 0: this one
     threads: int | None = None  # of torch on the CPU; None: as torch decides
     folder: Path | None = None  # of the run; None: runs/NAME-NUMBER, the next free number
+    wandb: str | None = None  # project of Weights & Biases to log to as well; None: not
     save_interval: int = 100_000  # environment steps between checkpoints
     eval_episodes: int = 200  # greedy, at the end; 0: none
     eval_kwargs: tuple[str, ...] = ()  # for a second evaluation: key=value pairs that differ from env_kwargs
@@ -56,6 +57,7 @@ class DecisionTrainConfig(DecisionConfig):
     device: str = "cpu"  # or cuda, ...
     threads: int | None = None  # of torch on the CPU; None: as torch decides
     folder: Path | None = None  # of the run; None: runs/NAME-NUMBER, the next free number
+    wandb: str | None = None  # project of Weights & Biases to log to as well; None: not
     save_interval: int = 1_000_000  # logged steps between checkpoints
     eval_episodes: int = 100  # of each target, at the end; 0: none
 
@@ -76,7 +78,7 @@ class DecisionTrainConfig(DecisionConfig):
         return {name: getattr(self, name) for name in RUN}
 
 
-RUN = ("device", "threads", "save_interval", "eval_episodes")
+RUN = ("device", "threads", "save_interval", "eval_episodes", "wandb")
 
 
 def check_least(config: TrainConfig | DecisionTrainConfig) -> None:

@@ -1,5 +1,6 @@
 """A training run: an agent of any kind learns into a folder, with logs and checkpoints, until it is done or stopped."""
 
+import secrets
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -52,9 +53,13 @@ def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, An
 
     folder.mkdir(parents=True, exist_ok=True)
     agent.total_timesteps = total
+    project = agent.run.get("wandb")
+    if project is not None:  # the id is saved with the run, so that W&B goes on with the same one
+        agent.run.setdefault("wandb_id", secrets.token_hex(8))
     if agent.num_timesteps == 0:
         agent.save(folder)  # from here on there is always a last good checkpoint
-    agent.set_logger(make_logger(folder, settings, until=agent.num_timesteps))
+    wandb = None if project is None else (project, agent.run["wandb_id"])
+    agent.set_logger(make_logger(folder, settings, until=agent.num_timesteps, wandb=wandb))
     print(f"run: {folder}", flush=True)
     save = SaveEvery(agent, folder, agent.run.get("save_interval", SAVE_INTERVAL))
     try:

@@ -16,7 +16,7 @@ class GymVector(Vector):
     """A gymnasium vector environment in any of its three autoreset modes, of arrays or of tensors."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any], *, device: torch.device | str, seed: int | None) -> None:
-        self._autoreset = _autoreset_mode(env)
+        self._autoreset = autoreset_mode(env)
         super().__init__(
             env,
             num_envs=env.num_envs,
@@ -160,7 +160,8 @@ class GymVector(Vector):
             leaf_tensor(value, leaf, 1, copy=True, where=self._where(), rows=[row])
 
 
-def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    """When `env` resets ended episodes, as it declares; a ValueError where it does not."""
     mode = (env.metadata or {}).get("autoreset_mode")
     try:
         return mode if isinstance(mode, AutoresetMode) else AutoresetMode(mode)

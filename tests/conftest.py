@@ -6,8 +6,11 @@ is imported, so it is made here, before any test module can import it.
 """
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from rlmin.encoders import MIXERS
 from rlmin.scan import KERNELS
 
 VARIANTS = [name for name in KERNELS if name != "gpu"] + ["gpu sequential", "gpu tile"]
@@ -44,3 +48,28 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(gpu, "plan", plan)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"), np.errstate(all="ignore"):
         yield request.param
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where a reader of the documentation works: an empty folder, from which nothing reaches a network or stays."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    registered, mixers = set(gym.registry), dict(MIXERS)
+    yield tmp_path
+    own = {"__main__", "builtins"}  # what a page itself defines; a package that it imported stays, with its ids
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            own.add(name)
+            del sys.modules[name]
+    MIXERS.clear()
+    MIXERS.update(mixers)
+    for id in set(gym.registry) - registered:
+        entry = gym.registry[id].entry_point
+        if (entry.split(":")[0] if isinstance(entry, str) else entry.__module__) in own:
+            del gym.registry[id]

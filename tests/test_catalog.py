@@ -12,12 +12,13 @@ register()
 
 def test_every_id_of_the_library_has_a_line_and_every_game_its_numbers() -> None:
     table = lines()
-    listed = {line.split()[0] for line in table[1:]}
+    listed = {line.split()[0] for line in table[1 : table.index("")]}
     assert listed == {id for id in gym.registry if id.startswith("rlmin/")}
     assert set(dict(variants())) < listed
     line = next(line for line in table if line.startswith("rlmin/RepeatFirstEasy-v0 "))
     assert line.split("  ")[0] == "rlmin/RepeatFirstEasy-v0"
     assert [word for word in line.split() if word in {"51", "-0.50", "1.00"}] == ["51", "-0.50", "-0.50", "1.00"]
+    assert table[table.index("") + 1].startswith("random, floor, ceiling: ")
 
 
 @pytest.mark.parametrize(

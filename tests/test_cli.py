@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlmin import PPO, load
+from rlmin import PPO, __version__, load
 from rlmin.checkpoint import LEARNER, read
 from rlmin.cli import main
 from rlmin.train import TrainConfig, read_preset
@@ -131,7 +131,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "resume": (["train", "--resume", "runs/none"], "runs/none: no such run folder"),
     "resume and preset": (["train", "tmaze", "--resume", "runs/none"], "leave out 'tmaze'"),
     "evaluate": (["evaluate", "runs/none"], "runs/none: no such run folder"),
-    "plot": (["plot", "runs/none"], "runs/none: expected metrics.csv in it"),
+    "plot": (["plot", "runs/none"], "runs/none: no such run folder"),
     "plot nothing": (["plot"], "name at least one run folder"),
 }
 
@@ -286,3 +286,8 @@ def test_a_reward_that_is_no_number_ends_the_run_with_its_last_good_checkpoint_k
     assert re.fullmatch(r"rlmin: reward: NaN or inf from environment \d at step \d+ since reset\n", heard)
     agent = load("run")
     assert agent.num_timesteps == 256 and all(x.isfinite().all() for x in agent.policy.parameters())
+
+
+def test_the_package_itself_can_be_run() -> None:
+    done = subprocess.run([sys.executable, "-m", "rlmin", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == __version__

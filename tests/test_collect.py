@@ -424,6 +424,15 @@ def test_a_decision_agent_is_asked_for_returns_and_its_data_give_targets_and_sco
     assert "no reference scores are known" in capfd.readouterr().out, "another task has other references"
     main(["collect", "run", "--dataset", "tmaze/decision", "--episodes", "4"])
     assert minari.load_dataset("tmaze/decision-v0").storage.metadata["recipe"]["sources"][0]["target_return"] == high
+    PPO(gym.make("rlmin/TMaze-v0", length=3), width=8, horizon=8).save("teacher")
+    both = ["collect", "teacher", "run", "--dataset", "tmaze/both", "--episodes", "4", "--target-return", "0"]
+    main([*both, "--env", "rlmin/TMaze-v0", "--env-kwargs", "length=3"])
+    sources = minari.load_dataset("tmaze/both-v0").storage.metadata["recipe"]["sources"]
+    assert [one.get("target_return") for one in sources] == [None, 0.0], "only the one that reads it is told"
+    capfd.readouterr()
+    with pytest.raises(SystemExit):
+        main(["collect", "teacher", "--dataset", "tmaze/no", "--episodes", "4", "--target-return", "0"])
+    assert "reads no return to aim for; leave --target-return out" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

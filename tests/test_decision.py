@@ -108,6 +108,32 @@ def test_behaviour_cloning_copies_the_best_episodes_it_is_given() -> None:
     assert 0.3 < float(sure.mean()) < 0.7, "all episodes: half of them are wrong, and so is the clone"
 
 
+def test_logged_action_masks_rule_actions_out_and_are_no_observation() -> None:
+    random, flags = np.random.default_rng(3), 4
+    episodes = []
+    for length in (6, 9, 3, 11):
+        mask = random.integers(0, 2, (length + 1, flags)).astype(np.int8)
+        mask[:, 1] = 1
+        seen = {"x": random.normal(size=(length + 1, 2)).astype(np.float32), "action_mask": mask}
+        episodes.append(Episode(seen, np.ones(length, np.int64), np.ones(length, np.float32), True))
+    masks = spaces.MultiBinary(flags)
+    space = spaces.Dict({"x": spaces.Box(-9, 9, (2,)), "action_mask": masks})
+    data = load_dataset(episodes, observation_space=space, action_space=spaces.Discrete(flags))
+    agent = make(data, held_out=0.5)
+    assert isinstance(agent.policy.observation_space, spaces.Dict)
+    assert set(agent.policy.observation_space.spaces) == {"x", "return_to_go"}
+    assert agent.learn(200).held_out().keys() == {"held_out_loss", "held_out_accuracy"}
+    batch = agent.packing.draw()
+    inputs = agent._seen(batch), agent.policy.initial_state(3), batch["start"]
+    free, ruled = (
+        agent._measured(agent.policy.unroll(*inputs, mask).distribution, batch)["loss"]
+        for mask in (None, decision_data.legal(batch, agent.policy))
+    )
+    assert ruled < free, "what was not legal has no probability"
+    action, _ = agent.predict({"x": np.zeros(2), "action_mask": np.eye(flags)[2], "return_to_go": np.ones(1)})
+    assert action == 2
+
+
 def test_points_are_regressed_or_their_density_is_learnt() -> None:
     for loss in ("mse", "nll"):
         agent = make(lr=1e-2, loss=loss, held_out=0.0)
@@ -149,6 +175,27 @@ def test_without_episodes_kept_out_there_is_no_open_loop_loss() -> None:
     agent = make()
     before = state(agent)
     assert agent.held_out() == agent.held_out() and same(before, state(agent)), "measuring changes nothing"
+
+
+def test_the_open_loop_loss_is_the_mean_over_the_steps_kept_out() -> None:
+    data = points()
+    for settings in ({}, {"windows": 4}):
+        agent = make(data, held_out=0.6, **settings)
+        _, kept = decision_data.split(data, agent.config, agent.seed)
+        alone = [make(data, seed=agent.seed, **settings) for _ in kept]
+        total = 0.0
+        for one, episode in zip(alone, kept, strict=True):
+            one.policy.load_state_dict(agent.policy.state_dict())
+            one._held_out = decision_data.packed(data, agent.config, np.array([episode]), seed=0, stagger=False)
+            total += one.held_out()["held_out_loss"] * int(data.lengths[episode])
+        assert agent.held_out()["held_out_loss"] == pytest.approx(total / int(data.lengths[kept].sum()), rel=1e-5)
+        assert agent.held_out(batches=1) != agent.held_out(), "the arm that fails: a part of the steps"
+
+
+def test_a_warm_up_takes_a_tenth_of_a_short_training() -> None:
+    agent = make(warmup_steps=1000, lr=1e-3)
+    rates = [agent.update(agent.packing.draw(), done=done)["learning_rate"] for done in (0.0, 0.05, 0.1, 0.5)]
+    assert rates == pytest.approx([1e-6, 5e-4, 1e-3, 1e-3])
 
 
 def test_observations_are_normalised_by_the_data_once_and_returns_are_not() -> None:
@@ -344,6 +391,10 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (
+            {"windows": 6, "encoder": "attention"},
+            "context=64: windows=6 train on 6 inputs of the memory; set context=6",
+        ),
         ({"rows": 0}, "rows=0: expected at least 1"),
         ({"windows": 0}, "windows=0: expected at least 1"),
         ({"top_fraction": 0.0}, r"top_fraction=0.0: expected a share in \(0, 1\]"),
@@ -365,8 +416,8 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
 def test_data_with_other_spaces_are_refused_and_nothing_changes() -> None:
     agent = make()
     before = agent.dataset
-    with pytest.raises(ValueError, match=r"dataset .*: observation space: the policy expects .*, got "):
+    with pytest.raises(ValueError, match=r"observation space: the policy expects .*, dataset .* has "):
         agent.set_dataset(cues())
-    with pytest.raises(ValueError, match=r"dataset .*: action space: the policy expects .*, got "):
+    with pytest.raises(ValueError, match=r"action space: the policy expects .*, dataset .* has "):
         agent.set_dataset(points(A=2))
     assert agent.dataset is before

@@ -77,7 +77,8 @@ def test_a_run_in_two_parts_is_the_run_in_one(capfd: pytest.CaptureFixture[str])
 
 
 def test_a_preset_with_a_dataset_trains_a_decision_agent() -> None:
-    Path("mine.yaml").write_text("# mine\ndataset: swing.hdf5\nlr: 1e-4\nwindows: 5\nencoder: attention\nheads: 2\n")
+    own = "# mine\ndataset: swing.hdf5\nlr: 1e-4\nwindows: 5\nencoder: attention\nheads: 2\ncontext: 5\n"
+    Path("mine.yaml").write_text(own)
     main(["train", "mine.yaml", *SMALL, "--total-timesteps", "64", "--lr", "2e-4"])
     agent = load("runs/mine-0")
     assert isinstance(agent, DecisionAgent) and agent.config.lr == 2e-4 and agent.config.windows == 5
@@ -94,15 +95,13 @@ def test_data_without_an_environment_are_trained_on_and_played_in_one_named_late
     settings = [*SMALL, "--warmup-steps", "9", "--total-timesteps", "1280", "--folder", "run"]
     main(["train", "--dataset", "cart.hdf5", *settings])
     said = capfd.readouterr().out
-    assert "note: only 10 gradient steps, and lr rises over the first 9" in said
     assert "not evaluated: the data do not tell their environment; name it by rlmin evaluate --env ID" in said
     main(["evaluate", "run", "--env", "CartPole-v1", "--episodes", "2", "--target-return", "-100"])
     assert "targets on CartPole-v1" in capfd.readouterr().out, "its observation space has bounds, that of a file none"
     with h5py.File("swing.hdf5", "r+") as file:
         file["actions"][:] = 3 * file["actions"][:]
     main(["train", "--dataset", "swing.hdf5", "--env", "Pendulum-v1", *SMALL, "--total-timesteps", "1280"])
-    said, warned = capfd.readouterr()
-    assert "note: only" not in said
+    warned = capfd.readouterr().err
     assert re.fullmatch(r"rlmin: warning: dataset 'swing': \d+ actions lie outside Box.*\n", warned)
 
 

@@ -270,7 +270,8 @@ def test_a_board_shows_stream_answers_and_what_was_said() -> None:
         " 11   c   4   a  4? 11?\n"
         "  a   c\n"
         "step 5 of 6; 1 of 2 questions answered, 1 wrong\n"
-        "said b, right was a"
+        "said b, right was a\n"
+        "above: what is shown, now in yellow, ? asks; below: the answers"
     )  # fmt: skip
 
 

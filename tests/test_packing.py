@@ -13,7 +13,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rlmin.data import Dataset
-from rlmin.data.packing import PackedRows, Packing, Windows
+from rlmin.data.packed_rows import PackedRows
+from rlmin.data.packing import Packing
+from rlmin.data.windows import Windows
 from rlmin.policy import EncoderName, Policy, PolicyConfig
 from rlmin.types import State, map_state, tensors_of
 
@@ -117,6 +119,37 @@ def test_staggered_streams_are_at_different_times_of_episodes_of_equal_length() 
         later = batches[1]
         assert torch.equal(torch.as_tensor(later["start"]), numbers(later) % 20 == 0), "and then only where one opens"
     assert max(spreads[0]) == 0 and min(spreads[1]) > 1
+
+
+# measuring
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(1, 7), (4, 3), (9, 40)])
+@pytest.mark.parametrize("kind", ["rows", "windows"])
+def test_a_measurement_takes_every_step_once_whatever_was_drawn_before(kind: str, rows: int, steps: int) -> None:
+    data = dataset()
+    packing: Packing
+    if kind == "rows":
+        packing = PackedRows(data, rows=rows, horizon=steps, seed=1, episodes=[5, 0, 2, 3])
+    else:
+        packing = Windows(data, rows=rows, length=steps, seed=1, episodes=[5, 0, 2, 3])
+    batches = list(packing.once())
+    assert all(batch.shape == (steps, rows) for batch in batches)
+    index, weight, start = (
+        torch.cat([x(batch) for batch in batches])
+        for x in (numbers, lambda batch: batch["weight"].bool(), lambda batch: batch["start"])
+    )
+    assert torch.equal(index[weight].sort().values, torch.cat(list(packing.chunks(99))).sort().values)
+    first = torch.isin(index, data.first[:-1]) & weight
+    assert bool(start[first].all()), "no episode sees another's memory"
+    going_on = weight & ~start
+    assert torch.equal(index[1:][going_on[1:]], index[:-1][going_on[1:]] + 1), "and none is torn apart"
+    if kind == "rows":
+        assert int((start & weight).sum()) == 4, "the memory is carried through an episode"
+    else:
+        assert torch.equal(start[::steps], torch.ones_like(start[::steps])), "every window begins with a fresh memory"
+    packing.draw()
+    assert all(same(a, b) for a, b in zip(batches, packing.once(), strict=True))
 
 
 # windows

@@ -252,3 +252,17 @@ def test_a_policy_without_width_or_layers_is_an_error() -> None:
         PolicyConfig(width=0)
     with pytest.raises(ValueError, match="layers=0: expected at least 1"):
         PolicyConfig(layers=0)
+
+
+def test_how_long_units_remember_at_first_is_a_setting() -> None:
+    space, choice = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
+    for scales, longest in (((2.0, 256.0), 256), ((3.0, 1000.0), 1000), (None, None)):
+        policy = Policy(space, choice, PolicyConfig(encoder="min_gru", width=5, time_scales=scales))
+        gates = torch.sigmoid(policy.state_dict()["trunks.0.encoder.blocks.0.mixer.projection.bias"][:5])
+        if longest is not None:
+            torch.testing.assert_close(1 / gates[-1], torch.tensor(float(longest)))
+        else:
+            assert (1 / gates).max() < 10
+    assert PolicyConfig(time_scales=[2, 9]) == PolicyConfig(time_scales=(2.0, 9.0))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="time_scales: expected 1 < shortest <= longest"):
+        PolicyConfig(time_scales=(9.0, 2.0))

@@ -18,11 +18,11 @@ from scipy.stats import trim_mean
 from rlmin import PPO, load
 from rlmin.checkpoint import LEARNER, read_header
 from rlmin.logs import make_logger
+from rlmin.statistics import interquartile_mean, iqm_interval, mean_interval, normalised
 from rlmin.suite import SuiteOptions, run_suite
-from rlmin.suite.cells import SUITES, anchors, read_suite
+from rlmin.suite.cells import SUITES, anchors, read_suite, score
 from rlmin.suite.report import as_markdown, iqm, summarise
-from rlmin.suite.run import SCORE, finished, score, train_cell
-from rlmin.suite.statistics import interquartile_mean, iqm_interval, mean_interval, normalised
+from rlmin.suite.run import SCORE, finished, train_cell
 from rlmin.train import train
 
 SMALL = """
@@ -63,6 +63,17 @@ def test_a_task_can_have_its_own_seeds_and_encoders_and_options_win(tmp_path: Pa
     assert made.count(("rlmin/RepeatFirstEasy-v0", "gru")) == 3 == len(made) - 4
     options = SuiteOptions(suite=str(file), seeds=1, encoders=("lstm",))
     assert {(cell.encoder, cell.seed) for cell in options.chosen().cells()} == {("lstm", 0)}
+
+
+def test_every_encoder_of_a_task_can_have_its_own_seeds(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("seeds: 5\ntasks:\n  rlmin/TMaze-v0: {encoders: {min_gru: 3, mlp: 2}}")
+    cells = read_suite(str(file)).cells()
+    found = [(cell.encoder, cell.seed) for cell in cells]
+    assert found == [("min_gru", 0), ("min_gru", 1), ("min_gru", 2), ("mlp", 0), ("mlp", 1)]
+    chosen = SuiteOptions(suite=str(file), encoders=("mlp", "gru")).chosen()
+    assert chosen.columns(chosen.tasks["rlmin/TMaze-v0"]) == {"mlp": 2, "gru": 5}
+    assert len(SuiteOptions(suite=str(file), seeds=1).chosen().cells()) == 2
 
 
 def test_a_suite_runs_reports_and_does_not_train_twice(small: Path, tmp_path: Path) -> None:

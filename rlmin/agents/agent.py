@@ -6,7 +6,7 @@ The names are those of stable-baselines3, whose callbacks and helpers therefore 
 from abc import ABC, abstractmethod
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 import gymnasium as gym
 import numpy as np
@@ -17,10 +17,14 @@ from gymnasium.wrappers import HumanRendering, OrderEnforcing, RenderCollection,
 from rlmin.checkpoint import LEARNER, Tensors, read, section, write
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.predict import PolicyState, predict
+from rlmin.spaces import leaf_spaces
 from rlmin.vector import Vector
+from rlmin.wrappers.return_to_go import RETURN_TO_GO
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
+
+    from rlmin.actor import Actor, EnvActor
 
 
 class Agent(ABC):
@@ -30,6 +34,7 @@ class Agent(ABC):
         policy: the weights.
         env_spec: {"id", "kwargs", "workers"}: how to make the environment again; the id is None where that is unknown.
         num_timesteps: environment steps learnt from.
+        seconds: of wall-clock time that learning them took, interruptions not counted.
         total_timesteps: at which the last `learn` ends, or ended.
         stop_requested: set from outside (a signal handler), `learn` returns after the current update.
         run: settings of the training run around the agent, kept with it; plain values only.
@@ -44,6 +49,7 @@ class Agent(ABC):
     def __init__(self, *, seed: int, device: torch.device | str, env_spec: dict[str, Any]) -> None:
         self.seed, self.device, self.env_spec = seed, torch.device(device), env_spec
         self.num_timesteps = self.total_timesteps = self.num_updates = 0
+        self.seconds = 0.0
         self.stop_requested = False
         self.run: dict[str, Any] = {}
         self._logger: Logger | None = None
@@ -125,7 +131,7 @@ class Agent(ABC):
     def load_learner_state(self, tensors: Tensors) -> None:
         """The inverse of `learner_state`, as far as the environment or the data allow."""
 
-    def get_vec_normalize_env(self) -> None:
+    def get_vec_normalize_env(self) -> Any:
         """None: rlmin normalises inside the policy, not in an environment wrapper."""
         return None
 
@@ -151,6 +157,25 @@ class Agent(ABC):
             generator=self.generator,
         )
 
+    @overload
+    def actor(self, env: None = None, **options: Any) -> "Actor": ...
+    @overload
+    def actor(self, env: Any, **options: Any) -> "EnvActor": ...
+    def actor(self, env: Any = None, **options: Any) -> "Actor | EnvActor":
+        """The policy as a callable that keeps its memory: see `rlmin.Policy.actor`.
+
+        A return-conditioned agent aims for `target_return=`, else for the largest return of its data, unless `env`
+        says what to aim for (it is wrapped in `rlmin.wrappers.ReturnToGo`).
+        """
+        space = getattr(env, "single_observation_space", getattr(env, "observation_space", None))
+        brought = isinstance(space, gym.spaces.Dict) and RETURN_TO_GO in space.spaces
+        if RETURN_TO_GO in leaf_spaces(self.policy.observation_space) and not brought:
+            data = self.run.get("data")
+            aim = {} if data is None else {"target_return": max(data["returns"])}
+            options = {"return_scale": getattr(self.config, "return_scale", None) or 1.0, **aim, **options}
+        act: Actor | EnvActor = self.policy.actor(env, **options)
+        return act
+
     def save(self, folder: str | Path) -> None:
         """Write config, weights and learner state to `folder`; each file appears whole or not at all."""
         spaces = (self.policy.observation_space, self.policy.action_space)
@@ -169,6 +194,7 @@ class Agent(ABC):
             "run": self.run,
             "num_timesteps": self.num_timesteps,
             "num_updates": self.num_updates,
+            "seconds": self.seconds,
             "total_timesteps": self.total_timesteps,
         }
 
@@ -211,6 +237,7 @@ class Agent(ABC):
         self.policy.load_state_dict(weights)
         self.num_timesteps, self.num_updates = header["num_timesteps"], header["num_updates"]
         self.total_timesteps, self.run = header["total_timesteps"], header.get("run", {})
+        self.seconds = header.get("seconds", 0.0)
         if len(tensors) > len(weights):
             self.load_learner_state(tensors)
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import gymnasium as gym
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 16
 """Steps whose statistics are taken at once."""
+
+WARMUP_SHARE = 0.1
+"""Of training: a warm-up is over by then, however few gradient steps that is."""
 
 
 class DecisionAgent(OfflineAgent):
@@ -105,14 +109,13 @@ class DecisionAgent(OfflineAgent):
         self._held_out: Packing | None = None
         if len(held_out):
             self._held_out = data.packed(dataset, config, held_out, seed=self.seed, stagger=False)
-            self._held_out_start = self._held_out.state_dict()
         self._dataset, self.memory, self.source = dataset, None, source
         self.run["data"] = data.facts(dataset)
 
     def _take_statistics(self, dataset: "Dataset") -> None:
         """Give the policy mean and variance of the observations trained on; a return-to-go keeps its unit."""
         for index in self.packing.chunks(CHUNK):
-            observation = dict(dataset.step["observation"][index].to(self.device).items())
+            observation = data.seen(dataset.step["observation"][index].to(self.device))
             self.policy.update_normalizer(observation, torch.ones(len(index), dtype=torch.bool, device=self.device))
 
     def warm_up(self) -> None:
@@ -147,19 +150,20 @@ class DecisionAgent(OfflineAgent):
         """
         self.ready()
         if reset_num_timesteps:
-            self.num_timesteps = 0
+            self.num_timesteps, self.seconds = 0, 0.0
         first, total = self.num_timesteps, self.num_timesteps + total_timesteps
         self.total_timesteps = total
         hook = start_callback(self, callback, total)
         self.warm_up()
         self.optimizer.read()
-        began, going_on = time.perf_counter(), True
+        before, began, going_on = self.seconds, time.perf_counter(), True
         with Progress(total, first, enabled=progress_bar) as progress:
             while going_on and self.num_timesteps < total and not self.stop_requested:
                 hook.on_rollout_start()
                 metrics, going_on = self._round(log_interval, hook)
                 hook.on_rollout_end()
-                speed = (self.num_timesteps - first) / (time.perf_counter() - began)
+                took = time.perf_counter() - began
+                self.seconds, speed = before + took, (self.num_timesteps - first) / took
                 progress.update(self.num_timesteps, speed, f"loss {metrics['loss']:.4g}  ")
                 self._log(metrics, speed)
         self.stop_requested = False  # here and not above: a request that came before the first update counts too
@@ -196,7 +200,7 @@ class DecisionAgent(OfflineAgent):
         weight = batch.get("weight", None)
         state = self.policy.initial_state(config.rows) if self.memory is None else self.memory
         with self._dropout(), self._autocast():
-            out = self.policy.unroll(self._seen(batch), state, batch["start"])
+            out = self.policy.unroll(self._seen(batch), state, batch["start"], data.legal(batch, self.policy))
         measured = self._measured(out.distribution, batch)
         measured["loss"].backward()  # type: ignore[no-untyped-call]
         measured["grad_norm"] = norm = self.optimizer.take_gradient()
@@ -208,7 +212,7 @@ class DecisionAgent(OfflineAgent):
                     f"{name} is {values[name]} at step {self.num_timesteps} (update {self.num_updates}); "
                     "the weights are those before this gradient step. Try a smaller lr or max_grad_norm"
                 )
-        warm = min((self.num_updates + 1) / max(config.warmup_steps, 1), 1.0)
+        warm = min(max((self.num_updates + 1) / max(config.warmup_steps, 1), done / WARMUP_SHARE), 1.0)
         lr = self.optimizer.param_groups[0]["lr"] = warm * schedule(config.lr, config.lr_final, done)
         self.optimizer.step_within(norm, config.max_grad_norm)
         self.memory = map_state(Tensor.detach, out.state) if self.packing.carries else None
@@ -221,30 +225,31 @@ class DecisionAgent(OfflineAgent):
         """The open-loop loss on the episodes kept out: the mean over their steps.
 
         Args:
-            batches: how many to take, from the beginning of their order; None: as many as hold all their steps.
+            batches: at most so many, from the beginning of their order; None: all, so that every step counts once.
 
         Returns:
             "held_out_loss" and, of choices, "held_out_accuracy"; empty where no episode was kept out.
         """
         self.ready()
-        packing, config = self._held_out, self.config
+        packing = self._held_out
         if packing is None:
             return {}
-        packing.load_state_dict(self._held_out_start)
-        batches = batches or -(-packing.num_steps // (config.rows * config.steps))
-        sums, state = dict[str, float](), self.policy.initial_state(config.rows)
-        for _ in range(batches):
-            batch = packing.draw().to(self.device)
+        sums, weight = dict[str, float](), 0.0
+        state = fresh = self.policy.initial_state(self.config.rows)
+        for batch in islice(packing.once(), batches):
+            batch = batch.to(self.device)
             with self._autocast():
-                out = self.policy.unroll(self._seen(batch), state, batch["start"])
-            state = out.state if packing.carries else state
+                out = self.policy.unroll(self._seen(batch), state, batch["start"], data.legal(batch, self.policy))
+            state = out.state if packing.carries else fresh
+            steps = float(batch["weight"].sum())
             for name, x in self._measured(out.distribution, batch).items():
-                sums[name] = sums.get(name, 0.0) + float(x) / batches
-        return {f"held_out_{name}": x for name, x in sums.items()}
+                sums[name] = sums.get(name, 0.0) + float(x) * steps
+            weight += steps
+        return {f"held_out_{name}": x / weight for name, x in sums.items()}
 
     def _seen(self, batch: "TensorDict") -> Observation:
         """What the policy is shown of a batch: leaves [T, B, ...]."""
-        observation: Observation = dict(batch["observation"].items())
+        observation = data.seen(batch["observation"])
         if self.config.conditioned:
             observation[RETURN_TO_GO] = batch["return_to_go"]
         return self.policy.with_previous(observation, batch["previous_action"], batch["previous_reward"])
@@ -274,7 +279,7 @@ class DecisionAgent(OfflineAgent):
         from rlmin.logs import record
 
         metrics = metrics | self.held_out(batches=1) | {"gradient_steps": self.num_updates}
-        record(self.logger, self.policy, None, metrics, steps=self.num_timesteps, speed=speed)
+        record(self.logger, self.policy, None, metrics, steps=self.num_timesteps, seconds=self.seconds, speed=speed)
         self.logger.dump(self.num_timesteps)
 
     def learner_state(self) -> Tensors:

@@ -23,9 +23,9 @@ class DecisionConfig(PolicyConfig):
     loss: Literal["mse", "nll"] = "mse"  # of a Box action: squared error of the most likely one, or its likelihood
     lr: float = 1e-3  # AdamW's, after the warm-up
     lr_final: float | None = None  # and at the end, linear in between; None: constant
-    warmup_steps: int = 200  # gradient steps over which lr rises from 0
+    warmup_steps: int = 200  # gradient steps over which lr rises from 0; a tenth of training at most
     weight_decay: float = 1e-4  # of weights, not of biases and norms
-    beta2: float = 0.999  # AdamW's memory of squared gradients
+    beta2: float = 0.95  # AdamW's memory of squared gradients; short, for what one step in a hundred teaches
     max_grad_norm: float = 1.0  # the gradient's 2-norm is scaled down to this
     autocast: bool = False  # matrix products in bfloat16; memory, losses and weights stay float32
 
@@ -40,6 +40,11 @@ class DecisionConfig(PolicyConfig):
         for name in ("warmup_steps", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 0")
+        if self.windows is not None and self.encoder == "attention":
+            inputs = self.windows * (3 if self.tokens == "triple" else 1)
+            if self.context > inputs:
+                hint = f"windows={self.windows} train on {inputs} inputs of the memory; set context={inputs}"
+                raise ValueError(f"context={self.context}: {hint}")
         check_names("condition", [self.condition], ("return", "none"))
         check_names("loss", [self.loss], ("mse", "nll"))
         if not 0 < self.top_fraction <= 1:

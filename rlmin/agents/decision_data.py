@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
+from torch import Tensor
 
 from rlmin.agents.decision_config import DecisionConfig
+from rlmin.evaluate import check_fit
 from rlmin.policy import Policy
-from rlmin.space_json import space_to_json
+from rlmin.spaces import without
+from rlmin.types import Observation
+from rlmin.vector import MASK
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
 from rlmin.wrappers.transform import with_leaf
 
@@ -19,6 +23,8 @@ QUANTILES = 201
 """Returns that a run keeps of its data, at most."""
 
 if TYPE_CHECKING:  # rlmin.data needs tensordict, which is slow to import
+    from tensordict import TensorDict
+
     from rlmin.data.dataset import Dataset
     from rlmin.data.packing import Packing
 
@@ -52,20 +58,29 @@ def _name_of(source: Any) -> str | None:
 
 
 def seen_space(dataset: "Dataset", *, conditioned: bool) -> gym.Space[Any]:
-    """The observation space of the policy: with `conditioned`, what the wrapper `ReturnToGo` makes of the data's."""
-    space = dataset.observation_space
+    """The observation space of the policy: with `conditioned`, what the wrapper `ReturnToGo` makes of the data's.
+
+    An entry `action_mask` is no observation, as in an environment.
+    """
+    space = without(dataset.observation_space, MASK)
     return with_leaf(space, RETURN_TO_GO, gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)) if conditioned else space
 
 
 def check_spaces(dataset: "Dataset", policy: Policy, *, conditioned: bool) -> None:
     """Raise a ValueError where the spaces of the data are not those the policy was made for."""
-    pairs = [
-        ("observation", policy.observation_space, seen_space(dataset, conditioned=conditioned)),
-        ("action", policy.action_space, dataset.action_space),
-    ]
-    for what, wanted, found in pairs:
-        if space_to_json(wanted) != space_to_json(found):
-            raise ValueError(f"dataset {dataset.name!r}: {what} space: the policy expects {wanted}, got {found}")
+    space = seen_space(dataset, conditioned=conditioned)
+    check_fit(policy, space, dataset.action_space, of=f"dataset {dataset.name!r}")
+
+
+def seen(observation: "TensorDict") -> Observation:
+    """The leaves of logged observations that the policy is shown."""
+    return {name: x for name, x in observation.items() if name != MASK}
+
+
+def legal(batch: "TensorDict", policy: Policy) -> Tensor | None:
+    """[T, B, flags] bool, the actions that were legal, where the data tell and the policy can use it."""
+    mask = batch["observation"].get(MASK, None)
+    return None if mask is None or not policy.action_head.mask_size else mask.bool()
 
 
 def facts(dataset: "Dataset") -> dict[str, Any]:
@@ -103,7 +118,8 @@ def split(dataset: "Dataset", config: DecisionConfig, seed: int) -> tuple[np.nda
 
 def packed(dataset: "Dataset", config: DecisionConfig, episodes: np.ndarray, *, seed: int, stagger: bool) -> "Packing":
     """Batches of these episodes, as the settings say."""
-    from rlmin.data.packing import PackedRows, Windows
+    from rlmin.data.packed_rows import PackedRows
+    from rlmin.data.windows import Windows
 
     shared: dict[str, Any] = {"rows": config.rows, "seed": seed, "episodes": episodes}
     shared["return_scale"] = config.return_scale or 1.0

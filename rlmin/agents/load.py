@@ -9,21 +9,24 @@ from rlmin.agents import AGENTS
 from rlmin.agents.agent import Agent
 from rlmin.checkpoint import LEARNER, POLICY, read
 from rlmin.checks import check_names
+from rlmin.hub_snapshot import fetched, is_address
 
 
 def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "cpu") -> Agent:
     """The agent saved in `folder`, ready to act or to go on learning; PPO or DecisionAgent, as the folder says.
 
     Args:
-        folder: a run folder, or where `agent.save` wrote.
+        folder: a run folder, where `agent.save` wrote, or "hf://user/name" or "hf://user/name@revision" on the
+            Hugging Face hub.
         env: to go on learning in, with new episodes, or None: then the environment is made from its id once it is
             needed. `agent.resume(folder)` also restores the state of an environment that has one.
         device: where the weights go.
 
     Raises:
         ValueError: the folder is no run, is incomplete, of another version, damaged or edited, or the spaces of `env`
-            are not those of the policy.
+            are not those of the policy; see `rlmin.hub_snapshot.fetched` for what may be wrong on the hub.
     """
+    folder = fetched(folder) if is_address(folder) else folder
     header, tensors = read(Path(folder), POLICY)
     if (Path(folder) / LEARNER).exists():
         header, tensors = read(Path(folder), LEARNER)

@@ -17,9 +17,11 @@ class OfflineAgent(Agent):
 
     Attributes:
         source: which data these are, see `decision_data.opened`; kept in checkpoints.
+        callback_env: what `get_env` returns while a callback counts by it, see `rlmin.callbacks.LoggedSteps`.
     """
 
     source: dict[str, Any]
+    callback_env: Any = None
     _dataset: "Dataset | None" = None
     _env: Any = None
 
@@ -77,13 +79,15 @@ class OfflineAgent(Agent):
         """Say where the agent acts: an id, or an environment that `get_env` shall return."""
         spec = describe(env)
         self.env_spec = self.env_spec if spec["id"] is None else spec
-        self._env = None if isinstance(env, str) else env
+        self._env, self.callback_env = None if isinstance(env, str) else env, None
 
     def get_env(self) -> Any:
         """The environment given, or that of the data, made from its id; None where that is unknown.
 
         It is not trained in: it is for stable-baselines3's callbacks, which look at it.
         """
+        if self.callback_env is not None:
+            return self.callback_env
         if self._env is None and self.env_spec["id"] is not None:
             self._env = adapt(self.env_spec["id"], num_envs=1, env_kwargs=self.env_spec["kwargs"]).env
         return self._env

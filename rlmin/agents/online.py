@@ -1,5 +1,6 @@
 """OnlineAgent: an agent that learns by acting in an environment."""
 
+import sys
 from abc import abstractmethod
 from typing import Any
 
@@ -50,6 +51,12 @@ class OnlineAgent(Agent):
         vector = adapt(env, num_envs=self.rows, device=self.device)
         self.attach(vector)
         self.env_spec = describe(env)
+
+    def get_vec_normalize_env(self) -> Any:
+        """The stable-baselines3 VecNormalize around the environment given, so that callbacks save it; else None."""
+        sb3 = sys.modules.get("stable_baselines3.common.vec_env")  # there, if the user has made one
+        env = None if self._vector is None else self._vector.env
+        return sb3.unwrap_vec_normalize(env) if sb3 is not None and isinstance(env, sb3.VecEnv) else None
 
     def get_env(self) -> Any:
         """The environment as it was given (or made from its id)."""

@@ -135,7 +135,7 @@ class PPO(OnlineAgent):
                 those of the last good gradient step.
         """
         if reset_num_timesteps:
-            self.num_timesteps = 0
+            self.num_timesteps, self.seconds = 0, 0.0
         num_envs = self.vector.num_envs
         first, total = self.num_timesteps, self.num_timesteps + total_timesteps
         self.total_timesteps = total
@@ -146,7 +146,7 @@ class PPO(OnlineAgent):
             return hook.on_step(step)
 
         self.warm_up()
-        began = time.perf_counter()
+        before, began = self.seconds, time.perf_counter()
         with Progress(total, first, enabled=progress_bar) as progress:
             while self.num_timesteps < total and not self.stop_requested:
                 hook.on_rollout_start()
@@ -163,7 +163,8 @@ class PPO(OnlineAgent):
                 self.policy.train()
                 metrics = self.update(rollout, done=done)
                 self.policy.eval()
-                speed = (self.num_timesteps - first) / (time.perf_counter() - began)
+                took = time.perf_counter() - began
+                self.seconds, speed = before + took, (self.num_timesteps - first) / took
                 progress.update(self.num_timesteps, speed, describe_episodes(self.collector.statistics))
                 if self.num_updates % log_interval == 0:
                     self._log(metrics, speed)
@@ -309,7 +310,10 @@ class PPO(OnlineAgent):
         """One row of the log: episodes, speed, losses, and how long each unit remembers."""
         from rlmin.logs import record
 
-        record(self.logger, self.policy, self.collector.statistics, metrics, steps=self.num_timesteps, speed=speed)
+        statistics = self.collector.statistics
+        record(
+            self.logger, self.policy, statistics, metrics, steps=self.num_timesteps, seconds=self.seconds, speed=speed
+        )
         self.logger.dump(self.num_timesteps)
 
     def learner_state(self) -> Tensors:

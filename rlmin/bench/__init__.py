@@ -21,7 +21,19 @@ from rlmin.checks import check_names
 from rlmin.make import existing
 from rlmin.scan import warmup
 
-NAMES = ("scan", "cell", "act", "update", "growth", "train", "overhead", "envs", "decision")
+NAMES = (
+    "scan",
+    "cell",
+    "act",
+    "update",
+    "growth",
+    "train",
+    "recurrent_policy",
+    "deploy",
+    "overhead",
+    "envs",
+    "decision",
+)
 """Every benchmark, in the order of `all`; rlmin/bench/NAME.py."""
 
 
@@ -59,5 +71,5 @@ def module(name: str) -> ModuleType:
 
 def summary() -> str:
     """Every benchmark and the first line of its docstring."""
-    lines = [f"  {name:9} {(module(name).__doc__ or '').partition(chr(10))[0]}" for name in NAMES]
-    return "\n".join([*lines, "  all       every one of these, one after the other"])
+    lines = [f"  {name:16} {(module(name).__doc__ or '').partition(chr(10))[0]}" for name in NAMES]
+    return "\n".join([*lines, "  all              every one of these, one after the other"])

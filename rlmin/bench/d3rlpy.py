@@ -41,18 +41,28 @@ def decision_transformer(
     return algorithm
 
 
-def replay_buffer(episodes: Sequence[Episode]) -> Any:
+def replay_buffer(episodes: Sequence[Episode], *, choices: int | None = None) -> Any:
     """The episodes as its `fit` samples them.
+
+    Args:
+        episodes: observations are vectors; actions vectors, or numbers in [0, choices).
+        choices: of a discrete action; None: actions are vectors.
 
     Raises:
         Missing: see `rlmin.bench.peers.need`.
     """
     data, spaces = need("d3rlpy.dataset"), need("d3rlpy.constants").ActionSpace
     theirs = [
-        data.Episode(one.observations[:-1], one.actions, one.rewards[:, None], one.terminated) for one in episodes
+        data.Episode(
+            one.observations[:-1],
+            one.actions if choices is None else one.actions[:, None],
+            one.rewards[:, None],
+            one.terminated,
+        )
+        for one in episodes
     ]
-    size = theirs[0].actions.shape[1]
-    kind = {"action_space": spaces.CONTINUOUS, "action_size": size}
+    size = theirs[0].actions.shape[1] if choices is None else choices
+    kind = {"action_space": spaces.CONTINUOUS if choices is None else spaces.DISCRETE, "action_size": size}
     told = {
         f"{part}_signature": getattr(theirs[0], f"{part}_signature") for part in ("observation", "action", "reward")
     }

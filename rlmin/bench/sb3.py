@@ -56,26 +56,30 @@ def recurrent_ppo(
     epochs: int,
     width: int,
     device: str,
+    policy: str = "MlpLstmPolicy",
+    **memory: Any,
 ) -> Any:
-    """A RecurrentPPO with one LSTM shared by actor and critic, and one hidden layer of its width in each head.
+    """A RecurrentPPO with one hidden layer as wide as its memory in each head.
 
     Args:
         env, env_kwargs, num_envs: the environments; native ones are stepped on the CPU, as it computes in numpy.
         horizon: steps of each environment between updates.
         batch: steps in a minibatch.
         epochs: passes over a rollout.
-        width: units of the LSTM.
+        width: units of the memory.
         device: of the policy.
+        policy: its name.
+        memory: more of `policy_kwargs`; by default one memory is shared by actor and critic.
 
     Raises:
         Missing: sb3-contrib is not installed.
     """
     module = need("sb3_contrib")
     vec: VecEnv
-    if env.startswith("rlmin/"):
+    if env.startswith("rlmin/") and gym.spec(env).vector_entry_point is not None:
         vec = TensorVecEnv(make_vec(env, num_envs, **env_kwargs))
     else:
         vec = DummyVecEnv([lambda: gym.make(env, **env_kwargs)] * num_envs)
-    sizes = {"lstm_hidden_size": width, "shared_lstm": True, "enable_critic_lstm": False, "net_arch": [width]}
+    sizes = {"lstm_hidden_size": width, "net_arch": [width], "shared_lstm": True, "enable_critic_lstm": False, **memory}
     settings = {"n_steps": horizon, "batch_size": batch, "n_epochs": epochs, "policy_kwargs": sizes}
-    return module.RecurrentPPO("MlpLstmPolicy", vec, device=device, **settings)
+    return module.RecurrentPPO(policy, vec, device=device, **settings)

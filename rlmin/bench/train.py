@@ -171,7 +171,12 @@ def standing_in(cell: Callable[[int, int], Encoder]) -> Iterator[None]:
 
 def rival(task: Task, device: str) -> tuple[nn.Module, Case]:
     """RecurrentPPO: its policy, and a turn of training."""
-    sizes = {"num_envs": task.num_envs, "horizon": task.horizon, "batch": task.batch, "width": task.width}
+    sizes: dict[str, Any] = {
+        "num_envs": task.num_envs,
+        "horizon": task.horizon,
+        "batch": task.batch,
+        "width": task.width,
+    }
     model = recurrent_ppo(task.env, task.env_kwargs, epochs=EPOCHS, device=device, **sizes)
     steps = task.rollouts * task.num_envs * task.horizon
     return model.policy, lambda: model.learn(steps, reset_num_timesteps=False)

@@ -10,6 +10,11 @@ from gymnasium import spaces
 from rlmin.envs import GAMES
 from rlmin.envs.tensor_env import Variant
 
+LEGEND = """
+random, floor, ceiling: mean return of random actions, of a good policy without a memory, and of a very good one; the
+last column says which. 3 of 65: three choices with up to 65 values each. steps: the most of an episode.
+Train on one:  rlmin train --env ID        watch it:  rlmin evaluate RUN --video FILE.mp4"""
+
 HEAD = ("id", "observation", "action", "steps", "random", "floor", "ceiling", "floor: how / ceiling: how")
 
 
@@ -21,7 +26,7 @@ def variants() -> Iterator[tuple[str, Variant]]:
 
 
 def lines() -> list[str]:
-    """The table, one line an id."""
+    """The table, one line an id, and what it means."""
     known = dict(variants())
     rows = [HEAD]
     for id in sorted(name for name in gym.registry if name.startswith("rlmin/")):
@@ -30,7 +35,8 @@ def lines() -> list[str]:
         rows.append((id, brief(env.observation_space), brief(env.action_space), *_told(known.get(id), limit)))
         env.close()
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD) - 1)]
-    return ["  ".join([*(f"{x:<{w}}" for x, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
+    table = ["  ".join([*(f"{x:<{w}}" for x, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
+    return [*table, *LEGEND.splitlines()]
 
 
 def brief(space: gym.Space[Any]) -> str:

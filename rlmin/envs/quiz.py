@@ -143,6 +143,7 @@ class Quiz(TensorEnv):
         caption = f"step {t} of {length}; {told} of {len(asked)} questions answered, {int(game['wrong'])} wrong"
         if t and answer[t - 1] != NOTHING:
             caption += f"\nsaid {self.name(said)}, right was {self.name(answer[t - 1])}"
+        caption += "\nabove: what is shown, now in yellow, ? asks; below: the answers"
         return Board([stream, *(cells[i : i + CELLS] for i in range(0, len(cells), CELLS))], caption)
 
 

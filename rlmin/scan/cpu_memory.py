@@ -3,6 +3,7 @@
 The C library returns every large block to the system when a tensor dies, and the next tensor pays for each page again:
 a product of two matrices into 32 MB of fresh memory takes twice the time of the same product into used memory. A
 training step asks for the same few sizes over and over, so blocks of tensors that died are kept and handed out again.
+Sizes are rounded up, at most by an eighth, so that minibatches whose sequences differ in length share blocks too.
 """
 
 import math
@@ -18,7 +19,7 @@ _spare: list[Tensor] = []  # oldest first
 
 
 def empty(*size: int, dtype: torch.dtype) -> Tensor:
-    """`torch.empty` on the CPU; large ones in the memory of an earlier tensor of as many bytes, if one is spare.
+    """`torch.empty` on the CPU; large ones in the memory of an earlier tensor of about as many bytes, if one is spare.
 
     Args:
         size: of the tensor.
@@ -31,8 +32,9 @@ def empty(*size: int, dtype: torch.dtype) -> Tensor:
     length = math.prod(size) * dtype.itemsize
     if length < _LARGE:
         return torch.empty(size, dtype=dtype)
-    block = _take(length)
-    array = block.view(dtype).view(size).numpy()
+    step = 1 << (length.bit_length() - 4)
+    block = _take(-(-length // step) * step)
+    array = block[:length].view(dtype).view(size).numpy()
     weakref.finalize(array, _give_back, block).atexit = False
     return torch.from_numpy(array)  # which keeps `array` alive for as long as anything uses the memory
 

@@ -5,6 +5,7 @@ rlmin bench memory [--suite NAME|FILE.yaml] [--seeds N] [--steps N] [--encoders 
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rlmin.checks import check_names
 from rlmin.encoders import MIXERS
@@ -33,11 +34,15 @@ class SuiteOptions:
         suite = read_suite(self.suite)
         check_names("task", self.tasks, suite.tasks)
         check_names("encoder", self.encoders, MIXERS)
-        tasks = {task: dict(suite.tasks[task]) for task in self.tasks or suite.tasks}
-        given = {"steps": self.steps, "seeds": self.seeds, "encoders": self.encoders or None}
-        said = {name: value for name, value in given.items() if value is not None}
-        tasks = {task: settings | said for task, settings in tasks.items()}
-        return replace(suite, tasks=tasks)
+        return replace(suite, tasks={task: self._chosen_of(suite, task) for task in self.tasks or suite.tasks})
+
+    def _chosen_of(self, suite: Suite, task: str) -> dict[str, Any]:
+        """The entries of one task."""
+        own = dict(suite.tasks[task])
+        columns = suite.columns(own)
+        usual = own.get("seeds", suite.seeds)
+        own["encoders"] = {name: self.seeds or columns.get(name, usual) for name in self.encoders or columns}
+        return own if self.steps is None else own | {"steps": self.steps}
 
 
 def run_suite(options: SuiteOptions) -> str:

@@ -4,28 +4,37 @@ steps: 1_000_000                       environment steps a cell
 encoders: [min_gru, gru, mlp]          columns of the table
 seeds: 5                               rows of each
 settings: {num_envs: 64, lr: 1e-3}     any setting of `rlmin train`, for every cell
-tasks:                                 id or NAME -> settings that differ; `steps`, `seeds` and `encoders` too
+tasks:                                 id or NAME -> settings that differ; `steps`, `seeds` and `encoders` too;
+                                       `encoders: {min_gru: 5, mlp: 2}` says the seeds of each
   rlmin/RepeatFirstEasy-v0: {horizon: 51}
   S9 seen 3x3: {env: rlmin/GridMemoryS9View3-v0, horizon: 128}
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import tyro
 import yaml
 
+from rlmin.checkpoint import LEARNER, read_header
 from rlmin.checks import check_names
 from rlmin.encoders import MIXERS
 from rlmin.envs.catalog import variants
 from rlmin.envs.tensor_env import Variant
-from rlmin.train import TrainConfig, preset_arguments
+from rlmin.make import parse_pairs
+from rlmin.presets import preset_arguments
+from rlmin.train_config import DecisionTrainConfig, TrainConfig
 
 SUITES = Path(__file__).parent.parent / "configs" / "suites"
 OF_TASKS = ("steps", "seeds", "encoders")  # what a task may set beside settings of a run
 KEYS = ("steps", "encoders", "seeds", "settings", "tasks")
+
+
+EPISODES = 400  # held out: seeds of their own, memory wiped, greedy actions
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,11 @@ class Cell:
         """The settings as the command line would read them."""
         return tyro.cli(TrainConfig, args=preset_arguments(self.settings), config=(tyro.conf.FlagConversionOff,))
 
+    def run(self, folder: Path) -> Row:
+        """Train in `folder`, or go on there, and score: the row of the cell."""
+        trained(self.config, folder)
+        return score(self, folder)
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -63,9 +77,16 @@ class Suite:
         return [
             Cell(task, encoder, seed, self._settings(task, encoder, seed))
             for task, own in self.tasks.items()
-            for encoder in own.get("encoders", self.encoders)
-            for seed in range(own.get("seeds", self.seeds))
+            for encoder, seeds in self.columns(own).items()
+            for seed in range(seeds)
         ]
+
+    def columns(self, own: Mapping[str, Any]) -> dict[str, int]:
+        """The encoders of a task with these entries of its own, and the seeds of each."""
+        encoders = own.get("encoders", self.encoders)
+        if isinstance(encoders, Mapping):
+            return dict(encoders)
+        return dict.fromkeys(encoders, own.get("seeds", self.seeds))
 
     def _settings(self, task: str, encoder: str, seed: int) -> dict[str, Any]:
         own = {"env": task, "steps": self.steps, **self.settings, **self.tasks[task]}
@@ -113,6 +134,39 @@ def read_suite(name: str) -> Suite:
     )
 
 
+def trained(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
+    """Train in `folder`, or go on from the last checkpoint that is there."""
+    from rlmin.train import resume, train
+
+    if not (folder / LEARNER).exists():
+        train(replace(config, folder=folder), progress_bar=False)
+    elif int(read_header(folder, LEARNER)["num_timesteps"]) < config.total_timesteps:
+        resume(folder, progress_bar=False)
+
+
+def score(cell: Cell, folder: Path) -> Row:
+    """Both protocols: the final policy on held-out episodes, and the best of training as POPGym publishes it."""
+    from rlmin.curves import read_curve
+    from rlmin.evaluate_run import evaluate_run
+
+    differing = parse_pairs(cell.config.eval_kwargs)  # a task may be learned in an easier variant than it is judged in
+    held_out = evaluate_run(folder, env_kwargs=differing, episodes=EPISODES, num_envs=EPISODES // 4)
+    steps, curve = read_curve(folder, "rollout/ep_rew_mean")
+    known = anchors(cell.config.env)
+    floor, ceiling = (None, None) if known is None else (known.floor, known.ceiling)
+    return {
+        "task": cell.task,
+        "encoder": cell.encoder,
+        "seed": cell.seed,
+        "steps": int(steps[-1]),
+        "final": held_out.mean_return,
+        "best": float(max(curve)),
+        "success": held_out.success_rate,
+        "floor": floor,
+        "ceiling": ceiling,
+    }
+
+
 def anchors(env: str) -> Variant | None:
     """Floor and ceiling of an id, where it is one of rlmin's own."""
     return dict(variants()).get(env)
@@ -121,6 +175,6 @@ def anchors(env: str) -> Variant | None:
 def _as_pairs(settings: Mapping[str, Any]) -> dict[str, Any]:
     """`env_kwargs: {length: 50}` as the command line has it, length=50."""
     return {
-        name: [f"{key}={x}" for key, x in value.items()] if isinstance(value, dict) else value
+        name: [f"{key}={x}" for key, x in value.items()] if isinstance(value, dict) and name not in OF_TASKS else value
         for name, value in settings.items()
     }

@@ -11,6 +11,7 @@ rlmin bench offline [--tasks ...] [--agents ...] [--seeds N]   train, score, rep
     agents:                            columns of the table: NAME -> settings that differ
       min_gru: {encoder: min_gru}
       bc: {encoder: min_gru, condition: none}
+      d3rlpy: {peer: d3rlpy, windows: 20}      d3rlpy's DecisionTransformer, see rlmin/suite/peer.py
     recipes:                           how data are made: NAME -> `rlmin.suite.recipes.Recipe`
       cartpole: {env: rlmin/PositionOnlyCartPoleEasy-v0}
     tasks:                             dataset -> settings, which win; steps, seeds, targets, episodes, agents too
@@ -23,42 +24,26 @@ A score is 100 for the expert's return and 0 for random actions, of the last che
 import contextlib
 import io
 import sys
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import tyro
 import yaml
 
-from rlmin.checks import check_names
-from rlmin.presets import preset_arguments
-from rlmin.suite.cells import SUITES, Cell
+from rlmin.checks import check_names, require
+from rlmin.suite.cells import SUITES
+from rlmin.suite.offline_cell import OfflineCell
 from rlmin.suite.offline_report import write_report
+from rlmin.suite.peer import PeerCell
 from rlmin.suite.recipes import Recipe
-from rlmin.suite.run import Row, run_cells
+from rlmin.suite.run import run_cells
 from rlmin.train_config import DecisionTrainConfig
 
 OWN = ("steps", "seeds", "targets", "episodes")  # of the suite, or of a task
 OF_TASKS = (*OWN, "agents", "variants")
 KEYS = (*OWN, "settings", "agents", "recipes", "tasks")
-SEED = 10_000  # of the environments in which scores are taken
-NUM_ENVS = 50
-
-
-@dataclass(frozen=True)
-class OfflineCell(Cell):
-    """One decision agent on one dataset; `encoder` is the name of the agent's column.
-
-    Its settings hold, beside those of the run, "asked": targets, variants and episodes.
-    """
-
-    @property
-    def config(self) -> DecisionTrainConfig:  # type: ignore[override]
-        """The settings as the command line would read them."""
-        args = preset_arguments({name: x for name, x in self.settings.items() if name != "asked"})
-        return tyro.cli(DecisionTrainConfig, args=args, config=(tyro.conf.FlagConversionOff,))
+PEER = "peer"  # of an agent: another library's, see rlmin/suite/peer.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +84,8 @@ class OfflineSuite:
         asked = {"targets": list(own.get("targets", self.targets)), "variants": own.get("variants", [{}])}
         asked["episodes"] = own.get("episodes", self.episodes)
         settings |= {"total_timesteps": own.get("steps", self.steps), "seed": seed, "threads": 1, "eval_episodes": 0}
-        return OfflineCell(task, agent, seed, {"dataset": task, **settings, "asked": asked})
+        kind = PeerCell if PEER in settings else OfflineCell
+        return kind(task, agent, seed, {"dataset": task, **settings, "asked": asked})
 
 
 def read_offline_suite(name: str) -> OfflineSuite:
@@ -121,8 +107,10 @@ def read_offline_suite(name: str) -> OfflineSuite:
     tasks = {task: settings or {} for task, settings in said["tasks"].items()}
     try:
         check_names("entry", said, KEYS)
-        for settings in (said.get("settings") or {}, *said["agents"].values()):
-            check_names("setting", settings, known)
+        check_names("setting", said.get("settings") or {}, known)
+        for settings in said["agents"].values():
+            check_names("setting", settings, [*known, PEER])
+            check_names("peer", [settings[PEER]] if PEER in settings else [], ["d3rlpy"])
         for settings in tasks.values():
             check_names("setting", settings, [*known, *OF_TASKS])
             check_names("agent", settings.get("agents", []), said["agents"])
@@ -174,7 +162,7 @@ def run_offline(options: OfflineOptions) -> str:
     cells = suite.cells()
     for cell in cells:  # a bad setting should not show after hours of training
         assert cell.config.dataset
-    rows = run_cells(cells, out, jobs=options.jobs, measure=measure)
+    rows = run_cells(cells, out, jobs=options.jobs)
     return write_report(rows, options.results, name=suite.name)
 
 
@@ -196,59 +184,5 @@ def make_datasets(suite: OfflineSuite, out: Path, *, overwrite: bool = False) ->
 
 def exists(dataset: str) -> bool:
     """Whether there is a Minari dataset of this name here."""
-    from rlmin.data.source import package
-
-    root = package("minari").storage.datasets_root_dir.get_dataset_path()
+    root = require("minari", extra="offline").storage.datasets_root_dir.get_dataset_path()
     return bool((root / dataset / "data").is_dir())
-
-
-def measure(cell: OfflineCell, folder: Path) -> Row:
-    """The last checkpoint, greedy, asked for every target in every variant of its environment."""
-    from rlmin.agents.load import load
-
-    agent = load(folder)
-    facts = agent.run["data"]
-    if facts["reference"] is None:
-        raise ValueError(f"dataset {cell.task!r}: it has no reference scores, so nothing can be scored")
-    results = [one for variant in cell.settings["asked"]["variants"] for one in _results(cell, folder, variant, facts)]
-    return {
-        "task": cell.task,
-        "encoder": cell.encoder,
-        "seed": cell.seed,
-        "steps": agent.num_timesteps,
-        "behaviour": facts["mean"],
-        "reference": facts["reference"],
-        "final": results[0]["score"],
-        "results": results,
-    }
-
-
-def _results(
-    cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts: Mapping[str, Any]
-) -> Sequence[dict[str, Any]]:
-    """One entry a target, of one variant of the environment."""
-    from rlmin.data import Reference
-    from rlmin.evaluate_run import evaluate_run, evaluate_run_targets
-    from rlmin.scores import score, unscored
-
-    reference, asked = Reference(**facts["reference"]), cell.settings["asked"]
-    shared: dict[str, Any] = {"env_kwargs": variant, "episodes": asked["episodes"], "num_envs": NUM_ENVS, "seed": SEED}
-    if cell.config.decision.conditioned:
-        wanted = [unscored(target, reference) for target in asked["targets"]]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of targets outside the data: the table says what they are
-            each = [evaluate_run_targets(folder, target_return=(x,), reference=reference, **shared) for x in wanted]
-        found = [report.asked[0].evaluation for report in each]
-    else:
-        found = [evaluate_run(folder, **shared)] * len(asked["targets"])
-    return [
-        {
-            "variant": " ".join(f"{key}={value}" for key, value in variant.items()),
-            "target": target,
-            "return": one.mean_return,
-            "score": score(one.mean_return, reference),
-            "success": one.success_rate,
-            "length": float(one.lengths.mean()),
-        }
-        for target, one in zip(asked["targets"], found, strict=True)
-    ]

@@ -9,9 +9,9 @@ import numpy as np
 from rlmin.checkpoint import write_atomic
 from rlmin.data import Reference
 from rlmin.scores import score
+from rlmin.statistics import Interval, iqm_interval, mean_interval
+from rlmin.suite.cells import Row
 from rlmin.suite.report import as_csv
-from rlmin.suite.run import Row
-from rlmin.suite.statistics import Interval, iqm_interval, mean_interval
 
 Line = dict[str, Any]
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlmin.checkpoint import write_atomic
-from rlmin.suite.cells import Cell
-from rlmin.suite.run import Row
-from rlmin.suite.statistics import Interval, iqm_interval, mean_interval, normalised
+from rlmin.statistics import Interval, iqm_interval, mean_interval, normalised
+from rlmin.suite.cells import Cell, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +91,9 @@ def as_markdown(rows: Sequence[Row]) -> str:
         first = next(line for line in own if line is not None)
         told = [_number(first[name]) for name in ("floor", "ceiling")]
         scores = " | ".join("" if line is None else _score(line) for line in own)
-        lines.append(f"| {task} | {first['steps']:,} | {first['seeds']} | {told[0]} | {told[1]} | {scores} |")
+        counts = [str(line["seeds"]) for line in own if line is not None]
+        seeds = counts[0] if len(set(counts)) == 1 else ", ".join(counts)  # of each column that has any
+        lines.append(f"| {task} | {first['steps']:,} | {seeds} | {told[0]} | {told[1]} | {scores} |")
     for protocol in PROTOCOLS:
         means = [iqm(rows, encoder, protocol) for encoder in encoders]
         lines.append(f"| IQM of normalised scores, {protocol} | | | 0 | 1 | {' | '.join(map(_number, means))} |")
@@ -124,7 +125,7 @@ def draw_curves(rows: Sequence[Row], cells: Sequence[Cell], out: Path) -> "Figur
 
 
 def _draw_task(panel: "Axes", task: str, cells: Sequence[Cell], out: Path, colours: dict[str, str]) -> None:
-    from rlmin.plots import read_curve
+    from rlmin.curves import read_curve
 
     for encoder in dict.fromkeys(cell.encoder for cell in cells):
         curves = [read_curve(cell.folder(out), "rollout/ep_rew_mean") for cell in cells if cell.encoder == encoder]

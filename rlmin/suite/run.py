@@ -13,34 +13,26 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rlmin.checkpoint import LEARNER, write_atomic
-from rlmin.make import parse_pairs
-from rlmin.suite.cells import Cell, anchors
+from rlmin.checkpoint import write_atomic
+from rlmin.suite.cells import Cell, Row
 
 SCORE = "score.json"
-EPISODES = 400  # held out: seeds of their own, memory wiped, greedy actions
-
-Row = dict[str, Any]
 
 
-def run_cells(
-    cells: Sequence[Cell], out: Path, *, jobs: int = 1, measure: Callable[[Any, Path], Row] | None = None
-) -> list[Row]:
+def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
     """Train what is not trained yet.
 
     Args:
         cells: of one suite.
         out: folder of the run folders.
         jobs: processes, each on one thread.
-        measure: cell and its finished run -> what its row says of it; None: `score`.
 
     Returns:
         the row of every cell, in order.
@@ -53,7 +45,7 @@ def run_cells(
     print(f"{len(cells)} cells, {done} done before, {len(todo)} to train, {jobs} at a time", file=sys.stderr)
     failed: list[str] = []
     with _pool(jobs) as pool:
-        waiting = {pool.submit(_train_in_process, cell, out, measure or score): cell for cell in todo}
+        waiting = {pool.submit(_train_in_process, cell, out): cell for cell in todo}
         for future in as_completed(waiting):
             cell, done = waiting[future], done + 1
             error = future.exception()
@@ -106,57 +98,22 @@ def finished(cell: Cell, out: Path) -> Row | None:
     return row
 
 
-def _train_in_process(cell: Cell, out: Path, measure: Callable[[Any, Path], Row]) -> Row:
+def _train_in_process(cell: Cell, out: Path) -> Row:
     try:
-        return train_cell(cell, out, measure=measure)
+        return train_cell(cell, out)
     except SystemExit:  # asked to stop, and saved
         os._exit(1)  # or this process would begin the cell that the pool has handed to it already
 
 
-def train_cell(cell: Cell, out: Path, *, measure: Callable[[Any, Path], Row] | None = None) -> Row:
+def train_cell(cell: Cell, out: Path) -> Row:
     """Train, or go on, and evaluate one cell; writes its row. See `run_cells`."""
-    from rlmin.train import resume, train
-
     torch.set_num_threads(1)
     folder, began = cell.folder(out), time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):  # what a run or a game prints is for one at a time
-        if not (folder / LEARNER).exists():
-            train(replace(cell.config, folder=folder), progress_bar=False)
-        elif _steps(folder) < cell.config.total_timesteps:
-            resume(folder, progress_bar=False)
-        row = (measure or score)(cell, folder)
+        row = cell.run(folder)
     row |= {"seconds": round(time.perf_counter() - began, 1), "settings": dict(cell.settings)}
     write_atomic(folder / SCORE, json.dumps(row, indent=1).encode())
     return row
-
-
-def score(cell: Cell, folder: Path) -> Row:
-    """Both protocols: the final policy on held-out episodes, and the best of training as POPGym publishes it."""
-    from rlmin.plots import read_curve
-    from rlmin.train import evaluate_run
-
-    differing = parse_pairs(cell.config.eval_kwargs)  # a task may be learned in an easier variant than it is judged in
-    held_out = evaluate_run(folder, env_kwargs=differing, episodes=EPISODES, num_envs=EPISODES // 4)
-    steps, curve = read_curve(folder, "rollout/ep_rew_mean")
-    known = anchors(cell.config.env)
-    floor, ceiling = (None, None) if known is None else (known.floor, known.ceiling)
-    return {
-        "task": cell.task,
-        "encoder": cell.encoder,
-        "seed": cell.seed,
-        "steps": int(steps[-1]),
-        "final": held_out.mean_return,
-        "best": float(max(curve)),
-        "success": held_out.success_rate,
-        "floor": floor,
-        "ceiling": ceiling,
-    }
-
-
-def _steps(folder: Path) -> int:
-    from rlmin.checkpoint import read_header
-
-    return int(read_header(folder, LEARNER)["num_timesteps"])
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -39,6 +39,15 @@ def mean_interval(scores: Sequence[float]) -> Interval:
     return _interval([np.asarray(scores, dtype=np.float64)], lambda x: x.mean(-1))
 
 
+def mean_band(curves: Array) -> tuple[Array, Array, Array]:
+    """[n, points] -> mean, low and high [points]: `mean_interval` of every point, over the n seeds."""
+    random = np.random.default_rng(0)
+    drawn = random.integers(len(curves), size=(DRAWS, len(curves)))
+    share = np.stack([(drawn == seed).mean(1) for seed in range(len(curves))], axis=1)  # [draws, n] of each seed
+    low, high = np.quantile(share @ curves, [0.025, 0.975], axis=0)
+    return curves.mean(0), low, high
+
+
 def iqm_interval(tasks: Sequence[Sequence[float]]) -> Interval:
     """The interquartile mean over the runs of all tasks, one sequence of scores (over seeds) a task."""
     return _interval([np.asarray(scores, dtype=np.float64) for scores in tasks], interquartile_mean)

@@ -1,0 +1,80 @@
+"""Streaming parity, learned over 16 bits and played over up to 4096: who keeps a state, and who counts.
+
+    python benchmarks/parity.py
+
+One bit of state that every 1 flips is enough for streams of any length. GRU and LSTM can hold it. The gates of minGRU
+and minLSTM lie in (0, 1) and do not see the memory, so no unit of theirs can change its sign when a 1 comes: they can
+only add up, and read the parity off the sum as far as they have seen sums. Trains the cells of the memory suite
+(`rlmin bench memory --tasks rlmin/StreamingParity16-v0`), which stay trained (in --runs), and writes to
+benchmarks/results/: parity.csv, a row a run and length, and parity.png.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Any
+
+TASK = "rlmin/StreamingParity16-v0"
+LENGTHS = (8, 16, 24, 32, 64, 256, 1024, 4096)
+EPISODES = 200
+
+
+def play(out: Path, jobs: int) -> list[dict[str, Any]]:
+    """Train what is not trained yet; the mean return of every run at every length."""
+    from rlmin.evaluate_run import evaluate_run
+    from rlmin.suite import SuiteOptions
+    from rlmin.suite.run import run_cells
+
+    suite = SuiteOptions(tasks=(TASK,)).chosen()
+    cells = suite.cells()
+    run_cells(cells, out / suite.name, jobs=jobs)
+    rows = []
+    for cell in cells:
+        for length in LENGTHS:
+            folder, kwargs = cell.folder(out / suite.name), {"length": length}
+            found = evaluate_run(folder, env_kwargs=kwargs, episodes=EPISODES, num_envs=EPISODES, seed=10_000)
+            row = {"encoder": cell.encoder, "seed": cell.seed, "length": length, "return": found.mean_return}
+            rows.append(row | {"all right": found.success_rate})
+            print(row, flush=True)
+    return rows
+
+
+def draw(rows: list[dict[str, Any]], file: Path) -> None:
+    """Return over length, a line a run."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    encoders = list(dict.fromkeys(row["encoder"] for row in rows))
+    for encoder, seed in dict.fromkeys((row["encoder"], row["seed"]) for row in rows):
+        own = [row for row in rows if (row["encoder"], row["seed"]) == (encoder, seed)]
+        colour = "0.6" if encoder == "mlp" else f"C{encoders.index(encoder)}"
+        label = encoder if seed == 0 else None
+        axes.plot(LENGTHS, [row["return"] for row in own], color=colour, marker=".", label=label)
+    axes.axvline(16, color="k", linestyle="--", linewidth=0.8)
+    axes.text(16, -0.09, " learned", fontsize="small")
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("bits in the stream")
+    axes.set_ylabel("return (1: all right, 0: chance)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--runs", type=Path, default=Path("runs/suite"))
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    given = parser.parse_args()
+    rows = play(given.runs, given.jobs)
+    given.results.mkdir(parents=True, exist_ok=True)
+    with (given.results / "parity.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(rows, given.results / "parity.png")
+
+
+if __name__ == "__main__":
+    main()

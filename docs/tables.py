@@ -1,0 +1,110 @@
+"""Tables of the pages, made when the site is built, so that no number is typed twice.
+
+    <!-- table: tmaze.csv | encoder, seed, greedy return -> return | encoder=min_gru -->
+    <!-- measured: train.csv -->
+    <!-- targets: train.csv -->
+    <!-- settings: rlmin.agents.ppo_config.PPOConfig -->
+
+A table shows columns of a file in benchmarks/results, of the rows that have the values given; `name -> shown` renames
+a column, and a comma in its name is written as a semicolon. `measured` says by which command, when and where such a
+file was made, `targets` which numbers were to be reached. `settings` lists the fields of a dataclass with their
+defaults and what its source says about them.
+"""
+
+import ast
+import csv
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+MARK = re.compile(r"<!-- (table|measured|targets|settings): (.*?) -->")
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """What mkdocs calls for every page: put the tables where their marks stand."""
+    return MARK.sub(lambda found: MAKE[found[1]](*(part.strip() for part in found[2].split("|"))), markdown)
+
+
+def table(file: str, columns: str, where: str = "") -> str:
+    """Columns of a CSV file as Markdown; a ValueError where it has no such column, or no row is left."""
+    wanted = dict(pair.split("=", 1) for pair in filter(None, map(str.strip, where.split(","))))
+    chosen = dict(name_and_title(text.replace(";", ",")) for text in columns.split(","))
+    rows = read(file)
+    for name in [*chosen, *wanted]:
+        if name not in rows[0]:
+            raise ValueError(f"{file}: no column {name!r}; it has {', '.join(rows[0])}")
+    rows = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+    if not rows:
+        raise ValueError(f"{file}: no row with {where}")
+    lines = [list(chosen.values()), ["---"] * len(chosen), *([shown(row[name]) for name in chosen] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def measured(file: str) -> str:
+    """The lines above a CSV file that say how it was made."""
+    said = dict(line[2:].split(": ", 1) for line in (RESULTS / file).read_text().splitlines() if line.startswith("# "))
+    return f"Measured by `{said['command']}` on {said['date'].split()[0]}: {said['CPU']}, torch {said['torch']}."
+
+
+def targets(file: str) -> str:
+    """What was to be reached, and whether it was: the lines above a CSV file that say so."""
+    lines = (RESULTS / file).read_text().splitlines()
+    return "\n".join(f"- {line.removeprefix('# target: ')}" for line in lines if line.startswith("# target: "))
+
+
+def settings(name: str, without: str = "") -> str:
+    """The fields of a dataclass, those of its bases first: default, and the comment beside it in the source.
+
+    Those of `without`, one of its bases, are left out.
+    """
+    rows = fields(name)
+    for key in fields(without) if without else ():
+        del rows[key]
+    lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    return "\n".join([*lines, *(f"| `{key}` | {default} | {about} |" for key, (default, about) in rows.items())])
+
+
+def fields(name: str) -> dict[str, tuple[str, str]]:
+    """Field -> default and comment."""
+    module, _, of = name.rpartition(".")
+    kind = getattr(importlib.import_module(module), of)
+    rows: dict[str, tuple[str, str]] = {}
+    for base in reversed([base for base in kind.__mro__ if base is not object]):
+        source = inspect.getsource(base)
+        lines = source.splitlines()
+        (tree,) = ast.parse(source).body
+        assert isinstance(tree, ast.ClassDef)
+        for line in (part for part in tree.body if isinstance(part, ast.AnnAssign)):
+            default = "" if line.value is None else f"`{ast.unparse(line.value)}`"
+            about = lines[line.lineno - 1].partition("  # ")[2]
+            rows[ast.unparse(line.target)] = (default, about)
+    return rows
+
+
+def read(file: str) -> list[dict[str, str]]:
+    """The rows of a file of results, without the lines that say how it was made."""
+    with (RESULTS / file).open(newline="") as lines:
+        return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+def name_and_title(text: str) -> tuple[str, str]:
+    name, _, title = (part.strip() for part in text.partition("->"))
+    return name, title or name
+
+
+def shown(cell: str) -> str:
+    """A number to three digits after the point, a long one with separators; anything else as it is."""
+    try:
+        number = float(cell)
+    except ValueError:
+        return cell
+    if number == int(number):
+        return f"{int(number):,}"
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}" if abs(number) > 10 else f"{number:.3f}"
+
+
+MAKE: dict[str, Callable[..., str]] = {"table": table, "measured": measured, "targets": targets, "settings": settings}

@@ -1,0 +1,119 @@
+"""Exporting a run: `rlmin export`. Nothing is written that does not agree with the policy itself."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from rlmin.agents.agent import Agent
+from rlmin.checkpoint import write_atomic
+from rlmin.evaluate import check_spaces
+from rlmin.evaluate_run import arena_of, data_returns, loaded
+from rlmin.interop.agreement import largest_difference
+from rlmin.interop.numpy_export import pack_numpy, write_numpy
+from rlmin.interop.numpy_policy import ExportedPolicy, NumpyPolicy
+from rlmin.interop.onnx import OnnxPolicy, pack_onnx
+from rlmin.interop.torch_export import TorchExportPolicy, pack_torch
+from rlmin.make import parse_pairs, readable_errors
+from rlmin.targets import is_conditioned
+from rlmin.vector import Vector, adapt
+from rlmin.wrappers.return_to_go import VectorReturnToGo
+
+ROWS = 2  # environments that are played in a check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the policy of a run for other programs, after a check against the policy itself in its own environment."""
+
+    run: tyro.conf.Positional[Path]  # the run folder
+    onnx: Path | None = None  # an ONNX model, memory as inputs and outputs
+    torch: Path | None = None  # a .pt2 program of torch.export, likewise
+    numpy: Path | None = None  # .npz for numpy alone; numpy_policy.py, which runs it, is written beside it
+    value: bool = False  # ONNX and .pt2: the value is an output too
+    check: int = 1000  # steps to compare; 0: none, where the environment is not here (no action masks are read then)
+    tolerance: float = 1e-5  # largest difference |found - expected| / max(1, |expected|)
+    env: str | None = None  # to check in another environment with the same spaces
+    env_kwargs: tuple[str, ...] = ()  # key=value pairs that differ from the run's own
+    target_return: float | None = None  # of a return-conditioned run: what to ask for in the check; none: best of data
+    seed: int = 0  # of the check
+
+
+def exported(options: Export) -> str:
+    """Export, check, write, and say what there is now.
+
+    Raises:
+        ImportError: a package that only the extra "export" installs is missing.
+        ValueError: nothing to write is named, the run cannot be read, its policy has parts that cannot be exported, or
+            what was exported differs from it; such a file is not written.
+    """
+    if not (options.onnx or options.torch or options.numpy):
+        raise ValueError("export: say what to write: --onnx FILE, --torch FILE or --numpy FILE")
+    if options.check < 0:
+        raise ValueError(f"check={options.check}: expected a number of steps, or 0 for none")
+    agent = loaded(options.run, device="cpu")
+    if not options.check:
+        return "\n".join(_write(options, agent, None, ""))
+    kwargs = parse_pairs(options.env_kwargs)
+    arena = arena_of(agent, options.run, env=options.env, env_kwargs=kwargs, shift=None, device="cpu")
+    with readable_errors(arena.id), closing(adapt(_asked(agent, arena(ROWS), options.target_return))) as vector:
+        check_spaces(agent.policy, vector)
+        return "\n".join(_write(options, agent, vector, str(arena)))
+
+
+def _asked(agent: Agent, env: Any, target: float | None) -> Any:
+    """The environment, which asks a return-conditioned policy for a return."""
+    if not is_conditioned(agent.policy):
+        return env
+    data = data_returns(agent)
+    best = 0.0 if data is None else float(data.max())
+    return VectorReturnToGo(env, best if target is None else target, scale=_return_scale(agent))
+
+
+def _return_scale(agent: Agent) -> float:
+    return getattr(agent.config, "return_scale", None) or 1.0
+
+
+def _write(options: Export, agent: Agent, vector: Vector | None, where: str) -> list[str]:
+    """Pack, check and write each form; a line for each."""
+    policy, told = agent.policy, _told(agent)
+    masked = vector is not None and vector.reset(seed=options.seed).action_mask is not None
+    graph: dict[str, Any] = {"value": options.value, "action_mask": masked, "run": told}
+    forms: list[tuple[Path | None, Callable[[], bytes], type[Any], Callable[[Path, bytes], None]]] = [
+        (options.onnx, lambda: pack_onnx(policy, **graph), OnnxPolicy, write_atomic),
+        (options.torch, lambda: pack_torch(policy, **graph), TorchExportPolicy, write_atomic),
+        (options.numpy, lambda: pack_numpy(policy, run=told), NumpyPolicy, lambda file, x: write_numpy(x, file)),
+    ]
+    lines = []
+    for file, pack, runner, write in forms:
+        if file is None:
+            continue
+        content = pack()
+        said = "not checked" if vector is None else _checked(options, file, agent, runner(content), vector, where)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(file, content)
+        lines.append(f"{file}: {len(content) / 1024:,.0f} KB, {said}")
+    return lines
+
+
+def _checked(options: Export, file: Path, agent: Agent, form: ExportedPolicy, vector: Vector, where: str) -> str:
+    """What the check found, in words."""
+    found = largest_difference(agent.policy, form, vector, steps=options.check, seed=options.seed)
+    if not found.size <= options.tolerance:
+        raise ValueError(
+            f"{file}: not written, it differs from the policy by {found.size:.1e} in {found.output!r} at step "
+            f"{found.step}; expected at most {options.tolerance:g} (--tolerance)"
+        )
+    return f"largest difference from torch {found.size:.1e} in {options.check:,} steps of {where}"
+
+
+def _told(agent: Agent) -> dict[str, Any]:
+    """Where the policy comes from, and what a return-conditioned one has to be shown."""
+    told = {"agent": agent.name, "env": agent.env_spec, "seed": agent.seed, "num_timesteps": agent.num_timesteps}
+    if is_conditioned(agent.policy):
+        data = data_returns(agent)
+        told |= {"return_scale": _return_scale(agent), "best_return": None if data is None else float(data.max())}
+    return told

@@ -1,0 +1,132 @@
+"""Findings: what a study comes to, and how exact that is, in sentences. HTML, escaped."""
+
+from html import escape
+from typing import Any
+
+from rlmin.evaluate import Evaluation
+from rlmin.inspection.study import Explained, Study
+from rlmin.inspection.time_scales import share_beyond
+
+
+def in_short(study: Study) -> list[str]:
+    """The findings, one sentence each."""
+    return [line for line in (_reach(study), _drove(study), _back(study), _far(study), _lost(study)) if line]
+
+
+def cause(one: Explained) -> str:
+    """The past step or steps with the largest effect."""
+    if one.moment is None:
+        return "none"
+    first = one.moment[1] * one.attribution.group
+    last = min(first + one.attribution.group, len(one.episode)) - 1
+    return f"step {first}" if first == last else f"steps {first}&ndash;{last}"
+
+
+def outcome(one: Evaluation) -> str:
+    """Return, and success where it is known."""
+    told = "" if one.success_rate is None else f", success {100 * one.success_rate:.1f} %"
+    return f"return {one.mean_return:.3g}{told}"
+
+
+def methods(study: Study) -> list[str]:
+    """What is exact, what is not, and what was found when it was checked."""
+    exact = []
+    errors = [layer.error for one in study.explained for layer in one.attribution.layers]
+    if errors:
+        total, (double, single) = _power(max(errors)), map(_power, study.deletion_error)
+        exact = [
+            "<b>Exact.</b> The memory as the sum of what past steps wrote: in float64, the largest difference between "
+            f"that sum and the layer's own scan was {total} here. Taking step <i>s</i> out: the layer's scan was run "
+            "again with nothing written at <i>s</i> and all gates kept; the largest difference to <i>h</i> &minus; "
+            f"<i>C</i> was {double} in float64, and {single} in float32, in which the policy plays. No step has a part "
+            "in what happens after its episode.",
+            "<b>Run, not linearised.</b> The effects: the network above the changed memory is run again for every "
+            "past step, so they hold for taking away that one step, and do not add up over several.",
+        ]
+    return [
+        *exact,
+        "<b>Not the same question.</b> A layer's effect leaves gates and all other candidates as they were. The effect "
+        "of what was seen lets everything follow from the changed input; where a layer's effect is small and that one "
+        "is large, the step acted through another layer, through the gates, or was written more than once.",
+    ]
+
+
+def _reach(study: Study) -> str:
+    if not study.scales:
+        return ""
+    shares = [share_beyond(one.played, study.length) for one in study.scales]
+    told = ", ".join(f"{100 * share:.0f} % in layer {i}" for i, share in enumerate(shares, 1))
+    return f"Units whose half-life in play is longer than an episode ({study.length:.0f} steps): {told}."
+
+
+def _drove(study: Study) -> str:
+    known = [
+        (float(one.attribution.input_effect[one.moment]), i) for i, one in enumerate(study.explained) if one.moment
+    ]
+    if not known:
+        return "No past step has an effect on any action: the policy acts on what it sees."
+    i = max(known)[1]
+    one = study.explained[i]
+    t, g = one.moment or (0, 0)
+    before, after = one.attribution.log_prob[t].exp(), one.attribution.input_log_prob[t, g].exp()
+    what = "density" if one.episode.action.is_floating_point() else "probability"
+    return (
+        f"The strongest cause from the past is {cause(one)} of episode {i + 1}, for the action at step {t}: had an "
+        f"average input been seen then, the {what} of that action would be {float(after):.3g} and not "
+        f"{float(before):.3g}."
+    )
+
+
+def _back(study: Study) -> str:
+    mean, count = study.lags[-1]
+    past = mean[1 : int((count > 0).sum())]
+    if not len(past) or float(past.max()) < 1e-9:
+        return ""
+    lag = (1 + int(past.argmax())) * study.group
+    about = "about " if study.group > 1 else ""
+    return f"Of the past, what was seen {about}{lag} {'step' if lag == 1 else 'steps'} ago matters most on average."
+
+
+def _far(study: Study) -> str:
+    found = study.varied
+    if found is None or not isinstance(found.trained, int | float) or found.trained not in found.results:
+        return ""
+    numbers = [value for value in found.results if isinstance(value, int | float)]
+    base, values = found.results[found.trained], sorted(value for value in numbers if value >= found.trained)
+    held = [value for value in values if _as_good(found.results[value], base)]
+    last = next((low for low, high in zip(values, [*values[1:], None], strict=True) if high not in held), values[-1])
+    name = escape(found.name)
+    if last == values[-1]:
+        return f"What it achieves at {name}={found.trained} holds up to {name}={last}, the largest that was played."
+    following = values[values.index(last) + 1]
+    return (
+        f"What it achieves at {name}={found.trained} holds up to {name}={last}; at {name}={following} it is "
+        f"{escape(outcome(found.results[following]))}."
+    )
+
+
+def _as_good(one: Evaluation, base: Evaluation) -> bool:
+    """At least nine tenths of the success, or a return that is lower by no more than a tenth."""
+    if one.success_rate is not None and base.success_rate is not None:
+        return one.success_rate >= 0.9 * base.success_rate
+    return one.mean_return >= base.mean_return - 0.1 * abs(base.mean_return)
+
+
+def _lost(study: Study) -> str:
+    if study.memoryless is None or not study.wipes:
+        return ""
+    kind = "success" if study.evaluation.successes is not None else "return"
+
+    def level(one: Evaluation) -> float:
+        return (one.success_rate or 0.0) if kind == "success" else one.mean_return
+
+    worst: Any = min(study.wipes, key=lambda t: level(study.wipes[t]))
+    return (
+        f"Wiping the memory once costs most at step {worst}: {kind} {level(study.wipes[worst]):.3g} instead of "
+        f"{level(study.evaluation):.3g}; wiped at every step it is {level(study.memoryless):.3g}."
+    )
+
+
+def _power(x: float) -> str:
+    mantissa, exponent = f"{x:.1e}".split("e")
+    return f'<span class="number">{mantissa} &times; 10<sup>{int(exponent)}</sup></span>'

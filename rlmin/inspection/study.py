@@ -1,0 +1,246 @@
+"""Study: everything the report shows of one policy, measured."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from rlmin.evaluate import Evaluation
+from rlmin.inspection.attribution import Attribution, attribution, by_lag, mean_input
+from rlmin.inspection.delays import Varied, knob, varied
+from rlmin.inspection.lengths import Norms, is_bounded_state, norms
+from rlmin.inspection.recurrence import deletion_error, recurrences
+from rlmin.inspection.subject import Played, Subject, played
+from rlmin.inspection.time_scales import TimeScales, time_scales
+from rlmin.inspection.trace import mixers, traced
+from rlmin.inspection.wipe import Forgetting, forgetting, has_memory, wipe_returns
+from rlmin.policy import Policy
+
+ROWS = 16
+"""Environments whose play is kept, or whose memory is measured, step by step."""
+LONGEST = 2000
+"""Steps that are kept of an episode; a longer one is explained as far as that."""
+BUDGET = 15.0
+"""Seconds for the evaluations of one section, about."""
+VARIANTS = 32_000
+"""Steps that are run to explain one episode and layer; longer episodes lose consecutive steps in groups."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """One episode, and which past steps drove its actions."""
+
+    episode: Played  # of one row
+    attribution: Attribution
+    moment: tuple[int, int] | None  # the step and the group of past steps with the largest effect on it; None: no past
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What was measured."""
+
+    subject: Subject
+    evaluation: Evaluation
+    episodes: Played  # of ROWS rows
+    scales: tuple[TimeScales, ...]  # one a layer, of minGRU and minLSTM
+    explained: tuple[Explained, ...]
+    lags: tuple[tuple[Tensor, Tensor], ...]  # of each layer and of the input: mean |effect| and how many, by lag
+    group: int  # steps that are one lag
+    deletion_error: tuple[float, float]  # see `rlmin.inspection.recurrence.deletion_error`: in float64, in float32
+    long: Norms | None  # the first episodes where they are longest; None: the memory has no size, or no end is longer
+    unwiped: Norms | None
+    varied: Varied | None
+    forgetting: tuple[Forgetting, ...]  # one for each of `explained`
+    wipes: dict[int, Evaluation]
+    memoryless: Evaluation | None  # wiped at every step
+
+    @property
+    def length(self) -> float:
+        """Mean length of the episodes in the environment as it is."""
+        return float(self.evaluation.lengths.mean())
+
+
+def study(
+    subject: Subject,
+    *,
+    episodes: int,
+    vary: tuple[str, Sequence[Any]] | None,
+    shown: int = 2,
+    say: Callable[[str], None] = lambda line: None,
+) -> Study:
+    """Measure everything.
+
+    Args:
+        episodes: of every evaluation.
+        vary: an argument of the environment and its values; None: see `rlmin.inspection.delays.knob`.
+        shown: episodes to explain.
+        say: told what is done next.
+
+    Raises:
+        ValueError: the policy does not fit the environment, or none of the values of `vary` does.
+    """
+    began = time.monotonic()
+
+    def now(line: str) -> None:
+        say(f"{time.monotonic() - began:5.1f} s  {line}")
+
+    policy = subject.policy
+    now(f"play {episodes} episodes")
+    found = subject.evaluate(episodes)
+    seconds = time.monotonic() - began
+    steps = min(LONGEST, int(found.lengths.max()))
+    kept, draws = _kept(subject, steps)
+    now("time scales")
+    scales = time_scales(policy, kept)
+    now(f"attribution: {shown} episodes of {steps} steps")
+    explained = _explained(subject, kept, shown, draws=draws)
+    change = vary or knob(subject)
+    results = None
+    if change is not None:
+        now(f"vary {change[0]}: {', '.join(map(str, change[1]))}")
+        many = _afforded(episodes, len(change[1]), seconds)
+        results = varied(subject, change[0], change[1], episodes=many)
+        if vary is not None and not results.results:
+            raise ValueError(f"vary: {vary[0]}={vary[1][0]}: {results.failed[vary[1][0]]}")
+    now("memory far beyond training")
+    long, unwiped = _norms(subject, results, float(found.lengths.mean()))
+    wipes, memoryless = dict[int, Evaluation](), None
+    if has_memory(policy):
+        at = _wipe_times(found)
+        now(f"wipe the memory at {len(at)} steps")
+        wipes, memoryless = wipe_returns(subject, at, episodes=_afforded(episodes, len(at) + 1, seconds))
+    now("draw")
+    group = explained[0].attribution.group
+    return Study(
+        subject=subject,
+        evaluation=found,
+        episodes=kept,
+        scales=scales,
+        explained=explained,
+        lags=_lags(explained, group),
+        group=group,
+        deletion_error=_deletion_error(policy, explained[0].episode),
+        long=long,
+        unwiped=unwiped,
+        varied=results,
+        forgetting=tuple(forgetting(policy, one.episode) for one in explained),
+        wipes=wipes,
+        memoryless=memoryless,
+    )
+
+
+def _afforded(episodes: int, evaluations: int, seconds: float) -> int:
+    """Episodes of each of so many evaluations, where one of `episodes` took `seconds`: fewer of slow environments."""
+    return max(min(episodes, 8), min(episodes, int(episodes * BUDGET / max(evaluations * seconds, 1e-9))))
+
+
+@torch.no_grad()
+def _deletion_error(policy: Policy, episode: Played) -> tuple[float, float]:
+    """Of every layer, in float64 and in the precision the policy plays in."""
+    trace, exact = traced(policy, episode.leaves, episode.start), mixers(copy.deepcopy(policy).double())
+    steps = torch.linspace(0, len(trace.x) - 1, min(16, len(trace.x))).long()
+    start = trace.start[:, 0]
+    layers = list(zip(recurrences(trace.mixers), recurrences(exact), trace.read, strict=False))
+    double = [deletion_error(whole, read[:, 0], start, steps=steps) for _, whole, read in layers]
+    single = [deletion_error(mixer, read[:, 0], start, steps=steps, exact=whole) for mixer, whole, read in layers]
+    return max(double, default=0.0), max(single, default=0.0)
+
+
+def _kept(subject: Subject, steps: int) -> tuple[Played, bool]:
+    """The first episodes of ROWS environments, and whether these draw pictures."""
+    vector = subject.vector(ROWS)
+    draws = "rgb_array" in (vector.env.metadata or {}).get("render_modes", ())
+    try:
+        return played(vector, subject.actor(ROWS), steps=steps, seed=subject.seed, episodes=True), draws
+    finally:
+        vector.close()
+
+
+def _explained(subject: Subject, kept: Played, shown: int, *, draws: bool) -> tuple[Explained, ...]:
+    """Episodes that differ in what was done, first of all; their actions explained."""
+    columns = max(24, min(len(kept), VARIANTS // len(kept)))
+    mean = mean_input(subject.policy, kept.leaves, kept.start)
+    found = []
+    for row in _different(kept, shown):
+        episode = kept.first(row)
+        episode = _drawn(subject, episode, row) if draws else episode
+        leaves = {name: leaf[:, 0] for name, leaf in episode.leaves.items()}
+        mask = None if episode.action_mask is None else episode.action_mask[:, 0]
+        told: dict[str, Any] = {"action": episode.action[:, 0], "action_mask": mask, "mean_input": mean}
+        why = attribution(subject.policy, leaves, episode.start[:, 0], group=math.ceil(len(kept) / columns), **told)
+        found.append(Explained(episode=episode, attribution=why, moment=_moment(why)))
+    return tuple(found)
+
+
+def _different(kept: Played, shown: int) -> list[int]:
+    """Rows whose first episodes took different actions, then the first of the others."""
+    rows, seen = list[int](), list[Tensor]()
+    for row in range(kept.start.shape[1]):
+        action = kept.first(row).action
+        if not any(action.shape == other.shape and bool((action == other).all()) for other in seen):
+            rows.append(row)
+            seen.append(action)
+    return sorted([*rows, *(row for row in range(kept.start.shape[1]) if row not in rows)][:shown])
+
+
+def _drawn(subject: Subject, episode: Played, row: int) -> Played:
+    """The episode of that row, played again alone and with pictures; as it is, where the environment draws none."""
+    try:
+        vector = subject.vector(1, render_mode="rgb_array")
+        try:
+            again = played(vector, subject.actor(1), steps=len(episode), seed=subject.seed + row, episodes=True)
+        finally:
+            vector.close()
+    except (ValueError, TypeError, ImportError, gym.error.Error):
+        return episode
+    return again if again.frames else episode
+
+
+def _moment(why: Attribution) -> tuple[int, int] | None:
+    """The step, and the group of steps before it, whose input spoke most for what was done."""
+    T, G = why.input_effect.shape
+    past = torch.arange(G)[None] < (torch.arange(T) // why.group)[:, None]
+    effect = torch.where(past, why.input_effect, -math.inf)
+    best = float(effect.max())
+    if best < 1e-9:
+        return None
+    return divmod(int(effect.argmax()), G)
+
+
+def _lags(explained: tuple[Explained, ...], group: int) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Means over the episodes, of each layer and then of the input."""
+    effects = [[layer.effect for layer in one.attribution.layers] + [one.attribution.input_effect] for one in explained]
+    curves = []
+    for kind in zip(*effects, strict=True):
+        longest = max(effect.shape[1] for effect in kind)
+        total, count = torch.zeros(2, longest, dtype=torch.float64)
+        for one, effect in zip(explained, kind, strict=True):
+            sums, many = by_lag(effect, one.episode.start[:, 0].cpu(), group=group)
+            total[: len(sums)] += sums
+            count[: len(many)] += many
+        curves.append((total / count.clamp(min=1), count))
+    return tuple(curves)
+
+
+def _norms(subject: Subject, results: Varied | None, length: float) -> tuple[Norms | None, Norms | None]:
+    """Memory in the longest episodes there are, at least twice the usual length, and memory that is never wiped."""
+    if not is_bounded_state(subject.policy):
+        return None, None
+    far = int(min(8 * max(subject.horizon, length), 2 * LONGEST))
+    unwiped = norms(subject, steps=far, rows=ROWS, unwiped=True)
+    value = None if results is None else results.longest
+    if results is None or value is None or results.results[value].lengths.mean() < 2 * length:
+        return None, unwiped
+    return norms(subject, steps=2 * LONGEST, rows=ROWS, unwiped=False, **{results.name: value}), unwiped
+
+
+def _wipe_times(found: Evaluation, most: int = 10) -> list[int]:
+    """Steps of a typical episode, evenly spread, from 0 (before which there is nothing to wipe) to the last."""
+    last = max(int(sorted(found.lengths)[len(found.lengths) // 2]) - 1, 0)
+    return sorted({round(i * last / max(most - 1, 1)) for i in range(most)})

@@ -1,0 +1,70 @@
+"""Time scales: how long each unit of minGRU and minLSTM remembers, by its bias and in play."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlmin.inspection.recurrence import half_life, recurrences, terms
+from rlmin.inspection.subject import Played
+from rlmin.inspection.trace import traced
+from rlmin.policy import Policy
+
+
+@dataclass(frozen=True)
+class TimeScales:
+    """Half-lives of one layer's units in steps; may be infinite.
+
+    Attributes:
+        bias: [H] float64, at x = 0: what `memory/log10_time_scale` in TensorBoard says, as a half-life.
+        played: [H] float64, of the mean rate of forgetting over what was played.
+        gate: [Q] float64 quantiles 0..1 of the half-lives of every single gate, step and unit.
+    """
+
+    bias: Tensor
+    played: Tensor
+    gate: Tensor
+
+
+QUANTILES = 501
+"""Points of the distribution of single gates."""
+
+
+@torch.no_grad()
+def time_scales(policy: Policy, episodes: Played) -> tuple[TimeScales, ...]:
+    """Half-lives in every layer.
+
+        half_life = log(2) / rate,   rate = -log(keep)
+
+    A unit's memory after steps 1..n is the product of its keep gates, exp(-sum of rates): so it is rates that are
+    averaged over steps, and neither gates nor half-lives. An episode's first gate does not count: there is nothing to
+    forget.
+
+    Args:
+        policy: of minGRU or minLSTM.
+        episodes: what it played.
+
+    Returns:
+        one entry a layer, from the bottom up; none for other encoders.
+    """
+    trace = traced(policy, episodes.leaves, episodes.start)
+    found = []
+    for mixer, read in zip(recurrences(trace.mixers), trace.read, strict=False):
+        rate = terms(mixer, read).rate.double()[~trace.start]  # [steps, H]
+        keep = torch.linspace(0, 1, QUANTILES, dtype=torch.float64)
+        each = torch.quantile(_some(rate.flatten()), 1 - keep)
+        bias = -torch.log1p(-1 / mixer.time_scale().double())
+        rates = [x * trace.tokens for x in (bias, rate.mean(0), each)]  # a step may be several inputs
+        found.append(TimeScales(*map(half_life, rates)))
+    return tuple(found)
+
+
+def share_beyond(scale: Tensor, steps: float) -> float:
+    """Share of half-lives longer than so many steps."""
+    return float((scale > steps).double().mean())
+
+
+def _some(x: Tensor, most: int = 1_000_000) -> Tensor:
+    """Every k-th number, so that no more than `most` are sorted."""
+    return x[:: math.ceil(len(x) / most)]

@@ -1,0 +1,80 @@
+"""Runs on the Hugging Face hub: pushed as a model with a card, and loaded from there.
+
+Weights travel as safetensors, settings as YAML: nothing that goes up or comes down is a pickle or a program.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlmin.agents.agent import Agent
+from rlmin.agents.load import load
+from rlmin.checkpoint import CONFIG, LEARNER, POLICY, read_header
+from rlmin.checks import require
+from rlmin.hub_snapshot import snapshot
+from rlmin.interop.model_card import CARD, LOCAL, write_card
+
+FILES = (CARD, CONFIG, POLICY, "metrics.csv", "curve.png")
+"""What is pushed of a run, where it is there; and LEARNER, if wanted. Nothing else."""
+
+
+def push_to_hub(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    with_learner: bool = False,
+    message: str = "A run of rlmin",
+) -> str:
+    """Push a run; the repository is made where there is none.
+
+    Args:
+        folder: the run. A card is written into it, with scores, where it has none: see `rlmin.interop.write_card`.
+        repo_id: "user/name".
+        private: of a repository that is made.
+        with_learner: push what going on with the training needs as well.
+        message: of the commit.
+
+    Returns:
+        the address of the repository.
+
+    Raises:
+        ImportError: huggingface_hub is not installed.
+        ValueError: the folder is no run, the id is none, or nobody is logged in; nothing has been pushed.
+        OSError: the hub refuses or cannot be reached.
+    """
+    hub, errors = (require(name, extra="hub") for name in ("huggingface_hub", "huggingface_hub.errors"))
+    folder = Path(folder)
+    read_header(folder)  # a damaged run is not pushed
+    names = [*FILES, *([LEARNER] if with_learner else [])]
+    if with_learner and not (folder / LEARNER).exists():
+        raise ValueError(f"{folder}: has no {LEARNER} to push")
+    if not (folder / CARD).exists():
+        write_card(folder)
+    contents = {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+    contents[CARD] = contents[CARD].replace(LOCAL.encode(), f'rlmin.load("hf://{repo_id}")'.encode())
+    api = hub.HfApi(library_name="rlmin")
+    try:
+        place = api.create_repo(repo_id, private=private, exist_ok=True)
+        added = [hub.CommitOperationAdd(name, content) for name, content in contents.items()]
+        api.create_commit(repo_id, added, commit_message=message)
+    except errors.HTTPError as error:  # of the package below, which is no OSError where nothing is reached
+        raise OSError(f"{repo_id}: {error}") from error
+    return str(place)
+
+
+def load_from_hub(
+    repo_id: str, *, revision: str | None = None, env: Any = None, device: torch.device | str = "cpu"
+) -> Agent:
+    """The agent of a run on the hub; `rlmin.load("hf://user/name@revision")` is the same.
+
+    Args:
+        repo_id: "user/name".
+        revision: a branch, a tag or a commit; None: the newest.
+        env, device: see `rlmin.load`.
+
+    Raises:
+        ImportError, ValueError, ConnectionError: see `rlmin.hub_snapshot.fetched` and `rlmin.load`.
+    """
+    return load(snapshot(repo_id, revision), env=env, device=device)

@@ -1,0 +1,132 @@
+"""The model card of a run: a README.md that people and the Hugging Face hub read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlmin.agents.agent import Agent
+from rlmin.checkpoint import write_atomic
+from rlmin.evaluate import Evaluation
+from rlmin.evaluate_run import evaluate_run, evaluate_run_targets, loaded
+from rlmin.targets import is_conditioned
+
+CARD = "README.md"
+LOCAL = 'rlmin.load(".")'
+"""How a card loads the run in whose folder it lies; the hub's address takes its place when it is pushed."""
+
+
+def write_card(folder: str | Path, *, episodes: int = 100) -> Path:
+    """Write the card of a run into its folder, over one that is there.
+
+    Args:
+        folder: the run.
+        episodes: to evaluate the policy greedily on, of each target; 0, or where the environment is unknown: no scores.
+
+    Raises:
+        ValueError: the folder is no run, or its environment cannot be made here; nothing has been written.
+    """
+    folder = Path(folder)
+    agent = loaded(folder, device="cpu")
+    scores = _scores(agent, folder, episodes) if episodes and agent.env_spec["id"] is not None else {}
+    write_atomic(folder / CARD, card(agent, folder, scores).encode())
+    return folder / CARD
+
+
+def card(agent: Agent, folder: Path, scores: Mapping[str, Evaluation]) -> str:
+    """The text of a card.
+
+    Args:
+        agent: of the run.
+        folder: the run; its name is the title.
+        scores: what came of each way to play, by its name in words.
+    """
+    name = folder.resolve().name
+    parts = [_front_matter(agent, name, scores), f"# {name}\n", _about(agent), _scores_table(scores)]
+    if (folder / "curve.png").exists():
+        parts.append("## Training\n\n![return over environment steps](curve.png)\n")
+    parts += [_usage(agent), _spaces(agent), _settings(agent)]
+    return "\n".join(part for part in parts if part)
+
+
+def _scores(agent: Agent, folder: Path, episodes: int) -> dict[str, Evaluation]:
+    if not is_conditioned(agent.policy):
+        return {"greedy": evaluate_run(folder, episodes=episodes)}
+    report = evaluate_run_targets(folder, episodes=episodes)
+    return {f"greedy, asked for a return of {one.target:g}": one.evaluation for one in report.asked}
+
+
+def _front_matter(agent: Agent, name: str, scores: Mapping[str, Evaluation]) -> str:
+    """What the hub reads: YAML between two rules."""
+    env, encoder = agent.env_spec["id"], agent.config.encoder
+    tags = ["reinforcement-learning", "rlmin", agent.name, encoder.replace("_", "-"), *([env] if env else [])]
+    about: dict[str, Any] = {"library_name": "rlmin", "pipeline_tag": "reinforcement-learning", "tags": tags}
+    if scores:
+        best = max(scores.values(), key=lambda found: found.mean_return)
+        task = {"type": "reinforcement-learning", "name": "reinforcement-learning"}
+        result = {"task": task, "dataset": {"name": env, "type": env}, "metrics": _metrics(best)}
+        about["model-index"] = [{"name": name, "results": [result]}]
+    return f"---\n{yaml.safe_dump(about, sort_keys=False)}---\n"
+
+
+def _metrics(found: Evaluation) -> list[dict[str, Any]]:
+    spread = float(found.returns.std())
+    metrics: list[dict[str, Any]] = [
+        {"type": "mean_reward", "name": "mean_reward", "value": f"{found.mean_return:.3f} +/- {spread:.3f}"}
+    ]
+    if found.success_rate is not None:
+        metrics.append({"type": "success_rate", "name": "success rate", "value": round(found.success_rate, 4)})
+    return metrics
+
+
+def _about(agent: Agent) -> str:
+    config, env = agent.config, agent.env_spec["id"]
+    kind = {"ppo": "Recurrent PPO", "decision": "A return-conditioned decision agent"}.get(agent.name, agent.name)
+    where = f" on `{env}`{_words(agent.env_spec['kwargs'])}" if env else ""
+    memory = f"{config.layers} layers of `{config.encoder}`, width {config.width}"
+    return f"{kind}{where}: {memory}, {agent.num_timesteps:,} steps of training, with rlmin.\n"
+
+
+def _scores_table(scores: Mapping[str, Evaluation]) -> str:
+    if not scores:
+        return ""
+    lines = ["## Scores\n", "| policy | return | 95 % | success | length | episodes |", "|---|---|---|---|---|---|"]
+    for name, found in scores.items():
+        low, high = found.return_interval()
+        won = "-" if found.success_rate is None else f"{100 * found.success_rate:.1f} %"
+        cells = [name, f"{found.mean_return:.3f}", f"{low:.3f} to {high:.3f}", won, f"{found.lengths.mean():.1f}"]
+        lines.append(f"| {' | '.join([*cells, str(len(found.returns))])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _usage(agent: Agent) -> str:
+    """How to load and act, to be executed as it stands."""
+    spec = agent.env_spec
+    lines = ["import rlmin", "", f"agent = {LOCAL}"]
+    if spec["id"] is None:
+        lines += ["act = agent.actor()          # action = act(observation); act.reset() where an episode starts"]
+    else:
+        arguments = "".join(f", {key}={value!r}" for key, value in spec["kwargs"].items())
+        lines += [
+            f'act = agent.actor(rlmin.make_vec("{spec["id"]}", 1{arguments}))',
+            "act.reset(seed=0)",
+            "for _ in range(10):",
+            "    observation, reward, terminated, truncated, info = act.step()",
+        ]
+    text = "\n".join(lines)
+    return f'## Use\n\n    pip install "rlmin[hub]"\n\n```python\n{text}\n```\n\n`act` keeps the policy\'s memory.\n'
+
+
+def _spaces(agent: Agent) -> str:
+    policy = agent.policy
+    return f"## Spaces\n\n- observation: `{policy.observation_space}`\n- action: `{policy.action_space}`\n"
+
+
+def _settings(agent: Agent) -> str:
+    plain = {name: value for name, value in agent.header()["config"].items() if value is not None}
+    return f"## Settings\n\n```yaml\n{yaml.safe_dump(plain, sort_keys=False)}```\n"
+
+
+def _words(kwargs: Mapping[str, Any]) -> str:
+    return f" ({', '.join(f'{key}={value}' for key, value in kwargs.items())})" if kwargs else ""

@@ -1,0 +1,146 @@
+"""The inputs of a policy as a program for numpy: what rlmin.inputs computes, of every leaf."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from torch import Tensor, nn
+
+from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Choices, Inputs, Numbers, Picture, PreviousReward, Symbols
+from rlmin.interop.numpy_policy import input_name
+from rlmin.interop.numpy_program import INSTEAD, Linear, Program, array, linear, of_mean_zero
+from rlmin.policy import Policy
+from rlmin.spaces import NUMPY_TYPE, Leaf, leaves_of
+
+
+def embed(program: Program, policy: Policy, inputs: Inputs, width: int) -> str:
+    """Every leaf fills its columns of one wide row, and one product makes of them the residual stream."""
+    makers: dict[type, Any] = {Numbers: _numbers, Choices: _choices, Symbols: _symbols, Picture: _picture}
+    parts: list[Linear] = []
+    for i, (leaf, module) in enumerate(zip(leaves_of(policy.observation_space), inputs.embed, strict=True)):
+        if type(module) not in makers:
+            raise ValueError(f"export to numpy: input {leaf.name!r} is a {type(module).__name__}; {INSTEAD}")
+        source = program.buffer(f"input{i}", *leaf.shape, dtype=np.dtype(NUMPY_TYPE[leaf.dtype]).name)
+        program.inputs[input_name(leaf.name, leaf.path)] = source
+        parts.append(makers[type(module)](program, f"input{i}", module, leaf, partial(_columns, program, parts)))
+    for name, previous in ((PREVIOUS_ACTION, inputs.action), (PREVIOUS_REWARD, inputs.reward)):
+        if previous is not None:
+            program.inputs[name] = name
+            parts.append(_previous(program, name, previous, policy, partial(_columns, program, parts)))
+    weight = np.concatenate([part for part, _ in parts], 1)
+    bias = np.sum([shift for _, shift in parts], 0)
+    program.buffer("joined", weight.shape[1] + 1, fill=1)
+    return program.product("x", "joined", *of_mean_zero((weight, bias)))
+
+
+def _columns(program: Program, parts: list[Linear], name: str, size: int) -> str:
+    """A view of the columns of the wide row that come after those of `parts`."""
+    at = sum(weight.shape[1] for weight, _ in parts)
+    return program.view(name, "joined", "columns", at, at + size)
+
+
+Columns: TypeAlias = Callable[[str, int], str]
+
+
+def _numbers(program: Program, name: str, embed: Numbers, leaf: Leaf, columns: Columns) -> Linear:
+    """(x - low) / span of integers, (x - mean) * scale, a product, silu."""
+    size, raw = embed.size, program.view(f"{name}.flat", name, "reshape", ["B", embed.size])
+    read, x = program.ending_in_one(f"{name}.read", size)
+    if embed.scaled:
+        program.call("subtract_whole", raw, program.weight(f"{name}.low", array(embed.low, np.int64)), x)
+        program.call("divide", x, program.weight(f"{name}.span", array(embed.span)), x)
+    else:
+        program.call("copyto", x, raw)
+    if embed.norm is not None:
+        mean, var = (array(part) for part in (embed.norm.mean, embed.norm.var))
+        program.call("subtract", x, program.weight(f"{name}.mean", mean), x)
+        program.call("multiply", x, program.weight(f"{name}.scale", (var + embed.norm.eps) ** -0.5), x)
+        program.call("minimum", x, program.buffer(f"{name}.clip", fill=embed.norm.clip, rows=False), x)
+        program.call("maximum", x, program.buffer(f"{name}.floor", fill=-embed.norm.clip, rows=False), x)
+    first, second = (linear(embed.net[i]) for i in (0, 2))
+    width = len(first[1])
+    hidden = program.product(f"{name}.first", read, -first[0], -first[1])
+    program.silu(hidden, columns(f"{name}.columns", width), width)
+    return second
+
+
+def _choices(program: Program, name: str, embed: Choices, leaf: Leaf, columns: Columns) -> Linear:
+    """A 1 in the column of each choice; the normaliser is part of the product."""
+    start = 0 if leaf.start is None else leaf.start.numpy().reshape(-1)
+    _hot(program, name, array(embed.offset, np.int64) - start, columns(f"{name}.columns", embed.total))
+    weight, bias = linear(embed.projection)
+    if embed.norm is None:
+        return weight, bias
+    scale = (array(embed.norm.var) + embed.norm.eps) ** -0.5
+    return weight * scale, bias - weight @ (array(embed.norm.mean) * scale)
+
+
+def _hot(program: Program, name: str, offset: np.ndarray, columns: str) -> None:
+    place = program.buffer(f"{name}.place", len(offset), dtype="int64")
+    raw = program.view(f"{name}.flat", name, "reshape", ["B", len(offset)])
+    program.call("add", raw, program.weight(f"{name}.offset", offset), place)
+    program.call("one_hot", columns, place)
+
+
+def _symbols(program: Program, name: str, embed: Symbols, leaf: Leaf, columns: Columns) -> Linear:
+    """A row of the table for each symbol, side by side."""
+    index = program.buffer(f"{name}.index", *leaf.shape, dtype="int64")
+    program.call("add", name, program.weight(f"{name}.offset", array(embed.offset, np.int64)), index)
+    table = program.weight(f"{name}.table", array(embed.table.weight))
+    own = columns(f"{name}.columns", embed.projection.in_features)
+    own = program.view(f"{name}.symbols", own, "reshape", ["B", *leaf.shape, embed.SIZE])
+    program.call("take", table, index, own)
+    return linear(embed.projection)
+
+
+def _picture(program: Program, name: str, embed: Picture, leaf: Leaf, columns: Columns) -> Linear:
+    """Convolutions as products of windows; [B, rows, columns, channels] throughout."""
+    shape = (*leaf.shape, 1) if embed.axes == 2 else leaf.shape
+    source = program.view(f"{name}.picture", name, "reshape", ["B", *shape])
+    if embed.axes == 3 and not embed.channels_last:
+        source, shape = program.view(f"{name}.last", source, "transpose", [0, 2, 3, 1]), (*shape[1:], shape[0])
+    rows, wide, channels = shape
+    for i, convolution in enumerate(module for module in embed.net if isinstance(module, nn.Conv2d)):
+        size, stride = convolution.kernel_size[0], convolution.stride[0]
+        rows, wide = (rows - size) // stride + 1, (wide - size) // stride + 1
+        own, inside = f"{name}.{i}", channels * size * size
+        windows = program.view(f"{own}.windows", source, "windows", size, stride)
+        read = program.buffer(f"{own}.read", rows, wide, inside + 1, fill=1)
+        first = program.view(f"{own}.first", read, "all_but_last")
+        first = program.view(f"{own}.filled", first, "reshape", ["B", rows, wide, channels, size, size])
+        program.call("copyto", first, windows)
+        weight, bias = linear(convolution)
+        weight = weight.reshape(len(weight), -1) / (embed.largest if i == 0 else 1)
+        channels = len(weight)
+        source = program.buffer(own, rows, wide, channels)
+        kernel = program.weight(f"{own}.weight", np.concatenate([weight.T, bias[None]]))
+        lines = [
+            program.view(f"{x}.lines", x, "reshape", [-1, last]) for x, last in ((read, inside + 1), (source, channels))
+        ]
+        program.call("matmul", lines[0], kernel, lines[1])
+        program.call("maximum", source, "zero", source)
+    last = cast(nn.Linear, embed.net[-1])
+    flat = program.view(f"{name}.flat", source, "reshape", ["B", last.in_features])
+    program.call("copyto", columns(f"{name}.columns", last.in_features), flat)
+    weight, bias = linear(last)  # of channels, rows, columns; here channels are last
+    moved = weight.reshape(-1, channels, rows, wide).transpose(0, 2, 3, 1)
+    return moved.reshape(weight.shape), bias
+
+
+def _previous(program: Program, name: str, previous: nn.Module, policy: Policy, columns: Columns) -> Linear:
+    """The previous action or reward, and a last column that stands for "none"."""
+    embed, none = cast(Any, previous).embed, array(cast(Tensor, cast(Any, previous).none))
+    weight, bias = linear(embed.projection if isinstance(embed, Choices) else embed)
+    size = weight.shape[1]
+    own = columns(f"{name}.columns", size + 1)
+    if isinstance(embed, Choices):
+        program.buffer(name, *policy.action_head.event_shape, dtype="int64")
+        _hot(program, name, array(embed.offset, np.int64), own)
+    else:
+        program.buffer(name, *(() if isinstance(previous, PreviousReward) else (size,)))
+        flat = program.view(f"{name}.flat", name, "reshape", ["B", size])
+        program.call("copyto", program.view(f"{name}.own", own, "columns", 0, size), flat)
+        program.call("copyto", program.view(f"{name}.none", own, "column", size), "zero")
+    program.call("blank", own, "start")
+    return np.concatenate([weight, (none - bias)[:, None]], 1), bias

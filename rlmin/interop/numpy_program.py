@@ -1,0 +1,120 @@
+"""A program for numpy: buffers, views of them, weights, and the calls that rlmin.interop.numpy_policy makes one by one.
+
+Arrays are known by name, and every name is given once. What a product reads ends in a 1, and the last row of its weight
+is the bias. sigmoid(x) is 1 / (1 + exp(-x)), so what leads to one is computed with the opposite sign.
+"""
+
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from torch import Tensor
+
+INSTEAD = "`rlmin export --onnx` can do it"
+"""What an error says of a policy that numpy has no calls for."""
+Linear: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Weight [out, in] and bias [out], float64."""
+
+
+class Program:
+    """Buffers, views, calls and weights, put together step by step; names are free, but each is given once."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype.name
+        self.weights: dict[str, np.ndarray] = {}
+        self.buffers: list[list[Any]] = []
+        self.views: list[list[Any]] = []
+        self.calls: list[list[Any]] = []
+        self.inputs: dict[str, str] = {}
+        self.outputs: dict[str, str] = {}
+        self.kept = 0  # columns of the memory
+        for name, value in (("zero", 0), ("half", 0.5), ("one", 1), ("minus", -1)):
+            self.buffer(name, fill=value, rows=False)
+
+    def told(self) -> dict[str, Any]:
+        """What the description says of the step: inputs, outputs, program."""
+        self.buffer("memory", self.kept)
+        sizes = {name: {"shape": shape[1:], "dtype": dtype} for name, shape, dtype, _ in self.buffers}
+        return {
+            "inputs": {name: sizes[buffer] for name, buffer in self.inputs.items()},
+            "outputs": {name: sizes[buffer] for name, buffer in self.outputs.items()},
+            "program": {name: getattr(self, name) for name in ("buffers", "views", "calls", "inputs", "outputs")},
+        }
+
+    def buffer(self, name: str, *size: int, dtype: str | None = None, fill: float = 0, rows: bool = True) -> str:
+        """An array [B, *size], or [*size] without `rows`."""
+        self.buffers.append([name, ["B", *size] if rows else list(size), dtype or self.dtype, fill])
+        return name
+
+    def view(self, name: str, source: str, how: str, *args: Any) -> str:
+        self.views.append([name, source, how, *args])
+        return name
+
+    def call(self, function: str, *args: Any) -> None:
+        self.calls.append([function, *args])
+
+    def weight(self, name: str, x: Any) -> str:
+        """Keep an array; numbers in the precision of the policy."""
+        x = np.asarray(x)
+        self.weights[name] = x.astype(self.dtype) if x.dtype.kind == "f" else x
+        return name
+
+    def product(self, name: str, read: str, weight: np.ndarray, bias: np.ndarray) -> str:
+        """read @ weight + bias, [B, out]; weight [out, in], bias [out]; `read` is [B, in + 1] and ends in a 1."""
+        self.weight(f"{name}.weight", np.concatenate([weight.T, bias[None]]))
+        self.call("matmul", read, f"{name}.weight", self.buffer(name, len(bias)))
+        return name
+
+    def ending_in_one(self, name: str, size: int) -> tuple[str, str]:
+        """A buffer to multiply, and the view of it without the 1."""
+        return self.buffer(name, size + 1, fill=1), self.view(f"{name}.x", name, "columns", 0, size)
+
+    def remember(self, name: str, size: int) -> str:
+        """A view of `size` more columns of the memory."""
+        self.view(name, "memory", "columns", self.kept, self.kept + size)
+        self.kept += size
+        return name
+
+    def sigmoid(self, negated: str) -> None:
+        """In place: what a divisor of sigmoid(x) is made of, 1 + exp(-x), given -x."""
+        self.call("exp", negated, negated)
+        self.call("add", negated, "one", negated)
+
+    def silu(self, negated: str, out: str, size: int) -> None:
+        """x * sigmoid(x) = -x / (-1 - exp(-x)), given -x."""
+        e = self.buffer(f"{negated}.e", size)
+        self.call("exp", negated, e)
+        self.call("subtract", "minus", e, e)
+        self.call("divide", negated, e, out)
+
+
+def array(x: Any, dtype: Any = np.float64) -> np.ndarray:
+    return cast(Tensor, x).detach().cpu().numpy().astype(dtype)
+
+
+def linear(layer: Any) -> Linear:
+    """Weight and bias of a layer."""
+    return array(layer.weight), array(layer.bias)
+
+
+def after(scale: np.ndarray, shift: np.ndarray, layer: Linear) -> Linear:
+    """The product of x, of what is a product of scale * x + shift."""
+    weight, bias = layer
+    return weight * scale, bias + weight @ shift
+
+
+def of_mean_zero(layer: Linear) -> Linear:
+    """A product whose result has mean 0, and else is the same."""
+    return layer[0] - layer[0].mean(0), layer[1] - layer[1].mean()
+
+
+def negated(layer: Linear, rows: int) -> Linear:
+    """The first so many results with the opposite sign, for `Program.sigmoid`."""
+    sign = np.where(np.arange(len(layer[1])) < rows, -1, 1)
+    return layer[0] * sign[:, None], layer[1] * sign
+
+
+def known(module: Any, kind: Any) -> Any:
+    """`module`, which must be of just this class."""
+    if type(module) is not kind:
+        raise ValueError(f"export to numpy: expected {kind.__name__}, found {type(module).__name__}; {INSTEAD}")
+    return module

@@ -1,0 +1,82 @@
+"""A cell of the offline suite: one decision agent trained on one dataset and scored in closed loop."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from rlmin.presets import preset_arguments
+from rlmin.scores import score, unscored
+from rlmin.suite.cells import Cell, Row, trained
+from rlmin.train_config import DecisionTrainConfig
+
+if TYPE_CHECKING:
+    from rlmin.data import Reference
+
+SEED = 10_000  # of the environments in which scores are taken
+NUM_ENVS = 50
+
+
+@dataclass(frozen=True)
+class OfflineCell(Cell):
+    """One decision agent on one dataset; `encoder` is the name of the agent's column.
+
+    Its settings hold, beside those of the run, "asked": targets, variants and episodes.
+    """
+
+    @property
+    def config(self) -> DecisionTrainConfig:  # type: ignore[override]
+        """The settings as the command line would read them."""
+        args = preset_arguments({name: x for name, x in self.settings.items() if name not in ("asked", "peer")})
+        return tyro.cli(DecisionTrainConfig, args=args, config=(tyro.conf.FlagConversionOff,))
+
+    def run(self, folder: Path) -> Row:
+        """Train in `folder`, or go on there, and score: the row of the cell."""
+        from rlmin.agents.load import load
+
+        trained(self.config, folder)
+        agent = load(folder)
+        facts = agent.run["data"]
+        if facts["reference"] is None:
+            raise ValueError(f"dataset {self.task!r}: it has no reference scores, so nothing can be scored")
+        results = [x for variant in self.settings["asked"]["variants"] for x in _results(self, folder, variant, facts)]
+        return self.row(agent.num_timesteps, facts, results)
+
+    def row(self, steps: int, facts: Mapping[str, Any], results: Sequence[Row]) -> Row:
+        """What is written of the cell: steps learned from, facts of the data, a result for each variant and target."""
+        told = {"task": self.task, "encoder": self.encoder, "seed": self.seed, "steps": steps}
+        told |= {"behaviour": facts["mean"], "reference": facts["reference"]}
+        return told | {"final": results[0]["score"], "results": list(results)}
+
+
+def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Row]:
+    """The last checkpoint, greedy: one entry a target, of one variant of the environment."""
+    from rlmin.data import Reference
+    from rlmin.evaluate_run import evaluate_run, evaluate_run_targets
+
+    reference, asked = Reference(**facts["reference"]), cell.settings["asked"]
+    shared: dict[str, Any] = {"env_kwargs": variant, "episodes": asked["episodes"], "num_envs": NUM_ENVS, "seed": SEED}
+    if cell.config.decision.conditioned:
+        wanted = [unscored(target, reference) for target in asked["targets"]]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of targets outside the data: the table says what they are
+            each = [evaluate_run_targets(folder, target_return=(x,), reference=reference, **shared) for x in wanted]
+        found = [report.asked[0].evaluation for report in each]
+    else:
+        found = [evaluate_run(folder, **shared)] * len(asked["targets"])
+    return [
+        result(variant, target, one.mean_return, float(one.lengths.mean()), one.success_rate, reference)
+        for target, one in zip(asked["targets"], found, strict=True)
+    ]
+
+
+def result(
+    variant: Mapping[str, Any], target: float, achieved: float, length: float, success: float | None, on: "Reference"
+) -> Row:
+    """What came of asking for one target in one variant of the environment."""
+    named = " ".join(f"{key}={value}" for key, value in variant.items())
+    told = {"variant": named, "target": target, "return": achieved, "score": score(achieved, on)}
+    return told | {"success": success, "length": length}

@@ -1,0 +1,113 @@
+"""d3rlpy's DecisionTransformer as a column of the offline suite: the same data, budget and sizes, the rest its own.
+
+Its learning rate rises over as many updates as rlmin's does: its own warm-up of 10,000 would be longer than the whole
+training. Rewards are given to it in the unit that rlmin's agents see. It plays one environment at a time.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rlmin.agents.decision_data import facts, round_scale
+from rlmin.bench.d3rlpy import replay_buffer
+from rlmin.bench.peers import Missing, need
+from rlmin.checks import require
+from rlmin.data import Episode, load_dataset
+from rlmin.make import import_provider
+from rlmin.scores import unscored
+from rlmin.suite.cells import Row
+from rlmin.suite.offline_cell import SEED, OfflineCell, result
+from rlmin.train_config import DecisionTrainConfig
+
+
+@dataclass(frozen=True)
+class PeerCell(OfflineCell):
+    """d3rlpy's DecisionTransformer on one dataset; `width`, `layers`, `windows`, `rows` and `lr` are its sizes."""
+
+    def run(self, folder: Path) -> Row:
+        """Train and score; nothing is kept but the row.
+
+        Raises:
+            ValueError: d3rlpy is not installed, or it cannot learn from such data.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return _run(self)
+        except Missing as error:
+            raise ValueError(str(error)) from None
+
+
+def _run(cell: PeerCell) -> Row:
+    dataset, config = load_dataset(cell.task), cell.config
+    assert dataset.reference is not None and dataset.env is not None, "recipes write both"
+    if not isinstance(dataset.observation_space, gym.spaces.Box):
+        raise ValueError(f"dataset {cell.task!r}: d3rlpy's agent sees vectors, got {dataset.observation_space}")
+    kind, scale = dataset.action_space, config.return_scale or round_scale(dataset)
+    episodes = list(_episodes(cell.task, scale))
+    longest = max(len(one.rewards) for one in episodes)
+    updates = -(-config.total_timesteps // (config.rows * config.steps))
+    need("d3rlpy").seed(cell.seed)
+    agent = _agent(config, discrete=isinstance(kind, gym.spaces.Discrete), updates=updates, longest=longest)
+    buffer = replay_buffer(episodes, choices=int(kind.n) if isinstance(kind, gym.spaces.Discrete) else None)
+    quiet = need("d3rlpy.logging").NoopAdapterFactory()
+    agent.fit(buffer, n_steps=updates, n_steps_per_epoch=updates, logger_adapter=quiet, show_progress=False)
+    results, asked = list[Row](), cell.settings["asked"]
+    for variant, target in product(asked["variants"], asked["targets"]):
+        aim = unscored(target, dataset.reference) / scale
+        id, kwargs = dataset.env["id"], {**dataset.env["kwargs"], **variant}
+        returns, lengths = zip(
+            *(_played(agent, id, kwargs, aim, scale, i) for i in range(asked["episodes"])), strict=True
+        )
+        mean = float(np.mean(returns)), float(np.mean(lengths))
+        results.append(result(variant, target, *mean, None, dataset.reference))
+    return cell.row(updates * config.rows * config.steps, facts(dataset), results)
+
+
+def _episodes(dataset: str, scale: float) -> Iterator[Episode]:
+    """The episodes of a Minari dataset in the environment's own numbers, rewards in units of the scale."""
+    for one in require("minari", extra="offline").load_dataset(dataset).iterate_episodes():
+        rewards = np.asarray(one.rewards, dtype=np.float32) / scale
+        observations = np.asarray(one.observations, dtype=np.float32)
+        yield Episode(observations, np.asarray(one.actions), rewards, bool(one.terminations[-1]))
+
+
+def _agent(config: DecisionTrainConfig, *, discrete: bool, updates: int, longest: int) -> Any:
+    """d3rlpy's algorithm, not yet trained."""
+    algos, models = need("d3rlpy.algos"), need("d3rlpy.models")
+    settings: dict[str, Any] = {
+        "batch_size": config.rows,
+        "context_size": config.steps,
+        "max_timestep": longest,
+        "num_layers": config.layers,
+        "learning_rate": config.lr,
+        "encoder_factory": models.VectorEncoderFactory([config.width], exclude_last_activation=True),
+        "observation_scaler": need("d3rlpy.preprocessing").StandardObservationScaler(),
+    }
+    warmup = min(config.warmup_steps, updates // 10)
+    if discrete:  # counts its schedule in tokens: steps
+        tokens = config.rows * config.steps
+        settings |= {"warmup_tokens": warmup * tokens, "final_tokens": updates * tokens, "num_heads": config.heads}
+        return algos.DiscreteDecisionTransformerConfig(**settings).create()
+    return algos.DecisionTransformerConfig(warmup_steps=warmup, **settings).create()
+
+
+def _played(agent: Any, id: str, kwargs: Mapping[str, Any], aim: float, scale: float, number: int) -> tuple[float, int]:
+    """Return and length of one episode, greedy."""
+    env = gym.make(import_provider(id), **kwargs)
+    discrete = isinstance(env.action_space, gym.spaces.Discrete)
+    sampler = need("d3rlpy.algos").GreedyTransformerActionSampler() if discrete else None
+    actor = agent.as_stateful_wrapper(target_return=aim, action_sampler=sampler)
+    observation, _ = env.reset(seed=SEED + number)
+    total, reward, length, over = 0.0, 0.0, 0, False
+    while not over:
+        action = actor.predict(np.asarray(observation, dtype=np.float32), reward / scale)
+        observation, earned, terminated, truncated, _ = env.step(action)
+        reward, over, length = float(earned), terminated or truncated, length + 1
+        total += reward
+    env.close()
+    return total, length
