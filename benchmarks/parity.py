@@ -52,7 +52,7 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
         label = encoder if seed == 0 else None
         axes.plot(LENGTHS, [row["return"] for row in own], color=colour, marker=".", label=label)
     axes.axvline(16, color="k", linestyle="--", linewidth=0.8)
-    axes.text(16, -0.09, " learned", fontsize="small")
+    axes.text(16.5, 0.93, "trained on", fontsize="small")
     axes.set_xscale("log", base=2)
     axes.set_xlabel("bits in the stream")
     axes.set_ylabel("return (1: all right, 0: chance)")
