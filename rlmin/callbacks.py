@@ -1,6 +1,8 @@
 """Callbacks: stable-baselines3's own classes, run from rlmin's training loop."""
 
 import warnings
+from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rlmin.types import Step
@@ -34,11 +36,15 @@ class LoggedSteps:
     Attributes:
         num_envs: logged steps of the last gradient step, since a call of `on_step` stands for so many steps.
 
-    Everything else is that of the environment the data come from, where it is known.
+    Everything else is that of the environment the data come from, made when something of it is first asked for.
     """
 
-    def __init__(self, env: Any) -> None:
-        self._env, self.num_envs = env, 0
+    def __init__(self, env: Callable[[], Any]) -> None:
+        self._make, self.num_envs = env, 0
+
+    @cached_property
+    def _env(self) -> Any:
+        return self._make()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._env, name)
@@ -106,7 +112,7 @@ def start_callback(agent: Any, callback: Any, total: int) -> Hook:
     callback = converted(callback)
     if hasattr(agent, "callback_env"):
         agent.callback_env = None
-        agent.callback_env = LoggedSteps(agent.get_env())
+        agent.callback_env = LoggedSteps(agent.own_env)
     with warnings.catch_warnings():  # EvalCallback's, which is meant for agents that know stable-baselines3's own only
         warnings.filterwarnings("ignore", "Training and eval env are not of the same type", UserWarning)
         callback.init_callback(agent)

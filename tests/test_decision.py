@@ -1,5 +1,7 @@
 """The decision agent: what it learns from, that it does what it is asked for, and that a run goes on bit for bit."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,9 @@ def test_logged_action_masks_rule_actions_out_and_are_no_observation() -> None:
         for mask in (None, decision_data.legal(batch, agent.policy))
     )
     assert ruled < free, "what was not legal has no probability"
+    forbidden = [replace(one, actions=np.zeros_like(one.actions)) for one in episodes]
+    with pytest.raises(ValueError, match=r"episode \d, step \d: the action is one that its action_mask forbids"):
+        make(load_dataset(forbidden, observation_space=space, action_space=spaces.Discrete(flags)))
     action, _ = agent.predict({"x": np.zeros(2), "action_mask": np.eye(flags)[2], "return_to_go": np.ones(1)})
     assert action == 2
 
@@ -190,6 +195,26 @@ def test_the_open_loop_loss_is_the_mean_over_the_steps_kept_out() -> None:
             total += one.held_out()["held_out_loss"] * int(data.lengths[episode])
         assert agent.held_out()["held_out_loss"] == pytest.approx(total / int(data.lengths[kept].sum()), rel=1e-5)
         assert agent.held_out(batches=1) != agent.held_out(), "the arm that fails: a part of the steps"
+
+
+def test_the_mask_of_several_choices_may_have_axes_of_its_own() -> None:
+    mask = np.ones((8, 2, 3), np.int8)
+    mask[:, 0, 2] = 0
+    seen = {"x": np.zeros((8, 1), np.float32), "action_mask": mask}
+    episodes = [Episode(seen, np.tile([1, 2], (7, 1)), np.ones(7, np.float32), True) for _ in range(3)]
+    space = spaces.Dict({"x": spaces.Box(-9, 9, (1,)), "action_mask": spaces.MultiBinary((2, 3))})
+    data = load_dataset(episodes, observation_space=space, action_space=spaces.MultiDiscrete([3, 3]))
+    assert math.isfinite(make(data, held_out=0.0).update(make(data).packing.draw())["loss"])
+    mask[3, 1, 2] = 0
+    with pytest.raises(ValueError, match=r"episode 0, step 3: the action is one"):
+        make(load_dataset(episodes, observation_space=space, action_space=spaces.MultiDiscrete([3, 3])))
+
+
+def test_a_run_of_attention_beyond_its_windows_from_before_can_still_be_loaded(tmp_path: Path) -> None:
+    agent = make(windows=6, encoder="attention", heads=2, context=6)
+    agent.config = replace(agent.config, context=64)
+    agent.save(tmp_path / "run")
+    assert load(tmp_path / "run").config.context == 64  # type: ignore[attr-defined]
 
 
 def test_a_warm_up_takes_a_tenth_of_a_short_training() -> None:

@@ -119,6 +119,14 @@ def test_cells_of_other_settings_are_not_mixed_in(small: Path, tmp_path: Path) -
         finished(cell, tmp_path)
 
 
+def test_a_half_trained_cell_of_other_settings_is_refused(small: Path, tmp_path: Path) -> None:
+    cell = next(cell for cell in read_suite(str(small)).cells() if cell.encoder == "min_gru")
+    folder = cell.folder(tmp_path)
+    train(replace(cell.config, folder=folder, total_timesteps=256), progress_bar=False)
+    with pytest.raises(ValueError, match=r"half-trained with total_timesteps=256 and not \d+; choose another --out"):
+        train_cell(cell, tmp_path)
+
+
 def rows(scores: dict[tuple[str, str], list[float]]) -> list[dict[str, object]]:
     return [
         {"task": task, "encoder": encoder, "seed": seed, "steps": 10, "final": x, "best": x + 0.1, "success": None}

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import gymnasium as gym
@@ -44,9 +43,6 @@ if TYPE_CHECKING:
 
     from rlmin.data.dataset import Dataset
     from rlmin.data.packing import Packing
-
-CHUNK = 1 << 16
-"""Steps whose statistics are taken at once."""
 
 WARMUP_SHARE = 0.1
 """Of training: a warm-up is over by then, however few gradient steps that is."""
@@ -82,6 +78,7 @@ class DecisionAgent(OfflineAgent):
     ) -> None:
         check_names("setting", settings, [f.name for f in fields(DecisionConfig)])
         config = replace(config or DecisionConfig(), **settings)
+        config.check_context()
         found, source = data.opened(dataset, env)
         if config.return_scale is None:
             config = replace(config, return_scale=data.round_scale(found))
@@ -104,6 +101,7 @@ class DecisionAgent(OfflineAgent):
         """Train on `dataset` from now on: see `OfflineAgent.attach`."""
         config = self.config
         data.check_spaces(dataset, self.policy, conditioned=config.conditioned)
+        data.check_masks(dataset, self.policy)
         train, held_out = data.split(dataset, config, self.seed)
         self.packing: Packing = data.packed(dataset, config, train, seed=self.seed, stagger=True)
         self._held_out: Packing | None = None
@@ -114,7 +112,7 @@ class DecisionAgent(OfflineAgent):
 
     def _take_statistics(self, dataset: "Dataset") -> None:
         """Give the policy mean and variance of the observations trained on; a return-to-go keeps its unit."""
-        for index in self.packing.chunks(CHUNK):
+        for index in self.packing.chunks(data.CHUNK):
             observation = data.seen(dataset.step["observation"][index].to(self.device))
             self.policy.update_normalizer(observation, torch.ones(len(index), dtype=torch.bool, device=self.device))
 
@@ -236,7 +234,7 @@ class DecisionAgent(OfflineAgent):
             return {}
         sums, weight = dict[str, float](), 0.0
         state = fresh = self.policy.initial_state(self.config.rows)
-        for batch in islice(packing.once(), batches):
+        for batch in packing.once(batches):
             batch = batch.to(self.device)
             with self._autocast():
                 out = self.policy.unroll(self._seen(batch), state, batch["start"], data.legal(batch, self.policy))

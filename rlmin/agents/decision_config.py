@@ -40,11 +40,6 @@ class DecisionConfig(PolicyConfig):
         for name in ("warmup_steps", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 0")
-        if self.windows is not None and self.encoder == "attention":
-            inputs = self.windows * (3 if self.tokens == "triple" else 1)
-            if self.context > inputs:
-                hint = f"windows={self.windows} train on {inputs} inputs of the memory; set context={inputs}"
-                raise ValueError(f"context={self.context}: {hint}")
         check_names("condition", [self.condition], ("return", "none"))
         check_names("loss", [self.loss], ("mse", "nll"))
         if not 0 < self.top_fraction <= 1:
@@ -65,3 +60,12 @@ class DecisionConfig(PolicyConfig):
     def conditioned(self) -> bool:
         """Whether the policy is told a return to reach."""
         return self.condition == "return"
+
+    def check_context(self) -> None:
+        """Raise a ValueError where attention would see more than it was trained on; of new agents, not of files."""
+        if self.windows is None or self.encoder != "attention":
+            return
+        inputs = self.windows * (3 if self.tokens == "triple" else 1)
+        if self.context > inputs:
+            hint = f"windows={self.windows} train on {inputs} inputs of the memory; set context={inputs}"
+            raise ValueError(f"context={self.context}: {hint}")

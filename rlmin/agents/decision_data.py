@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from torch import Tensor
 
 from rlmin.agents.decision_config import DecisionConfig
@@ -18,6 +19,9 @@ from rlmin.types import Observation
 from rlmin.vector import MASK
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
 from rlmin.wrappers.transform import with_leaf
+
+CHUNK = 1 << 16
+"""Steps that are looked at together."""
 
 QUANTILES = 201
 """Returns that a run keeps of its data, at most."""
@@ -80,7 +84,24 @@ def seen(observation: "TensorDict") -> Observation:
 def legal(batch: "TensorDict", policy: Policy) -> Tensor | None:
     """[T, B, flags] bool, the actions that were legal, where the data tell and the policy can use it."""
     mask = batch["observation"].get(MASK, None)
-    return None if mask is None or not policy.action_head.mask_size else mask.bool()
+    return None if mask is None or not policy.action_head.mask_size else mask.bool().flatten(2)
+
+
+def check_masks(dataset: "Dataset", policy: Policy) -> None:
+    """Raise a ValueError where an action was logged that its own mask forbids: its loss would be without bound."""
+    head = policy.action_head
+    if MASK not in dataset.step["observation"].keys() or not head.mask_size:  # noqa: SIM118, of a TensorDict
+        return
+    before = torch.tensor([0, *head.sizes[:-1]]).cumsum(0)
+    for first in range(0, dataset.num_steps, CHUNK):
+        step = dataset.step[first : first + CHUNK]
+        mask = step["observation", MASK].bool().flatten(1)
+        wrong = (~mask.gather(1, step["action"].reshape(len(mask), -1) + before)).any(1)
+        if wrong.any():
+            number = first + int(wrong.nonzero()[0])
+            episode = int(torch.searchsorted(dataset.first, number, right=True)) - 1
+            where = f"dataset {dataset.name!r}: episode {episode}, step {number - int(dataset.first[episode])}"
+            raise ValueError(f"{where}: the action is one that its {MASK} forbids")
 
 
 def facts(dataset: "Dataset") -> dict[str, Any]:

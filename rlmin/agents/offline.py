@@ -86,8 +86,10 @@ class OfflineAgent(Agent):
 
         It is not trained in: it is for stable-baselines3's callbacks, which look at it.
         """
-        if self.callback_env is not None:
-            return self.callback_env
+        return self.own_env() if self.callback_env is None else self.callback_env
+
+    def own_env(self) -> Any:
+        """`get_env`, also while a callback counts by another."""
         if self._env is None and self.env_spec["id"] is not None:
             self._env = adapt(self.env_spec["id"], num_envs=1, env_kwargs=self.env_spec["kwargs"]).env
         return self._env

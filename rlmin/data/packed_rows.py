@@ -100,8 +100,12 @@ class PackedRows(Packing):
             self._order = epoch, self._random(epoch).permutation(len(self.first))
         return self._order[1]
 
-    def _piece(self, episode: int) -> np.ndarray:
-        steps: np.ndarray = self.first[episode] + np.arange(self.length[episode])
+    def _num_pieces(self) -> int:
+        return len(self.first)
+
+    def _piece(self, piece: int) -> np.ndarray:
+        """A whole episode."""
+        steps: np.ndarray = self.first[piece] + np.arange(self.length[piece])
         return steps
 
     def state_dict(self) -> dict[str, Tensor]:

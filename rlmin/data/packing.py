@@ -74,33 +74,43 @@ class Packing(ABC):
             bool, and, where something is padded, "weight" float32, 0 for padding.
         """
 
-    def once(self) -> Iterator["TensorDict"]:
+    def once(self, batches: int | None = None) -> Iterator["TensorDict"]:
         """Every step exactly once, whatever is drawn meanwhile: batches as `draw` makes them, with "weight".
 
-        Episodes go in a random order to the row that is shortest so far; where a row has no step the weight is 0.
+        Pieces go in a random order to the row that is shortest so far; where a row has no step the weight is 0.
+
+        Args:
+            batches: at most so many, of the beginning of that order; None: all.
         """
         streams: list[list[np.ndarray]] = [[] for _ in range(self.rows)]
         size = np.zeros(self.rows, dtype=np.int64)
-        for episode in self._random(0).permutation(len(self.first)):
-            row, piece = int(size.argmin()), self._piece(int(episode))
-            streams[row].append(piece)
-            size[row] += len(piece)
+        for piece in self._random(0).permutation(self._num_pieces()):
+            row = int(size.argmin())
+            if batches is not None and size[row] >= batches * self.steps:
+                break
+            streams[row].append(self._piece(int(piece)))
+            size[row] += len(streams[row][-1])
         T = -(-int(size.max()) // self.steps) * self.steps
+        T = T if batches is None else min(T, batches * self.steps)
         index, start = np.full((T, self.rows), -1, dtype=np.int64), np.zeros((T, self.rows), dtype=np.bool_)
         for row, pieces in enumerate(streams):
-            index[: size[row], row] = np.concatenate([*pieces, np.empty(0, dtype=np.int64)])
+            steps = np.concatenate([*pieces, np.empty(0, dtype=np.int64)])[:T]
+            index[: len(steps), row] = steps
             opens = np.cumsum([0, *(len(piece) for piece in pieces)])
             start[opens[opens < T], row] = True
         for t in range(0, T, self.steps):
-            part, opening = index[t : t + self.steps], start[t : t + self.steps]
-            opening[0] |= not self.carries
-            batch = self._gather(part.clip(min=0), opening)
+            part = index[t : t + self.steps]
+            batch = self._gather(part.clip(min=0), start[t : t + self.steps])
             batch["weight"] = torch.from_numpy((part >= 0).astype(np.float32))
             yield batch
 
     @abstractmethod
-    def _piece(self, episode: int) -> np.ndarray:
-        """The steps of an episode as they stand in a row of `once`; -1 is none."""
+    def _num_pieces(self) -> int:
+        """Into how many pieces `once` takes the steps apart."""
+
+    @abstractmethod
+    def _piece(self, piece: int) -> np.ndarray:
+        """The steps of a piece, which begins with a fresh memory; -1 is none."""
 
     def chunks(self, size: int) -> Iterator[Tensor]:
         """Every step used, once, in order: index tensors of at most `size` steps."""

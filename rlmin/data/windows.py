@@ -46,6 +46,7 @@ class Windows(Packing):
         self.steps = length
         self.drawn = 0  # batches, since the beginning
         self.ends = self.length.cumsum()
+        self._windows = -(-self.length // length)  # of each episode, in `once`
 
     def draw(self) -> "TensorDict":
         """B windows [K, B]: see `Packing.draw`."""
@@ -61,10 +62,16 @@ class Windows(Packing):
         batch["weight"] = torch.from_numpy((index <= last).astype(np.float32))
         return batch
 
-    def _piece(self, episode: int) -> np.ndarray:
-        """Filled up to whole windows, each of which begins where its batch does."""
-        length = self.length[episode]
-        return np.pad(self.first[episode] + np.arange(length), (0, -length % self.steps), constant_values=-1)
+    def _num_pieces(self) -> int:
+        return int(self._windows.sum())
+
+    def _piece(self, piece: int) -> np.ndarray:
+        """A window of its own, beside those before and after it; the last of an episode is filled up."""
+        ends = self._windows.cumsum()
+        episode = int(np.searchsorted(ends, piece, side="right"))
+        begin = (piece - (ends[episode] - self._windows[episode])) * self.steps
+        steps = np.arange(begin, begin + self.steps)
+        return np.where(steps < self.length[episode], self.first[episode] + steps, -1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Batches drawn."""

@@ -10,8 +10,9 @@ tasks:                                 id or NAME -> settings that differ; `step
   S9 seen 3x3: {env: rlmin/GridMemoryS9View3-v0, horizon: 128}
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +136,31 @@ def read_suite(name: str) -> Suite:
 
 
 def trained(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
-    """Train in `folder`, or go on from the last checkpoint that is there."""
+    """Train in `folder`, or go on from the last checkpoint that is there.
+
+    Raises:
+        ValueError: that checkpoint is of other settings.
+    """
     from rlmin.train import resume, train
 
     if not (folder / LEARNER).exists():
         train(replace(config, folder=folder), progress_bar=False)
-    elif int(read_header(folder, LEARNER)["num_timesteps"]) < config.total_timesteps:
+        return
+    header = read_header(folder, LEARNER)
+    settings = config.ppo if isinstance(config, TrainConfig) else config.decision
+    here = {"total_timesteps": config.total_timesteps, "seed": config.seed, **asdict(settings)}
+    there = {name: header.get(name) for name in ("total_timesteps", "seed")} | header["config"]
+    plain = json.loads(json.dumps(here))  # as a file has it: lists, no tuples; None is what the data decide
+    differ = [
+        f"{name}={there[name]!r} and not {x!r}"
+        for name, x in plain.items()
+        if x is not None and there.get(name, x) != x
+    ]
+    if differ:
+        raise ValueError(
+            f"{folder}: half-trained with {', '.join(differ)}; choose another --out, or delete that folder"
+        )
+    if int(header["num_timesteps"]) < config.total_timesteps:
         resume(folder, progress_bar=False)
 
 
