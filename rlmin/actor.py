@@ -44,6 +44,7 @@ class Actor:
         deterministic: the most likely action instead of a sample.
         target_return: of a policy that reads a return to aim for: the target, one number or one a row, env units. It
             is counted down by the rewards as the wrapper `ReturnToGo` does. None: the observation brings its own.
+        default_target: the same, where there is no `target_return` and the observation brings none.
         return_scale: env units that the policy was shown as 1.
         seed: of sampled actions; None: any.
 
@@ -60,13 +61,16 @@ class Actor:
         *,
         deterministic: bool = True,
         target_return: float | Sequence[float] | None = None,
+        default_target: float | None = None,
         return_scale: float = 1.0,
         seed: int | None = None,
     ) -> None:
-        if target_return is not None and not is_conditioned(policy):
-            raise ValueError(f"target_return={target_return}: this policy reads no return to aim for")
+        target = default_target if target_return is None else target_return
+        if target is not None and not is_conditioned(policy):
+            raise ValueError(f"target_return={target}: this policy reads no return to aim for")
         self.policy, self.deterministic = policy, deterministic
-        self.target = None if target_return is None else np.asarray(target_return, dtype=np.float64)
+        self.target = None if target is None else np.asarray(target, dtype=np.float64)
+        self.is_default = target_return is None  # a target that the observation brings goes before it
         self.return_scale = return_scale
         self.generator = torch.Generator(next(policy.parameters()).device)
         self.generator.manual_seed(self.generator.seed() if seed is None else seed)
@@ -79,11 +83,14 @@ class Actor:
 
         Args:
             rows: [B] bool, only in these; None: everywhere, and the number of rows may change.
+
+        Raises:
+            ValueError: rows are no flags, as indices are none, or not one a row.
         """
         if rows is None:
             self.state, self._left, self._opens = None, None, np.array(True)
         else:
-            self._opens = self._opens | _flags(rows)
+            self._opens = self._opened("rows", rows)
 
     def __call__(
         self, observation: Any, *, reward: Any = None, start: Any = None, action_mask: Any = None
@@ -104,11 +111,11 @@ class Actor:
             ValueError, FloatingPointError: see `rlmin.predict.predict`; a policy that reads a return to aim for has
                 none, or two, or no reward to count it down by. The memory is as it was.
         """
-        opens = self._opens if start is None else self._opens | _flags(start)
+        opens = self._opens if start is None else self._opened("start", start)
         left = self._counted_down(observation, reward, opens)
         if left is not None:
             observation = with_entry(observation, RETURN_TO_GO, as_leaf(left / self.return_scale))
-        action, self.state = predict(
+        action, state = predict(
             self.policy,
             observation,
             self.state,
@@ -118,8 +125,20 @@ class Actor:
             action_mask=action_mask,
             generator=self.generator,
         )
-        self._left, self._opens = left, np.array(False)
+        _check_rows("start", opens, len(state[1]))
+        self.state, self._left, self._opens = state, left, np.array(False)
         return action
+
+    def _opened(self, name: str, flags: Any) -> np.ndarray[Any, Any]:
+        """[] or [B]: where what is seen next opens an episode, these flags among them."""
+        told = np.asarray(flags.detach().cpu() if isinstance(flags, Tensor) else flags)
+        if told.dtype != np.bool_:
+            raise ValueError(
+                f"{name}: expected flags, bool [B], got {told.dtype} {told.tolist()}; True opens an episode"
+            )
+        known = self._opens.size if self._opens.ndim else told.size
+        _check_rows(name, told, known if self.state is None else len(self.state[1]))
+        return _flags(self._opens | told)
 
     def _start(self, opens: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
         """What `predict` is told: one flag a row; None where it is the first to see how many rows there are."""
@@ -133,6 +152,8 @@ class Actor:
         if self.target is None:
             if is_conditioned(self.policy) and not brought:
                 raise ValueError(NO_TARGET)
+            return None
+        if brought and self.is_default:
             return None
         if brought:
             raise ValueError(f"the observation has a {RETURN_TO_GO!r} of its own; leave target_return out")
@@ -185,9 +206,10 @@ class EnvActor:
         self.mode = autoreset_mode(env) if isinstance(env, VectorEnv) else None
         self.rows = (env.num_envs,) if isinstance(env, VectorEnv) else ()
         observed = env.single_observation_space if isinstance(env, VectorEnv) else env.observation_space
-        if actor.target is not None:
+        brought = RETURN_TO_GO in leaf_spaces(observed)
+        if actor.target is not None and not (brought and actor.is_default):
             observed = with_leaf(observed, RETURN_TO_GO, gym.spaces.Box(-np.inf, np.inf, (1,), np.float32))
-        elif is_conditioned(actor.policy) and RETURN_TO_GO not in leaf_spaces(observed):
+        elif is_conditioned(actor.policy) and not brought:
             raise ValueError(NO_TARGET)
         check_fit(
             actor.policy,
@@ -245,6 +267,11 @@ class EnvActor:
         for row in told.nonzero()[0]:  # of lists it is an array of objects
             mask[row] = np.ravel(_flags(value[row]))
         return mask
+
+
+def _check_rows(name: str, flags: np.ndarray[Any, Any], rows: int) -> None:
+    if flags.shape not in ((), (rows,)):
+        raise ValueError(f"{name}: expected one flag, or [{rows}] as in the observation, got {list(flags.shape)}")
 
 
 def _array(x: Any, dtype: type[np.generic]) -> np.ndarray[Any, Any]:

@@ -49,6 +49,7 @@ class Resume:
     total_timesteps: int | None = None  # where to stop; None: where the run was to stop
     device: str | None = None  # to go on on; None: the run's own
     dataset: str | None = None  # where the data of a decision agent are now; None: where they were
+    wandb: str | None = None  # project of Weights & Biases to log to from here on, or "none"; None: as before
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -86,7 +87,8 @@ def train_command(arguments: list[str]) -> None:
         if name:
             raise ValueError(f"--resume takes the run folder alone, its settings come from the run; leave out {name!r}")
         given = tyro.cli(Resume, args=own, prog="rlmin train", description="Go on with a run.")
-        resume(given.resume, total_timesteps=given.total_timesteps, device=given.device, dataset=given.dataset)
+        settings = {key: value for key, value in vars(given).items() if key != "resume"}
+        resume(given.resume, **settings)
         return
     for name_of, choices in (("encoder", MIXERS), ("candidate", ACTIVATIONS)):
         check_names(name_of, values(own, flag(name_of)), choices)

@@ -93,8 +93,11 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         raise ValueError(f"{folder}: no such run folder")
     if not path.exists():
         raise ValueError(f"{folder}: expected {METRICS} in it")
-    with path.open(newline="") as lines:
-        rows = [{name: x for name, x in row.items() if name and x} for row in csv.DictReader(lines)]
+    try:
+        with path.open(newline="") as lines:
+            rows = [{name: x for name, x in row.items() if name and x} for row in csv.DictReader(lines)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not readable as CSV ({error})") from None
     if not rows:
         raise ValueError(f"{path}: expected at least one row; was training stopped before its first update?")
     return rows

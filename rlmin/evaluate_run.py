@@ -192,9 +192,7 @@ def _asked(
     **settings: Any,
 ) -> TargetReport:
     found = reference_for(agent, arena, given=given, measure=measure, seed=seed)
-    if target_score and found is None:
-        raise ValueError(f"target_score={list(target_score)}: {NO_REFERENCE}")
-    asked = [*target_return, *(unscored(share, found) for share in target_score if found is not None)]
+    asked = _asked_returns(target_return, target_score, found)
     with readable_errors(arena.id):
         return evaluate_targets(
             agent.policy,
@@ -207,6 +205,13 @@ def _asked(
             env=str(arena),
             **settings,
         )
+
+
+def _asked_returns(returns: tuple[float, ...], scores: tuple[float, ...], reference: "Reference | None") -> list[float]:
+    """All that is asked for, env units, returns first."""
+    if scores and reference is None:
+        raise ValueError(f"target_score={list(scores)}: {NO_REFERENCE}")
+    return [*returns, *(unscored(share, reference) for share in scores if reference is not None)]
 
 
 def reference_for(
@@ -271,25 +276,26 @@ def evaluated(options: Evaluate) -> str:
     conditioned = is_conditioned(agent.policy)
     if not conditioned and (options.target_return or options.target_score):
         raise ValueError(f"{options.run}: this policy reads no return to aim for, so there is no target to give it")
-    filmed = _filmed(options, agent, arena)
+    reference = reference_for(agent, arena, given=given, measure=options.measure_reference, seed=options.seed)
+    filmed = _filmed(options, agent, arena, reference)
     if conditioned:
         settings |= {"target_return": options.target_return, "target_score": options.target_score}
-        report = _asked(agent, arena, given=given, measure=options.measure_reference, **settings)
+        report = _asked(agent, arena, given=reference, measure=0, **settings)
         return "\n".join([_written(options, report), *filmed])
     found = _played(agent, arena, **settings)
     lines = [str(found), *([f"under {options.shift}"] if str(options.shift) else [])]
-    reference = reference_for(agent, arena, given=given, measure=options.measure_reference, seed=options.seed)
     if reference is not None:
         error = 100 * found.return_error / abs(width(reference))
         lines.append(f"score {score(found.mean_return, reference):.1f}, s.e. {error:.1f}; {described(reference)}")
     return "\n".join([*lines, *filmed])
 
 
-def _filmed(options: Evaluate, agent: Agent, arena: Arena) -> list[str]:
+def _filmed(options: Evaluate, agent: Agent, arena: Arena, reference: "Reference | None") -> list[str]:
     """What the film shows, in words; made first, so that a mistake there does not show after a long evaluation."""
     if options.video is None:
         return []
-    aim: dict[str, Any] = {"target_return": options.target_return[0]} if options.target_return else {}
+    asked = _asked_returns(options.target_return, options.target_score, reference)
+    aim: dict[str, Any] = {"target_return": asked[0]} if asked else {}
     settings: dict[str, Any] = {name: getattr(options, name) for name in ("deterministic", "seed", "max_steps")}
     return [str(film(agent, arena, options.video, episodes=options.video_episodes, **settings, **aim))]
 

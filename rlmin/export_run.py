@@ -9,11 +9,12 @@ from typing import Any
 import tyro
 
 from rlmin.agents.agent import Agent
+from rlmin.arena import Arena
 from rlmin.checkpoint import write_atomic
 from rlmin.evaluate import check_spaces
 from rlmin.evaluate_run import arena_of, data_returns, loaded
 from rlmin.interop.agreement import largest_difference
-from rlmin.interop.numpy_export import pack_numpy, write_numpy
+from rlmin.interop.numpy_export import check_beside, pack_numpy, write_numpy
 from rlmin.interop.numpy_policy import ExportedPolicy, NumpyPolicy
 from rlmin.interop.onnx import OnnxPolicy, pack_onnx
 from rlmin.interop.torch_export import TorchExportPolicy, pack_torch
@@ -23,6 +24,8 @@ from rlmin.vector import Vector, adapt
 from rlmin.wrappers.return_to_go import VectorReturnToGo
 
 ROWS = 2  # environments that are played in a check
+SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "numpy": ".npz"}
+"""Of the file of each form; so no two forms, nor the runner beside one, have the same file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,25 +46,48 @@ class Export:
 
 
 def exported(options: Export) -> str:
-    """Export, check, write, and say what there is now.
+    """Export, check, write, and say what there is now: every form that is asked for, or none.
 
     Raises:
         ImportError: a package that only the extra "export" installs is missing.
-        ValueError: nothing to write is named, the run cannot be read, its policy has parts that cannot be exported, or
-            what was exported differs from it; such a file is not written.
+        ValueError: nothing to write is named, or what cannot be written; the run cannot be read, its policy has parts
+            that cannot be exported, or what was exported differs from it.
     """
-    if not (options.onnx or options.torch or options.numpy):
-        raise ValueError("export: say what to write: --onnx FILE, --torch FILE or --numpy FILE")
+    _check_files(options)
     if options.check < 0:
         raise ValueError(f"check={options.check}: expected a number of steps, or 0 for none")
     agent = loaded(options.run, device="cpu")
     if not options.check:
-        return "\n".join(_write(options, agent, None, ""))
+        return "\n".join(_write(options, agent, None, None))
+    if options.env is None and agent.env_spec["id"] is None:
+        raise ValueError(
+            f"{options.run}: trained on an environment without an id; name one with --env, "
+            "or write what is not checked with --check 0"
+        )
     kwargs = parse_pairs(options.env_kwargs)
     arena = arena_of(agent, options.run, env=options.env, env_kwargs=kwargs, shift=None, device="cpu")
-    with readable_errors(arena.id), closing(adapt(_asked(agent, arena(ROWS), options.target_return))) as vector:
+    with readable_errors(arena.id):
+        vector = adapt(_asked(agent, arena(ROWS), options.target_return))
+    with closing(vector):
         check_spaces(agent.policy, vector)
-        return "\n".join(_write(options, agent, vector, str(arena)))
+        return "\n".join(_write(options, agent, vector, arena))
+
+
+def _check_files(options: Export) -> None:
+    """Raise a ValueError where no file is named, or one that cannot be written."""
+    named = [(form, file) for form in SUFFIX if (file := getattr(options, form)) is not None]
+    if not named:
+        raise ValueError("export: say what to write: --onnx FILE, --torch FILE or --numpy FILE")
+    for form, file in named:
+        if file.suffix != SUFFIX[form]:
+            raise ValueError(f"--{form} {file}: expected the name of a file that ends in {SUFFIX[form]}")
+        if file.is_dir():
+            raise ValueError(f"--{form} {file}: expected a file, this is a folder")
+        there = next(folder for folder in file.absolute().parents if folder.exists())
+        if not there.is_dir():
+            raise ValueError(f"--{form} {file}: {there} is a file, not a folder")
+    if options.numpy is not None:
+        check_beside(options.numpy)
 
 
 def _asked(agent: Agent, env: Any, target: float | None) -> Any:
@@ -77,37 +103,45 @@ def _return_scale(agent: Agent) -> float:
     return getattr(agent.config, "return_scale", None) or 1.0
 
 
-def _write(options: Export, agent: Agent, vector: Vector | None, where: str) -> list[str]:
-    """Pack, check and write each form; a line for each."""
+def _write(options: Export, agent: Agent, vector: Vector | None, arena: Arena | None) -> list[str]:
+    """Pack and check every form, then write them all; a line for each."""
     policy, told = agent.policy, _told(agent)
-    masked = vector is not None and vector.reset(seed=options.seed).action_mask is not None
+    masked = False
+    if vector is not None and arena is not None:
+        with readable_errors(arena.id):
+            masked = vector.reset(seed=options.seed).action_mask is not None
     graph: dict[str, Any] = {"value": options.value, "action_mask": masked, "run": told}
     forms: list[tuple[Path | None, Callable[[], bytes], type[Any], Callable[[Path, bytes], None]]] = [
         (options.onnx, lambda: pack_onnx(policy, **graph), OnnxPolicy, write_atomic),
         (options.torch, lambda: pack_torch(policy, **graph), TorchExportPolicy, write_atomic),
         (options.numpy, lambda: pack_numpy(policy, run=told), NumpyPolicy, lambda file, x: write_numpy(x, file)),
     ]
-    lines = []
+    lines, ready = [], []
     for file, pack, runner, write in forms:
         if file is None:
             continue
-        content = pack()
-        said = "not checked" if vector is None else _checked(options, file, agent, runner(content), vector, where)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(file, content)
+        content, said = pack(), "not checked"
+        if vector is not None and arena is not None:
+            said = _checked(options, file, agent, runner(content), vector, arena)
         lines.append(f"{file}: {len(content) / 1024:,.0f} KB, {said}")
+        ready.append((file, content, write))
+    for file, _, _ in ready:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    for file, content, write in ready:
+        write(file, content)
     return lines
 
 
-def _checked(options: Export, file: Path, agent: Agent, form: ExportedPolicy, vector: Vector, where: str) -> str:
+def _checked(options: Export, file: Path, agent: Agent, form: ExportedPolicy, vector: Vector, arena: Arena) -> str:
     """What the check found, in words."""
-    found = largest_difference(agent.policy, form, vector, steps=options.check, seed=options.seed)
+    settings: dict[str, Any] = {"steps": options.check, "seed": options.seed, "where": arena.id}
+    found = largest_difference(agent.policy, form, vector, **settings)
     if not found.size <= options.tolerance:
         raise ValueError(
             f"{file}: not written, it differs from the policy by {found.size:.1e} in {found.output!r} at step "
             f"{found.step}; expected at most {options.tolerance:g} (--tolerance)"
         )
-    return f"largest difference from torch {found.size:.1e} in {options.check:,} steps of {where}"
+    return f"largest difference from torch {found.size:.1e} in {options.check:,} steps of {arena}"
 
 
 def _told(agent: Agent) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import yaml
 from rlmin.agents.agent import Agent
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY, write_atomic
 from rlmin.evaluate_run import arena_of, default_targets, loaded
+from rlmin.hub_snapshot import fetched, is_address
 from rlmin.inspection.report import report
 from rlmin.inspection.study import Study, study
 from rlmin.inspection.subject import Subject
@@ -23,8 +24,10 @@ REPORT = "inspection.html"
 class Inspect:
     """Say what the memory of a trained policy does (an HTML report), or what a dataset holds (and draw its returns)."""
 
-    what: tyro.conf.Positional[str]  # a run folder, or a dataset: Minari id, or path of a D4RL file
-    file: Path | None = None  # of the report, none: RUN/inspection.html; of the picture, none: NAME-returns.png here
+    what: tyro.conf.Positional[str]  # run folder, hf://user/name, or dataset: Minari id or D4RL file
+    file: Path | None = (
+        None  # none: RUN/inspection.html; of a run on the hub inspection.html, of a dataset NAME-returns.png
+    )
     episodes: int = 64  # of a run: of each evaluation
     vary: str | None = None  # of a run: an argument of the environment and its values, as length=10,50,100
     env: str | None = None  # of a run: another environment with the same spaces
@@ -44,8 +47,8 @@ def inspected(options: Inspect) -> str:
 
 
 def is_run(what: str) -> bool:
-    """Whether this is a run folder, be it whole or not."""
-    return any((Path(what) / file).exists() for file in (POLICY, LEARNER, CONFIG))
+    """Whether this is a run folder, be it whole or not, or a run on the hub."""
+    return is_address(what) or any((Path(what) / file).exists() for file in (POLICY, LEARNER, CONFIG))
 
 
 def of_runs(options: Inspect) -> list[str]:
@@ -66,7 +69,12 @@ def _dataset(options: Inspect) -> str:
     given = of_runs(options)
     if given:
         raise ValueError(f"{options.what}: no run folder, so a dataset; {given[0].split()[0]} is for runs")
-    dataset = load_dataset(options.what)
+    try:
+        dataset = load_dataset(options.what)
+    except ValueError as error:
+        if str(error).startswith("no Minari dataset"):
+            raise ValueError(f"{options.what}: neither a run folder nor a dataset; {error}") from error
+        raise
     file = options.file or Path(f"{Path(options.what).stem}-returns.png")
     plot_returns(dataset, file)
     return f"{dataset.summary()}\n{file}"
@@ -75,14 +83,17 @@ def _dataset(options: Inspect) -> str:
 def _run(options: Inspect) -> str:
     if options.episodes < 1 or options.shown < 1:
         raise ValueError(f"episodes={options.episodes}, shown={options.shown}: expected at least 1")
-    folder, file = Path(options.what), options.file or Path(options.what) / REPORT
+    distant = is_address(options.what)
+    file = options.file or (Path() if distant else Path(options.what)) / REPORT
     if not file.parent.is_dir():
         raise ValueError(f"{file}: no such folder {file.parent}")
+    folder = fetched(options.what) if distant else Path(options.what)
     agent = loaded(folder, device="cpu")
     subject = subject_of_run(options, agent, folder)
     found = study(subject, episodes=options.episodes, vary=parse_vary(options.vary), shown=options.shown, say=_say)
-    command = " ".join(["rlmin inspect", str(folder), *of_runs(options)])
-    page = report(found, title=folder.resolve().name, facts=_facts(agent, found), command=command)
+    command = " ".join(["rlmin inspect", options.what, *of_runs(options)])
+    title = options.what if distant else folder.resolve().name
+    page = report(found, title=title, facts=_facts(agent, found), command=command)
     write_atomic(file, page.encode())
     return f"{found.evaluation}\n{file}"
 
@@ -119,7 +130,7 @@ def parse_vary(text: str | None) -> tuple[str, list[Any]] | None:
     """ "length=10,50" -> ("length", [10, 50]); values are read as YAML.
 
     Raises:
-        ValueError: no name, or no value.
+        ValueError: no name, or no value, or one that holds others in two levels or by name.
     """
     if text is None:
         return None
@@ -130,7 +141,11 @@ def parse_vary(text: str | None) -> tuple[str, list[Any]] | None:
         found = None
     if not name or not equals or not found:
         raise ValueError(f"vary: expected NAME=V1,V2,..., got {text!r}")
-    return name, [tuple(value) if isinstance(value, list) else value for value in found]
+    plain = [tuple(value) if isinstance(value, list) else value for value in found]
+    for value in plain:
+        if any(isinstance(part, list | dict | set) for part in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"vary: expected NAME=V1,V2,... of numbers, words or lists of these, got {text!r}")
+    return name, plain
 
 
 def _facts(agent: Agent, found: Study) -> dict[str, str]:

@@ -17,7 +17,7 @@ class Plot:
     file: tuple[Path, ...] = (Path("curves.png"),)  # to write: .png, .svg or .pdf, one or several
     over: Literal["steps", "time"] = "steps"  # time: seconds of learning, interruptions not counted
     columns: tuple[str, ...] = ()  # of metrics.csv; none: return and success, or losses on logged data
-    group: Literal["seeds", "none"] = "seeds"  # seeds: their mean and its 95 % bootstrap interval; none: a line a run
+    group: Literal["seeds", "none"] = "seeds"  # seeds: their mean and its 95 % interval; none: a line a run
     smooth: float = 0.0  # weight of the past in a moving average of each run, from 0 to below 1
 
 
@@ -36,6 +36,7 @@ def plotted(options: Plot) -> str:
         over=options.over,
         by_seed=options.group == "seeds",
         smooth=options.smooth,
+        say=print,
     )
     lines = [f"{group.name}: {', '.join(map(str, group.folders))}" for group in groups]
     return "\n".join([*lines, *map(str, options.file)])

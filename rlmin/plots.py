@@ -2,14 +2,14 @@
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlmin.checkpoint import write_atomic
 from rlmin.checks import check_names
 from rlmin.curves import SECONDS, STEPS, Curve, mean_curve, read_columns, read_curve, smoothed
-from rlmin.run_groups import Group, group_runs, read_settings
+from rlmin.run_groups import Group, group_runs, read_seed, read_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,6 +44,7 @@ def plot_runs(
     over: str = "steps",
     by_seed: bool = True,
     smooth: float = 0.0,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Group]:
     """Draw what runs have logged, a panel for each column.
 
@@ -52,16 +53,19 @@ def plot_runs(
         files: pictures to write, .png, .svg or .pdf: all of them or, where something is wrong, none.
         columns: of metrics.csv; none: return and success, where known, or the losses of a decision agent.
         over: "steps", or "time": wall-clock time of learning.
-        by_seed: draw runs that differ in the seed alone as one line, their mean with a 95 % bootstrap interval.
+        by_seed: draw runs that differ in the seed alone as one line, their mean with a 95 % bootstrap interval over
+            seeds; runs of one seed count as one, their mean.
         smooth: weight of the past in an exponential moving average of each run, in [0, 1).
+        say: told which runs of a line lack a column, and where a line ends before the longest of its runs.
 
     Returns:
         the groups, each of them a line.
 
     Raises:
-        ValueError: a folder without metrics, a column that no run has, a kind of picture that cannot be written.
+        ValueError: a folder without metrics, a column that no run has, a picture that cannot be written.
     """
     check_names("kind of picture", [_suffix(file) for file in files], FORMATS)
+    _check_places([Path(file) for file in files])
     check_names("axis", [over], OVER)
     if not 0 <= smooth < 1:
         raise ValueError(f"smooth={smooth}: expected a weight in [0, 1)")
@@ -72,11 +76,11 @@ def plot_runs(
     groups = group_runs(folders, by_seed=by_seed)
     shown = list(columns) or [name for name in LABELS if name in known] or list(OTHERWISE)
     panels = {
-        column: {group.name: curve for group in groups if (curve := _curve(group, column, over, smooth)) is not None}
+        column: {group.name: line for group in groups if (line := _line_of(group, column, over, smooth, say))}
         for column in shown
     }
     label, unit = _time_axis(panels) if over == "time" else (_steps_label(folders), 1.0)
-    figure = _figure(panels, label, unit, several=any(len(group.folders) > 1 for group in groups))
+    figure = _figure(panels, label, unit)
     images = [(Path(file), _image(figure, _suffix(file))) for file in files]  # all, before the first is written
     for file, image in images:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -84,18 +88,46 @@ def plot_runs(
     return groups
 
 
-def _curve(group: Group, column: str, over: str, smooth: float) -> Curve | None:
+class Line(NamedTuple):
+    """A group in a panel: its curve, and what that is the mean of."""
+
+    curve: Curve
+    seeds: int
+    runs: int
+
+    def label(self, name: str) -> str:
+        """The name of the group, and of how many curves this is the mean."""
+        if self.runs == 1:
+            return name
+        return f"{name} ({self.seeds} seeds)" if self.runs == self.seeds else f"{name} ({self.runs} runs)"
+
+
+def _line_of(group: Group, column: str, over: str, smooth: float, say: Callable[[str], None]) -> Line | None:
     """The line of a group; None where none of its runs has the column."""
-    found = [read_curve(folder, column, over=OVER[over]) for folder in group.folders]
-    curves = [(x, smoothed(values, smooth)) for x, values in found if x]
+    found, lack = dict[Hashable, list[tuple[list[float], list[float]]]](), list[str]()
+    for folder in group.folders:
+        x, values = read_curve(folder, column, over=OVER[over])
+        if x:
+            found.setdefault(read_seed(folder), []).append((x, smoothed(values, smooth)))
+        else:
+            lack.append(str(folder))
+    if not found:
+        return None
+    if lack:
+        say(f"{column} of {group.name}: drawn without {', '.join(lack)}, which lack it")
     try:
-        return mean_curve(curves) if curves else None
+        seeds = [mean_curve(curves) for curves in found.values()]
+        curve = mean_curve([(one.x, one.mean) for one in seeds])
     except ValueError as error:
         raise ValueError(f"{column} of {group.name}: {error}; draw each run alone by --group none") from None
+    ends = [x[-1] for curves in found.values() for x, _ in curves]
+    if max(ends) > min(ends):
+        say(f"{column} of {group.name}: drawn up to {min(ends):g}, where its shortest run ends; one has {max(ends):g}")
+    return Line(curve, len(found), len(ends))
 
 
-def _figure(panels: dict[str, dict[str, Curve]], label: str, unit: float, *, several: bool) -> "Figure":
-    """A panel a column, a line a group, shaded where it is the mean of several runs; x in `unit`."""
+def _figure(panels: dict[str, dict[str, Line]], label: str, unit: float) -> "Figure":
+    """A panel a column, a line a group, shaded where it is the mean over several seeds; x in `unit`."""
     from matplotlib.figure import Figure  # without pyplot: no global state, no window
     from matplotlib.ticker import EngFormatter
 
@@ -103,19 +135,19 @@ def _figure(panels: dict[str, dict[str, Curve]], label: str, unit: float, *, sev
     high = -(-len(panels) // wide)
     figure = Figure(figsize=(6 * wide, 4 * high), layout="constrained")
     places = figure.subplots(high, wide, squeeze=False).ravel()
-    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    for axes, (column, curves) in zip(places, panels.items(), strict=False):
-        for name, curve in curves.items():
-            _line(axes, curve._replace(x=curve.x / unit), name, names.index(name))
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    for axes, (column, lines) in zip(places, panels.items(), strict=False):
+        for name, line in lines.items():
+            _line(axes, line.curve._replace(x=line.curve.x / unit), line.label(name), names.index(name))
         axes.set_xlabel(label)
         axes.xaxis.set_major_formatter(EngFormatter())
         axes.set_ylabel((LABELS | OTHERWISE).get(column, column))
         axes.grid(alpha=0.3)
-        if curves:
+        if lines:
             axes.legend(fontsize="small")
     for axes in places[len(panels) :]:
         axes.set_visible(False)
-    if several:
+    if any(line.seeds > 1 for lines in panels.values() for line in lines.values()):
         figure.supxlabel("shaded: 95 % bootstrap interval of the mean over seeds", fontsize=8, color="0.4")
     return figure
 
@@ -136,11 +168,21 @@ def _steps_label(folders: Sequence[Path]) -> str:
     return "logged steps learnt from" if "decision" in agents else "environment steps"
 
 
-def _time_axis(panels: dict[str, dict[str, Curve]]) -> tuple[str, float]:
+def _time_axis(panels: dict[str, dict[str, Line]]) -> tuple[str, float]:
     """The unit that suits the longest curve: its name, and its seconds."""
-    last = max((float(curve.x[-1]) for curves in panels.values() for curve in curves.values()), default=0.0)
+    last = max((float(line.curve.x[-1]) for lines in panels.values() for line in lines.values()), default=0.0)
     name, seconds = next((name, seconds) for name, seconds in UNITS if last >= 2 * seconds or seconds == 1)
     return f"wall-clock time of learning, {name}", seconds
+
+
+def _check_places(files: Sequence[Path]) -> None:
+    """All of them, before anything is drawn or written."""
+    for file in files:
+        if file.is_dir():
+            raise ValueError(f"{file}: expected a picture to write, found a folder")
+        above = next((place for place in file.absolute().parents if place.exists()), None)
+        if above is not None and not above.is_dir():
+            raise ValueError(f"{file}: cannot be written, {above} is no folder")
 
 
 def _suffix(file: Path) -> str:

@@ -50,25 +50,29 @@ def group_runs(folders: Sequence[Path], *, by_seed: bool = True) -> list[Group]:
             members.append([])
         members[known.index(settings)].append(folder)
     names = setting_names(known)
-    if len(different) == 1 or len(set(names)) < len(names):  # nothing short tells them apart
+    if len(different) == 1 or not _tell_apart(names):
         names = [_before_seed([own_name[folder] for folder in of]) for of in members]
-    return [Group(_counted(name, len(of)), tuple(of)) for name, of in zip(names, members, strict=True)]
+    if not _tell_apart(names):
+        names = [own_name[of[0]] for of in members]
+    return [Group(name, tuple(of)) for name, of in zip(names, members, strict=True)]
 
 
 def read_settings(folder: Path) -> Settings:
     """What makes a run learn as it does, but for the seed; of a folder without config.yaml, the folder."""
-    path = folder / CONFIG
-    if not path.exists():
+    said = _said(folder)
+    if said is None:
         return {"folder": str(folder)}
-    try:
-        said = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML ({error})") from None
-    flat: Settings = {"run.device": "cpu", **dict(_flat(said if isinstance(said, dict) else {}))}
+    flat: Settings = {"run.device": "cpu", **dict(_flat(said))}
     settings = {name: flat[key] for key, name in READ.items() if key in flat}
     for section in ("env.kwargs.", "config."):
         settings |= {key.removeprefix(section): x for key, x in flat.items() if key.startswith(section)}
     return settings
+
+
+def read_seed(folder: Path) -> Hashable:
+    """The seed of a run; of one that does not tell it, the folder."""
+    seed = (_said(folder) or {}).get("seed")
+    return seed if isinstance(seed, int) else str(folder.resolve())
 
 
 def setting_names(groups: Sequence[Settings]) -> list[str]:
@@ -102,8 +106,20 @@ def _before_seed(names: Sequence[str]) -> str:
     return "".join(letters[0] for letters in same).rstrip("-_") or names[0]
 
 
-def _counted(name: str, runs: int) -> str:
-    return name if runs == 1 else f"{name} ({runs} seeds)"
+def _said(folder: Path) -> dict[str, Any] | None:
+    """What is in config.yaml; None where there is none."""
+    path = folder / CONFIG
+    if not path.exists():
+        return None
+    try:
+        said = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML ({error})") from None
+    return said if isinstance(said, dict) else {}
+
+
+def _tell_apart(names: Sequence[str]) -> bool:
+    return all(names) and len(set(names)) == len(names)
 
 
 def _short(value: Hashable) -> str:

@@ -61,6 +61,7 @@ def resume(
     total_timesteps: int | None = None,
     device: str | None = None,
     dataset: str | None = None,
+    wandb: str | None = None,
     progress_bar: bool = True,
 ) -> Path:
     """Go on with a run that was stopped or killed, or for longer than it was meant to last.
@@ -70,13 +71,17 @@ def resume(
         total_timesteps: where to stop; None: where the run was to stop.
         device: to go on on; None: the run's own.
         dataset: where the data of a decision agent are now; None: where they were.
+        wandb: project of Weights & Biases to log to from here on, or "none"; None: as before.
         progress_bar: show progress.
 
     Raises:
         ValueError: no run is there, it cannot be read, it is finished already, or its data are gone.
-        FloatingPointError, SystemExit: see `train`.
+        ImportError, FloatingPointError, SystemExit: see `train`.
     """
     header = read_header(folder, LEARNER)
+    project = header.get("run", {}).get("wandb") if wandb is None else None if wandb == "none" else wandb
+    if project is not None:
+        _check_wandb()
     total = total_timesteps or header["total_timesteps"]
     if header["num_timesteps"] >= total:
         raise ValueError(f"{folder}: finished at {header['num_timesteps']:,} steps; go further with --total-timesteps")
@@ -90,10 +95,19 @@ def resume(
         if dataset is not None:
             _give(agent, dataset, header)
         agent.resume(folder)
+    if project != agent.run.get("wandb"):
+        agent.run["wandb"] = project
     warm_up(agent)
     learn_into(agent, folder, total, header["config"], progress_bar=progress_bar)
     _report(agent, folder)
     return folder
+
+
+def _check_wandb() -> None:
+    try:
+        require("wandb", extra="wandb")
+    except ImportError as error:
+        raise ImportError(f"{error}, or go on without W&B: --wandb none") from None
 
 
 def _ppo(config: TrainConfig) -> PPO:

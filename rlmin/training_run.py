@@ -1,19 +1,23 @@
 """A training run: an agent of any kind learns into a folder, with logs and checkpoints, until it is done or stopped."""
 
 import secrets
+import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rlmin.agents.agent import Agent
 from rlmin.callbacks import Hook
 from rlmin.checkpoint import LEARNER
+
+if TYPE_CHECKING:  # slow to import
+    from stable_baselines3.common.logger import Logger
 
 SAVE_INTERVAL = 100_000
 """Environment steps between checkpoints, of a run that does not say."""
@@ -49,17 +53,10 @@ def warm_up(agent: Agent) -> None:
 
 def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, Any], *, progress_bar: bool) -> None:
     """Train to `total` steps with logs and checkpoints; a signal ends it early, saved, with SystemExit."""
-    from rlmin.logs import make_logger
-
-    folder.mkdir(parents=True, exist_ok=True)
     agent.total_timesteps = total
-    project = agent.run.get("wandb")
-    if project is not None:  # the id is saved with the run, so that W&B goes on with the same one
-        agent.run.setdefault("wandb_id", secrets.token_hex(8))
+    agent.set_logger(_logger(agent, folder, settings))  # first: W&B may refuse, and the run can then be started again
     if agent.num_timesteps == 0:
         agent.save(folder)  # from here on there is always a last good checkpoint
-    wandb = None if project is None else (project, agent.run["wandb_id"])
-    agent.set_logger(make_logger(folder, settings, until=agent.num_timesteps, wandb=wandb))
     print(f"run: {folder}", flush=True)
     save = SaveEvery(agent, folder, agent.run.get("save_interval", SAVE_INTERVAL))
     try:
@@ -73,6 +70,26 @@ def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, An
     if caught:
         print(f"stopped at {agent.num_timesteps:,} steps and saved; go on with: rlmin train --resume {folder}")
         raise SystemExit(128 + caught[0])
+
+
+def _logger(agent: Agent, folder: Path, settings: Mapping[str, Any]) -> "Logger":
+    """The logs of a run; where they cannot be opened, nothing is left of them."""
+    from rlmin.logs import make_logger
+
+    folder.mkdir(parents=True, exist_ok=True)
+    before = set(folder.iterdir())
+    project = agent.run.get("wandb")
+    if project is not None:  # the id is saved with the run, so that W&B goes on with the same one
+        agent.run.setdefault("wandb_id", secrets.token_hex(8))
+    wandb = None if project is None else (project, agent.run["wandb_id"])
+    try:
+        return make_logger(folder, settings, until=agent.num_timesteps, wandb=wandb)
+    except BaseException:
+        for path in set(folder.iterdir()) - before:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        if not before:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def new_folder(name: str) -> Path:

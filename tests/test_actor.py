@@ -303,6 +303,21 @@ def test_a_decision_agent_aims_for_the_best_of_its_data_or_for_what_it_is_told()
     assert bound(agent.actor(games(mode))) == earned(best) != earned(best - 6)
     assert bound(agent.actor(games(mode), target_return=best - 6)) == earned(best - 6)
     assert bound(agent.actor(VectorReturnToGo(games(mode), best - 6, scale=2.0))) == earned(best - 6)
+    with pytest.raises(ValueError, match="the observation has an entry 'return_to_go' already"):
+        agent.actor(VectorReturnToGo(games(mode), best - 6, scale=2.0), target_return=best)
+
+    def memory(act: Actor, **brought: Any) -> torch.Tensor:
+        act({"observation": np.full((B, D), 0.3, np.float32), **brought})
+        assert act.state is not None
+        return tensors_of(act.state[0])[-1]
+
+    own = {"return_to_go": np.full((B, 1), (best - 6) / 2.0, np.float32)}
+    told = memory(agent.actor(target_return=best - 6))
+    assert torch.equal(memory(agent.actor(), **own), told), "what is brought goes before the default"
+    assert torch.equal(memory(agent.actor()), memory(agent.actor(target_return=best)))
+    assert not torch.allclose(memory(agent.actor()), told)
+    with pytest.raises(ValueError, match=r"has a 'return_to_go' of its own; leave target_return out"):
+        memory(agent.actor(target_return=best), **own)
 
 
 # -- what does not fit ------------------------------------------------------------------------------------------------
@@ -334,6 +349,31 @@ def test_what_does_not_fit_is_said() -> None:
         plain.actor(gym.wrappers.TransformAction(Game(), lambda action: action, spaces.Discrete(3)))
     with pytest.raises(TypeError, match=r"expected a gymnasium Env or VectorEnv, got builtins\.int"):
         plain.actor(3)
+
+
+def test_starts_are_flags_one_a_row() -> None:
+    act, seen = random_policy().actor(), np.zeros((B, D), np.float32)
+    for start in ([True, False], np.ones((B, 1), bool)):
+        with pytest.raises(ValueError, match=r"start: expected one flag, or \[3\] as in the observation, got"):
+            act(seen, start=start)
+        assert act.state is None
+    with pytest.raises(ValueError, match=r"start: expected flags, bool \[B\], got int64 \[0, 1, 0\]"):
+        act(seen, start=[0, 1, 0])
+    act(seen, start=torch.ones(B, dtype=torch.bool))
+    before = act.state
+    with pytest.raises(ValueError, match=r"rows: expected flags, bool \[B\], got int64 \[0, 1, 2\]"):
+        act.reset([0, 1, 2])
+    with pytest.raises(ValueError, match=r"rows: expected one flag, or \[3\] as in the observation, got \[2\]"):
+        act.reset([True, False])
+    with pytest.raises(ValueError, match=r"start: expected one flag, or \[3\] as in the observation, got \[2\]"):
+        act(seen, start=[True, False])
+    assert act.state is before
+    act.reset([True, False, True])
+    act(seen, start=[False, True, False])
+    fresh = random_policy().actor()
+    fresh(seen)
+    assert act.state is not None and fresh.state is not None
+    assert torch.equal(tensors_of(act.state[0])[-1], tensors_of(fresh.state[0])[-1])
 
 
 def test_an_episode_that_is_over_is_not_gone_on_with() -> None:

@@ -214,7 +214,7 @@ def test_a_run_of_attention_beyond_its_windows_from_before_can_still_be_loaded(t
     agent = make(windows=6, encoder="attention", heads=2, context=6)
     agent.config = replace(agent.config, context=64)
     agent.save(tmp_path / "run")
-    assert load(tmp_path / "run").config.context == 64  # type: ignore[attr-defined]
+    assert load(tmp_path / "run").config.context == 64
 
 
 def test_a_warm_up_takes_a_tenth_of_a_short_training() -> None:

@@ -296,13 +296,15 @@ def test_a_damaged_or_foreign_file_is_refused_and_nothing_of_it_is_run(tmp_path:
         told = json.dumps(NumpyPolicy(content).description | change).encode()
         return packed(**{DESCRIPTION: np.frombuffer(told, np.uint8)})
 
-    middle = len(content) // 2
+    middle, last = len(content) // 2, content.rfind(b"PK\x01\x02")
     for bad in (
         b"",
         b"no",
         content[:middle],
         content[:middle] + bytes(64) + content[middle + 64 :],
         described(program={}),
+        described(observation=3),
+        content[: last + 10] + b"\x63" + content[last + 11 :],  # a compression that nobody knows
     ):
         with pytest.raises(ValueError, match="damaged"):
             NumpyPolicy(bad)
@@ -312,6 +314,22 @@ def test_a_damaged_or_foreign_file_is_refused_and_nothing_of_it_is_run(tmp_path:
         NumpyPolicy(packed(a=np.zeros(3)))
     with pytest.raises(ValueError, match="expected an export of format 1, got 2"):
         NumpyPolicy(described(format=2))
+    with pytest.raises(ValueError, match="not exported by rlmin: its description is not one"):
+        NumpyPolicy(packed(**{DESCRIPTION: np.frombuffer(b"[]", np.uint8)}))
+    (tmp_path / "bad.npz").write_bytes(content[:middle])
+    with pytest.raises(ValueError, match=r"bad\.npz: damaged"):
+        NumpyPolicy(tmp_path / "bad.npz")
+
+
+def test_neither_the_file_nor_its_runner_replaces_anything_else(tmp_path: Path) -> None:
+    export_numpy(make(), tmp_path / "new" / "folder" / "policy.npz")
+    names = [file.name for file in sorted((tmp_path / "new" / "folder").iterdir())]
+    assert names == ["numpy_policy.py", "policy.npz"]
+    content = (tmp_path / "new" / "folder" / "policy.npz").read_bytes()
+    shutil.rmtree(tmp_path / "new")
+    with pytest.raises(ValueError, match=r"numpy_policy\.py: that is the name of the runner"):
+        write_numpy(content, tmp_path / "numpy_policy.py")
+    assert not list(tmp_path.iterdir())
     (tmp_path / "numpy_policy.py").write_text("mine = 1\n")
     with pytest.raises(ValueError, match="would be overwritten by the runner"):
         write_numpy(content, tmp_path / "policy.npz")

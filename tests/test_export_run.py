@@ -1,5 +1,6 @@
 """`rlmin export`: a run becomes files for other programs, none of which may say anything else than the run."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,66 @@ def test_bad_input_is_told_in_one_line(run: Path, tmp_path: Path, capsys: Any) -
     assert "check=-1" in told(run, "--numpy", file, "--check", -1)
     assert "did you mean" in told(run, "--numpy", file, "--env", "rlmin/TMazes-v0")
     assert "observation" in told(run, "--numpy", file, "--env", "CartPole-v1")
-    agent = PPO("rlmin/TMaze-v0", width=6, encoder="attention", heads=2, num_envs=2, horizon=4)
-    agent.save(tmp_path / "attention")
-    assert "`rlmin export --onnx` can do it" in told(tmp_path / "attention", "--numpy", file)
-    assert not file.exists()
+    assert "ends in .npz" in told(run, "--numpy", tmp_path / "numpy_policy.py")
+    assert "ends in .onnx" in told(run, "--onnx", file)
+    assert "ends in .pt2" in told(run, "--torch", tmp_path / "a.pt")
+    (tmp_path / "b.npz").mkdir()
+    assert "expected a file, this is a folder" in told(run, "--numpy", tmp_path / "b.npz")
+    (tmp_path / "c").write_text("no folder")
+    assert "c is a file, not a folder" in told(run, "--numpy", tmp_path / "c" / "d" / "a.npz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.npz", "c"]
+
+
+def test_of_several_forms_all_are_written_or_none(run: Path, tmp_path: Path) -> None:
+    PPO("rlmin/TMaze-v0", width=6, encoder="attention", heads=2, num_envs=2, horizon=4).save(tmp_path / "attention")
+    out = tmp_path / "out"
+    files: dict[str, Any] = {"torch": out / "a.pt2", "numpy": out / "a.npz"}
+    with pytest.raises(ValueError, match=r"^export to numpy: .*`rlmin export --onnx` can do it"):
+        exported(Export(run=tmp_path / "attention", check=2, **files))
+    assert not out.exists()
+    out.mkdir()
+    (out / "numpy_policy.py").write_text("mine = 1")
+    with pytest.raises(ValueError, match="would be overwritten by the runner"):
+        exported(Export(run=run, check=2, **files))
+    assert [path.name for path in out.iterdir()] == ["numpy_policy.py"]
+    (out / "numpy_policy.py").unlink()
+    assert exported(Export(run=run, check=2, **files)).count("largest difference") == 2
+    assert {path.name for path in out.iterdir()} == {"a.pt2", "a.npz", "numpy_policy.py"}
+
+
+class Broken(Anything):
+    """Fails at its fourth step."""
+
+    steps = 0
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(spaces.Box(-1, 1, (3,)), ACTIONS["choice"])
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        if self.steps == 4:
+            raise RuntimeError("out of order")
+        return super().step(action)
+
+
+def test_only_what_the_environment_raises_bears_its_name(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gym.registry, "Broken-v0", gym.envs.registration.EnvSpec("Broken-v0", entry_point=Broken))
+    PPO("Broken-v0", width=6, num_envs=2, horizon=4).save(tmp_path / "broken")
+    with pytest.raises(ValueError, match=r"^Broken-v0: .*out of order"):
+        exported(Export(run=tmp_path / "broken", numpy=tmp_path / "a.npz"))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"^onnx is not installed"):
+        exported(Export(run=run, onnx=tmp_path / "a.onnx"))
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 
 def test_a_policy_without_its_environment_is_exported_unchecked_if_asked(tmp_path: Path) -> None:
     wrappers = [gym.wrappers.FlattenObservation]  # with which the environment is no longer that of its id
     agent = PPO(gym.make_vec("CartPole-v1", 2, "sync", wrappers=wrappers), width=6, horizon=4)
     agent.save(tmp_path / "run")
-    with pytest.raises(ValueError, match="name one with --env"):
+    with pytest.raises(ValueError, match=r"name one with --env, or .* --check 0"):
         exported(Export(run=tmp_path / "run", numpy=tmp_path / "a.npz"))
     assert "not checked" in exported(Export(run=tmp_path / "run", numpy=tmp_path / "a.npz", check=0))
     assert "in 5 steps of" in exported(

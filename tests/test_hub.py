@@ -46,7 +46,7 @@ class Hub(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def files(self, repo: str, revision: str) -> dict[str, bytes] | None:
-        commits = self.repos.get(repo, [])
+        commits = self.repos.get(repo) or [{}]  # none yet: an empty repository
         for number, files in enumerate(commits):
             if revision in (sha(repo, number), "main" if number == len(commits) - 1 else f"v{number}"):
                 return files
@@ -94,7 +94,10 @@ class Requests(BaseHTTPRequestHandler):
         lines = [json.loads(line) for line in body.splitlines()]
         added = {x["value"]["path"]: base64.b64decode(x["value"]["content"]) for x in lines if x["key"] == "file"}
         commits = self.server.repos[repo]
-        commits.append({**(commits[-1] if commits else {}), **added})
+        removed = {x["value"]["path"] for x in lines if x["key"] == "deletedFile"}
+        before = commits[-1] if commits else {}
+        assert removed <= before.keys(), "the hub refuses to delete what is not there"
+        commits.append({name: content for name, content in before.items() if name not in removed} | added)
         oid = sha(repo, len(commits) - 1)
         self.answer({"commitUrl": f"{self.server.url}/{repo}/commit/{oid}", "commitOid": oid})
 
@@ -108,7 +111,7 @@ class Requests(BaseHTTPRequestHandler):
         files = self.server.files(repo, revision)
         if files is None:
             return self.answer({"error": "Revision not found"}, 404, X_Error_Code="RevisionNotFound")
-        number = self.server.repos[repo].index(files)
+        number = self.server.repos[repo].index(files) if self.server.repos[repo] else 0
         if kind == "resolve":
             if name not in files:
                 return self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound")
@@ -159,6 +162,10 @@ def acts_alike(a: Any, b: Any) -> bool:
     return all(np.array_equal(acts[0](x), acts[1](x)) for x in seen)
 
 
+def weights(agent: Any) -> list[Any]:
+    return [x.tolist() for x in agent.policy.state_dict().values()]
+
+
 def snippet(card: str) -> str:
     return card.split("```python\n")[1].split("```")[0]
 
@@ -189,6 +196,25 @@ def test_a_run_is_pushed_with_its_card_and_comes_back_as_it_was(
     assert LEARNER in hub.repos[REPO][-1] and load_from_hub(REPO, revision="main").num_updates == agent.num_updates
     assert load_from_hub(REPO, revision=sha(REPO, 0)).num_timesteps == 80
     assert acts_alike(rlmin.load(f"hf://{REPO}@v0"), agent)
+
+
+def test_what_an_earlier_push_left_is_not_loaded(hub: Hub, run: Path) -> None:
+    push_to_hub(run, REPO, with_learner=True)
+    hub.repos[REPO][-1]["notes.txt"] = b"of another"
+    early = {name: (run / name).read_bytes() for name in (CONFIG, LEARNER)}
+    main(["train", "--resume", str(run), "--total-timesteps", "120"])
+    (run / "curve.png").unlink()
+    push_to_hub(run, REPO)
+    assert set(hub.repos[REPO][-1]) == {CARD, CONFIG, POLICY, "metrics.csv", "notes.txt"}
+    assert rlmin.load(f"hf://{REPO}").num_timesteps == 120
+    assert LEARNER in hub.repos[REPO][0] and rlmin.load(f"hf://{REPO}@{sha(REPO, 0)}").num_timesteps == 80
+
+    agent = rlmin.load(run)
+    (run / LEARNER).write_bytes(early[LEARNER])  # as in a repository of an older push
+    assert early[CONFIG] == (run / CONFIG).read_bytes()
+    assert rlmin.load(run).num_timesteps == 120 and weights(rlmin.load(run)) == weights(agent)
+    (run / POLICY).write_bytes(hub.repos[REPO][0][POLICY])
+    assert rlmin.load(run).num_timesteps == 80 and weights(rlmin.load(run)) != weights(agent)
 
 
 def test_what_was_brought_here_once_needs_no_hub_any_more(hub: Hub, run: Path) -> None:

@@ -21,16 +21,20 @@ from rlmin.agents.ppo import PPO
 from rlmin.arena import Arena
 from rlmin.cli import main
 from rlmin.data import Episode
+from rlmin.episodes import Episode as Done
+from rlmin.evaluate import Evaluation
 from rlmin.evaluate_run import loaded
 from rlmin.heads import Categorical, Gaussian
 from rlmin.inspect_run import Inspect, is_run, parse_vary, subject_of_run
-from rlmin.inspection.delays import knob, varied
+from rlmin.inspection.delays import Varied, knob, varied
+from rlmin.inspection.findings import in_short
 from rlmin.inspection.lengths import UnwipedActor, by_age, norms
 from rlmin.inspection.report import report
-from rlmin.inspection.study import study
+from rlmin.inspection.study import affordable, study
 from rlmin.inspection.subject import Subject, played, shrunk
 from rlmin.inspection.time_scales import share_beyond, time_scales
 from rlmin.inspection.wipe import WipedActor, divergence, forgetting, wipe_returns
+from rlmin.inspection.wipe_pictures import draw_wipes
 from rlmin.play import play
 from rlmin.policy import Policy
 from rlmin.types import Observation, State, map_state, tensors_of
@@ -261,6 +265,7 @@ def test_a_run_becomes_a_page(saved: Callable[..., Path], capfd: pytest.CaptureF
     assert "length=0: " in text and "Success against length" in text and "half-life" in text
     said = capfd.readouterr().out.splitlines()
     assert said[-1] == str(folder / "inspection.html") and "vary length: 3, 0, 12" in "\n".join(said)
+    assert any("not played: length=0: " in line for line in said)
 
 
 @pytest.mark.parametrize("encoder", ["mlp", "gru", "attention"])
@@ -293,6 +298,68 @@ class Points(gym.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.t += 1
         return self._seen(), float(action[0]), False, self.t == 4, {}
+
+
+class Glances(gym.Env[Any, Any]):
+    """Episodes of one step, drawn."""
+
+    observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 9}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.np_random.random(3, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.np_random.random(3, np.float32), 1.0, True, False, {}
+
+    def render(self) -> Any:
+        return np.full((7, 9, 3), 40, np.uint8)
+
+
+def test_episodes_of_one_step_have_nothing_to_forget() -> None:
+    if "Glances-v0" not in gym.registry:
+        gym.register("Glances-v0", lambda **options: Glances(**options))
+    policy = PPO("Glances-v0", width=WIDTH, num_envs=2, horizon=7).policy
+    subject = Subject(policy=policy, arena=Arena(id="Glances-v0"), horizon=7)
+    found = study(subject, episodes=4, vary=None, shown=1)
+    assert found.scales == ()
+    text = report(found, title="run", facts={"a": "b"}, command="rlmin inspect run")
+    assert len(check_page(text)) == HEADS and "one step long" in text and "exactly weighted sum" in text
+    assert text.count("data:image/png") == 1 and "costs" not in text
+    assert "</svg>" in draw_wipes(replace(found, forgetting=found.forgetting * 7)), "more than there are colours"
+
+
+def test_pictures_are_kept_of_fewer_rows() -> None:
+    small, large = (gym.spaces.Box(0, 255, shape, np.uint8) for shape in ((5, 6, 3), (84, 84, 4)))
+    rows = [affordable(space, 2000, 2) for space in (small, large)]
+    assert rows[0] == (16, 2000) and rows[1] == (4, 2000)
+    assert affordable(large, 2000, 9) == (9, (1 << 28) // (9 * 84 * 84 * 4))
+
+
+def test_nothing_holds_and_nothing_is_lost_where_nothing_was_achieved() -> None:
+    none, all_of = (Evaluation.of([Done(return_=x, length=6, success=bool(x))] * 40) for x in (0.0, 1.0))
+    varied_to = {
+        base: Varied(name="length", trained=LENGTH, results={LENGTH: one, 9: one}, failed={})
+        for base, one in (("none", none), ("all", all_of))
+    }
+    study_of = study(subject_of(agent_of().policy), episodes=4, vary=("length", [LENGTH, 9]), shown=1)
+
+    def told(kind: str, base: Evaluation, wiped: Evaluation, always: Evaluation) -> str:
+        changed = replace(
+            study_of, evaluation=base, varied=varied_to[kind], wipes={0: base, 3: wiped}, memoryless=always
+        )
+        return " ".join(in_short(changed))
+
+    nothing = told("none", none, none, none)
+    assert "holds up to" not in nothing and "Wip" not in nothing
+    much = told("all", all_of, none, none)
+    assert "holds up to length=9" in much and "costs most at step 3: success 0 instead of 1" in much
+    assert "costs nothing" in told("all", all_of, all_of, none)
 
 
 def test_points_pictures_and_environments_without_a_knob() -> None:
@@ -339,6 +406,9 @@ def test_bad_input_is_refused_and_nothing_is_written(
     for arguments, message in (
         ([*run, "--vary", "length"], "expected NAME=V1,V2"),
         ([*run, "--vary", "length=[2"], "expected NAME=V1,V2"),
+        ([*run, "--vary", "length=[[1,2]]"], "expected NAME=V1,V2"),
+        ([*run, "--vary", "x={a: 1}"], "expected NAME=V1,V2"),
+        (["inspect", "hf://user"], "expected hf://USER/NAME"),
         ([*run, "--vary", "width=3,4", "--episodes", "2"], "width=3: rlmin/TMaze-v0"),
         ([*run, "--episodes", "0"], "expected at least 1"),
         ([*run, "--target-return", "1"], "no return to aim for"),
@@ -352,7 +422,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
             main(arguments)
         assert stopped.value.code == 2 and message in capfd.readouterr().err
     assert sorted(folder.iterdir()) == before
-    assert is_run(str(folder)) and not is_run(str(tmp_path)) and not is_run("tmaze/mix-v0")
+    assert is_run(str(folder)) and is_run("hf://user/name") and not is_run(str(tmp_path)) and not is_run("tmaze/mix-v0")
 
 
 def test_values_to_vary_are_read_as_yaml() -> None:

@@ -90,10 +90,10 @@ def test_runs_that_differ_in_the_seed_alone_are_one_group_named_by_what_sets_it_
     gru = [run(tmp_path / f"gru-{seed}", seed=seed) for seed in range(3)]
     mlp = [run(tmp_path / f"mlp-{seed}", seed=seed, encoder="mlp") for seed in range(2)]
     assert group_runs([mlp[0], *gru, mlp[1]]) == [
-        Group("encoder=mlp (2 seeds)", tuple(mlp)),
-        Group("encoder=min_gru (3 seeds)", tuple(gru)),
+        Group("encoder=mlp", tuple(mlp)),
+        Group("encoder=min_gru", tuple(gru)),
     ]
-    assert [group.name for group in group_runs(gru)] == ["rlmin/TMaze-v0 (3 seeds)"]
+    assert [group.name for group in group_runs(gru)] == ["rlmin/TMaze-v0"]
     alone = group_runs([*gru, mlp[0]], by_seed=False)
     assert [group.name for group in alone] == ["gru-0", "gru-1", "gru-2", "mlp-0"]
 
@@ -107,7 +107,13 @@ def test_groups_that_differ_in_too_much_are_named_by_their_folders(tmp_path: Pat
     many: dict[str, Any] = {"lr": 1e-4, "gamma": 0.9, "lam": 0.8, "clip": 0.1}
     plain = [run(tmp_path / f"plain-{seed}", seed=seed) for seed in range(2)]
     tuned = run(tmp_path / "tuned-0", **many)
-    assert [group.name for group in group_runs([*plain, tuned])] == ["plain (2 seeds)", "tuned-0"]
+    assert [group.name for group in group_runs([*plain, tuned])] == ["plain", "tuned-0"]
+
+
+def test_a_run_without_its_settings_has_the_name_of_its_folder(tmp_path: Path) -> None:
+    folders = [run(tmp_path / "told"), run(tmp_path / "bare")]
+    (folders[1] / "config.yaml").unlink()
+    assert [group.name for group in group_runs(folders)] == ["told", "bare"]
 
 
 def test_agents_of_two_kinds_are_compared_in_what_both_have(tmp_path: Path) -> None:
@@ -152,6 +158,28 @@ def test_a_panel_is_a_column_and_a_line_a_group(tmp_path: Path, monkeypatch: pyt
     assert returned.get_xlabel() == "environment steps" and len(returned.collections) == 1, "shaded"
 
 
+def test_a_panel_counts_the_seeds_it_draws_and_says_what_is_cut_or_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 0 twice is one seed: the mean is that of seeds 0 and 2, and not of three runs."""
+    from matplotlib.figure import Figure
+
+    drawn, said = list[Figure](), list[str]()
+    monkeypatch.setattr(Figure, "savefig", lambda self, *where, **how: drawn.append(self))
+    folders = [run(tmp_path / "a"), run(tmp_path / "again"), run(tmp_path / "c", seed=2, lacks=LOSS, rows=5)]
+    plot_runs(folders, [tmp_path / "x.png"], columns=[LOSS, RETURN], say=said.append)
+    loss, returned = (axes.lines[0] for axes in drawn[0].axes)
+    assert (loss.get_label(), returned.get_label()) == ("rlmin/TMaze-v0 (2 runs)", "rlmin/TMaze-v0 (3 runs)")
+    assert np.asarray(returned.get_ydata()).tolist() == [1, 2, 3, 4, 5]
+    assert said == [
+        f"{LOSS} of rlmin/TMaze-v0: drawn without {folders[2]}, which lack it",
+        f"{RETURN} of rlmin/TMaze-v0: drawn up to 200, where its shortest run ends; one has 280",
+    ]
+    said.clear()
+    plot_runs([folders[0], run(tmp_path / "d", seed=3)], [tmp_path / "x.png"], columns=[RETURN], say=said.append)
+    assert drawn[1].axes[0].lines[0].get_label() == "rlmin/TMaze-v0 (2 seeds)" and said == []
+
+
 def test_over_time_the_axis_is_in_the_unit_that_suits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 
@@ -173,8 +201,10 @@ WRONG = {
     "a weight of one": (["a", "--smooth", "1"], r"smooth=1\.0: expected a weight in \[0, 1\)"),
     "no time": (["old", "--over", "time"], "old: no time/time_elapsed in its metrics; an earlier rlmin"),
     "no row": (["empty"], r"metrics\.csv: expected at least one row"),
-    "seeds apart": (["a", "later"], "rollout/ep_rew_mean of rlmin/TMaze-v0 .2 seeds.: the curves have nothing in"),
-    "a file in the way": (["a", "--file", "a/config.yaml/x.png"], "config.yaml"),
+    "seeds apart": (["a", "later"], "rollout/ep_rew_mean of rlmin/TMaze-v0: the curves have nothing in"),
+    "a file in the way": (["a", "--file", "x.svg", "a/config.yaml/x.png"], "config.yaml is no folder"),
+    "a folder in the way": (["a", "--file", "x.svg", "taken.png"], "taken.png: expected a picture to write, found a f"),
+    "not text": (["bytes"], r"metrics\.csv: not readable as CSV .*decode"),
 }
 
 
@@ -189,6 +219,9 @@ def test_what_cannot_be_drawn_is_said_in_one_line_and_leaves_nothing(
     Path("later/metrics.csv").write_text(f"{STEPS},{SECONDS},{RETURN}\n9000,1,2\n")
     run(Path("empty"), rows=1)
     Path("empty/metrics.csv").write_text(f"{STEPS},{RETURN}\n")
+    run(Path("bytes"))
+    Path("bytes/metrics.csv").write_bytes(b"\xff\xfe\x00\x81")
+    Path("taken.png").mkdir()
     before = sorted(tmp_path.rglob("*"))
     arguments, message = WRONG[case]
     with pytest.raises(SystemExit) as stopped:

@@ -78,5 +78,7 @@ def test_what_is_no_window_is_refused() -> None:
         MinGruExtractor(spaces.Box(-1, 1, (D,), np.float32))
     with pytest.raises(ValueError, match=r"frames=3 must divide the first axis .* got \[4\]"):
         MinGruExtractor(spaces.Box(-1, 1, (D,), np.float32), frames=3)
+    with pytest.raises(ValueError, match="MinGruExtractor: frames=0: expected at least 1"):
+        MinGruExtractor(spaces.Box(-1, 1, (D,), np.float32), frames=0)
     with pytest.raises(ValueError, match="MinLstmExtractor: expected a Box, got Dict"):
         MinLstmExtractor(spaces.Dict(a=spaces.Box(-1, 1, (D,), np.float32)))

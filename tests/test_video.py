@@ -79,6 +79,29 @@ def test_a_decision_agent_is_filmed_aiming(run: Path) -> None:
     assert frames(made.files[0]) == made.returns[0] + 1
 
 
+def test_the_film_aims_for_the_first_target_asked_for(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = make_vec("CartPole-v1", 1).single_observation_space
+    episodes = [Episode([space.sample() for _ in range(n + 1)], [0] * n, [1.0] * n, True) for n in (3, 9)]
+    DecisionAgent(episodes, env="CartPole-v1", width=8).save("aims")
+    aims: list[Any] = []
+
+    def watched(*what: Any, target_return: float | None = None, **settings: Any) -> Any:
+        aims.append(target_return)
+        return film(*what, target_return=target_return, **settings)
+
+    monkeypatch.setattr("rlmin.evaluate_run.film", watched)
+    command = ["evaluate", "aims", "--episodes", "2", "--video", "aims.mp4"]
+    score = ["--target-score", "50", "25", "--reference", "2", "10"]
+    for asked in ([], score, [*score, "--target-return", "4"]):
+        main([*command, *asked])
+    assert aims == [None, 6.0, 4.0]
+    with pytest.raises(SystemExit):
+        main([*command, "--env", "CartPole-v0", "--target-score", "50"])
+    assert "target_score=[50.0]" in capsys.readouterr().err and len(aims) == 3
+
+
 class Undrawn(gym.Env[np.ndarray, np.int64]):
     """As where there is no screen, or nothing to see."""
 

@@ -107,6 +107,45 @@ def content(file: Path) -> bytes:
         return b""
 
 
+def test_where_wandb_refuses_the_run_can_be_started_again_or_gone_on_with(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start = ["train", "tmaze", *SMALL, "--total-timesteps", "80", "--folder", "run", "--wandb"]
+    own = Path("run/own.txt")
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            main([*start, "not/allowed"])
+        assert "W&B: Invalid project name" in capsys.readouterr().err
+        assert [str(path) for path in Path().rglob("*")] == ([] if not own.parent.exists() else ["run", str(own)])
+        own.parent.mkdir(exist_ok=True)  # a file of the user's stays
+        own.write_text("mine")
+    main([*start, "project"])
+
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    again = ["train", "--resume", "run", "--total-timesteps", "120", "--wandb"]
+    with pytest.raises(SystemExit):
+        main([*again, "not/allowed"])
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    main([*again, "other"])
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["run"]["wandb"] == "other"
+
+
+def test_without_the_package_a_run_is_gone_on_with_when_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["train", "tmaze", *SMALL, "--total-timesteps", "80", "--folder", "run", "--wandb", "project"])
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    again = ["train", "--resume", "run", "--total-timesteps", "120"]
+    with pytest.raises(SystemExit):
+        main(again)
+    said = capsys.readouterr().err
+    assert 'pip install "rlmin[wandb]"' in said and "--wandb none" in said
+    main([*again, "--wandb", "none"])
+    assert len(list(Path("run").rglob("*.wandb"))) == 1
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["run"]["wandb"] is None
+    assert len(Path("run", METRICS).read_text().splitlines()) == 1 + 3
+
+
 def test_without_the_package_the_extra_is_named_and_nothing_is_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

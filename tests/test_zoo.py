@@ -1,8 +1,11 @@
 """rl_zoo3's own train and enjoy scripts run with rlmin's agents."""
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -17,8 +20,9 @@ from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 from torch import nn
 
 from rlmin.agents.ppo_config import PPOConfig
+from rlmin.checkpoint import LEARNER, read
 from rlmin.interop.sb3_recurrent import MinGruPolicy
-from rlmin.interop.zoo import CONFIGS, ZooPPO, as_settings, main
+from rlmin.interop.zoo import CONFIGS, ZooPPO, as_settings, command, main
 
 B, T = 2, 16
 ZOO = {"n_envs", "n_timesteps", "env_wrapper", "frame_stack", "normalize"}  # what the zoo keeps to itself
@@ -102,8 +106,12 @@ def test_hyperparameters_of_recurrent_ppo_are_translated() -> None:
     assert as_settings({"batch_size": 32, "learning_rate": 1e-4}, num_envs=4, horizon=64) == {
         "minibatches": 8, "bptt": 32, "lr": 1e-4, "lr_final": None,
     }  # fmt: skip
-    with pytest.raises(ValueError, match="clip_range: rlmin's PPO has no schedule for it"):
-        as_settings({"clip_range": LinearSchedule(0.2, 0.0, 1.0)}, num_envs=4)
+    for name in ("clip_range", "clip_range_vf"):
+        with pytest.raises(ValueError, match=f"{name}: rlmin's PPO has no schedule for it"):
+            as_settings({name: LinearSchedule(0.2, 0.0, 1.0)}, num_envs=4)
+    for limit, value_clip in ((None, None), (-1, None), (0.4, 0.4), (ConstantSchedule(0.4), 0.4)):
+        assert as_settings({"clip_range_vf": limit}, num_envs=4) == {"value_clip": value_clip}
+    make(clip_range_vf=ConstantSchedule(0.2)).learn(T * B, log_interval=None)
     with pytest.raises(ValueError, match="learning_rate: expected a number or a linear schedule"):
         as_settings({"learning_rate": LinearSchedule(1e-3, 0.0, 0.3)}, num_envs=4)
     with pytest.raises(ValueError, match="no setting 'use_sde'; known: "):
@@ -126,6 +134,33 @@ def test_an_agent_comes_back_from_its_zip(tmp_path: Path) -> None:
     assert float(np.mean(mean)) >= 8
 
 
+def test_the_network_of_a_file_stays_whatever_the_hyperparameters_say(tmp_path: Path) -> None:
+    network: dict[str, Any] = {
+        "lstm_hidden_size": 6,
+        "n_lstm_layers": 1,
+        "shared_lstm": False,
+        "time_scales": (2.0, 9.0),
+    }
+    make(policy_kwargs=network).save(tmp_path / "agent")
+    env = make_vec_env("rlmin/CartPoleNoVel-v1", B)
+    more = ZooPPO.load(tmp_path / "agent", env=env, lstm_hidden_size=8, encoder="mlp", n_epochs=3, dropout=0.1)
+    found = more.config
+    assert (found.width, found.layers, found.share_memory, found.encoder) == (6, 1, False, "min_gru")
+    assert (found.epochs, found.dropout, found.time_scales) == (3, 0.1, (2.0, 9.0))
+    with pytest.raises(ValueError, match="no setting 'use_sde'"):
+        ZooPPO.load(tmp_path / "agent", use_sde=True)
+    make(width=5).save(tmp_path / "other")
+    header, tensors = read(unpacked(tmp_path / "other.zip"), LEARNER)
+    with pytest.raises(ValueError, match=r"another policy: width=5 there, 8 here$"):
+        make().restore(header, tensors)
+
+
+def unpacked(file: Path) -> Path:
+    with ZipFile(file) as archive:
+        archive.extractall(folder := file.with_suffix(""))
+    return folder
+
+
 def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"missing\.zip: no such file"):
         ZooPPO.load(tmp_path / "missing")
@@ -146,3 +181,19 @@ def test_other_scripts_of_the_zoo_are_not_ours(capsys: pytest.CaptureFixture[str
         main(["trian"])
     main([])
     assert "--algo rlmin_ppo" in capsys.readouterr().out
+
+
+def test_what_rlmin_refuses_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--algo", "rlmin_ppo", "--env", "CartPoleNoVel-v1", "-f", "logs", "--device", "cpu", "-params"]
+    with pytest.raises(SystemExit, match="2"):
+        command(["bogus"])
+    assert capsys.readouterr().err.startswith("rlmin.interop.zoo: no script of rl_zoo3 'bogus'; ")
+    script = [sys.executable, "-m", "rlmin.interop.zoo", *words, "n_envs:1", "clip_range_vf:'lin_0.2'"]
+    done = subprocess.run(script, capture_output=True, text=True)
+    said = "rlmin.interop.zoo: clip_range_vf: rlmin's PPO has no schedule for it, expected a number\n"
+    assert done.returncode == 2 and done.stderr.endswith(said) and "Traceback" not in done.stderr
+    with pytest.raises(ValueError, match="Invalid value for clip_range_vf"):  # the zoo's own
+        command([*words, "clip_range_vf:[1]"])

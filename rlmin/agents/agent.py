@@ -164,14 +164,12 @@ class Agent(ABC):
     def actor(self, env: Any = None, **options: Any) -> "Actor | EnvActor":
         """The policy as a callable that keeps its memory: see `rlmin.Policy.actor`.
 
-        A return-conditioned agent aims for `target_return=`, else for the largest return of its data, unless `env`
-        says what to aim for (it is wrapped in `rlmin.wrappers.ReturnToGo`).
+        A return-conditioned agent aims for `target_return=`, else for the largest return of its data, unless `env` (it
+        is wrapped in `rlmin.wrappers.ReturnToGo`) or the observation says what to aim for.
         """
-        space = getattr(env, "single_observation_space", getattr(env, "observation_space", None))
-        brought = isinstance(space, gym.spaces.Dict) and RETURN_TO_GO in space.spaces
-        if RETURN_TO_GO in leaf_spaces(self.policy.observation_space) and not brought:
+        if RETURN_TO_GO in leaf_spaces(self.policy.observation_space):
             data = self.run.get("data")
-            aim = {} if data is None else {"target_return": max(data["returns"])}
+            aim = {} if data is None else {"default_target": max(data["returns"])}
             options = {"return_scale": getattr(self.config, "return_scale", None) or 1.0, **aim, **options}
         act: Actor | EnvActor = self.policy.actor(env, **options)
         return act
@@ -232,6 +230,7 @@ class Agent(ABC):
         wanted = {name: x.shape for name, x in self.policy.state_dict().items()}
         if wanted != {name: x.shape for name, x in weights.items()}:
             made, found = asdict(self.config), header["config"]
+            made = {key: list(x) if isinstance(x, tuple) else x for key, x in made.items()}  # as a file has it
             differ = [f"{key}={found.get(key)} there, {made[key]} here" for key in made if found.get(key) != made[key]]
             raise ValueError(f"the weights belong to another policy: {', '.join(differ) or 'other spaces'}")
         self.policy.load_state_dict(weights)

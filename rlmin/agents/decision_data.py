@@ -89,7 +89,7 @@ def legal(batch: "TensorDict", policy: Policy) -> Tensor | None:
 
 def check_masks(dataset: "Dataset", policy: Policy) -> None:
     """Raise a ValueError where an action was logged that its own mask forbids: its loss would be without bound."""
-    head = policy.action_head
+    head: Any = policy.action_head  # of choices, which have sizes
     if MASK not in dataset.step["observation"].keys() or not head.mask_size:  # noqa: SIM118, of a TensorDict
         return
     before = torch.tensor([0, *head.sizes[:-1]]).cumsum(0)

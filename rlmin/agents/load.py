@@ -29,7 +29,9 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
     folder = fetched(folder) if is_address(folder) else folder
     header, tensors = read(Path(folder), POLICY)
     if (Path(folder) / LEARNER).exists():
-        header, tensors = read(Path(folder), LEARNER)
+        learner = read(Path(folder), LEARNER)
+        if learner[0]["num_timesteps"] >= header["num_timesteps"]:  # else it was left there by an earlier push or copy
+            header, tensors = learner
     check_names("agent", [header["agent"]], AGENTS)
     kind = AGENTS[header["agent"]]
     agent = kind.from_spaces(

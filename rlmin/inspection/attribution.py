@@ -106,10 +106,17 @@ def attribution(
 def mean_input(policy: Policy, leaves: Observation, start: Tensor) -> Tensor:
     """[S, D] the mean over T and B of what the memory is given: what `attribution` replaces an input by.
 
+    Row by row, as pictures need much memory.
+
     Args:
         leaves: [T, B, ...]; start: [T, B] bool.
     """
-    return traced(policy, leaves, start).steps.mean((0, 2))
+    rows = [slice(row, row + 1) for row in range(start.shape[1])]
+    means = [
+        traced(policy, {name: leaf[:, row] for name, leaf in leaves.items()}, start[:, row]).steps.mean((0, 2))
+        for row in rows
+    ]
+    return torch.stack(means).mean(0)
 
 
 def evidence(log_prob: Tensor, *, choices: bool) -> Tensor:

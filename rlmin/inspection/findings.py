@@ -92,7 +92,10 @@ def _far(study: Study) -> str:
     if found is None or not isinstance(found.trained, int | float) or found.trained not in found.results:
         return ""
     numbers = [value for value in found.results if isinstance(value, int | float)]
-    base, values = found.results[found.trained], sorted(value for value in numbers if value >= found.trained)
+    base = found.results[found.trained]
+    if base.success_rate == 0:
+        return ""  # nothing that could hold
+    values = sorted(value for value in numbers if value >= found.trained)
     held = [value for value in values if _as_good(found.results[value], base)]
     last = next((low for low, high in zip(values, [*values[1:], None], strict=True) if high not in held), values[-1])
     name = escape(found.name)
@@ -121,10 +124,19 @@ def _lost(study: Study) -> str:
         return (one.success_rate or 0.0) if kind == "success" else one.mean_return
 
     worst: Any = min(study.wipes, key=lambda t: level(study.wipes[t]))
-    return (
-        f"Wiping the memory once costs most at step {worst}: {kind} {level(study.wipes[worst]):.3g} instead of "
-        f"{level(study.evaluation):.3g}; wiped at every step it is {level(study.memoryless):.3g}."
-    )
+    usual, once, always = (level(one) for one in (study.evaluation, study.wipes[worst], study.memoryless))
+    low, _ = study.evaluation.success_interval() or study.evaluation.return_interval()
+    if once < min(low, usual):
+        return (
+            f"Wiping the memory once costs most at step {worst}: {kind} {once:.3g} instead of {usual:.3g}; wiped at "
+            f"every step it is {always:.3g}."
+        )
+    if always < min(low, usual):
+        return (
+            f"Wiping the memory once costs nothing that could be told from chance; wiped at every step, {kind} is "
+            f"{always:.3g} instead of {usual:.3g}."
+        )
+    return ""
 
 
 def _power(x: float) -> str:

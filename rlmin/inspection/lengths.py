@@ -71,13 +71,12 @@ def norms(subject: Subject, *, steps: int, rows: int, unwiped: bool, **changes: 
 
 
 def size_of(policy: Policy, state: State) -> Tensor:
-    """[L, B] root mean square of the actor's memory in each layer, all its parts together; 0 where there is none."""
+    """[L, B] root mean square of the actor's memory in each layer, all its parts together."""
     actor = state[0]  # a tuple over trunks of tuples over layers of (convolution, mixer)
     sizes = []
     for layer in actor:
         parts = [x.flatten(1) for x in tensors_of(layer[1])]
-        together = torch.cat(parts, 1).float() if parts else torch.zeros(len(state), 1)
-        sizes.append(together.square().mean(1).sqrt())
+        sizes.append(torch.cat(parts, 1).float().square().mean(1).sqrt())
     return torch.stack(sizes).cpu()
 
 

@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Mapping
 from html import escape
-from typing import Any
 
 import numpy as np
 
@@ -107,7 +106,7 @@ def _scales(study: Study) -> tuple[str, str]:
 
 
 def _attribution(study: Study) -> tuple[str, str]:
-    parts = [f"<p>{say.ATTRIBUTION if study.scales else say.no_sum(study)}</p>"]
+    parts = [f"<p>{say.ATTRIBUTION if study.explained[0].attribution.layers else say.no_sum(study)}</p>"]
     for i, one in enumerate(study.explained):
         parts.append(f"<h3>Episode {i + 1}: {say.episode_line(one)}</h3>")
         parts.append(_film(one))
@@ -176,11 +175,12 @@ def _figure(picture: str, alt: str, caption: str) -> str:
     return f'<figure><img alt="{escape(alt)}" src="{source}"><figcaption>{caption}</figcaption></figure>'
 
 
-def _png(frame: np.ndarray[Any, Any]) -> str:
+def _png(frame: bytes) -> str:
+    """As few bytes as will do."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(frame).convert("P", palette=Image.Palette.ADAPTIVE).save(file, format="png", optimize=True)
+    Image.open(io.BytesIO(frame)).convert("P", palette=Image.Palette.ADAPTIVE).save(file, format="png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 

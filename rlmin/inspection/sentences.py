@@ -7,8 +7,10 @@ import torch
 
 from rlmin.inspection.delays import Varied
 from rlmin.inspection.findings import cause, outcome
+from rlmin.inspection.recurrence import recurrences
 from rlmin.inspection.study import Explained, Study
 from rlmin.inspection.time_scales import share_beyond
+from rlmin.inspection.trace import mixers
 
 HOW_TO_READ = (
     "Every number on this page was measured with the policy as it was saved; nothing was trained. Episodes are played "
@@ -46,6 +48,8 @@ def lead(study: Study) -> str:
 
 def no_scales(study: Study) -> str:
     """Why there are no half-lives."""
+    if recurrences(mixers(study.subject.policy)):
+        return "Every episode that was played here is one step long, so there was nothing to forget in play."
     return (
         f"The gates of {_encoder(study)} depend on its own memory, or it has none, so a unit has no half-life of its "
         "own. This section is for minGRU and minLSTM."

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,11 +22,14 @@ from rlmin.inspection.time_scales import TimeScales, time_scales
 from rlmin.inspection.trace import mixers, traced
 from rlmin.inspection.wipe import Forgetting, forgetting, has_memory, wipe_returns
 from rlmin.policy import Policy
+from rlmin.spaces import leaf_spaces
 
 ROWS = 16
 """Environments whose play is kept, or whose memory is measured, step by step."""
 LONGEST = 2000
 """Steps that are kept of an episode; a longer one is explained as far as that."""
+KEPT = 1 << 28
+"""Bytes of observations that are kept, about: of pictures there are fewer rows, of large ones fewer steps."""
 BUDGET = 15.0
 """Seconds for the evaluations of one section, about."""
 VARIANTS = 32_000
@@ -47,7 +51,7 @@ class Study:
 
     subject: Subject
     evaluation: Evaluation
-    episodes: Played  # of ROWS rows
+    episodes: Played  # of ROWS rows, or fewer of pictures
     scales: tuple[TimeScales, ...]  # one a layer, of minGRU and minLSTM
     explained: tuple[Explained, ...]
     lags: tuple[tuple[Tensor, Tensor], ...]  # of each layer and of the input: mean |effect| and how many, by lag
@@ -94,8 +98,8 @@ def study(
     now(f"play {episodes} episodes")
     found = subject.evaluate(episodes)
     seconds = time.monotonic() - began
-    steps = min(LONGEST, int(found.lengths.max()))
-    kept, draws = _kept(subject, steps)
+    rows, steps = affordable(policy.observation_space, min(LONGEST, int(found.lengths.max())), shown)
+    kept, draws = _kept(subject, rows, steps)
     now("time scales")
     scales = time_scales(policy, kept)
     now(f"attribution: {shown} episodes of {steps} steps")
@@ -108,6 +112,8 @@ def study(
         results = varied(subject, change[0], change[1], episodes=many)
         if vary is not None and not results.results:
             raise ValueError(f"vary: {vary[0]}={vary[1][0]}: {results.failed[vary[1][0]]}")
+        for value, why in results.failed.items():
+            now(f"not played: {results.name}={value}: {why}")
     now("memory far beyond training")
     long, unwiped = _norms(subject, results, float(found.lengths.mean()))
     wipes, memoryless = dict[int, Evaluation](), None
@@ -152,12 +158,20 @@ def _deletion_error(policy: Policy, episode: Played) -> tuple[float, float]:
     return max(double, default=0.0), max(single, default=0.0)
 
 
-def _kept(subject: Subject, steps: int) -> tuple[Played, bool]:
-    """The first episodes of ROWS environments, and whether these draw pictures."""
-    vector = subject.vector(ROWS)
+def affordable(space: gym.Space[Any], steps: int, shown: int) -> tuple[int, int]:
+    """Rows and steps whose observations are at most KEPT bytes, as far as rows go: at least those to be shown."""
+    leaves = leaf_spaces(space).values()
+    step = sum(math.prod(leaf.shape or ()) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
+    rows = max(min(shown, ROWS), min(ROWS, KEPT // max(steps * step, 1)))
+    return rows, max(1, min(steps, KEPT // max(rows * step, 1)))
+
+
+def _kept(subject: Subject, rows: int, steps: int) -> tuple[Played, bool]:
+    """The first episodes of these environments, and whether these draw pictures."""
+    vector = subject.vector(rows)
     draws = "rgb_array" in (vector.env.metadata or {}).get("render_modes", ())
     try:
-        return played(vector, subject.actor(ROWS), steps=steps, seed=subject.seed, episodes=True), draws
+        return played(vector, subject.actor(rows), steps=steps, seed=subject.seed, episodes=True), draws
     finally:
         vector.close()
 

@@ -1,5 +1,6 @@
 """Subject: a trained policy, where it plays, and episodes that it has played."""
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -91,12 +92,15 @@ class Played:
     action: Tensor  # [T, B, ...] in rlmin's form
     reward: Tensor  # [T, B]
     action_mask: Tensor | None  # [T, B, A]
-    frames: tuple[Any, ...] = ()  # T pictures [h, w, 3] of a single row, where the environment draws them
+    frames: tuple[bytes, ...] = ()  # T pictures of a single row as PNG, where the environment draws them
 
     def first(self, row: int) -> "Played":
         """The first episode of one row, as far as it was played: [T', 1, ...]."""
         again = self.start[1:, row].nonzero()
-        end = int(again[0]) + 1 if len(again) else len(self.start)
+        return self.row(row, int(again[0]) + 1 if len(again) else None)
+
+    def row(self, row: int, end: int | None = None) -> "Played":
+        """One row up to a step; None: all of it: [T', 1, ...]."""
         cut = slice(None, end), slice(row, row + 1)
         return Played(
             leaves={name: leaf[cut] for name, leaf in self.leaves.items()},
@@ -121,7 +125,7 @@ def played(vector: Vector, actor: PolicyActor, *, steps: int, seed: int, episode
         seed: of the environments.
         episodes: stop as soon as the first episode of every row is over.
     """
-    seen, done, earned, frames = list[Step](), list[Tensor](), list[Tensor](), list[Any]()
+    seen, done, earned, frames = list[Step](), list[Tensor](), list[Tensor](), list[bytes]()
     leaves, over = list[Observation](), torch.zeros(vector.num_envs, dtype=torch.bool)
     for step in play(vector, actor, seed=seed):
         if seen:
@@ -145,12 +149,12 @@ def played(vector: Vector, actor: PolicyActor, *, steps: int, seed: int, episode
     )
 
 
-def _frame(vector: Vector) -> list[Any]:
-    """The picture of the one row there is; none where the environment draws none."""
+def _frame(vector: Vector) -> list[bytes]:
+    """The picture of the one row there is, as PNG, as a long episode has thousands; none where none is drawn."""
     if getattr(vector.env, "render_mode", None) != "rgb_array":
         return []
     drawn = vector.env.render()
-    return [shrunk(drawn[0])] if drawn and isinstance(drawn[0], np.ndarray) else []
+    return [png(shrunk(drawn[0]))] if drawn and isinstance(drawn[0], np.ndarray) else []
 
 
 def shrunk(frame: np.ndarray[Any, Any], most: int = 320) -> np.ndarray[Any, Any]:
@@ -164,3 +168,12 @@ def shrunk(frame: np.ndarray[Any, Any], most: int = 320) -> np.ndarray[Any, Any]
     image = Image.fromarray(np.ascontiguousarray(frame))
     image.thumbnail((most, most))
     return np.asarray(image)
+
+
+def png(frame: np.ndarray[Any, Any]) -> bytes:
+    """[h, w, 3] as a PNG, quickly."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, format="png", compress_level=1)
+    return file.getvalue()

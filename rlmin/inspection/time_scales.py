@@ -1,14 +1,15 @@
 """Time scales: how long each unit of minGRU and minLSTM remembers, by its bias and in play."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rlmin.inspection.recurrence import half_life, recurrences, terms
+from rlmin.inspection.recurrence import Recurrence, half_life, recurrences, terms
 from rlmin.inspection.subject import Played
-from rlmin.inspection.trace import traced
+from rlmin.inspection.trace import mixers, traced
 from rlmin.policy import Policy
 
 
@@ -46,18 +47,28 @@ def time_scales(policy: Policy, episodes: Played) -> tuple[TimeScales, ...]:
         episodes: what it played.
 
     Returns:
-        one entry a layer, from the bottom up; none for other encoders.
+        one entry a layer, from the bottom up; none for other encoders, or where every episode is one input long.
     """
-    trace = traced(policy, episodes.leaves, episodes.start)
-    found = []
-    for mixer, read in zip(recurrences(trace.mixers), trace.read, strict=False):
-        rate = terms(mixer, read).rate.double()[~trace.start]  # [steps, H]
-        keep = torch.linspace(0, 1, QUANTILES, dtype=torch.float64)
+    layers = recurrences(mixers(policy))
+    if not layers:
+        return ()
+    played = [_rates(policy, layers, episodes.row(row)) for row in range(episodes.start.shape[1])]
+    tokens, rates = played[0][0], [torch.cat(of) for of in zip(*(of for _, of in played), strict=True)]
+    if not len(rates[0]):
+        return ()
+    keep, found = torch.linspace(0, 1, QUANTILES, dtype=torch.float64), []
+    for mixer, rate in zip(layers, rates, strict=True):
         each = torch.quantile(_some(rate.flatten()), 1 - keep)
         bias = -torch.log1p(-1 / mixer.time_scale().double())
-        rates = [x * trace.tokens for x in (bias, rate.mean(0), each)]  # a step may be several inputs
-        found.append(TimeScales(*map(half_life, rates)))
+        found.append(TimeScales(*(half_life(x * tokens) for x in (bias, rate.mean(0), each))))
     return tuple(found)
+
+
+def _rates(policy: Policy, layers: Sequence[Recurrence], row: Played) -> tuple[int, list[Tensor]]:
+    """Inputs a step, and of each layer [inputs, H] the rates that count; of one row, as pictures need much memory."""
+    trace = traced(policy, row.leaves, row.start)
+    read = zip(layers, trace.read, strict=False)
+    return trace.tokens, [terms(mixer, x).rate.double()[~trace.start] for mixer, x in read]
 
 
 def share_beyond(scale: Tensor, steps: float) -> float:

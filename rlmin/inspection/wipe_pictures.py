@@ -26,7 +26,11 @@ def draw_wipes(study: Study) -> str:
     for i, found in enumerate(study.forgetting):
         length = len(found.divergence)
         divergence.plot(
-            range(length), found.divergence.cpu().numpy(), color=COLOURS[i], marker=marker, label=f"episode {i + 1}"
+            range(length),
+            found.divergence.cpu().numpy(),
+            color=COLOURS[i % len(COLOURS)],
+            marker=marker,
+            label=f"episode {i + 1}",
         )
     divergence.set(title="how much the wipe changes", xlabel="step t", ylabel="KL divergence, nats", ylim=(0, None))
     above(action)

@@ -9,6 +9,7 @@ from torch import Tensor
 from rlmin.heads import Categorical, ChoiceHead, Gaussian
 from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rlmin.interop.numpy_policy import ExportedPolicy, input_name
+from rlmin.make import readable_errors
 from rlmin.policy import Policy, PolicyOutput
 from rlmin.spaces import leaves_of
 from rlmin.types import Observation, Step
@@ -28,7 +29,13 @@ class Difference:
 
 @torch.no_grad()
 def largest_difference(
-    policy: Policy, exported: ExportedPolicy, vector: Vector, *, steps: int, seed: int = 0
+    policy: Policy,
+    exported: ExportedPolicy,
+    vector: Vector,
+    *,
+    steps: int,
+    seed: int = 0,
+    where: str = "the environment",
 ) -> Difference:
     """Play, and compare everything that the exported policy says with what the policy says.
 
@@ -41,13 +48,19 @@ def largest_difference(
         vector: environments with its spaces.
         steps: how many, of every environment.
         seed: of environments, actions and wipes.
+        where: what errors call the environments.
+
+    Raises:
+        ValueError: an environment failed.
     """
     leaves, head = leaves_of(policy.observation_space), policy.action_head
     generator = torch.Generator().manual_seed(seed)
     rows = vector.num_envs
     state, action = policy.initial_state(rows), policy.no_action(rows)
     memory, _ = exported.initial_state(rows)
-    step, worst = vector.reset(seed=seed), Difference(size=0.0, output="", step=0)
+    with readable_errors(where):
+        step = vector.reset(seed=seed)
+    worst = Difference(size=0.0, output="", step=0)
     for t in range(steps):
         start = step.start | (torch.rand(rows, generator=generator) < FORGOTTEN)
         raw = {
@@ -65,7 +78,8 @@ def largest_difference(
                 return worst
         memory = {name: outputs[f"next_{name}"] for name in memory}
         state, action = out.state, out.distribution.sample(generator)
-        step = vector.step(head.to_env(action))
+        with readable_errors(where):
+            step = vector.step(head.to_env(action))
     return worst
 
 

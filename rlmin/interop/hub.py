@@ -27,7 +27,7 @@ def push_to_hub(
     with_learner: bool = False,
     message: str = "A run of rlmin",
 ) -> str:
-    """Push a run; the repository is made where there is none.
+    """Push a run; the repository is made where there is none, and keeps no file of an earlier push that this one lacks.
 
     Args:
         folder: the run. A card is written into it, with scores, where it has none: see `rlmin.interop.write_card`.
@@ -57,8 +57,10 @@ def push_to_hub(
     api = hub.HfApi(library_name="rlmin")
     try:
         place = api.create_repo(repo_id, private=private, exist_ok=True)
-        added = [hub.CommitOperationAdd(name, content) for name, content in contents.items()]
-        api.create_commit(repo_id, added, commit_message=message)
+        old = set(api.list_repo_files(repo_id)) & {*FILES, LEARNER} - contents.keys()
+        changes = [hub.CommitOperationAdd(name, content) for name, content in contents.items()]
+        changes += [hub.CommitOperationDelete(name) for name in sorted(old)]  # an old learner would be loaded
+        api.create_commit(repo_id, changes, commit_message=message)
     except errors.HTTPError as error:  # of the package below, which is no OSError where nothing is reached
         raise OSError(f"{repo_id}: {error}") from error
     return str(place)

@@ -30,6 +30,9 @@ from rlmin.interop.numpy_program import INSTEAD, Program, after, array, known, l
 from rlmin.policy import Policy, Trunk
 from rlmin.spaces import NUMPY_TYPE
 
+RUNNER = "numpy_policy.py"
+"""The file that is written beside every .npz."""
+
 
 def pack_numpy(policy: Policy, *, run: Mapping[str, Any] | None = None) -> bytes:
     """The content of an .npz file: see `export_numpy`."""
@@ -46,26 +49,40 @@ def export_numpy(policy: Policy, file: str | Path, *, run: Mapping[str, Any] | N
 
     Args:
         policy: of minGRU, minLSTM, GRU, LSTM or MLP.
-        file: .npz; appears whole or not at all.
+        file: .npz; appears whole or not at all. Its folder is made.
         run: where the policy comes from, plain values, for the description.
 
     Raises:
-        ValueError: a policy that numpy has no calls for; the message says what can run it.
+        ValueError: a policy that numpy has no calls for (the message says what can run it); see also `check_beside`.
     """
     write_numpy(pack_numpy(policy, run=run), Path(file))
 
 
 def write_numpy(content: bytes, file: Path) -> None:
-    """Write what `pack_numpy` made, and its runner beside it.
+    """Write what `pack_numpy` made, and its runner beside it, into a folder that is made where it is not there.
 
     Raises:
-        ValueError: another `numpy_policy.py` is there, which is not rlmin's.
+        ValueError: see `check_beside`.
     """
-    source, beside = Path(numpy_policy.__file__).read_bytes(), file.with_name("numpy_policy.py")
-    if beside.exists() and beside.read_bytes().partition(b"\n")[0] != source.partition(b"\n")[0]:
-        raise ValueError(f"{beside}: would be overwritten by the runner, and is not one; choose another folder")
-    write_atomic(beside, source)
+    check_beside(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file.with_name(RUNNER), _runner())
     write_atomic(file, content)
+
+
+def check_beside(file: Path) -> None:
+    """Raise a ValueError where the runner beside `file` would replace something else, or be replaced by it."""
+    beside = file.with_name(RUNNER)
+    if file == beside:
+        raise ValueError(f"{file}: that is the name of the runner beside the file; call it policy.npz")
+    if not beside.exists():
+        return
+    if beside.is_dir() or beside.read_bytes().partition(b"\n")[0] != _runner().partition(b"\n")[0]:
+        raise ValueError(f"{beside}: would be overwritten by the runner, and is not one; choose another folder")
+
+
+def _runner() -> bytes:
+    return Path(numpy_policy.__file__).read_bytes()
 
 
 def program_of(policy: Policy) -> Program:

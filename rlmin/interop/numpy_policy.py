@@ -10,7 +10,6 @@ The signature is that of stable-baselines3. An object holds its own buffers: one
 
 import json
 import math
-import zipfile
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -56,10 +55,19 @@ class ExportedPolicy:
             told = json.loads(description)
         except ValueError:
             raise ValueError(f"{source}: not exported by rlmin: it holds no description") from None
+        if not isinstance(told, dict):
+            raise ValueError(f"{source}: not exported by rlmin: its description is not one")
         if told.get("format") != FORMAT:
             raise ValueError(f"{source}: expected an export of format {FORMAT}, got {told.get('format')}; export anew")
         self.description: dict[str, Any] = told
         self.generator = np.random.default_rng(seed)
+        try:
+            self._understand(told)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{source}: damaged, its description is not whole ({error!r})") from None
+
+    def _understand(self, told: dict[str, Any]) -> None:
+        """Keep what `predict` needs of a description."""
         self._leaves = [_Leaf(leaf) for leaf in told["observation"]]
         self._carried = {
             name: (tuple(x["shape"]), np.dtype(x["dtype"]))
@@ -250,13 +258,15 @@ class NumpyPolicy(ExportedPolicy):
         try:
             with np.load(BytesIO(content), allow_pickle=False) as opened:
                 arrays = {name: opened[name] for name in opened.files}
-        except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError, TypeError) as error:
+        except Exception as error:  # zipfile, zlib and numpy have a class for each way to be damaged
             raise ValueError(f"{source}: damaged, expected an .npz file ({error})") from None
-        super().__init__(arrays.pop(DESCRIPTION, np.zeros(0, np.uint8)).tobytes().decode(), source, seed=seed)
+        super().__init__(
+            arrays.pop(DESCRIPTION, np.zeros(0, np.uint8)).tobytes().decode(errors="replace"), source, seed=seed
+        )
         self._weights, self._plans = arrays, dict[int, _Plan]()
         try:
             self._plans[1] = _Plan(self.description["program"], arrays, 1)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise ValueError(f"{source}: damaged, its program does not fit its arrays ({error!r})") from None
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:

@@ -98,7 +98,7 @@ def export_onnx(
 
     Args:
         policy: any.
-        file: appears whole or not at all.
+        file: appears whole or not at all. Its folder is made.
         value: whether the value is an output.
         action_mask: whether masks of legal choices are an input.
         run: where the policy comes from, plain values, for the description.
@@ -107,7 +107,9 @@ def export_onnx(
         ImportError: onnx or onnxscript is not installed.
         ValueError: `action_mask`, and the action is no choice.
     """
-    write_atomic(Path(file), pack_onnx(policy, value=value, action_mask=action_mask, run=run))
+    content = pack_onnx(policy, value=value, action_mask=action_mask, run=run)
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(Path(file), content)
 
 
 @contextmanager

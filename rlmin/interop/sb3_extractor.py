@@ -89,6 +89,8 @@ def _frame(who: str, space: spaces.Space[Any], frames: int | None) -> tuple[int,
         raise ValueError(
             f"{who}: expected a Box, got {space}; gymnasium.wrappers.FlattenObservation makes one of a Dict"
         )
+    if frames is not None and frames < 1:
+        raise ValueError(f"{who}: frames={frames}: expected at least 1, the K of VecFrameStack(env, K)")
     first, *rest = space.shape
     if frames is None:
         if not rest:

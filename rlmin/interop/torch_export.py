@@ -195,7 +195,7 @@ def export_torch(
 
     Args:
         policy: any.
-        file: appears whole or not at all.
+        file: appears whole or not at all. Its folder is made.
         value: whether the value is an output.
         action_mask: whether masks of legal choices are an input.
         run: where the policy comes from, plain values, for the description.
@@ -203,7 +203,9 @@ def export_torch(
     Raises:
         ValueError: `action_mask`, and the action is no choice.
     """
-    write_atomic(Path(file), pack_torch(policy, value=value, action_mask=action_mask, run=run))
+    content = pack_torch(policy, value=value, action_mask=action_mask, run=run)
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(Path(file), content)
 
 
 def _state_names(stacks: list[Stack]) -> list[str]:

@@ -16,8 +16,9 @@ rlmin/configs/zoo/ALGO.yml unless a `--conf-file` is given.
 import argparse
 import io
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -27,14 +28,15 @@ import torch
 
 import rlmin
 from rlmin.agents.ppo import PPO
+from rlmin.agents.ppo_config import PPOConfig
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
 from rlmin.checks import check_names, require
+from rlmin.policy import PolicyConfig
 
 NAMES = {
     "n_steps": "horizon",
     "n_epochs": "epochs",
     "gae_lambda": "lam",
-    "clip_range_vf": "value_clip",
     "ent_coef": "entropy",
     "vf_coef": "value_weight",
     "lstm_hidden_size": "width",
@@ -44,6 +46,8 @@ NAMES = {
 """RecurrentPPO's hyperparameters that rlmin's PPO has under another name; `PPOConfig`'s own names are taken too."""
 POLICIES = {"MinGruPolicy": "min_gru", "MinLstmPolicy": "min_lstm", "MlpPolicy": "mlp"}
 """Names of policies that are not the name of an encoder."""
+NETWORK = {field.name for field in fields(PolicyConfig)} - {"dropout"}
+"""Settings that the weights in a file were made with, so that none of them can be another when it is gone on with."""
 SCRIPTS = ("train", "enjoy")
 CONFIGS = Path(rlmin.__file__).parent / "configs" / "zoo"
 
@@ -59,7 +63,8 @@ class ZooPPO(PPO):
         verbose: 1 prints a table after each update.
         device: "auto" is "cuda" where there is one.
         hyperparameters: RecurrentPPO's names (see `NAMES`) or those of `PPOConfig`; also batch_size, learning_rate (a
-            number or a linear schedule) and clip_range (a number). `policy_kwargs` may hold some of them.
+            number or a linear schedule), clip_range (a number) and clip_range_vf (a number; None or below 0: no limit).
+            `policy_kwargs` may hold some of them.
 
     Raises:
         ValueError: an unknown hyperparameter, or one that rlmin's PPO has no equivalent of.
@@ -137,20 +142,23 @@ class ZooPPO(PPO):
             env: to go on training in, or None.
             device, seed, tensorboard_log, verbose: as for the class; the seed None is that of the file.
             custom_objects: not needed, as nothing in the file is code.
-            hyperparameters: to go on with, instead of those of the file.
+            hyperparameters: to go on with, instead of those of the file; of `NETWORK` (width, layers, ...) the file's
+                stay, as the zoo passes what its file says of a new agent.
 
         Raises:
-            ValueError: no file of rlmin's is there, or `env` has other spaces.
+            ValueError: no file of rlmin's is there, `env` has other spaces, or an unknown hyperparameter.
         """
         with TemporaryDirectory() as folder:
             _unpack(_zip(path), folder)
             header, tensors = read(Path(folder), LEARNER)
         config = cls.settings(**header["config"])
         rows = config.num_envs if env is None else env.num_envs
+        settings = as_settings(hyperparameters, num_envs=rows, horizon=config.horizon)
+        check_names("setting", settings, [field.name for field in fields(PPOConfig)])
         agent = cls.from_spaces(
             header["observation_space"],
             header["action_space"],
-            config=replace(config, **as_settings(hyperparameters, num_envs=rows, horizon=config.horizon)),
+            config=replace(config, **{name: x for name, x in settings.items() if name not in NETWORK}),
             seed=header["seed"] if seed is None else seed,
             device=_device(device),
             env_spec=header["env"],
@@ -176,14 +184,16 @@ def as_settings(
     given |= given.pop("policy_kwargs", None) or {}
     settings: dict[str, Any] = {}
     for name, value in given.items():
-        if name not in ("batch_size", "learning_rate", "clip_range"):
+        if name not in ("batch_size", "learning_rate", "clip_range", "clip_range_vf"):
             settings[NAMES.get(name, name)] = value
     if "learning_rate" in given:
         settings["lr"], settings["lr_final"] = _ends("learning_rate", given["learning_rate"])
     if "clip_range" in given:
-        settings["clip"], last = _ends("clip_range", given["clip_range"])
-        if last is not None:
-            raise ValueError("clip_range: rlmin's PPO has no schedule for it, expected a number")
+        settings["clip"] = _constant("clip_range", given["clip_range"])
+    if "clip_range_vf" in given:
+        limit = given["clip_range_vf"]
+        limit = None if limit is None else _constant("clip_range_vf", limit)
+        settings["value_clip"] = limit if limit is None or limit >= 0 else None
     if "batch_size" in given:
         horizon, batch = settings.get("horizon", horizon), given["batch_size"]
         settings["minibatches"] = max(1, horizon * num_envs // batch)
@@ -200,6 +210,14 @@ def _ends(name: str, value: float | Callable[[float], float]) -> tuple[float, fl
     if abs(first + last - 2 * middle) > 1e-6 * abs(first):
         raise ValueError(f"{name}: expected a number or a linear schedule, got one that is {middle} half-way")
     return first, None if last == first else last
+
+
+def _constant(name: str, value: float | Callable[[float], float]) -> float:
+    """The number that a schedule always is."""
+    first, last = _ends(name, value)
+    if last is not None:
+        raise ValueError(f"{name}: rlmin's PPO has no schedule for it, expected a number")
+    return first
 
 
 def _seed(seed: int | None) -> int:
@@ -260,7 +278,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.argv = before
 
 
+def command(arguments: Sequence[str] | None = None) -> None:
+    """`main`; input that rlmin refuses prints one line and exits with code 2, errors of the zoo stay as they are."""
+    try:
+        main(arguments)
+    except ValueError as error:
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if not raised_in.is_relative_to(Path(rlmin.__file__).parent):
+            raise
+        print(f"rlmin.interop.zoo: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 register()
 
 if __name__ == "__main__":
-    main()
+    command()
