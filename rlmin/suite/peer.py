@@ -93,7 +93,10 @@ def _agent(config: DecisionTrainConfig, *, discrete: bool, updates: int, longest
         tokens = config.rows * config.steps
         settings |= {"warmup_tokens": warmup * tokens, "final_tokens": updates * tokens, "num_heads": config.heads}
         return algos.DiscreteDecisionTransformerConfig(**settings).create()
-    return algos.DecisionTransformerConfig(warmup_steps=warmup, **settings).create()
+    optimizers = need("d3rlpy.optimizers")
+    rising = optimizers.WarmupSchedulerFactory(warmup_steps=max(warmup, 1))
+    adam = optimizers.AdamWFactory(weight_decay=config.weight_decay, lr_scheduler_factory=rising)
+    return algos.DecisionTransformerConfig(optim_factory=adam, **settings).create()
 
 
 def _played(agent: Any, id: str, kwargs: Mapping[str, Any], aim: float, scale: float, number: int) -> tuple[float, int]:
