@@ -112,7 +112,7 @@ def _run(folder: Path, agent: Agent, episodes: int, options: Collect) -> PlayedB
         episodes=episodes,
         deterministic=not options.stochastic,
         target=target,
-        return_scale=getattr(agent.config, "return_scale", None) or 1.0,
+        return_scale=agent.return_scale,
         details={"run": folder.resolve().name, "num_timesteps": agent.num_timesteps, "seed": agent.seed},
     )
 

@@ -199,7 +199,7 @@ def _asked(
             arena,
             asked or default_targets(agent),
             seed=seed,
-            return_scale=getattr(agent.config, "return_scale", None) or 1.0,
+            return_scale=agent.return_scale,
             reference=found,
             data=data_returns(agent),
             env=str(arena),

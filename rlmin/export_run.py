@@ -96,11 +96,7 @@ def _asked(agent: Agent, env: Any, target: float | None) -> Any:
         return env
     data = data_returns(agent)
     best = 0.0 if data is None else float(data.max())
-    return VectorReturnToGo(env, best if target is None else target, scale=_return_scale(agent))
-
-
-def _return_scale(agent: Agent) -> float:
-    return getattr(agent.config, "return_scale", None) or 1.0
+    return VectorReturnToGo(env, best if target is None else target, scale=agent.return_scale)
 
 
 def _write(options: Export, agent: Agent, vector: Vector | None, arena: Arena | None) -> list[str]:
@@ -149,5 +145,5 @@ def _told(agent: Agent) -> dict[str, Any]:
     told = {"agent": agent.name, "env": agent.env_spec, "seed": agent.seed, "num_timesteps": agent.num_timesteps}
     if is_conditioned(agent.policy):
         data = data_returns(agent)
-        told |= {"return_scale": _return_scale(agent), "best_return": None if data is None else float(data.max())}
+        told |= {"return_scale": agent.return_scale, "best_return": None if data is None else float(data.max())}
     return told

@@ -121,7 +121,7 @@ def subject_of_run(options: Inspect, agent: Agent, folder: Path) -> Subject:
         horizon=getattr(config, "steps", 0) or getattr(config, "horizon", 0),
         trained_in=agent.env_spec["kwargs"] if arena.id == agent.env_spec["id"] else None,
         target=target,
-        return_scale=getattr(config, "return_scale", None) or 1.0,
+        return_scale=agent.return_scale,
         seed=options.seed,
     )
 

@@ -17,9 +17,8 @@ from gymnasium.wrappers import HumanRendering, OrderEnforcing, RenderCollection,
 from rlmin.checkpoint import LEARNER, Tensors, read, section, write
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.predict import PolicyState, predict
-from rlmin.spaces import leaf_spaces
+from rlmin.targets import is_conditioned
 from rlmin.vector import Vector
-from rlmin.wrappers.return_to_go import RETURN_TO_GO
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
@@ -157,6 +156,11 @@ class Agent(ABC):
             generator=self.generator,
         )
 
+    @property
+    def return_scale(self) -> float:
+        """Env units of return that the policy was shown as 1; 1 where it was shown none."""
+        return getattr(self.config, "return_scale", None) or 1.0
+
     @overload
     def actor(self, env: None = None, **options: Any) -> "Actor": ...
     @overload
@@ -167,10 +171,10 @@ class Agent(ABC):
         A return-conditioned agent aims for `target_return=`, else for the largest return of its data, unless `env` (it
         is wrapped in `rlmin.wrappers.ReturnToGo`) or the observation says what to aim for.
         """
-        if RETURN_TO_GO in leaf_spaces(self.policy.observation_space):
+        if is_conditioned(self.policy):
             data = self.run.get("data")
             aim = {} if data is None else {"default_target": max(data["returns"])}
-            options = {"return_scale": getattr(self.config, "return_scale", None) or 1.0, **aim, **options}
+            options = {"return_scale": self.return_scale, **aim, **options}
         act: Actor | EnvActor = self.policy.actor(env, **options)
         return act
 

@@ -151,17 +151,18 @@ def trained(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
     here = {"total_timesteps": config.total_timesteps, "seed": config.seed, **asdict(settings)}
     there = {name: header.get(name) for name in ("total_timesteps", "seed")} | header["config"]
     plain = json.loads(json.dumps(here))  # as a file has it: lists, no tuples; None is what the data decide
-    differ = [
-        f"{name}={there[name]!r} and not {x!r}"
-        for name, x in plain.items()
-        if x is not None and there.get(name, x) != x
-    ]
+    known = {name: x for name, x in plain.items() if x is not None and name in there}
+    differ = differences({name: there[name] for name in known}, known)
     if differ:
-        raise ValueError(
-            f"{folder}: half-trained with {', '.join(differ)}; choose another --out, or delete that folder"
-        )
+        raise ValueError(f"{folder}: half-trained with {differ}; choose another --out, or delete that folder")
     if int(header["num_timesteps"]) < config.total_timesteps:
         resume(folder, progress_bar=False)
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What was set otherwise, in words; "" where nothing was."""
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    return ", ".join(f"{name}={there.get(name)!r} and not {here.get(name)!r}" for name in names)
 
 
 def score(cell: Cell, folder: Path) -> Row:

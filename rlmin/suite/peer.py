@@ -4,7 +4,8 @@ Its learning rate rises over as many updates as rlmin's does: its own warm-up of
 training. Rewards are given to it in the unit that rlmin's agents see. It plays one environment at a time.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -59,10 +60,9 @@ def _run(cell: PeerCell) -> Row:
     results, asked = list[Row](), cell.settings["asked"]
     for variant, target in product(asked["variants"], asked["targets"]):
         aim = unscored(target, dataset.reference) / scale
-        id, kwargs = dataset.env["id"], {**dataset.env["kwargs"], **variant}
-        returns, lengths = zip(
-            *(_played(agent, id, kwargs, aim, scale, i) for i in range(asked["episodes"])), strict=True
-        )
+        with closing(gym.make(import_provider(dataset.env["id"]), **{**dataset.env["kwargs"], **variant})) as env:
+            played = [_played(agent, env, aim, scale, SEED + i) for i in range(asked["episodes"])]
+        returns, lengths = zip(*played, strict=True)
         mean = float(np.mean(returns)), float(np.mean(lengths))
         results.append(result(variant, target, *mean, None, dataset.reference))
     return cell.row(updates * config.rows * config.steps, facts(dataset), results)
@@ -99,18 +99,16 @@ def _agent(config: DecisionTrainConfig, *, discrete: bool, updates: int, longest
     return algos.DecisionTransformerConfig(optim_factory=adam, **settings).create()
 
 
-def _played(agent: Any, id: str, kwargs: Mapping[str, Any], aim: float, scale: float, number: int) -> tuple[float, int]:
+def _played(agent: Any, env: gym.Env[Any, Any], aim: float, scale: float, seed: int) -> tuple[float, int]:
     """Return and length of one episode, greedy."""
-    env = gym.make(import_provider(id), **kwargs)
     discrete = isinstance(env.action_space, gym.spaces.Discrete)
     sampler = need("d3rlpy.algos").GreedyTransformerActionSampler() if discrete else None
     actor = agent.as_stateful_wrapper(target_return=aim, action_sampler=sampler)
-    observation, _ = env.reset(seed=SEED + number)
+    observation, _ = env.reset(seed=seed)
     total, reward, length, over = 0.0, 0.0, 0, False
     while not over:
         action = actor.predict(np.asarray(observation, dtype=np.float32), reward / scale)
         observation, earned, terminated, truncated, _ = env.step(action)
         reward, over, length = float(earned), terminated or truncated, length + 1
         total += reward
-    env.close()
     return total, length

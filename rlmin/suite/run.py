@@ -13,15 +13,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rlmin.checkpoint import write_atomic
-from rlmin.suite.cells import Cell, Row
+from rlmin.suite.cells import Cell, Row, differences
 
 SCORE = "score.json"
 
@@ -92,7 +91,7 @@ def finished(cell: Cell, out: Path) -> Row | None:
     if not file.is_file():
         return None
     row: Row = json.loads(file.read_text())
-    differ = _differences(row["settings"], dict(cell.settings))
+    differ = differences(row["settings"], dict(cell.settings))
     if differ:
         raise ValueError(f"{file.parent}: trained with {differ}; choose another --out, or delete that folder")
     return row
@@ -114,9 +113,3 @@ def train_cell(cell: Cell, out: Path) -> Row:
     row |= {"seconds": round(time.perf_counter() - began, 1), "settings": dict(cell.settings)}
     write_atomic(folder / SCORE, json.dumps(row, indent=1).encode())
     return row
-
-
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What was set otherwise, in words; "" where nothing was."""
-    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
-    return ", ".join(f"{name}={there.get(name)!r} and not {here.get(name)!r}" for name in names)
