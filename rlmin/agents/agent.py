@@ -3,7 +3,9 @@
 The names are those of stable-baselines3, whose callbacks and helpers therefore work unchanged.
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
@@ -14,7 +16,8 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import HumanRendering, OrderEnforcing, RenderCollection, TimeLimit
 
-from rlmin.checkpoint import LEARNER, Tensors, read, section, write
+from rlmin.agents.flat_adam import FlatAdam
+from rlmin.checkpoint import LEARNER, Tensors, load_optimizer, optimizer_tensors, read, section, write
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.predict import PolicyState, predict
 from rlmin.targets import is_conditioned
@@ -44,6 +47,7 @@ class Agent(ABC):
     config: PolicyConfig
     policy: Policy
     generator: torch.Generator
+    optimizer: FlatAdam
 
     def __init__(self, *, seed: int, device: torch.device | str, env_spec: dict[str, Any]) -> None:
         self.seed, self.device, self.env_spec = seed, torch.device(device), env_spec
@@ -122,13 +126,28 @@ class Agent(ABC):
     def get_env(self) -> Any:
         """See the subclass."""
 
-    @abstractmethod
     def learner_state(self) -> Tensors:
-        """Everything training depends on beside the weights, as named tensors."""
+        """Everything training depends on beside the weights, as named tensors; a subclass adds what else it has."""
+        state = {f"optimizer.{name}": x for name, x in optimizer_tensors(self.optimizer).items()}
+        return state | {f"generator.{self.device.type}": self.generator.get_state()}
 
-    @abstractmethod
     def load_learner_state(self, tensors: Tensors) -> None:
-        """The inverse of `learner_state`, as far as the environment or the data allow."""
+        """The inverse of `learner_state`, as far as device, environment or data allow."""
+        load_optimizer(self.optimizer, section(tensors, "optimizer"))
+        stream = tensors.get(f"generator.{self.device.type}")  # random numbers of another kind of device do not fit
+        if stream is not None:
+            self.generator.set_state(stream)
+        else:
+            self.generator.manual_seed(self.seed + self.num_timesteps)
+
+    def check_finite(self, measured: Mapping[str, float]) -> None:
+        """Raise a FloatingPointError that names what of a gradient step, not yet taken, is NaN or infinite."""
+        for name, x in measured.items():
+            if not math.isfinite(x):
+                raise FloatingPointError(
+                    f"{name} is {x} at step {self.num_timesteps} (update {self.num_updates}); "
+                    "the weights are those before this gradient step. Try a smaller lr or max_grad_norm"
+                )
 
     def get_vec_normalize_env(self) -> Any:
         """None: rlmin normalises inside the policy, not in an environment wrapper."""

@@ -9,7 +9,6 @@ Source: Chen et al. 2021, decision transformer (arXiv:2106.01345); with minGRU a
 (arXiv:2410.01201).
 """
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ from rlmin.agents.offline import OfflineAgent
 from rlmin.agents.schedule import schedule
 from rlmin.agents.warmup import warmup
 from rlmin.callbacks import Hook, start_callback
-from rlmin.checkpoint import Tensors, load_optimizer, optimizer_tensors, section
+from rlmin.checkpoint import Tensors, section
 from rlmin.checks import check_names
 from rlmin.heads import Distribution
 from rlmin.losses import weighted_mean
@@ -204,12 +203,7 @@ class DecisionAgent(OfflineAgent):
         measured["grad_norm"] = norm = self.optimizer.take_gradient()
         numbers = torch.stack([x.detach().float() for x in measured.values()]).tolist()  # one transfer
         values: dict[str, float] = dict(zip(measured, numbers, strict=True))
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(values[name]):
-                raise FloatingPointError(
-                    f"{name} is {values[name]} at step {self.num_timesteps} (update {self.num_updates}); "
-                    "the weights are those before this gradient step. Try a smaller lr or max_grad_norm"
-                )
+        self.check_finite({name: values[name] for name in ("loss", "grad_norm")})
         warm = min(max((self.num_updates + 1) / max(config.warmup_steps, 1), done / WARMUP_SHARE), 1.0)
         lr = self.optimizer.param_groups[0]["lr"] = warm * schedule(config.lr, config.lr_final, done)
         self.optimizer.step_within(norm, config.max_grad_norm)
@@ -282,8 +276,7 @@ class DecisionAgent(OfflineAgent):
 
     def learner_state(self) -> Tensors:
         """Everything training depends on beside the weights, as named tensors."""
-        state = {f"optimizer.{name}": x for name, x in optimizer_tensors(self.optimizer).items()}
-        state[f"generator.{self.device.type}"] = self.generator.get_state()
+        state = super().learner_state()
         if self._dataset is not None:
             state |= {f"packing.{name}": x for name, x in self.packing.state_dict().items()}
         if self.memory is not None:
@@ -292,12 +285,7 @@ class DecisionAgent(OfflineAgent):
 
     def load_learner_state(self, tensors: Tensors) -> None:
         """The inverse of `learner_state`, as far as the data and the device allow."""
-        load_optimizer(self.optimizer, section(tensors, "optimizer"))
-        stream = tensors.get(f"generator.{self.device.type}")  # random numbers of another kind of device do not fit
-        if stream is not None:
-            self.generator.set_state(stream)
-        else:
-            self.generator.manual_seed(self.seed + self.num_timesteps)
+        super().load_learner_state(tensors)
         if self._dataset is None or "packing" not in {name.split(".")[0] for name in tensors}:
             return
         self.packing.load_state_dict(section(tensors, "packing"))

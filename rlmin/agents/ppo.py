@@ -8,7 +8,6 @@ There is no padding and no splitting at episode ends: an encoder resets its memo
 Source: Schulman et al. 2017 (arXiv:1707.06347).
 """
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -25,7 +24,7 @@ from rlmin.agents.schedule import schedule
 from rlmin.agents.unroll import compiled
 from rlmin.agents.warmup import warmup
 from rlmin.callbacks import start_callback
-from rlmin.checkpoint import Tensors, load_optimizer, optimizer_tensors, section
+from rlmin.checkpoint import Tensors, section
 from rlmin.checks import check_names
 from rlmin.evaluate import check_spaces
 from rlmin.losses import approximate_kl, clipped_surrogate, explained_variance, value_loss, weighted_mean
@@ -240,12 +239,7 @@ class PPO(OnlineAgent):
                 "grad_norm": norm,
             }
             values = dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))  # one transfer
-        for name in ("policy_loss", "value_loss", "entropy", "grad_norm"):
-            if not math.isfinite(values[name]):
-                raise FloatingPointError(
-                    f"{name} is {values[name]} at step {self.num_timesteps} (update {self.num_updates}); "
-                    "the weights are those before this gradient step. Try a smaller lr or max_grad_norm"
-                )
+        self.check_finite({name: values[name] for name in ("policy_loss", "value_loss", "entropy", "grad_norm")})
         self.optimizer.step_within(norm, config.max_grad_norm)
         return values
 
@@ -318,9 +312,8 @@ class PPO(OnlineAgent):
 
     def learner_state(self) -> Tensors:
         """Everything training depends on beside the weights, as named tensors."""
-        state = {f"optimizer.{name}": x for name, x in optimizer_tensors(self.optimizer).items()}
+        state = super().learner_state()
         state |= {f"return_norm.{name}": x for name, x in self.return_norm.state_dict().items()}
-        state[f"generator.{self.device.type}"] = self.generator.get_state()
         if self._vector is not None:
             state["discounted"] = self.discounted
             state |= {f"collector.{name}": x for name, x in self.collector.state_dict().items()}
@@ -328,13 +321,8 @@ class PPO(OnlineAgent):
 
     def load_learner_state(self, tensors: Tensors) -> None:
         """The inverse of `learner_state`, as far as the environment and the device allow."""
-        load_optimizer(self.optimizer, section(tensors, "optimizer"))
+        super().load_learner_state(tensors)
         self.return_norm.load_state_dict(section(tensors, "return_norm"))
-        stream = tensors.get(f"generator.{self.device.type}")  # random numbers of another kind of device do not fit
-        if stream is not None:
-            self.generator.set_state(stream)
-        else:
-            self.generator.manual_seed(self.seed + self.num_timesteps)
         rows = 0 if self._vector is None else self._vector.num_envs
         if rows and "discounted" in tensors and len(tensors["discounted"]) == rows:
             exact = self.collector.load_state_dict(section(tensors, "collector"), seed=self.seed + self.num_timesteps)
