@@ -57,7 +57,6 @@ def write(
         LEARNER: _pack({**weights, **learner}, text),
         POLICY: _pack(weights, text),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_atomic(folder / name, content)
 
@@ -118,7 +117,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file that is seen either whole or not at all: temporary file, fsync, rename."""
+    """Write a file, and its folder, that is seen either whole or not at all: temporary file, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:

@@ -83,7 +83,6 @@ def plot_runs(
     figure = _figure(panels, label, unit)
     images = [(Path(file), _image(figure, _suffix(file))) for file in files]  # all, before the first is written
     for file, image in images:
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, image)
     return groups
 

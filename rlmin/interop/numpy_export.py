@@ -65,7 +65,6 @@ def write_numpy(content: bytes, file: Path) -> None:
         ValueError: see `check_beside`.
     """
     check_beside(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file.with_name(RUNNER), _runner())
     write_atomic(file, content)
 

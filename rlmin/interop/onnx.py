@@ -108,7 +108,6 @@ def export_onnx(
         ValueError: `action_mask`, and the action is no choice.
     """
     content = pack_onnx(policy, value=value, action_mask=action_mask, run=run)
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
     write_atomic(Path(file), content)
 
 

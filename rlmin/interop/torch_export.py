@@ -204,7 +204,6 @@ def export_torch(
         ValueError: `action_mask`, and the action is no choice.
     """
     content = pack_torch(policy, value=value, action_mask=action_mask, run=run)
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
     write_atomic(Path(file), content)
 
 

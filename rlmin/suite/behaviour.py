@@ -137,7 +137,6 @@ def _check_same(file: Path, said: Mapping[str, Any]) -> None:
     """Write what is trained, or raise a ValueError where the folder holds something else."""
     told = json.dumps(said, indent=1)
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, told.encode())
     elif json.loads(file.read_text()) != json.loads(told):
         raise ValueError(f"{file.parent}: trained with other settings ({file.name}); delete the folder, or use --out")

@@ -18,7 +18,6 @@ Line = dict[str, Any]
 
 def write_report(rows: Sequence[Row], results: Path, *, name: str) -> str:
     """Write NAME-cells.csv (a row a seed and score), NAME.csv (means) and NAME.md into `results`; returns the table."""
-    results.mkdir(parents=True, exist_ok=True)
     lines = flat(rows)
     write_atomic(results / f"{name}-cells.csv", as_csv(lines))
     write_atomic(results / f"{name}.csv", as_csv(summarise(lines)))

@@ -33,7 +33,6 @@ def write_report(rows: Sequence[Row], cells: Sequence[Cell], out: Path, results:
         results: folder of the report.
         name: of the files.
     """
-    results.mkdir(parents=True, exist_ok=True)
     write_atomic(results / f"{name}-cells.csv", as_csv([{key: row[key] for key in CELLS} for row in rows]))
     summary = summarise(rows)
     write_atomic(results / f"{name}.csv", as_csv(summary))
