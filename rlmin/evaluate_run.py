@@ -217,7 +217,9 @@ def _asked_returns(returns: tuple[float, ...], scores: tuple[float, ...], refere
 def reference_for(
     agent: Agent, arena: Arena, *, given: "Reference | None", measure: int, seed: int
 ) -> "Reference | None":
-    """The returns that count as 0 and 100: given, else D4RL's, else those of the data, else measured, else None.
+    """The returns that count as 0 and 100: given, else those of the data, else D4RL's, else measured, else None.
+
+    Those of the data, in their own environment, are what rlmin wrote with them, else D4RL's, else what they tell.
 
     Args:
         measure: episodes of random actions, in the environment as it is, for 0; 100 is then the largest return of the
@@ -231,7 +233,7 @@ def reference_for(
 
     is_own = (arena.id, arena.kwargs) == (agent.env_spec["id"], agent.env_spec["kwargs"])
     own = agent.run.get("data", {}).get("reference") if is_own else None
-    found = given or (None if arena.kwargs else reference_of(arena.id)) or (Reference(**own) if own else None)
+    found = given or (Reference(**own) if own else None) or (None if arena.kwargs else reference_of(arena.id))
     if found is not None or not measure:
         return found
     data = data_returns(agent)

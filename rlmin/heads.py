@@ -198,10 +198,7 @@ class BoxHead(ActionHead):
     def __init__(self, space: gym.spaces.Box, features: int, *, log_std: float = 0.0) -> None:
         super().__init__()
         self.env_shape = space.shape
-        low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
-        with np.errstate(over="ignore"):
-            bounded = high - low < UNBOUNDED
-        bottom, top = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)  # what becomes [-1, 1]
+        low, high, centre, scale = box_unit(space)
         self.event_shape = (len(low),)
         self.dtype = torch.float32
         self.mask_size = 0
@@ -210,8 +207,8 @@ class BoxHead(ActionHead):
         for name, value in (
             ("low", inside(low, np.inf)),
             ("high", inside(high, -np.inf)),
-            ("centre", (bottom + top) / 2),
-            ("scale", np.where(top > bottom, (top - bottom) / 2, 1.0)),
+            ("centre", centre),
+            ("scale", scale),
         ):
             self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32), persistent=False)
         nn.init.orthogonal_(self.projection.weight, 0.01)
@@ -268,6 +265,15 @@ def action_head(space: gym.Space[object], features: int, *, log_std: float = 0.0
         f"action space: expected Discrete, MultiDiscrete, MultiBinary or a float Box, got {space}; "
         "a Dict or Tuple of actions can be flattened by a gymnasium wrapper"
     )
+
+
+def box_unit(space: gym.spaces.Box) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """low, high, centre and scale [A] float64 of a Box of points: (action - centre) / scale is the Gaussian's unit."""
+    low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+    with np.errstate(over="ignore"):
+        bounded = high - low < UNBOUNDED
+    bottom, top = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)  # what becomes [-1, 1]
+    return low, high, (bottom + top) / 2, np.where(top > bottom, (top - bottom) / 2, 1.0)
 
 
 def inside(bound: np.ndarray, other_side: float) -> np.ndarray:

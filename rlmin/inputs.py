@@ -4,7 +4,7 @@
     Box of uint8, two or three axes           picture, if both sides are >= 16: convolutions, Linear
     Box of float, three axes                  picture too, if besides it lies in [0, 255] and has 1, 3 or 4 channels
     Box of uint8, three axes, smaller         grid of symbols (as MiniGrid's raw image): a learned vector a symbol
-    any other Box: numbers of any shape       (running normaliser) -> Linear -> SiLU -> Linear
+    any other Box: numbers of any shape       (running normaliser) -> Linear -> SiLU -> Linear; a return-to-go unclipped
     Discrete, MultiDiscrete, MultiBinary      one-hot -> (running normaliser) -> Linear
 
 A picture is divided by its largest bound (255, or 1 of floats in [0, 1]); of three axes the smaller outer one holds the
@@ -25,16 +25,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlmin.heads import choice_sizes
+from rlmin.heads import box_unit, choice_sizes
 from rlmin.normalize import RunningNorm
 from rlmin.scan import block
 from rlmin.spaces import leaf_spaces
 from rlmin.types import Observation
+from rlmin.wrappers.return_to_go import RETURN_TO_GO
 
 PREVIOUS_ACTION = "previous_action"
 PREVIOUS_REWARD = "previous_reward"
 SMALLEST_PICTURE = 16
 """Pixels on the shorter side below which a Box is read as symbols or numbers, not as intensities."""
+CLIP = 10.0
+"""Deviations from the mean beyond which a normalised number is cut off."""
 WIDEST = 65535
 """Between the bounds of integers that are scaled; farther apart they say no more than what the type can hold."""
 
@@ -113,7 +116,7 @@ class Numbers(nn.Module):
     low: Tensor
     span: Tensor
 
-    def __init__(self, space: gym.spaces.Box, width: int, normalize: bool) -> None:
+    def __init__(self, space: gym.spaces.Box, width: int, normalize: bool, clip: float = CLIP) -> None:
         super().__init__()
         self.size = size = int(np.prod(space.shape))
         self.axes = len(space.shape)
@@ -126,7 +129,7 @@ class Numbers(nn.Module):
             self.register_buffer(
                 "span", torch.from_numpy(np.where(bounded, span, 1).astype(np.float32)), persistent=False
             )
-        self.norm = RunningNorm((size,)) if normalize else None
+        self.norm = RunningNorm((size,), clip=clip) if normalize else None
         self.net = nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -227,21 +230,31 @@ class Picture(nn.Module):
 
 
 class PreviousAction(nn.Module):
-    """The action taken one step ago, in rlmin's own form; none[] where an episode starts."""
+    """The action taken one step ago, in rlmin's own form; none[] where an episode starts.
+
+    A point beyond the bounds is read as the environment took it: at the bound. So it stands in logged data.
+    """
 
     def __init__(self, space: gym.Space[object], width: int) -> None:
         super().__init__()
         self.embed: nn.Module
         if isinstance(space, gym.spaces.Box):
             self.embed = nn.Linear(int(np.prod(space.shape)), width)
+            low, high, centre, scale = box_unit(space)
+            for name, bound in (("least", low), ("most", high)):
+                unit = torch.as_tensor((bound - centre) / scale, dtype=torch.float32)
+                self.register_buffer(name, unit, persistent=False)
         else:
             sizes = choice_sizes(space)
             self.embed = Choices((len(sizes),), sizes, width)
         self.none = nn.Parameter(torch.zeros(width))
 
+    least: Tensor
+    most: Tensor
+
     def forward(self, action: Tensor, start: Tensor) -> Tensor:
         if action.is_floating_point():
-            action = action.to(self.none.dtype)
+            action = torch.clamp(action, self.least, self.most).to(self.none.dtype)
         return torch.where(start.unsqueeze(-1), self.none, self.embed(action))
 
 
@@ -272,7 +285,8 @@ def _embedding(name: str, space: gym.Space[object], width: int, normalize: bool)
             return Picture(space.shape, width, float(space.high.max()) or 1.0)
         if space.dtype == np.uint8 and len(space.shape) == 3:
             return Symbols(space.shape, width)
-        return Numbers(space, width, normalize)
+        # a return-to-go has a unit of its own, the return scale, and no statistics: whatever it is, it is to be seen
+        return Numbers(space, width, normalize, clip=math.inf if name == RETURN_TO_GO else CLIP)
     try:
         return Choices(tuple(space.shape or ()), choice_sizes(space), width, normalize=normalize)
     except ValueError:

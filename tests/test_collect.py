@@ -297,6 +297,25 @@ def test_a_dataset_is_replaced_only_where_that_is_asked_for_and_the_new_one_is_w
         collect([chance(1)], odd(), "odd/other", overwrite=True)
 
 
+def test_a_dataset_stays_where_its_successor_is_stopped_between_two_renames(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect([chance(3)], odd(), "odd/kept")
+    rename, calls = Path.rename, list[str]()
+
+    def stopped(self: Path, target: Path) -> Path:
+        calls.append(target.name)
+        if len(calls) == 2:
+            raise SystemExit(143)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    with pytest.raises(SystemExit):
+        collect([chance(4)], odd(), "odd/kept", overwrite=True)
+    assert calls[0].endswith(".old") and minari.load_dataset("odd/kept-v0").total_episodes == 3
+    assert [path.name for path in (root / "odd").glob(".*")] == []
+
+
 def test_a_terminated_process_leaves_nothing_behind(root: Path) -> None:
     command = ["collect", "--env", "CartPole-v1", "--policy", "random", "--dataset", "ab/c", "--episodes", "1000000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}

@@ -17,7 +17,9 @@ from minari import DataCollector
 from minari.data_collector import EpisodeBuffer
 
 import rlmin  # noqa: F401 - registers its environments
-from rlmin.data import Dataset, load_dataset
+from rlmin.data import Dataset, Reference, load_dataset
+from rlmin.data.minari import _reference
+from rlmin.data.reference import reference_of
 from rlmin.heads import action_head
 
 TOLD = {
@@ -137,6 +139,18 @@ def test_the_table_of_d4rl_comes_before_the_datasets_own_scores() -> None:
     dataset = load_dataset(raw)
     assert dataset.reference is not None and dataset.reference.expert == 3234.3
     assert dataset.reference.source == "D4RL, hopper" and dataset.env is None
+
+
+def test_scores_that_rlmin_wrote_come_before_the_table_of_d4rl() -> None:
+    spec = gym.spec("Hopper-v5")
+    measured = {"ref_min_score": 18.0, "ref_max_score": 1000.0}
+    assert _reference(measured, "my/hop-v0", spec) == reference_of("hopper")
+    assert _reference(measured | {"reference_source": "measured"}, "my/hop-v0", spec) == Reference(
+        random=18.0, expert=1000.0, source="metadata of my/hop-v0, measured"
+    )
+    spec.kwargs = {"forward_reward_weight": 2.0}
+    found = _reference(measured, "my/hop-v0", spec)
+    assert found is not None and found.source == "metadata of my/hop-v0", "another task than D4RL's"
 
 
 def test_an_environment_that_its_id_does_not_make_again_is_unknown() -> None:

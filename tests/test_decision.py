@@ -146,8 +146,42 @@ def test_points_are_regressed_or_their_density_is_learnt() -> None:
         first = agent.update(agent.packing.draw())["loss"]
         agent.learn(8_000)
         assert agent.update(agent.packing.draw())["loss"] < 0.8 * first
-        moved = not torch.equal(spread, agent.policy.state_dict()["action_head.log_std"])
-        assert moved == (loss == "nll")
+        assert not torch.equal(spread, agent.policy.state_dict()["action_head.log_std"])
+
+
+def test_regressed_points_are_sampled_with_the_spread_of_the_residuals() -> None:
+    episodes, spread, drawn = [], np.array([0.1, 0.3]), np.random.default_rng(5)
+    for _ in range(40):
+        seen = drawn.normal(size=(33, 3)).astype(np.float32)
+        action = 0.2 * seen[:-1, :2] + spread * drawn.normal(size=(32, 2))
+        episodes.append(Episode(seen, action.astype(np.float32), np.ones(32, np.float32), True))
+    data = load_dataset(episodes, action_space=spaces.Box(-2, 2, (2,), np.float32))
+    agent = make(data, lr=1e-2, held_out=0.0, rows=4, horizon=32).learn(60_000)
+    found = agent.policy.state_dict()["action_head.log_std"].exp().numpy()
+    assert found == pytest.approx(spread / 2, rel=0.25), "in the unit where [-2, 2] is [-1, 1]"
+    agent.config = replace(agent.config, loss="nll")
+    agent._fit_spread(agent.policy.unroll(*_inputs(agent)).distribution, agent.packing.draw())
+    assert np.array_equal(found, agent.policy.state_dict()["action_head.log_std"].exp().numpy())
+
+
+def _inputs(agent: DecisionAgent) -> tuple[Any, ...]:
+    batch = agent.packing.draw()
+    return agent._seen(batch), agent.policy.initial_state(agent.config.rows), batch["start"]
+
+
+def test_a_return_is_seen_however_large_it_is() -> None:
+    agent = make(cues(), return_scale=1.0)
+    batch = agent.packing.draw()
+    state, start = agent.policy.initial_state(agent.config.rows), batch["start"]
+
+    def logits(asked: float) -> torch.Tensor:
+        seen = agent._seen(batch) | {"return_to_go": torch.full_like(batch["return_to_go"], asked)}
+        found: Any = agent.policy.unroll(seen, state, start).distribution
+        logits: torch.Tensor = found.logits.detach()
+        return logits
+
+    assert not torch.allclose(logits(40.0), logits(20.0)), "neither is cut off"
+    assert torch.equal(logits(40.0), logits(40.0))
 
 
 # what it learns from
@@ -160,6 +194,13 @@ def test_the_unit_of_returns_is_a_round_number_near_the_largest() -> None:
         data = load_dataset([episode], observation_space=SEEN, action_space=ACTION)
         assert decision_data.round_scale(data) == pytest.approx(scale)
     assert make().config.return_scale == 5.0 and make(return_scale=3.0).config.return_scale == 3.0
+
+
+def test_rewards_that_cancel_out_have_a_unit_too() -> None:
+    reward = np.array([-100.0] * 10 + [100.0] * 10 + [1.0], np.float32)
+    episode = Episode(np.zeros((22, 2), np.float32), np.zeros(21, np.int64), reward, True)
+    data = load_dataset([episode], observation_space=SEEN, action_space=ACTION)
+    assert float(data.returns[0]) == 1 and decision_data.round_scale(data) == 1000
 
 
 def test_the_best_of_what_is_not_kept_out_is_trained_on() -> None:
@@ -221,6 +262,15 @@ def test_a_warm_up_takes_a_tenth_of_a_short_training() -> None:
     agent = make(warmup_steps=1000, lr=1e-3)
     rates = [agent.update(agent.packing.draw(), done=done)["learning_rate"] for done in (0.0, 0.05, 0.1, 0.5)]
     assert rates == pytest.approx([1e-6, 5e-4, 1e-3, 1e-3])
+
+
+def test_training_that_begins_anew_warms_up_anew() -> None:
+    agent = make(warmup_steps=10, lr=1e-3, rows=2, horizon=8)
+    agent.learn(16 * 200)
+    steps, rates = agent.num_timesteps, []
+    for agent.num_timesteps in (steps, 0, 16, 32):
+        rates.append(agent.update(agent.packing.draw())["learning_rate"])
+    assert rates == pytest.approx([1e-3, 1e-4, 2e-4, 3e-4])
 
 
 def test_observations_are_normalised_by_the_data_once_and_returns_are_not() -> None:

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from rlmin.heads import action_head
 from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs, Numbers, Picture, Symbols
 from rlmin.spaces import to_observation
 from rlmin.types import Observation
@@ -208,6 +209,18 @@ def test_previous_action_and_reward_do_not_matter_where_an_episode_starts(name: 
         assert torch.equal(here[1], there[1])
         assert (here[[0, 2]] != there[[0, 2]]).any(-1).all()
         assert not torch.allclose(inputs(first, ~row)[1], inputs(second, ~row)[1])
+
+
+def test_a_previous_point_beyond_its_bounds_is_read_as_the_environment_took_it() -> None:
+    space = gym.spaces.Box(np.array([-3.0, -np.inf], np.float32), np.array([1.0, 2.0], np.float32))
+    inputs = inputs_of(LEAVES["vector"], action_space=space, previous_action=True)
+    head, observation = action_head(space, 1), at(drawn(LEAVES["vector"], seed=1), 0)
+    points = torch.tensor([[1.5, 7.0], [-1.5, -9.0], [0.3, -0.2]])
+    taken = head.from_env(head.to_env(points))
+    start = torch.zeros(B, dtype=torch.bool)
+    read, wanted = (inputs({**observation, PREVIOUS_ACTION: x}, start) for x in (points, taken))
+    assert torch.allclose(read, wanted) and not torch.equal(points, taken)
+    assert taken.tolist() == [[1, 2], [-1, -9], [pytest.approx(0.3), pytest.approx(-0.2)]]
 
 
 @pytest.mark.parametrize("name", ACTIONS)

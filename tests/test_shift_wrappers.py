@@ -124,6 +124,23 @@ def test_dropped_frames_keep_the_action_mask() -> None:
     assert (seen["action_mask"] == 1).all() and not seen["picture"].any() and not seen["inner"][1]
 
 
+def test_of_a_choice_the_first_value_is_what_is_seen_when_nothing_is() -> None:
+    space = spaces.Dict({"one": spaces.Discrete(3, start=2), "many": spaces.MultiDiscrete([2, 4], start=[5, -1])})
+
+    class Choices(gym.Env[Any, Any]):
+        observation_space, action_space = space, spaces.Discrete(2)
+
+        def reset(
+            self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        ) -> tuple[Any, dict[str, Any]]:
+            return {"one": np.int64(4), "many": np.array([6, 2])}, {}
+
+    seen, _ = wrappers.FrameFlicker(Choices(), 1.0).reset(seed=0)
+    assert seen["one"] == 2 and seen["many"].tolist() == [5, -1] and space.contains(seen)
+    kept, _ = wrappers.FrameFlicker(Choices(), 0.0).reset(seed=0)
+    assert kept["one"] == 4 and kept["many"].tolist() == [6, 2]
+
+
 def test_the_kinds_draw_apart_from_each_other_and_from_the_game() -> None:
     """One seed for all: a frame must not be lost just where an action sticks, nor a goal lie where frames are lost."""
     rows = 4000

@@ -16,7 +16,7 @@ def action_loss(distribution: Distribution, action: Tensor, *, of_point: Literal
     Args:
         distribution: over [..., K] or [..., A].
         action: [..., K] int64 or [..., A] float32, in rlmin's own form.
-        of_point: "mse" trains no spread: act on it deterministically.
+        of_point: "mse" trains no spread; the decision agent then keeps that of the residuals.
 
     Returns:
         [...] float; gradients flow to the parameters of the distribution.

@@ -31,7 +31,7 @@ from rlmin.agents.warmup import warmup
 from rlmin.callbacks import Hook, start_callback
 from rlmin.checkpoint import Tensors, section
 from rlmin.checks import check_names
-from rlmin.heads import Distribution
+from rlmin.heads import Distribution, Gaussian
 from rlmin.losses import weighted_mean
 from rlmin.progress import Progress
 from rlmin.types import Observation, State, map_state, tensors_of
@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 
 WARMUP_SHARE = 0.1
 """Of training: a warm-up is over by then, however few gradient steps that is."""
+SPREAD_RATE = 0.01
+"""With which the spread of points that are trained by squared error follows their residuals."""
+SMALLEST_VARIANCE = 1e-6
+"""Of such a spread, where [low, high] is [-1, 1]."""
 
 
 class DecisionAgent(OfflineAgent):
@@ -90,7 +94,8 @@ class DecisionAgent(OfflineAgent):
     def _build(self, config: DecisionConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Everything that needs no data."""
         super()._build(config, observation_space, action_space)
-        trained = [x for name, x in self.policy.named_parameters() if not name.startswith("value_head")]
+        fixed = ("value_head", "action_head.log_std") if config.loss == "mse" else ("value_head",)
+        trained = [x for name, x in self.policy.named_parameters() if not name.startswith(fixed)]
         betas, decay = (0.9, config.beta2), config.weight_decay
         self.optimizer = FlatAdam(trained, lr=config.lr, betas=betas, eps=1e-8, weight_decay=decay)
         self.memory: State | None = None  # [B, ...] with which the next batch begins; None: with none
@@ -204,9 +209,11 @@ class DecisionAgent(OfflineAgent):
         numbers = torch.stack([x.detach().float() for x in measured.values()]).tolist()  # one transfer
         values: dict[str, float] = dict(zip(measured, numbers, strict=True))
         self.check_finite({name: values[name] for name in ("loss", "grad_norm")})
-        warm = min(max((self.num_updates + 1) / max(config.warmup_steps, 1), done / WARMUP_SHARE), 1.0)
+        size = config.rows * config.steps
+        warm = min(max((self.num_timesteps + size) / max(config.warmup_steps * size, 1), done / WARMUP_SHARE), 1.0)
         lr = self.optimizer.param_groups[0]["lr"] = warm * schedule(config.lr, config.lr_final, done)
         self.optimizer.step_within(norm, config.max_grad_norm)
+        self._fit_spread(out.distribution, batch)
         self.memory = map_state(Tensor.detach, out.state) if self.packing.carries else None
         self.num_timesteps += batch.numel() if weight is None else int(weight.sum())
         self.num_updates += 1
@@ -252,6 +259,20 @@ class DecisionAgent(OfflineAgent):
         found = {"loss": weighted_mean(action_loss(distribution, action, of_point=self.config.loss), weight)}
         right = accuracy(distribution, action)
         return found if right is None else found | {"accuracy": weighted_mean(right, weight)}
+
+    @torch.no_grad()
+    def _fit_spread(self, distribution: Distribution, batch: "TensorDict") -> None:
+        """Trained by squared error a point has no spread of its own: it gets that of the residuals, for who samples.
+
+        var <- var + rate * (mean of (action - mean)^2 - var),    rate = 1 / (updates + 1), at least SPREAD_RATE
+        """
+        if self.config.loss != "mse" or not isinstance(distribution, Gaussian):
+            return
+        log_std, weight = distribution.log_std, batch.get("weight", None)
+        square = (distribution.mean - batch["action"]).square()
+        found = torch.stack([weighted_mean(part, weight) for part in square.unbind(-1)])
+        rate = max(1 / (self.num_updates + 1), SPREAD_RATE)
+        log_std.copy_((2 * log_std).exp().lerp_(found, rate).clamp_(min=SMALLEST_VARIANCE).log_().mul_(0.5))
 
     @contextmanager
     def _dropout(self) -> Iterator[None]:

@@ -114,11 +114,11 @@ def facts(dataset: "Dataset") -> dict[str, Any]:
 
 
 def round_scale(dataset: "Dataset") -> float:
-    """1, 2 or 5 times a power of ten, the nearest (as a ratio) to the largest return in size; 1 where all are 0.
+    """1, 2 or 5 times a power of ten, the nearest (as a ratio) to the largest return-to-go in size; 1 where all are 0.
 
-    A return of that size is then shown as about 1.
+    One of that size is then shown as about 1. It may be far larger than every return, where rewards cancel out.
     """
-    largest = float(dataset.returns.abs().max())
+    largest = float(dataset.return_to_go().abs().max())
     if largest == 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(largest))

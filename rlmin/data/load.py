@@ -54,11 +54,16 @@ def load_dataset(
     """
     described = None if env is None else _described(env)
     if isinstance(source, Dataset):
+        told = {"cache": cache, "observation_space": observation_space, "action_space": action_space}
+        wrong = [name for name, x in told.items() if x is not None]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: a Dataset has its own; leave them out")
         return source if described is None else replace(source, env=described)
     dataset = build(_opened(source, described, observation_space, action_space), cache)
     if described is None:
         return dataset
-    return replace(dataset, env=described, reference=reference_of(described["id"]) or dataset.reference)
+    known = None if described["kwargs"] else reference_of(described["id"])
+    return replace(dataset, env=described, reference=known or dataset.reference)
 
 
 def _opened(

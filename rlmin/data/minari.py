@@ -62,7 +62,7 @@ def open_minari(source: "str | MinariDataset") -> Source:
         blocks=lambda: blocks_of(_episodes(dataset, name), observation_space, action_space, name=name),
         fingerprint=lambda: _fingerprint(dataset),
         env=(None if spec is None else env_of(spec)) or _collected_in(metadata),
-        reference=(None if spec is None else reference_of(spec.id)) or reference_of(name) or _own(metadata, name),
+        reference=_reference(metadata, name, spec),
         recipe=recipe,
     )
 
@@ -144,6 +144,15 @@ def _remote(error: Exception) -> str:
     if isinstance(error, TypeError):  # what Minari makes of an id without a version
         return "an id ends with a version, as in 'D4RL/door/human-v2'"
     return f"it could not be downloaded either ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+
+
+def _reference(metadata: dict[str, Any], name: str, spec: EnvSpec | None) -> Reference | None:
+    """The scores that rlmin wrote with their source, else D4RL's, else those that the dataset itself tells."""
+    own = _own(metadata, name)
+    if own is not None and "reference_source" in metadata:
+        return own
+    task = None if spec is None or spec.kwargs else reference_of(spec.id)
+    return task or reference_of(name) or own
 
 
 def _own(metadata: dict[str, Any], name: str) -> Reference | None:

@@ -122,9 +122,14 @@ class DatasetWriter:
         if namespace and namespace not in list_local_namespaces():
             create_namespace(namespace)
         old = self._temporary.with_name(f"{self._temporary.name}.old")
-        if self.path.exists():
-            self.path.rename(old)
-        self._temporary.rename(self.path)
+        try:
+            if self.path.exists():
+                self.path.rename(old)
+            self._temporary.rename(self.path)
+        except BaseException:  # between the two renames there is none of this name
+            if old.exists() and not self.path.exists():
+                old.rename(self.path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
 
     def _check(self) -> None:

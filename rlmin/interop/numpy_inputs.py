@@ -7,7 +7,17 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from torch import Tensor, nn
 
-from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Choices, Inputs, Numbers, Picture, PreviousReward, Symbols
+from rlmin.inputs import (
+    PREVIOUS_ACTION,
+    PREVIOUS_REWARD,
+    Choices,
+    Inputs,
+    Numbers,
+    Picture,
+    PreviousAction,
+    PreviousReward,
+    Symbols,
+)
 from rlmin.interop.numpy_policy import input_name
 from rlmin.interop.numpy_program import INSTEAD, Linear, Program, array, linear, of_mean_zero
 from rlmin.policy import Policy
@@ -140,7 +150,11 @@ def _previous(program: Program, name: str, previous: nn.Module, policy: Policy, 
     else:
         program.buffer(name, *(() if isinstance(previous, PreviousReward) else (size,)))
         flat = program.view(f"{name}.flat", name, "reshape", ["B", size])
-        program.call("copyto", program.view(f"{name}.own", own, "columns", 0, size), flat)
+        read = program.view(f"{name}.own", own, "columns", 0, size)
+        program.call("copyto", read, flat)
+        if isinstance(previous, PreviousAction):
+            for limit, bound in (("minimum", previous.most), ("maximum", previous.least)):
+                program.call(limit, read, program.weight(f"{name}.{limit}", array(bound)), read)
         program.call("copyto", program.view(f"{name}.none", own, "column", size), "zero")
     program.call("blank", own, "start")
     return np.concatenate([weight, (none - bias)[:, None]], 1), bias

@@ -16,21 +16,27 @@ from rlmin.train_config import DecisionTrainConfig
 if TYPE_CHECKING:
     from rlmin.data import Reference
 
-SEED = 10_000  # of the environments in which scores are taken
+SEED = 10_000  # of the environments in which scores are taken: each seed of a column in its own
 NUM_ENVS = 50
+NOT_OF_A_RUN = ("asked", "peer", "data")
 
 
 @dataclass(frozen=True)
 class OfflineCell(Cell):
     """One decision agent on one dataset; `encoder` is the name of the agent's column.
 
-    Its settings hold, beside those of the run, "asked": targets, variants and episodes.
+    Its settings hold, beside those of the run, "asked": targets, variants, episodes; and "data", which data they are.
     """
+
+    @property
+    def held_out_seed(self) -> int:
+        """Of the environments its scores are taken in: others for each seed, so that intervals tell of episodes too."""
+        return SEED + 1000 * self.seed
 
     @property
     def config(self) -> DecisionTrainConfig:  # type: ignore[override]
         """The settings as the command line would read them."""
-        args = preset_arguments({name: x for name, x in self.settings.items() if name not in ("asked", "peer")})
+        args = preset_arguments({name: x for name, x in self.settings.items() if name not in NOT_OF_A_RUN})
         return tyro.cli(DecisionTrainConfig, args=args, config=(tyro.conf.FlagConversionOff,))
 
     def run(self, folder: Path) -> Row:
@@ -58,7 +64,8 @@ def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts:
     from rlmin.evaluate_run import evaluate_run, evaluate_run_targets
 
     reference, asked = Reference(**facts["reference"]), cell.settings["asked"]
-    shared: dict[str, Any] = {"env_kwargs": variant, "episodes": asked["episodes"], "num_envs": NUM_ENVS, "seed": SEED}
+    shared: dict[str, Any] = {"env_kwargs": variant, "episodes": asked["episodes"], "num_envs": NUM_ENVS}
+    shared["seed"] = cell.held_out_seed
     if cell.config.decision.conditioned:
         wanted = [unscored(target, reference) for target in asked["targets"]]
         with warnings.catch_warnings():

@@ -80,8 +80,9 @@ def as_markdown(lines: Sequence[Line]) -> str:
     agents = list(dict.fromkeys(line["agent"] for line in lines))
     found = {(*_key(line), line["agent"]): line for line in summarise(lines)}
     text = [
-        "Scores: 0 for random actions, 100 for the expert; of the last checkpoint, greedy, in closed loop.",
-        "Mean over seeds [95 % bootstrap interval over seeds]. target: the score asked for; behaviour: the data's.",
+        "Scores: 0 for random actions, 100 for the expert's sampled actions (T-mazes: the wrong, the right turn).",
+        "Of the last checkpoint, greedy, in closed loop: mean over seeds, each in environments of its own [95 %",
+        "bootstrap interval over seeds: of five it covers less]. target: the score asked for; behaviour: of the data.",
         "The interquartile means are of the first variant and target of the tasks that every column has.",
         "",
         f"| data | variant | target | seeds | behaviour | {' | '.join(agents)} |",

@@ -1,10 +1,13 @@
 """d3rlpy's DecisionTransformer as a column of the offline suite: the same data, budget and sizes, the rest its own.
 
-Its learning rate rises over as many updates as rlmin's does: its own warm-up of 10,000 would be longer than the whole
-training. Rewards are given to it in the unit that rlmin's agents see. It plays one environment at a time.
+Its learning rate rises and falls, and its gradients are scaled down, as rlmin's: its own warm-up of 10,000 updates
+would be longer than the whole training. Its budget counts logged steps, not what pads a window that begins an episode.
+Its actions lie in [-1, 1], so those of the data are scaled; rewards are given in the unit that rlmin's agents see. It
+plays one environment at a time.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import product
@@ -13,8 +16,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from rlmin.agents.decision_data import facts, round_scale
+from rlmin.agents.schedule import schedule
 from rlmin.bench.d3rlpy import replay_buffer
 from rlmin.bench.peers import Missing, need
 from rlmin.checks import require
@@ -22,7 +28,7 @@ from rlmin.data import Episode, load_dataset
 from rlmin.make import import_provider
 from rlmin.scores import unscored
 from rlmin.suite.cells import Row
-from rlmin.suite.offline_cell import SEED, OfflineCell, result
+from rlmin.suite.offline_cell import OfflineCell, result
 from rlmin.train_config import DecisionTrainConfig
 
 
@@ -51,9 +57,10 @@ def _run(cell: PeerCell) -> Row:
     kind, scale = dataset.action_space, config.return_scale or round_scale(dataset)
     episodes = list(_episodes(cell.task, scale))
     longest = max(len(one.rewards) for one in episodes)
-    updates = -(-config.total_timesteps // (config.rows * config.steps))
+    batch = config.rows * _steps_of_a_window([len(one.rewards) for one in episodes], config.steps)
+    updates = math.ceil(config.total_timesteps / batch)
     need("d3rlpy").seed(cell.seed)
-    agent = _agent(config, discrete=isinstance(kind, gym.spaces.Discrete), updates=updates, longest=longest)
+    agent = _agent(config, kind, updates=updates, longest=longest)
     buffer = replay_buffer(episodes, choices=int(kind.n) if isinstance(kind, gym.spaces.Discrete) else None)
     quiet = need("d3rlpy.logging").NoopAdapterFactory()
     agent.fit(buffer, n_steps=updates, n_steps_per_epoch=updates, logger_adapter=quiet, show_progress=False)
@@ -61,11 +68,11 @@ def _run(cell: PeerCell) -> Row:
     for variant, target in product(asked["variants"], asked["targets"]):
         aim = unscored(target, dataset.reference) / scale
         with closing(gym.make(import_provider(dataset.env["id"]), **{**dataset.env["kwargs"], **variant})) as env:
-            played = [_played(agent, env, aim, scale, SEED + i) for i in range(asked["episodes"])]
+            played = [_played(agent, env, aim, scale, cell.held_out_seed + i) for i in range(asked["episodes"])]
         returns, lengths = zip(*played, strict=True)
         mean = float(np.mean(returns)), float(np.mean(lengths))
         results.append(result(variant, target, *mean, None, dataset.reference))
-    return cell.row(updates * config.rows * config.steps, facts(dataset), results)
+    return cell.row(round(updates * batch), facts(dataset), results)
 
 
 def _episodes(dataset: str, scale: float) -> Iterator[Episode]:
@@ -76,7 +83,14 @@ def _episodes(dataset: str, scale: float) -> Iterator[Episode]:
         yield Episode(observations, np.asarray(one.actions), rewards, bool(one.terminations[-1]))
 
 
-def _agent(config: DecisionTrainConfig, *, discrete: bool, updates: int, longest: int) -> Any:
+def _steps_of_a_window(lengths: Sequence[int], context: int) -> float:
+    """Logged steps in a window of so many, on average: it ends at any step, and before the first lies padding."""
+    full = sum(max(length - context + 1, 0) * context for length in lengths)
+    short = sum(min(length, context - 1) * (min(length, context - 1) + 1) // 2 for length in lengths)
+    return (full + short) / sum(lengths)
+
+
+def _agent(config: DecisionTrainConfig, actions: gym.Space[Any], *, updates: int, longest: int) -> Any:
     """d3rlpy's algorithm, not yet trained."""
     algos, models = need("d3rlpy.algos"), need("d3rlpy.models")
     settings: dict[str, Any] = {
@@ -84,19 +98,35 @@ def _agent(config: DecisionTrainConfig, *, discrete: bool, updates: int, longest
         "context_size": config.steps,
         "max_timestep": longest,
         "num_layers": config.layers,
+        "num_heads": config.heads,
         "learning_rate": config.lr,
         "encoder_factory": models.VectorEncoderFactory([config.width], exclude_last_activation=True),
         "observation_scaler": need("d3rlpy.preprocessing").StandardObservationScaler(),
     }
     warmup = min(config.warmup_steps, updates // 10)
-    if discrete:  # counts its schedule in tokens: steps
-        tokens = config.rows * config.steps
-        settings |= {"warmup_tokens": warmup * tokens, "final_tokens": updates * tokens, "num_heads": config.heads}
-        return algos.DiscreteDecisionTransformerConfig(**settings).create()
     optimizers = need("d3rlpy.optimizers")
-    rising = optimizers.WarmupSchedulerFactory(warmup_steps=max(warmup, 1))
-    adam = optimizers.AdamWFactory(weight_decay=config.weight_decay, lr_scheduler_factory=rising)
-    return algos.DecisionTransformerConfig(optim_factory=adam, **settings).create()
+    shared = {"weight_decay": config.weight_decay, "clip_grad_norm": config.max_grad_norm}
+    if not isinstance(actions, gym.spaces.Box):  # has a schedule of its own, counted in tokens: steps
+        tokens = config.rows * config.steps
+        settings |= {"warmup_tokens": warmup * tokens, "final_tokens": updates * tokens}
+        adam = optimizers.AdamWFactory(**shared)
+        return algos.DiscreteDecisionTransformerConfig(optim_factory=adam, **settings).create()
+    adam = optimizers.AdamWFactory(lr_scheduler_factory=_schedule(config, max(warmup, 1), updates), **shared)
+    bounds = need("d3rlpy.preprocessing").MinMaxActionScaler(minimum=actions.low, maximum=actions.high)
+    return algos.DecisionTransformerConfig(optim_factory=adam, action_scaler=bounds, **settings).create()
+
+
+def _schedule(config: DecisionTrainConfig, warmup: int, updates: int) -> Any:
+    """rlmin's learning rate, as a factor, in the form that d3rlpy's optimizers ask for."""
+
+    def factor(update: int) -> float:
+        return min((update + 1) / warmup, 1.0) * schedule(config.lr, config.lr_final, update / updates) / config.lr
+
+    class Falling(need("d3rlpy.optimizers").WarmupSchedulerFactory):  # type: ignore[misc]
+        def create(self, optim: torch.optim.Optimizer) -> LambdaLR:
+            return LambdaLR(optim, factor)
+
+    return Falling(warmup_steps=warmup)
 
 
 def _played(agent: Any, env: gym.Env[Any, Any], aim: float, scale: float, seed: int) -> tuple[float, int]:

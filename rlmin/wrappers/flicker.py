@@ -23,6 +23,10 @@ class _FrameFlicker(Transform):
             raise ValueError(f"FrameFlicker: probability={probability}: expected a number in [0, 1]")
         self.probability = probability
 
+    def space(self, observation: gym.Space[Any], action: gym.Space[Any]) -> gym.Space[Any]:
+        self.seen = observation
+        return observation
+
     def start(self, rows: Like) -> Memory:
         return counted(rows)
 
@@ -31,18 +35,22 @@ class _FrameFlicker(Transform):
 
     def see(self, memory: Memory, observation: Any) -> Any:
         lost: Any = uniform(*drawn(memory, STREAM)) < self.probability
-        return _blank(lost if isinstance(memory["t"], Tensor) else lost.numpy(), observation)
+        return _blank(lost if isinstance(memory["t"], Tensor) else lost.numpy(), observation, self.seen)
 
 
-def _blank(lost: Rows, observation: Any) -> Any:
-    """`observation` with zeros in the rows that are lost."""
-    if isinstance(observation, dict):
-        return {name: part if name == KEPT else _blank(lost, part) for name, part in observation.items()}
-    if isinstance(observation, tuple):
-        return tuple(_blank(lost, part) for part in observation)
+def _blank(lost: Rows, observation: Any, space: gym.Space[Any]) -> Any:
+    """`observation` with nothing in the rows that are lost."""
+    if isinstance(space, gym.spaces.Dict):
+        return {name: x if name == KEPT else _blank(lost, x, space[name]) for name, x in observation.items()}
+    if isinstance(space, gym.spaces.Tuple):
+        return tuple(_blank(lost, x, part) for x, part in zip(observation, space, strict=True))
     if isinstance(observation, str):  # no policy reads text
         return observation
-    nothing = torch.zeros_like(observation) if isinstance(observation, Tensor) else np.zeros_like(observation)
+    first = space.start if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete) else 0
+    if isinstance(observation, Tensor):
+        nothing: Any = torch.zeros_like(observation) + torch.as_tensor(first, dtype=observation.dtype)
+    else:
+        nothing = np.zeros_like(observation) + np.asarray(first, dtype=np.asarray(observation).dtype)
     seen = where(lost, nothing, observation)
     return seen[()] if isinstance(observation, np.generic) else seen
 
