@@ -33,7 +33,7 @@ USAGE = """usage: rlmin COMMAND ...
   inspect DATASET                             what a dataset holds, and a histogram of its returns
   plot RUN ... [--file PNG|SVG|PDF]           draw learning curves, seeds as one line; --over time
   hub card RUN; hub push RUN USER/NAME        write a run's model card; push it to the Hugging Face hub
-  list presets|envs|encoders                  what there is
+  list presets|envs|encoders|datasets         what there is
   bench NAME|all|memory|offline               measure speed, or learning over a suite; `rlmin bench` lists the names
 """
 
@@ -202,7 +202,7 @@ def hub_command(arguments: list[str]) -> None:
 
 
 def list_command(arguments: list[str]) -> None:
-    kinds: dict[str, Callable[[], list[str]]] = {"presets": presets, "envs": envs, "encoders": encoders}
+    kinds = {"presets": presets, "envs": envs, "encoders": encoders, "datasets": datasets}
     if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
         print(f"usage: rlmin list {'|'.join(kinds)}")
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
@@ -253,6 +253,13 @@ def encoders() -> list[str]:
     from rlmin.encoders import MIXERS
 
     return list(MIXERS)
+
+
+def datasets() -> list[str]:
+    """Minari's datasets on this machine: ids, sizes, environments."""
+    from rlmin.data.minari import local_datasets
+
+    return local_datasets()
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -19,7 +19,7 @@ from rlmin.data.reference import reference_of
 from rlmin.evaluate_run import arena_of, data_returns, loaded
 from rlmin.make import parse_pairs, readable_errors
 from rlmin.play import LONGEST
-from rlmin.targets import is_conditioned
+from rlmin.targets import is_conditioned, warn_of_outliers
 from rlmin.wrappers.shift import Shift
 
 
@@ -75,7 +75,8 @@ def collected(options: Collect) -> str:
     lines = [f"{dataset.id}: {dataset.total_episodes:,} episodes, {dataset.total_steps:,} steps of {arena}"]
     for source in told["recipe"]["sources"]:
         about = f"{source['name']} ({source['policy']})"
-        lines.append(f"  {about}: {source['episodes']:,} episodes, mean return {source['return_mean']:.3f}")
+        asked = "" if source.get("target_return") is None else f", asked for {source['target_return']:g}"
+        lines.append(f"  {about}: {source['episodes']:,} episodes{asked}, mean return {source['return_mean']:.3f}")
     if "ref_min_score" in told:
         random, expert = told["ref_min_score"], told["ref_max_score"]
         lines.append(f"  {random:g} counts as 0, {expert:g} as 100: {told['reference_source']}")
@@ -106,6 +107,7 @@ def _run(folder: Path, agent: Agent, episodes: int, options: Collect) -> PlayedB
         target = options.target_return if options.target_return is not None or data is None else float(data.max())
         if target is None:
             raise ValueError(f"{folder}: return-conditioned; say what to ask for: --target-return R")
+        warn_of_outliers([target], data)
     return PlayedBy(
         name=agent.name,
         policy=agent.policy,

@@ -75,9 +75,14 @@ def _dataset(options: Inspect) -> str:
         if str(error).startswith("no Minari dataset"):
             raise ValueError(f"{options.what}: neither a run folder nor a dataset; {error}") from error
         raise
-    file = options.file or Path(f"{Path(options.what).stem}-returns.png")
+    file = options.file or Path(f"{_file_name(options.what)}-returns.png")
     plot_returns(dataset, file)
     return f"{dataset.summary()}\n{file}"
+
+
+def _file_name(dataset: str) -> str:
+    """Of a file its stem, of a Minari id all of it."""
+    return Path(dataset).stem if Path(dataset).is_file() else dataset.replace("/", "-")
 
 
 def _run(options: Inspect) -> str:

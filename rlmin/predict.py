@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from rlmin.policy import Policy
-from rlmin.spaces import leaves_of, pick, to_observation
+from rlmin.spaces import leaf_spaces, leaves_of, pick, to_observation
 from rlmin.types import State
+from rlmin.wrappers.return_to_go import RETURN_TO_GO
 
 PolicyState: TypeAlias = tuple[State, Tensor]
 """What `predict` hands back and wants again: the memory and the action taken last, each [B, ...]."""
@@ -56,6 +57,10 @@ def predict(
     if action_mask is None and isinstance(observation, Mapping):
         action_mask = observation.get("action_mask")
     space = policy.observation_space
+    told = isinstance(observation, Mapping) and RETURN_TO_GO in observation
+    if RETURN_TO_GO in leaf_spaces(space) and not told:
+        hint = "wrap the environment in ReturnToGo(env, target, scale=agent.return_scale), or act by agent.actor(...)"
+        raise ValueError(f"predict: the observation says no return to aim for, {RETURN_TO_GO!r}; {hint}")
     single = _is_single(observation, space)
     leaves = to_observation(_batched(observation, space) if single else observation, space, device)
     for name, leaf in leaves.items():

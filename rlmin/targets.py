@@ -116,7 +116,8 @@ class TargetReport:
             best = self.best.evaluation
             if best.mean_return + 2 * best.return_error < mean:  # a nan error says nothing, here and below
                 lines.append("note: below that mean at every target: too little training, or another environment?")
-        least, most = (choose(self.asked, key=lambda one: one.target) for choose in (min, max))
+        known = [one for one in self.asked if self.data is None or not outside([one.target], self.data)] or self.asked
+        least, most = (choose(known, key=lambda one: one.target) for choose in (min, max))
         gain = most.evaluation.mean_return - least.evaluation.mean_return
         error = math.hypot(least.evaluation.return_error, most.evaluation.return_error)
         if gain + 2 * error < 0.1 * (most.target - least.target):
@@ -176,7 +177,7 @@ def evaluate_targets(
     num_envs: int = 64,
     deterministic: bool = True,
     seed: int | None = 0,
-    return_scale: float = 1.0,
+    return_scale: float,
     reference: "Reference | None" = None,
     data: np.ndarray | None = None,
     env: str = "",
@@ -192,7 +193,7 @@ def evaluate_targets(
         num_envs: rows played at once, all targets together; each target has at least one.
         deterministic: the most likely action instead of a sample.
         seed: of environments and samples; None draws both anew.
-        return_scale: env units that the policy was shown as 1.
+        return_scale: env units that the policy was shown as 1: `agent.return_scale`.
         reference: returns that count as 0 and 100.
         data: [E] returns of the episodes learned from, or quantiles of them.
         env: what is played, in words, for the report.
@@ -232,15 +233,20 @@ def warn_of_outliers(targets: Sequence[float], data: np.ndarray | None) -> None:
     """Warn of targets that no episode of the data reached or fell below: the policy has never seen them."""
     if data is None:
         return
-    low, high = float(np.min(data)), float(np.max(data))
-    slack = ROUNDING * max(abs(low), abs(high))
-    outside = [target for target in targets if not low - slack <= target <= high + slack]
-    if outside:
-        told = ", ".join(f"{target:g}" for target in outside)
+    far = outside(targets, data)
+    if far:
+        told, low, high = ", ".join(f"{target:g}" for target in far), float(np.min(data)), float(np.max(data))
         warnings.warn(
             f"target {told}: outside the returns of the data, {low:g} to {high:g}; nothing was learned there",
             stacklevel=3,
         )
+
+
+def outside(targets: Sequence[float], data: np.ndarray) -> list[float]:
+    """Those of the targets that lie above or below every return of the data."""
+    low, high = float(np.min(data)), float(np.max(data))
+    slack = ROUNDING * max(abs(low), abs(high))
+    return [target for target in targets if not low - slack <= target <= high + slack]
 
 
 def _number(x: float | int | None, digits: int) -> str:

@@ -1,5 +1,6 @@
 """Training runs: an agent, what it learns from and a folder meet here."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -130,10 +131,9 @@ def _decision(config: DecisionTrainConfig) -> DecisionAgent:
     env = None if config.env is None else {"id": config.env, "kwargs": parse_pairs(config.env_kwargs)}
     with readable_errors(f"dataset {config.dataset!r}"):
         agent = DecisionAgent(config.dataset, env=env, config=config.decision, seed=config.seed, device=config.device)
-    spec = agent.env_spec
-    if env is not None and config.eval_episodes:  # a mistake there should not show after hours of training
-        with readable_errors(spec["id"]):
-            make_vec(spec["id"], 1, **spec["kwargs"]).close()
+    if agent.env_spec["id"] is None:
+        told = "the data do not tell their environment, and what bounds its spaces is a guess; name it by --env ID"
+        print(told, file=sys.stderr, flush=True)
     return agent
 
 
@@ -173,7 +173,7 @@ def _report_decision(agent: DecisionAgent, folder: Path) -> None:
         return
     if spec["id"] is None:
         told = "not evaluated: the data do not tell their environment; name it by rlmin evaluate --env ID"
-        print(f"{told}, or train with --env ID, which also gives the exact spaces", flush=True)
+        print(f"{told}, where its spaces are those guessed from the data, or train with --env ID", flush=True)
         return
     try:
         with readable_errors(spec["id"]):

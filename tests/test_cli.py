@@ -110,6 +110,19 @@ def test_list_says_what_there_is(what: str, some: set[str], capsys: pytest.Captu
     assert some <= set(capsys.readouterr().out.split())
 
 
+def test_list_says_which_datasets_are_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    main(["list", "datasets"])
+    assert capsys.readouterr().out == f"no Minari dataset in {tmp_path}\n"
+    task = ["--env", "rlmin/TMaze-v0", "--env-kwargs", "length=3", "--policy", "random"]
+    main(["collect", *task, "--dataset", "maze/random", "--episodes", "5"])
+    capsys.readouterr()
+    main(["list", "datasets"])
+    assert capsys.readouterr().out == "maze/random-v0: 5 episodes, 20 steps of rlmin/TMaze-v0\n"
+
+
 # what does not
 
 BAD: dict[str, tuple[list[str], str]] = {

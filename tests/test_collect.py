@@ -316,6 +316,17 @@ def test_a_dataset_stays_where_its_successor_is_stopped_between_two_renames(
     assert [path.name for path in (root / "odd").glob(".*")] == []
 
 
+def test_what_a_killed_process_left_a_week_ago_is_removed_and_nothing_else(root: Path) -> None:
+    killed, young, old = root / ".kept-v0.123", root / ".kept-v0.124", root / ".kept-v0.123.old"
+    for path in (killed, young, old):
+        (path / "data").mkdir(parents=True)
+    week = time.time() - 8 * 24 * 3600
+    for path in (killed, old):
+        os.utime(path, (week, week))
+    collect([chance(3)], odd(), "odd/kept")
+    assert not killed.exists() and young.exists() and old.exists(), "what was replaced may be all there is"
+
+
 def test_a_terminated_process_leaves_nothing_behind(root: Path) -> None:
     command = ["collect", "--env", "CartPole-v1", "--policy", "random", "--dataset", "ab/c", "--episodes", "1000000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}

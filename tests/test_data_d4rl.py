@@ -58,6 +58,21 @@ def test_marks_end_episodes_and_an_unfinished_tail_is_truncated(tmp_path: Path) 
     assert dataset.reference is not None and dataset.reference.random == -20.272305
 
 
+def test_a_column_of_numbers_may_have_an_axis_of_its_own(tmp_path: Path) -> None:
+    content = columns()
+    wide = {key: content[key][:, None] for key in ("rewards", "terminals", "timeouts")}
+    dataset = load_dataset(write(tmp_path, content | wide))
+    check_rows(dataset, content)
+    assert dataset.lengths.tolist() == LENGTHS
+
+
+def test_a_file_without_any_mark_is_warned_of(tmp_path: Path) -> None:
+    never = np.zeros(N, bool)
+    path = write(tmp_path, columns(terminals=never, timeouts=never))
+    with pytest.warns(UserWarning, match="no terminal and no timeout is set, so its 23 steps are one"):
+        assert load_dataset(path).lengths.tolist() == [N]
+
+
 def test_a_file_that_ends_with_an_episode_has_no_tail(tmp_path: Path) -> None:
     content = {key: value[:21] for key, value in columns().items()}
     assert load_dataset(write(tmp_path, content)).lengths.tolist() == LENGTHS[:-1]
@@ -146,7 +161,7 @@ def test_a_value_that_is_not_finite_is_found_by_episode_and_step(
 
 def test_other_layouts_are_refused(tmp_path: Path) -> None:
     for wrong, message in (
-        ({"rewards": np.zeros((N, 1))}, r"rewards: expected \[N\]"),
+        ({"rewards": np.zeros((N, 2))}, r"rewards: expected \[N\]"),
         ({"terminals": np.full(N, 2)}, "terminals: expected 0 or 1, got 2 in row 0"),
         ({"actions": np.float32(3)}, "actions: expected an array"),
         ({"next_observations": np.zeros((N, D + 1))}, "next_observations: expected the shape"),

@@ -151,6 +151,8 @@ def test_scores_that_rlmin_wrote_come_before_the_table_of_d4rl() -> None:
     spec.kwargs = {"forward_reward_weight": 2.0}
     found = _reference(measured, "my/hop-v0", spec)
     assert found is not None and found.source == "metadata of my/hop-v0", "another task than D4RL's"
+    assert _reference({}, "pen/expert-v0", gym.spec("CartPole-v1")) is None, "a name says nothing then"
+    assert _reference({}, "pen/expert-v0", None) == reference_of("pen")
 
 
 def test_an_environment_that_its_id_does_not_make_again_is_unknown() -> None:

@@ -188,7 +188,7 @@ def test_reference_scores_belong_to_a_task() -> None:
         ("AntMaze_UMaze-v4", "antmaze"),
         ("ant-medium-replay-v2", "ant"),
         ("D4RL/pen/human-v2", "pen"),
-        ("AdroitHandDoorSparse-v1", "door"),
+        ("AdroitHandDoor-v1", "door"),
         ("HalfCheetah-v4", "halfcheetah"),
     ):
         found = reference_of(name)
@@ -196,6 +196,7 @@ def test_reference_scores_belong_to_a_task() -> None:
     for name in (
         "bullet-hopper-medium-v0",
         "my-hopper",
+        "AdroitHandDoorSparse-v1",
         "door-key-v0",
         "CartPole-v1",
         "maze2d-umaze-dense-v1",

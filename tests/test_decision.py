@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from torch import Tensor
 
-from rlmin import PPO, DecisionAgent, DecisionConfig, load
+from rlmin import PPO, DecisionAgent, DecisionConfig, load, verify_consistency
 from rlmin.agents import decision_data
 from rlmin.checkpoint import LEARNER, POLICY, read, write
 from rlmin.data import Dataset, Episode, load_dataset
@@ -377,9 +378,81 @@ def test_a_loaded_agent_acts_as_the_saved_one_and_says_what_it_lacks(tmp_path: P
     assert max(again.run["data"]["returns"]) == 2
 
 
-def test_data_are_found_again_by_their_path_and_known_by_their_content(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
+def test_training_goes_on_in_the_order_of_the_data_after_loading(tmp_path: Path) -> None:
+    path, steps = tmp_path / "some.hdf5", 400
+    with h5py.File(path, "w") as file:
+        for key, shape in (("observations", (4,)), ("actions", (2,)), ("rewards", ())):
+            file[key] = np.random.default_rng(1).uniform(-1, 1, (steps, *shape)).astype(np.float32)
+        file["terminals"], file["timeouts"] = np.arange(steps) % 8 == 7, np.zeros(steps, bool)
+    whole = DecisionAgent(path, **SMALL)
+    whole.learn(600)
+    whole.save(tmp_path / "half")
+    again = load(tmp_path / "half")
+    again.save(tmp_path / "copy")  # before its data were opened
+    copy = load(tmp_path / "copy")
+    for agent in (whole, again, copy):
+        agent.learn(600, reset_num_timesteps=False)
+        assert isinstance(agent, DecisionAgent) and same(state(agent), state(whole))
+    other = load(tmp_path / "half")
+    assert isinstance(other, DecisionAgent)
+    other.set_dataset(path)
+    assert int(other.packing.state_dict()["dealt"]) == 0, "data given anew begin anew"
 
+
+def test_tuple_observations_are_seen_beside_a_return() -> None:
+    class Pair(gym.Env[Any, Any]):
+        observation_space = spaces.Tuple((spaces.Box(-9, 9, (2,), np.float32), spaces.Discrete(3)))
+        action_space = spaces.Discrete(2)
+
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            return (np.zeros(2, np.float32), np.int64(1)), {}
+
+        def step(self, action: int) -> Any:
+            return (np.ones(2, np.float32), np.int64(2)), 1.0, False, False, {}
+
+    seen = (np.zeros((9, 2), np.float32), np.zeros(9, np.int64))
+    episodes = [Episode(seen, np.ones(8, np.int64), np.ones(8, np.float32), True) for _ in range(6)]
+    data = load_dataset(episodes, observation_space=Pair.observation_space, action_space=Pair.action_space)
+    for condition in ("return", "none"):
+        agent = make(data, condition=condition).learn(200)
+        env: Any = ReturnToGo(Pair(), 3.0, scale=agent.return_scale) if condition == "return" else Pair()
+        observation, _ = env.reset(seed=0)
+        action, _ = agent.predict(observation, deterministic=True)
+        assert agent.held_out() is not None and action in (0, 1)
+
+
+def test_the_environment_that_is_named_has_to_be_that_of_the_data() -> None:
+    data = cues()
+    with pytest.raises(ValueError, match=r"observation space: the policy expects .*, environment Pendulum-v1 has"):
+        make(data, env="Pendulum-v1")
+    with pytest.raises(ValueError, match="is not what its id makes; give an id"):
+        make(data, env=ReturnToGo(gym.make("CartPole-v1"), 1.0))
+    episodes = [Episode(np.zeros((4, 4)), np.ones(3, np.int64), np.ones(3), True) for _ in range(3)]
+    agent = make(episodes, env=gym.make("CartPole-v1", max_episode_steps=7))
+    assert agent.env_spec["id"] == "CartPole-v1" and agent.env_spec["kwargs"] == {"max_episode_steps": 7}
+
+
+def test_what_lacks_a_return_or_an_environment_says_so() -> None:
+    agent = make(cues())
+    with pytest.raises(ValueError, match="says no return to aim for, 'return_to_go'; wrap the env"):
+        agent.predict(np.zeros(2, np.float32))
+    with pytest.raises(ValueError, match="this agent has no environment of its own; give one, env="):
+        verify_consistency(agent)
+    episodes = [Episode(np.zeros((4, 2)), np.ones(3, np.int64), np.full(3, 3e38), True)]
+    with pytest.raises(ValueError, match="a return is too large for float32"):
+        make(load_dataset(episodes, observation_space=SEEN, action_space=ACTION))
+
+
+def test_a_short_training_has_a_curve_too() -> None:
+    agent, rows = make(cues(), rows=2, horizon=8), list[int]()
+    agent.logger.dump = lambda step=0: rows.append(step)  # type: ignore[method-assign]
+    agent.learn(16 * 100)
+    assert len(rows) == 20 and rows[-1] == 1600
+    agent.learn(16 * 7)
+    assert len(rows) == 27
+
+
+def test_data_are_found_again_by_their_path_and_known_by_their_content(tmp_path: Path) -> None:
     def log(steps: int) -> Path:
         random, path = np.random.default_rng(steps), tmp_path / "some.hdf5"
         with h5py.File(path, "w") as file:

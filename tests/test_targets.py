@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rlmin.cli import main
 from rlmin.data import Reference
+from rlmin.episodes import Episode
 from rlmin.evaluate import Evaluation, evaluate
 from rlmin.heads import Categorical
 from rlmin.play import RandomActor, play
@@ -173,26 +174,41 @@ def test_a_target_outside_the_data_is_warned_of() -> None:
     make = wages(AutoresetMode.SAME_STEP)
     data = np.array([0.0, 4.0, 6.0])
     with pytest.warns(UserWarning, match=r"target -1, 7\.5: outside the returns of the data, 0 to 6"):
-        evaluate_targets(Obedient(), make, [-1.0, 0.0, 6.0, 7.5], episodes=1, data=data)
+        evaluate_targets(Obedient(), make, [-1.0, 0.0, 6.0, 7.5], episodes=1, data=data, return_scale=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluate_targets(Obedient(), make, [0.0, 6.0], episodes=1, data=data)
-        evaluate_targets(Obedient(), make, [100.0], episodes=1)
+        evaluate_targets(Obedient(), make, [0.0, 6.0], episodes=1, data=data, return_scale=1)
+        evaluate_targets(Obedient(), make, [100.0], episodes=1, return_scale=1)
         tenths = np.full(10, 0.1, np.float32).sum(dtype=np.float64)  # 1.0000000149, and less for other numbers
-        evaluate_targets(Obedient(), make, [1.0, 2 * tenths - 1.0], episodes=1, data=np.array([tenths]))
+        evaluate_targets(Obedient(), make, [1.0, 2 * tenths - 1.0], episodes=1, data=np.array([tenths]), return_scale=1)
+
+
+def test_whether_asking_matters_is_judged_inside_the_data() -> None:
+    def told(*achieved: float) -> str:
+        asked = zip((0.0, 6.0, 60.0), achieved, strict=True)
+        found = [
+            Asked(target=x, evaluation=Evaluation.of([Episode(return_=y, length=1, success=None)] * 9))
+            for x, y in asked
+        ]
+        return str(TargetReport(asked=tuple(found), data=np.array([0.0, 6.0])))
+
+    note = "hardly depends on what it is asked for"
+    assert note not in told(0.0, 6.0, 1.0) and note in told(3.0, 3.0, 60.0)
 
 
 def test_what_cannot_be_asked_is_refused() -> None:
     make = wages(AutoresetMode.SAME_STEP)
     plain = Policy(Wage.observation_space, Wage.action_space, PolicyConfig(width=4, layers=1))
     with pytest.raises(ValueError, match="at least one return to ask for"):
-        evaluate_targets(Obedient(), make, [])
+        evaluate_targets(Obedient(), make, [], return_scale=1)
     with pytest.raises(ValueError, match="reads no 'return_to_go'"):
-        evaluate_targets(plain, make, [1.0])
+        evaluate_targets(plain, make, [1.0], return_scale=1)
     with pytest.raises(ValueError, match="expected finite numbers"):
-        evaluate_targets(Obedient(), make, [math.nan], episodes=1)
+        evaluate_targets(Obedient(), make, [math.nan], episodes=1, return_scale=1)
     with pytest.raises(ValueError, match="observation space: the policy expects"):
-        evaluate_targets(Obedient(), lambda rows: SyncVectorEnv([lambda: gym.make("CartPole-v1")] * rows), [1.0])
+        evaluate_targets(
+            Obedient(), lambda rows: SyncVectorEnv([lambda: gym.make("CartPole-v1")] * rows), [1.0], return_scale=1
+        )
 
 
 @pytest.mark.parametrize("limit", [LENGTH, LENGTH - 1])

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 WARMUP_SHARE = 0.1
 """Of training: a warm-up is over by then, however few gradient steps that is."""
+ROWS = 20
+"""Of the log, at least, if there are as many gradient steps."""
 SPREAD_RATE = 0.01
 """With which the spread of points that are trained by squared error follows their residuals."""
 SMALLEST_VARIANCE = 1e-6
@@ -56,7 +58,7 @@ class DecisionAgent(OfflineAgent):
 
     Args:
         dataset: a Minari id or MinariDataset, a path to D4RL HDF5, a list of `rlmin.data.Episode`, or a `Dataset`.
-        env: id of the environment, or {"id", "kwargs"}, where the data do not tell it.
+        env: id of the environment, {"id", "kwargs"}, or one that knows its id, where the data do not tell it.
         config: all settings; or give single ones as keywords, which are the fields of `DecisionConfig`.
         seed: of the weights, the order of the data and the sampled actions.
         device: "cpu", "cuda", ...
@@ -82,11 +84,16 @@ class DecisionAgent(OfflineAgent):
         check_names("setting", settings, [f.name for f in fields(DecisionConfig)])
         config = replace(config or DecisionConfig(), **settings)
         config.check_context()
+        env = data.named(env)
         found, source = data.opened(dataset, env)
         if config.return_scale is None:
             config = replace(config, return_scale=data.round_scale(found))
         super().__init__(seed=seed, device=device, env_spec=found.env or describe(None))
-        self._build(config, data.seen_space(found, conditioned=config.conditioned), found.action_space)
+        self._build(
+            config, data.seen_space(found.observation_space, conditioned=config.conditioned), found.action_space
+        )
+        if env is not None:  # a mistake there should not show after hours of training
+            data.check_env(self.env_spec, self.policy, conditioned=config.conditioned)
         self.attach(found, source)
         if config.normalize_observation:
             self._take_statistics(found)
@@ -100,6 +107,7 @@ class DecisionAgent(OfflineAgent):
         self.optimizer = FlatAdam(trained, lr=config.lr, betas=betas, eps=1e-8, weight_decay=decay)
         self.memory: State | None = None  # [B, ...] with which the next batch begins; None: with none
         self._warm = False
+        self._order: Tensors = {}  # of a checkpoint, until its data are opened
 
     def attach(self, dataset: "Dataset", source: dict[str, Any]) -> None:
         """Train on `dataset` from now on: see `OfflineAgent.attach`."""
@@ -111,13 +119,13 @@ class DecisionAgent(OfflineAgent):
         self._held_out: Packing | None = None
         if len(held_out):
             self._held_out = data.packed(dataset, config, held_out, seed=self.seed, stagger=False)
-        self._dataset, self.memory, self.source = dataset, None, source
+        self._dataset, self.memory, self.source, self._order = dataset, None, source, {}
         self.run["data"] = data.facts(dataset)
 
     def _take_statistics(self, dataset: "Dataset") -> None:
         """Give the policy mean and variance of the observations trained on; a return-to-go keeps its unit."""
         for index in self.packing.chunks(data.CHUNK):
-            observation = data.seen(dataset.step["observation"][index].to(self.device))
+            observation = data.seen(dataset.step["observation"][index].to(self.device), self.policy)
             self.policy.update_normalizer(observation, torch.ones(len(index), dtype=torch.bool, device=self.device))
 
     def warm_up(self) -> None:
@@ -133,7 +141,7 @@ class DecisionAgent(OfflineAgent):
         *,
         progress_bar: bool = False,
         reset_num_timesteps: bool = True,
-        log_interval: int = 50,
+        log_interval: int | None = None,
     ) -> Self:
         """Train.
 
@@ -143,7 +151,7 @@ class DecisionAgent(OfflineAgent):
                 comes after every gradient step, its rollout ends where a row of the log is written.
             progress_bar: show steps, loss, speed and time left.
             reset_num_timesteps: count from zero, and run the schedules anew; False goes on.
-            log_interval: gradient steps between two rows of the log.
+            log_interval: gradient steps between two rows of the log; None: 50, fewer where training is short.
 
         Raises:
             FloatingPointError: something became NaN or infinite; the message names it and the step. The weights are
@@ -155,6 +163,8 @@ class DecisionAgent(OfflineAgent):
             self.num_timesteps, self.seconds = 0, 0.0
         first, total = self.num_timesteps, self.num_timesteps + total_timesteps
         self.total_timesteps = total
+        updates = -(-total_timesteps // (self.config.rows * self.config.steps))
+        interval = max(1, min(50, updates // ROWS)) if log_interval is None else log_interval
         hook = start_callback(self, callback, total)
         self.warm_up()
         self.optimizer.read()
@@ -162,7 +172,7 @@ class DecisionAgent(OfflineAgent):
         with Progress(total, first, enabled=progress_bar) as progress:
             while going_on and self.num_timesteps < total and not self.stop_requested:
                 hook.on_rollout_start()
-                metrics, going_on = self._round(log_interval, hook)
+                metrics, going_on = self._round(interval, hook)
                 hook.on_rollout_end()
                 took = time.perf_counter() - began
                 self.seconds, speed = before + took, (self.num_timesteps - first) / took
@@ -248,7 +258,7 @@ class DecisionAgent(OfflineAgent):
 
     def _seen(self, batch: "TensorDict") -> Observation:
         """What the policy is shown of a batch: leaves [T, B, ...]."""
-        observation = data.seen(batch["observation"])
+        observation = data.seen(batch["observation"], self.policy)
         if self.config.conditioned:
             observation[RETURN_TO_GO] = batch["return_to_go"]
         return self.policy.with_previous(observation, batch["previous_action"], batch["previous_reward"])
@@ -298,8 +308,9 @@ class DecisionAgent(OfflineAgent):
     def learner_state(self) -> Tensors:
         """Everything training depends on beside the weights, as named tensors."""
         state = super().learner_state()
-        if self._dataset is not None:
-            state |= {f"packing.{name}": x for name, x in self.packing.state_dict().items()}
+        if self._dataset is None:
+            return state | self._order
+        state |= {f"packing.{name}": x for name, x in self.packing.state_dict().items()}
         if self.memory is not None:
             state |= {f"memory.{i}": x for i, x in enumerate(tensors_of(self.memory))}
         return state
@@ -307,7 +318,14 @@ class DecisionAgent(OfflineAgent):
     def load_learner_state(self, tensors: Tensors) -> None:
         """The inverse of `learner_state`, as far as the data and the device allow."""
         super().load_learner_state(tensors)
-        if self._dataset is None or "packing" not in {name.split(".")[0] for name in tensors}:
+        self._order = {name: x for name, x in tensors.items() if name.startswith(("packing.", "memory."))}
+        if self._dataset is not None:
+            self.restore_order(self._order)
+
+    def restore_order(self, tensors: Tensors) -> None:
+        """Go on in the order of the data where a checkpoint was, with the memory it had."""
+        self._order = {}
+        if not tensors:
             return
         self.packing.load_state_dict(section(tensors, "packing"))
         kept = section(tensors, "memory")

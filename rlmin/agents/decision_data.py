@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlmin.agents.agent import describe
 from rlmin.agents.decision_config import DecisionConfig
 from rlmin.evaluate import check_fit
+from rlmin.make import make_vec
 from rlmin.policy import Policy
-from rlmin.spaces import without
+from rlmin.spaces import leaf_spaces, without
 from rlmin.types import Observation
 from rlmin.vector import MASK
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
@@ -61,24 +64,53 @@ def _name_of(source: Any) -> str | None:
     return getattr(getattr(source, "spec", None), "dataset_id", None)  # of a MinariDataset
 
 
-def seen_space(dataset: "Dataset", *, conditioned: bool) -> gym.Space[Any]:
+def seen_space(observation_space: gym.Space[Any], *, conditioned: bool) -> gym.Space[Any]:
     """The observation space of the policy: with `conditioned`, what the wrapper `ReturnToGo` makes of the data's.
 
     An entry `action_mask` is no observation, as in an environment.
     """
-    space = without(dataset.observation_space, MASK)
+    space = without(observation_space, MASK)
     return with_leaf(space, RETURN_TO_GO, gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)) if conditioned else space
 
 
 def check_spaces(dataset: "Dataset", policy: Policy, *, conditioned: bool) -> None:
     """Raise a ValueError where the spaces of the data are not those the policy was made for."""
-    space = seen_space(dataset, conditioned=conditioned)
+    space = seen_space(dataset.observation_space, conditioned=conditioned)
     check_fit(policy, space, dataset.action_space, of=f"dataset {dataset.name!r}")
 
 
-def seen(observation: "TensorDict") -> Observation:
-    """The leaves of logged observations that the policy is shown."""
-    return {name: x for name, x in observation.items() if name != MASK}
+def named(env: Any) -> Any:
+    """An environment as its id and arguments; None, an id and these stay as they are.
+
+    Raises:
+        ValueError: it does not know its id, or its wrappers do not come with it.
+    """
+    if env is None or isinstance(env, str | Mapping):
+        return env
+    found = describe(env)
+    if found["id"] is None:
+        raise ValueError(f"env: {env} is not what its id makes; give an id or {{'id': ..., 'kwargs': ...}}")
+    return {"id": found["id"], "kwargs": found["kwargs"]}
+
+
+def check_env(env: dict[str, Any], policy: Policy, *, conditioned: bool) -> None:
+    """Raise a ValueError where the environment that was named cannot be made, or is another one than the policy's."""
+    made = make_vec(env["id"], 1, **env["kwargs"])
+    try:
+        space = seen_space(made.single_observation_space, conditioned=conditioned)
+        check_fit(policy, space, made.single_action_space, of=f"environment {env['id']}")
+    finally:
+        made.close()
+
+
+def seen(observation: "TensorDict", policy: Policy) -> Observation:
+    """The leaves of logged observations that the policy is shown, by its names for them.
+
+    Beside a return-to-go the parts of a Tuple are "observation.0" and so on: see `rlmin.wrappers.transform.with_leaf`.
+    """
+    names = leaf_spaces(policy.observation_space)
+    shown = {name: x for name, x in observation.items() if name != MASK}
+    return {name if name in names else f"observation.{name}": x for name, x in shown.items()}
 
 
 def legal(batch: "TensorDict", policy: Policy) -> Tensor | None:
@@ -119,6 +151,8 @@ def round_scale(dataset: "Dataset") -> float:
     One of that size is then shown as about 1. It may be far larger than every return, where rewards cancel out.
     """
     largest = float(dataset.return_to_go().abs().max())
+    if not math.isfinite(largest):
+        raise ValueError(f"dataset {dataset.name!r}: a return is too large for float32; scale the rewards down")
     if largest == 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(largest))

@@ -21,6 +21,7 @@ class OfflineAgent(Agent):
     """
 
     source: dict[str, Any]
+    _order: Tensors
     callback_env: Any = None
     _dataset: "Dataset | None" = None
     _env: Any = None
@@ -36,6 +37,10 @@ class OfflineAgent(Agent):
         Raises:
             ValueError: its spaces are not those of the policy.
         """
+
+    @abstractmethod
+    def restore_order(self, tensors: Tensors) -> None:
+        """Go on in the order of the data where a checkpoint was."""
 
     @property
     def dataset(self) -> "Dataset":
@@ -55,7 +60,9 @@ class OfflineAgent(Agent):
                     f"steps in all, found {found['episodes']} of {found['steps']}, or other returns; "
                     "set_dataset(dataset) goes on with other data"
                 )
+            order = self._order
             self.attach(dataset, wanted)
+            self.restore_order(order)
         assert self._dataset is not None, "attach sets it or raises"
         return self._dataset
 

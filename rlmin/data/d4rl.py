@@ -1,6 +1,7 @@
 """D4RL files: one HDF5 with a row for each step, read without the d4rl package.
 
     observations [N, ...], actions [N, ...], rewards [N], terminals [N], timeouts [N]; maybe next_observations [N, ...]
+    (of the last three of the first five, [N, 1] does as well)
 
 An episode ends where `terminals` or `timeouts` is set. The rows after the last such mark are an unfinished episode,
 which counts as truncated.
@@ -12,6 +13,7 @@ and the recipe says so.
 """
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +57,10 @@ def open_d4rl(
         ends = np.flatnonzero(_flag(file, "terminals", name) | _flag(file, "timeouts", name)) + 1
         N = len(file["rewards"])
         terminated = _flag(file, "terminals", name)
+        if not len(ends) and N > 1:
+            warnings.warn(
+                f"dataset {name!r}: no terminal and no timeout is set, so its {N} steps are one", stacklevel=2
+            )
         if not len(ends) or ends[-1] != N:
             ends = np.append(ends, N)
         first = np.append(0, ends)
@@ -101,7 +107,7 @@ def _blocks(path: Path, first: np.ndarray, terminated: np.ndarray) -> Iterator[B
                 observation={SINGLE: observation},
                 final={SINGLE: (file[NEXT][a:b] if NEXT in file else observation)[last]},
                 action=file["actions"][a:b],
-                reward=file["rewards"][a:b],
+                reward=file["rewards"][a:b].reshape(-1),
                 length=np.diff(first[low : high + 1]),
                 terminated=terminated[low:high],
             )
@@ -141,7 +147,7 @@ def _check(file: Any, name: str) -> None:
     for key in held:
         if len(file[key]) != N:
             raise ValueError(f"dataset {name!r}: expected {N} {key}, as there are {N} rewards, got {len(file[key])}")
-        if key in KEYS[2:] and file[key].ndim != 1:
+        if key in KEYS[2:] and file[key].shape not in ((N,), (N, 1)):
             raise ValueError(f"dataset {name!r}: {key}: expected [N], got {list(file[key].shape)}")
     if NEXT in file and file[NEXT].shape != file["observations"].shape:
         raise ValueError(f"dataset {name!r}: {NEXT}: expected the shape of observations, got {list(file[NEXT].shape)}")
@@ -150,7 +156,7 @@ def _check(file: Any, name: str) -> None:
 
 
 def _flag(file: Any, key: str, name: str) -> np.ndarray:
-    flag: np.ndarray = file[key][:]
+    flag: np.ndarray = file[key][:].reshape(-1)
     wrong = np.flatnonzero((flag != 0) & (flag != 1))
     if len(wrong):
         raise ValueError(f"dataset {name!r}: {key}: expected 0 or 1, got {flag[wrong[0]]} in row {wrong[0]}")

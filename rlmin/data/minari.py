@@ -67,6 +67,18 @@ def open_minari(source: "str | MinariDataset") -> Source:
     )
 
 
+def local_datasets() -> list[str]:
+    """A line for each dataset in the folder of Minari."""
+    minari = require("minari", extra="offline")
+    require("h5py", extra="offline")
+    lines = []
+    for id, told in minari.list_local_datasets().items():
+        spec = told.get("env_spec")
+        where = f" of {json.loads(spec)['id']}" if isinstance(spec, str) else ""
+        lines.append(f"{id}: {told['total_episodes']:,} episodes, {told['total_steps']:,} steps{where}")
+    return lines or [f"no Minari dataset in {minari.storage.datasets_root_dir.get_dataset_path()}"]
+
+
 def env_of(spec: EnvSpec) -> dict[str, Any] | None:
     """How to make the environment of `spec` by its id; None where id and arguments do not say all.
 
@@ -151,8 +163,9 @@ def _reference(metadata: dict[str, Any], name: str, spec: EnvSpec | None) -> Ref
     own = _own(metadata, name)
     if own is not None and "reference_source" in metadata:
         return own
-    task = None if spec is None or spec.kwargs else reference_of(spec.id)
-    return task or reference_of(name) or own
+    if spec is None:
+        return reference_of(name) or own
+    return (None if spec.kwargs else reference_of(spec.id)) or own
 
 
 def _own(metadata: dict[str, Any], name: str) -> Reference | None:

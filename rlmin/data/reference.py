@@ -39,7 +39,7 @@ def reference_of(name: str) -> Reference | None:
         name: of a dataset ("hopper-medium-v2", "D4RL/pen/human-v2", "mujoco/hopper/expert-v0") or of an environment
             ("Hopper-v5"). The task comes first; "my-hopper" or "bullet-hopper" is another one.
     """
-    plain = ENVIRONMENTS.get(re.sub(r"-v\d+$", "", name).removesuffix("Sparse"), name).lower()
+    plain = ENVIRONMENTS.get(re.sub(r"-v\d+$", "", name), name).lower()
     words = [word for word in re.split(r"[-/_]", plain) if word]
     while words and words[0] in PROVIDERS:
         words = words[1:]

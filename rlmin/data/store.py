@@ -118,10 +118,14 @@ def row_bytes(columns: Columns) -> int:
 def temporary_folder(root: Path) -> Path:
     """A new hidden folder in `root`, which is created; what killed processes left there is removed after a week."""
     root.mkdir(parents=True, exist_ok=True)
-    for left in root.glob(f"{HIDDEN}*"):
-        if time.time() - left.stat().st_mtime > OLD:
-            shutil.rmtree(left, ignore_errors=True)
+    for left in abandoned(root, f"{HIDDEN}*"):
+        shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=HIDDEN, dir=root))
+
+
+def abandoned(root: Path, pattern: str) -> list[Path]:
+    """Folders in `root` that nothing has been written into for a week."""
+    return [path for path in root.glob(pattern) if time.time() - path.stat().st_mtime > OLD]
 
 
 def _columns(converter: Converter) -> tuple[Columns, Columns]:

@@ -16,6 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from rlmin.checks import require
 from rlmin.data.recorder import Recorded
+from rlmin.data.store import abandoned
 
 HELD_BYTES = 32 * 2**20
 """About how much is held before it is written."""
@@ -76,7 +77,8 @@ class DatasetWriter:
     def __enter__(self) -> Self:
         from minari.dataset.minari_storage import MinariStorage
 
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        for left in (self._temporary, *abandoned(self._temporary.parent, f".{self.path.name}.*[0-9]")):
+            shutil.rmtree(left, ignore_errors=True)
         self._temporary.mkdir(parents=True)
         try:
             # no JPEG: pictures are kept as they were seen
