@@ -3,6 +3,7 @@
 import csv
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,10 @@ def test_a_suite_makes_its_data_trains_scores_and_does_nothing_twice(
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
     assert run_offline(options) == table
     assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
+    part = run_offline(replace(options, tasks=("rlmin/maze-oracle-v0",), agents=("bc",)))
+    assert part != table and run_offline(replace(options, report=True)) == table
+    with pytest.raises(ValueError, match="no cell is finished there"):
+        run_offline(replace(options, report=True, out=Path("elsewhere")))
     rows = list(csv.DictReader(Path("results/small-cells.csv").read_text().splitlines()))
     places = [(row["task"], row["variant"], row["target"], row["agent"]) for row in rows]
     assert places == [

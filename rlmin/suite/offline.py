@@ -2,6 +2,7 @@
 
 rlmin bench offline --make [--tasks ...]                       make the datasets that are missing
 rlmin bench offline [--tasks ...] [--agents ...] [--seeds N]   train, score, report
+rlmin bench offline --report                                   the table of all that is finished
 
     steps: 2_000_000                   logged steps a cell, repeats counted
     seeds: 5
@@ -37,7 +38,7 @@ from rlmin.suite.offline_cell import OfflineCell
 from rlmin.suite.offline_report import write_report
 from rlmin.suite.peer import PeerCell
 from rlmin.suite.recipes import Recipe
-from rlmin.suite.run import run_cells
+from rlmin.suite.run import finished, run_cells
 from rlmin.train_config import DecisionTrainConfig
 
 OWN = ("steps", "seeds", "targets", "episodes")  # of the suite, or of a task
@@ -128,6 +129,7 @@ class OfflineOptions:
     suite: str = "offline"  # its name, or a .yaml file
     make: bool = False  # make the datasets that are missing, and train nothing
     overwrite: bool = False  # with --make: make those that are there, too
+    report: bool = False  # train nothing, and report the cells that are finished
     tasks: tuple[str, ...] = ()  # only these datasets
     agents: tuple[str, ...] = ()  # only these columns
     seeds: int | None = None  # instead of the suite's and of every task's
@@ -157,14 +159,21 @@ def run_offline(options: OfflineOptions) -> str:
     if options.make:
         return make_datasets(suite, out, overwrite=options.overwrite)
     missing = [task for task in suite.tasks if not exists(task)]
-    if missing:
+    if options.report:
+        suite = replace(suite, tasks={task: own for task, own in suite.tasks.items() if task not in missing})
+    elif missing:
         raise ValueError(f"{', '.join(missing)}: not there yet; make them: rlmin bench offline --make")
     data = {task: fingerprint(task) for task in suite.tasks}
     # so that a cell trained on data that have been made anew is not taken for one of these
     cells = [replace(cell, settings={**cell.settings, "data": data[cell.task]}) for cell in suite.cells()]
     for cell in cells:  # a bad setting should not show after hours of training
         assert cell.config.dataset
-    rows = run_cells(cells, out, jobs=options.jobs)
+    if options.report:
+        rows = [row for cell in cells if (row := finished(cell, out)) is not None]
+        if not rows:
+            raise ValueError(f"{out}: no cell is finished there")
+    else:
+        rows = run_cells(cells, out, jobs=options.jobs)
     return write_report(rows, options.results, name=suite.name)
 
 
