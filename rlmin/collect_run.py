@@ -14,8 +14,7 @@ import tyro
 from rlmin.agents.agent import Agent
 from rlmin.arena import Arena
 from rlmin.collect import PlayedBy, collect
-from rlmin.data import Reference
-from rlmin.data.reference import reference_of
+from rlmin.data.reference import given_reference, reference_in
 from rlmin.evaluate_run import arena_of, data_returns, loaded
 from rlmin.make import parse_pairs, readable_errors
 from rlmin.play import LONGEST
@@ -53,10 +52,7 @@ def collected(options: Collect) -> str:
     """
     agents = [loaded(folder, device=options.device) for folder in options.runs]
     sources, arena = _sources(options, agents), _arena(options, agents)
-    given = None
-    if options.reference is not None:
-        given = Reference(random=options.reference[0], expert=options.reference[1], source="given")
-    known = None if arena.kwargs or str(arena.shift) else reference_of(arena.id)
+    known = None if str(arena.shift) else reference_in(arena.id, arena.kwargs)
     with _terminated_as_interrupted(), readable_errors(arena.id):
         dataset = collect(
             sources,
@@ -65,7 +61,7 @@ def collected(options: Collect) -> str:
             num_envs=options.num_envs,
             seed=options.seed,
             env_spec=arena.spec(),
-            reference=given or known,
+            reference=given_reference(options.reference) or known,
             measure_reference=options.measure_reference,
             recipe={"env": arena.id, "env_kwargs": arena.kwargs, "shift": str(arena.shift)},
             overwrite=options.overwrite,

@@ -49,16 +49,6 @@ class Evaluate(Shift):
     video_episodes: int = 1  # of the film
     file: Path | None = None  # PNG of achieved over asked return, a CSV beside it; none: RUN/targets.png
 
-    @property
-    def given_reference(self) -> "Reference | None":
-        """The reference scores on the command line."""
-        from rlmin.data import Reference
-
-        if self.reference is None:
-            return None
-        random, expert = self.reference
-        return Reference(random=random, expert=expert, source="given")
-
 
 def loaded(folder: Path, *, device: str) -> Agent:
     """The agent of a run.
@@ -229,11 +219,11 @@ def reference_for(
         ValueError: it is to be measured, and the run knows no returns of data.
     """
     from rlmin.data import Reference
-    from rlmin.data.reference import reference_of
+    from rlmin.data.reference import reference_in
 
     is_own = (arena.id, arena.kwargs) == (agent.env_spec["id"], agent.env_spec["kwargs"])
     own = agent.run.get("data", {}).get("reference") if is_own else None
-    found = given or (Reference(**own) if own else None) or (None if arena.kwargs else reference_of(arena.id))
+    found = given or (Reference(**own) if own else None) or reference_in(arena.id, arena.kwargs)
     if found is not None or not measure:
         return found
     data = data_returns(agent)
@@ -269,10 +259,12 @@ def default_targets(agent: Agent) -> list[float]:
 
 def evaluated(options: Evaluate) -> str:
     """What the command says; a return-conditioned run also gets a CSV and a picture."""
+    from rlmin.data.reference import given_reference
+
     agent = loaded(options.run, device=options.device)
     kwargs = parse_pairs(options.env_kwargs)
     arena = arena_of(agent, options.run, env=options.env, env_kwargs=kwargs, shift=options.shift, device=options.device)
-    given = options.given_reference
+    given = given_reference(options.reference)
     names = ("episodes", "deterministic", "seed", "num_envs", "max_steps")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     conditioned = is_conditioned(agent.policy)

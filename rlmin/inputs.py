@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.heads import box_unit, choice_sizes
-from rlmin.normalize import RunningNorm
+from rlmin.normalize import CLIP, RunningNorm
 from rlmin.scan import block
 from rlmin.spaces import leaf_spaces
 from rlmin.types import Observation
@@ -36,8 +36,6 @@ PREVIOUS_ACTION = "previous_action"
 PREVIOUS_REWARD = "previous_reward"
 SMALLEST_PICTURE = 16
 """Pixels on the shorter side below which a Box is read as symbols or numbers, not as intensities."""
-CLIP = 10.0
-"""Deviations from the mean beyond which a normalised number is cut off."""
 WIDEST = 65535
 """Between the bounds of integers that are scaled; farther apart they say no more than what the type can hold."""
 

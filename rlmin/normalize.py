@@ -7,6 +7,9 @@ the policy that acted saw.
 import torch
 from torch import Tensor, nn
 
+CLIP = 10.0
+"""Deviations from the mean beyond which a normalised number is cut off."""
+
 
 class RunningNorm(nn.Module):
     """y = clamp((x - mean) / sqrt(var + eps), -clip, clip), with mean and var of all x seen by `update`.
@@ -18,7 +21,7 @@ class RunningNorm(nn.Module):
     var: Tensor
     count: Tensor
 
-    def __init__(self, shape: tuple[int, ...], *, clip: float = 10.0, eps: float = 1e-8) -> None:
+    def __init__(self, shape: tuple[int, ...], *, clip: float = CLIP, eps: float = 1e-8) -> None:
         super().__init__()
         self.clip, self.eps = clip, eps
         self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlmin.policy import Policy
-from rlmin.spaces import leaf_spaces, leaves_of, pick, to_observation
+from rlmin.spaces import leaves_of, pick, to_observation
 from rlmin.types import State
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
 
@@ -58,7 +58,7 @@ def predict(
         action_mask = observation.get("action_mask")
     space = policy.observation_space
     told = isinstance(observation, Mapping) and RETURN_TO_GO in observation
-    if RETURN_TO_GO in leaf_spaces(space) and not told:
+    if not told and isinstance(space, gym.spaces.Dict) and RETURN_TO_GO in space.spaces:
         hint = "wrap the environment in ReturnToGo(env, target, scale=agent.return_scale), or act by agent.actor(...)"
         raise ValueError(f"predict: the observation says no return to aim for, {RETURN_TO_GO!r}; {hint}")
     single = _is_single(observation, space)

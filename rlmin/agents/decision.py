@@ -34,6 +34,7 @@ from rlmin.checks import check_names
 from rlmin.heads import Distribution, Gaussian
 from rlmin.losses import weighted_mean
 from rlmin.progress import Progress
+from rlmin.spaces import leaf_spaces
 from rlmin.types import Observation, State, map_state, tensors_of
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
 
@@ -101,6 +102,7 @@ class DecisionAgent(OfflineAgent):
     def _build(self, config: DecisionConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Everything that needs no data."""
         super()._build(config, observation_space, action_space)
+        self._names = frozenset(leaf_spaces(observation_space))
         fixed = ("value_head", "action_head.log_std") if config.loss == "mse" else ("value_head",)
         trained = [x for name, x in self.policy.named_parameters() if not name.startswith(fixed)]
         betas, decay = (0.9, config.beta2), config.weight_decay
@@ -125,7 +127,7 @@ class DecisionAgent(OfflineAgent):
     def _take_statistics(self, dataset: "Dataset") -> None:
         """Give the policy mean and variance of the observations trained on; a return-to-go keeps its unit."""
         for index in self.packing.chunks(data.CHUNK):
-            observation = data.seen(dataset.step["observation"][index].to(self.device), self.policy)
+            observation = data.seen(dataset.step["observation"][index].to(self.device), self._names)
             self.policy.update_normalizer(observation, torch.ones(len(index), dtype=torch.bool, device=self.device))
 
     def warm_up(self) -> None:
@@ -258,7 +260,7 @@ class DecisionAgent(OfflineAgent):
 
     def _seen(self, batch: "TensorDict") -> Observation:
         """What the policy is shown of a batch: leaves [T, B, ...]."""
-        observation = data.seen(batch["observation"], self.policy)
+        observation = data.seen(batch["observation"], self._names)
         if self.config.conditioned:
             observation[RETURN_TO_GO] = batch["return_to_go"]
         return self.policy.with_previous(observation, batch["previous_action"], batch["previous_reward"])

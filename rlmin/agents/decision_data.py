@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from rlmin.agents.decision_config import DecisionConfig
 from rlmin.evaluate import check_fit
 from rlmin.make import make_vec
 from rlmin.policy import Policy
-from rlmin.spaces import leaf_spaces, without
+from rlmin.spaces import without
 from rlmin.types import Observation
 from rlmin.vector import MASK
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
@@ -103,12 +103,11 @@ def check_env(env: dict[str, Any], policy: Policy, *, conditioned: bool) -> None
         made.close()
 
 
-def seen(observation: "TensorDict", policy: Policy) -> Observation:
+def seen(observation: "TensorDict", names: Collection[str]) -> Observation:
     """The leaves of logged observations that the policy is shown, by its names for them.
 
     Beside a return-to-go the parts of a Tuple are "observation.0" and so on: see `rlmin.wrappers.transform.with_leaf`.
     """
-    names = leaf_spaces(policy.observation_space)
     shown = {name: x for name, x in observation.items() if name != MASK}
     return {name if name in names else f"observation.{name}": x for name, x in shown.items()}
 

@@ -11,7 +11,7 @@ from rlmin.data.d4rl import open_d4rl
 from rlmin.data.dataset import Dataset, Episode
 from rlmin.data.episodes import open_episodes
 from rlmin.data.minari import open_minari
-from rlmin.data.reference import reference_of
+from rlmin.data.reference import reference_in
 from rlmin.data.source import Source
 from rlmin.data.store import build
 from rlmin.make import make_vec
@@ -62,7 +62,7 @@ def load_dataset(
     dataset = build(_opened(source, described, observation_space, action_space), cache)
     if described is None:
         return dataset
-    known = None if described["kwargs"] else reference_of(described["id"])
+    known = reference_in(described["id"], described["kwargs"])
     return replace(dataset, env=described, reference=known or dataset.reference)
 
 

@@ -23,7 +23,7 @@ from rlmin.checks import require
 from rlmin.data.d4rl import file_digest
 from rlmin.data.dataset import Episode, Reference
 from rlmin.data.episodes import blocks_of
-from rlmin.data.reference import reference_of
+from rlmin.data.reference import reference_in, reference_of
 from rlmin.data.source import Source, plain
 from rlmin.make import import_provider
 
@@ -165,7 +165,7 @@ def _reference(metadata: dict[str, Any], name: str, spec: EnvSpec | None) -> Ref
         return own
     if spec is None:
         return reference_of(name) or own
-    return (None if spec.kwargs else reference_of(spec.id)) or own
+    return reference_in(spec.id, spec.kwargs) or own
 
 
 def _own(metadata: dict[str, Any], name: str) -> Reference | None:

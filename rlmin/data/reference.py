@@ -1,6 +1,8 @@
 """Reference scores of D4RL: the returns that count as 0 and 100 in its tasks."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from rlmin.data.dataset import Reference
 
@@ -30,6 +32,16 @@ KINDS |= {"umaze", "medium", "large", "eval"}
 
 ENVIRONMENTS = {"AdroitHandPen": "pen", "AdroitHandHammer": "hammer", "AdroitHandRelocate": "relocate"}
 ENVIRONMENTS |= {"AdroitHandDoor": "door", "FrankaKitchen": "kitchen"}
+
+
+def reference_in(id: str, kwargs: Mapping[str, Any]) -> Reference | None:
+    """The D4RL reference scores of an environment; None where D4RL has none, or arguments make it another task."""
+    return None if kwargs else reference_of(id)
+
+
+def given_reference(returns: tuple[float, float] | None) -> Reference | None:
+    """The returns of a random policy and an expert that a user gives."""
+    return None if returns is None else Reference(random=returns[0], expert=returns[1], source="given")
 
 
 def reference_of(name: str) -> Reference | None:

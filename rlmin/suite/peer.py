@@ -42,7 +42,6 @@ class PeerCell(OfflineCell):
         Raises:
             ValueError: d3rlpy is not installed, or it cannot learn from such data.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         try:
             return _run(self)
         except Missing as error:
