@@ -22,7 +22,7 @@ from rlmin.make import make_vec
 from rlmin.suite.behaviour import Behaviour, Measured
 from rlmin.suite.demonstrations import play_bot, walk_t_mazes
 from rlmin.suite.offline import OfflineOptions, read_offline_suite, run_offline
-from rlmin.suite.offline_cell import OfflineCell
+from rlmin.suite.offline_cell import OfflineCell, asked_return
 from rlmin.suite.offline_report import as_markdown, flat, iqm, summarise
 from rlmin.suite.peer import _steps_of_a_window
 from rlmin.suite.recipes import Recipe
@@ -35,7 +35,7 @@ SMALL = """
 steps: 600
 seeds: 1
 episodes: 5
-targets: [100, 50]
+targets: [100, best]
 settings: {width: 8, layers: 1, mlp: 0, rows: 3, horizon: 16}
 agents:
   min_gru: {encoder: min_gru}
@@ -190,22 +190,25 @@ def test_a_suite_makes_its_data_trains_scores_and_does_nothing_twice(
     rows = list(csv.DictReader(Path("results/small-cells.csv").read_text().splitlines()))
     places = [(row["task"], row["variant"], row["target"], row["agent"]) for row in rows]
     assert places == [
-        *(("rlmin/pole-medium-replay-v0", "", target, "min_gru") for target in ("100", "50")),
+        *(("rlmin/pole-medium-replay-v0", "", target, "min_gru") for target in ("100", "best")),
         *(
             ("rlmin/maze-oracle-v0", variant, target, agent)
             for agent in ("min_gru", "bc")
             for variant in ("length=3", "length=9")
-            for target in ("100", "50")
+            for target in ("100", "best")
         ),
     ]
     assert {row["length"] for row in rows if row["variant"] == "length=9"} == {"10"}, "the maze is the variant's"
-    assert "| rlmin/maze-oracle-v0 | length=9 | 50 | 1 |" in table and Path("results/small.md").read_text() == table
+    assert {row["best"] for row in rows if "maze" in row["task"]} == {"100"}, "so that both targets are one there"
+    scores = [(row["score"], row["return"]) for row in rows if "maze" in row["task"]]
+    assert scores[::2] == scores[1::2]
+    assert "| rlmin/maze-oracle-v0 | length=9 | best | 1 |" in table and Path("results/small.md").read_text() == table
 
     run_offline(OfflineOptions(suite="small.yaml", make=True, overwrite=True, tasks=("rlmin/maze-oracle-v0",)))
     with pytest.raises(ValueError, match=r"trained with data='.*' and not '.*'; choose another --out"):
         run_offline(options)
 
-    Path("small.yaml").write_text(SMALL.replace("[100, 50]", "[100]"))
+    Path("small.yaml").write_text(SMALL.replace("[100, best]", "[100]"))
     cell = read_offline_suite("small.yaml").cells()[0]
     with pytest.raises(ValueError, match="asked="):
         finished(cell, Path("runs/suite/small"))
@@ -225,8 +228,13 @@ def test_a_column_of_d3rlpy_s_transformer_needs_it_and_is_scored_like_the_others
             _one_cell("small.yaml").run(Path("run"))
     pytest.importorskip("d3rlpy", reason="pins an older gymnasium, so it is not among the test extras")
     row = _one_cell("small.yaml").run(Path("run"))
-    assert row["steps"] >= 100 and [one["target"] for one in row["results"]] == [100, 50]
+    assert row["steps"] >= 100 and [one["target"] for one in row["results"]] == [100, "best"]
     assert all(0 < one["return"] <= 1 and one["length"] >= 1 for one in row["results"])
+
+
+def test_a_target_is_a_score_or_the_best_episode_of_the_data() -> None:
+    told = {"returns": [-3.0, 8.0, 2.0], "reference": {"random": 2.0, "expert": 6.0, "source": "said"}}
+    assert [asked_return(target, told) for target in (0, 50, 100, "best")] == [2, 4, 6, 8]
 
 
 def test_the_budget_of_windows_counts_the_steps_in_them() -> None:
@@ -263,6 +271,7 @@ def test_the_suite_that_comes_with_rlmin_can_be_made_and_trained() -> None:
         (("qualities: [oracle]", "qualities: [orakel]"), "no quality of maze 'orakel'"),
         (("env: rlmin/TMaze-v0", "env: CartPole-v1"), "maze: an oracle is known for rlmin/TMaze-v0 only"),
         (("checkpoints: 2", "checkpoints: 0"), "pole: checkpoints=0: expected at least 1"),
+        (("[100, best]", "[100, bets]"), "no target 'bets'; did you mean 'best'"),
         (("lr: 3e-3", "lrr: 3e-3"), "no PPO setting of pole 'lrr'"),
     ],
 )
@@ -281,7 +290,7 @@ def row(task: str, agent: str, seed: int, scores: dict[str, float]) -> dict[str,
         {"variant": variant, "target": 100, "score": x, "return": x / 50, "success": None, "length": 3.0}
         for variant, x in scores.items()
     ]
-    told = {"task": task, "encoder": agent, "seed": seed, "steps": 10, "behaviour": 0.5, "seconds": 1.0}
+    told = {"task": task, "encoder": agent, "seed": seed, "steps": 10, "behaviour": 0.5, "best": 1.5, "seconds": 1.0}
     return told | {"reference": {"random": 0.0, "expert": 2.0, "source": "said"}, "results": results}
 
 
@@ -299,4 +308,7 @@ def test_the_table_has_means_intervals_the_data_and_the_interquartile_mean() -> 
     found = iqm(lines, "q")
     assert found is not None and found.value == 65.0, "variant y and task b, which q has not, do not count"
     text = as_markdown(lines)
-    assert "| a | x | 100 | 4 | 25.0 | 15.0 [" in text and "| b |  | 100 | 1 | 25.0 | 99.0 [99.0, 99.0] |  |" in text
+    assert (
+        "| a | x | 100 | 4 | 25.0 | 75.0 | 15.0 [" in text
+        and "| b |  | 100 | 1 | 25.0 | 75.0 | 99.0 [99.0, 99.0] |  |" in text
+    )

@@ -7,7 +7,8 @@ rlmin bench offline --report                                   the table of all 
     steps: 2_000_000                   logged steps a cell, repeats counted
     seeds: 5
     episodes: 100                      played for each score
-    targets: [100]                     scores asked for; the first one counts in the means over tasks
+    targets: [100, best]               scores asked for, best: that of the data's best episode; the first one counts in
+                                       the means over tasks
     settings: {width: 64}              any setting of `rlmin train --dataset`, for every cell
     agents:                            columns of the table: NAME -> settings that differ
       min_gru: {encoder: min_gru}
@@ -34,7 +35,7 @@ import yaml
 
 from rlmin.checks import check_names, require
 from rlmin.suite.cells import SUITES
-from rlmin.suite.offline_cell import OfflineCell
+from rlmin.suite.offline_cell import BEST, OfflineCell
 from rlmin.suite.offline_report import write_report
 from rlmin.suite.peer import PeerCell
 from rlmin.suite.recipes import Recipe
@@ -58,7 +59,7 @@ class OfflineSuite:
     steps: int = 1_000_000
     seeds: int = 5
     episodes: int = 100
-    targets: tuple[float, ...] = (100.0,)
+    targets: tuple[float | str, ...] = (100,)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def cells(self) -> list[OfflineCell]:
@@ -115,6 +116,8 @@ def read_offline_suite(name: str) -> OfflineSuite:
         for settings in tasks.values():
             check_names("setting", settings, [*known, *OF_TASKS])
             check_names("agent", settings.get("agents", []), said["agents"])
+        for own in (said, *tasks.values()):
+            check_names("target", [x for x in own.get("targets", []) if isinstance(x, str)], [BEST])
         recipes = {name: Recipe.read(name, own) for name, own in (said.get("recipes") or {}).items()}
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SEED = 10_000  # of the environments in which scores are taken: each seed of a column in its own
 NUM_ENVS = 50
 NOT_OF_A_RUN = ("asked", "peer", "data")
+BEST = "best"  # a target: the return of the best episode of the data
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class OfflineCell(Cell):
     def row(self, steps: int, facts: Mapping[str, Any], results: Sequence[Row]) -> Row:
         """What is written of the cell: steps learned from, facts of the data, a result for each variant and target."""
         told = {"task": self.task, "encoder": self.encoder, "seed": self.seed, "steps": steps}
-        told |= {"behaviour": facts["mean"], "reference": facts["reference"]}
+        told |= {"behaviour": facts["mean"], "best": max(facts["returns"]), "reference": facts["reference"]}
         return told | {"final": results[0]["score"], "results": list(results)}
 
 
@@ -67,7 +68,7 @@ def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts:
     shared: dict[str, Any] = {"env_kwargs": variant, "episodes": asked["episodes"], "num_envs": NUM_ENVS}
     shared["seed"] = cell.held_out_seed
     if cell.config.decision.conditioned:
-        wanted = [unscored(target, reference) for target in asked["targets"]]
+        wanted = [asked_return(target, facts) for target in asked["targets"]]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of targets outside the data: the table says what they are
             each = [evaluate_run_targets(folder, target_return=(x,), reference=reference, **shared) for x in wanted]
@@ -80,8 +81,22 @@ def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts:
     ]
 
 
+def asked_return(target: float | str, facts: Mapping[str, Any]) -> float:
+    """What a target of a suite asks for, in the environment's own units; `facts`: of the data."""
+    from rlmin.data import Reference
+
+    if target == BEST:
+        return float(max(facts["returns"]))
+    return float(unscored(float(target), Reference(**facts["reference"])))
+
+
 def result(
-    variant: Mapping[str, Any], target: float, achieved: float, length: float, success: float | None, on: "Reference"
+    variant: Mapping[str, Any],
+    target: float | str,
+    achieved: float,
+    length: float,
+    success: float | None,
+    on: "Reference",
 ) -> Row:
     """What came of asking for one target in one variant of the environment."""
     named = " ".join(f"{key}={value}" for key, value in variant.items())

@@ -41,6 +41,7 @@ def flat(rows: Sequence[Row]) -> list[Line]:
             "success": found["success"],
             "length": found["length"],
             "behaviour": score(row["behaviour"], Reference(**row["reference"])),
+            "best": score(row["best"], Reference(**row["reference"])),
             "random": row["reference"]["random"],
             "expert": row["reference"]["expert"],
             "seconds": row["seconds"],
@@ -57,7 +58,7 @@ def summarise(lines: Sequence[Line]) -> list[Line]:
         chosen = [line for line in lines if (*_key(line), line["agent"]) == key]
         found = mean_interval([line["score"] for line in chosen])
         told = [line["success"] for line in chosen if line["success"] is not None]
-        first = {name: chosen[0][name] for name in ("task", "variant", "target", "agent", "steps", "behaviour")}
+        first = {name: chosen[0][name] for name in ("task", "variant", "target", "agent", "steps", "behaviour", "best")}
         first |= {"seeds": len(chosen), "score": found.value, "low": found.low, "high": found.high}
         table.append(first | {"success": float(np.mean(told)) if told else None})
     return table
@@ -82,21 +83,22 @@ def as_markdown(lines: Sequence[Line]) -> str:
     text = [
         "Scores: 0 for random actions, 100 for the expert's sampled actions (T-mazes: the wrong, the right turn).",
         "Of the last checkpoint, greedy, in closed loop: mean over seeds, each in environments of its own [95 %",
-        "bootstrap interval over seeds: of five it covers less]. target: the score asked for; behaviour: of the data.",
+        "bootstrap interval over seeds: of five it covers less]. target: the score asked for, best: that of the data's",
+        "best episode; behaviour: the data's mean.",
         "The interquartile means are of the first variant and target of the tasks that every column has.",
         "",
-        f"| data | variant | target | seeds | behaviour | {' | '.join(agents)} |",
-        f"|---|---|---|---|---|{'---|' * len(agents)}",
+        f"| data | variant | target | seeds | behaviour | best | {' | '.join(agents)} |",
+        f"|---|---|---|---|---|---|{'---|' * len(agents)}",
     ]
     for key in dict.fromkeys(map(_key, lines)):
         own = [found.get((*key, agent)) for agent in agents]
         first = next(line for line in own if line is not None)
         cells = " | ".join("" if line is None else _interval(line) for line in own)
-        told = f"{key[0]} | {key[1]} | {key[2]:g} | {first['seeds']} | {first['behaviour']:.1f}"
+        told = f"{key[0]} | {key[1]} | {key[2]} | {first['seeds']} | {first['behaviour']:.1f} | {first['best']:.1f}"
         text.append(f"| {told} | {cells} |")
     means = [iqm(lines, agent) for agent in agents]
     shown = ["" if one is None else f"{one.value:.1f} [{one.low:.1f}, {one.high:.1f}]" for one in means]
-    text.append(f"| interquartile mean | | | | | {' | '.join(shown)} |")
+    text.append(f"| interquartile mean | | | | | | {' | '.join(shown)} |")
     return "\n".join(text) + "\n"
 
 

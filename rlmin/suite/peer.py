@@ -26,9 +26,8 @@ from rlmin.bench.peers import Missing, need
 from rlmin.checks import require
 from rlmin.data import Episode, load_dataset
 from rlmin.make import import_provider
-from rlmin.scores import unscored
 from rlmin.suite.cells import Row
-from rlmin.suite.offline_cell import OfflineCell, result
+from rlmin.suite.offline_cell import OfflineCell, asked_return, result
 from rlmin.train_config import DecisionTrainConfig
 
 
@@ -63,15 +62,15 @@ def _run(cell: PeerCell) -> Row:
     buffer = replay_buffer(episodes, choices=int(kind.n) if isinstance(kind, gym.spaces.Discrete) else None)
     quiet = need("d3rlpy.logging").NoopAdapterFactory()
     agent.fit(buffer, n_steps=updates, n_steps_per_epoch=updates, logger_adapter=quiet, show_progress=False)
-    results, asked = list[Row](), cell.settings["asked"]
+    results, asked, told = list[Row](), cell.settings["asked"], facts(dataset)
     for variant, target in product(asked["variants"], asked["targets"]):
-        aim = unscored(target, dataset.reference) / scale
+        aim = asked_return(target, told) / scale
         with closing(gym.make(import_provider(dataset.env["id"]), **{**dataset.env["kwargs"], **variant})) as env:
             played = [_played(agent, env, aim, scale, cell.held_out_seed + i) for i in range(asked["episodes"])]
         returns, lengths = zip(*played, strict=True)
         mean = float(np.mean(returns)), float(np.mean(lengths))
         results.append(result(variant, target, *mean, None, dataset.reference))
-    return cell.row(round(updates * batch), facts(dataset), results)
+    return cell.row(round(updates * batch), told, results)
 
 
 def _episodes(dataset: str, scale: float) -> Iterator[Episode]:
