@@ -4,7 +4,8 @@
     Box of uint8, two or three axes           picture, if both sides are >= 16: convolutions, Linear
     Box of float, three axes                  picture too, if besides it lies in [0, 255] and has 1, 3 or 4 channels
     Box of uint8, three axes, smaller         grid of symbols (as MiniGrid's raw image): a learned vector a symbol
-    any other Box: numbers of any shape       (running normaliser) -> Linear -> SiLU -> Linear; a return-to-go unclipped
+    any other Box: numbers of any shape       (running normaliser) -> Linear -> SiLU -> Linear
+    "return_to_go"                            kept within what was trained on -> Linear -> SiLU -> Linear
     Discrete, MultiDiscrete, MultiBinary      one-hot -> (running normaliser) -> Linear
 
 A picture is divided by its largest bound (255, or 1 of floats in [0, 1]); of three axes the smaller outer one holds the
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.heads import box_unit, choice_sizes
-from rlmin.normalize import CLIP, RunningNorm
+from rlmin.normalize import Range, RunningNorm
 from rlmin.scan import block
 from rlmin.spaces import leaf_spaces
 from rlmin.types import Observation
@@ -114,7 +115,7 @@ class Numbers(nn.Module):
     low: Tensor
     span: Tensor
 
-    def __init__(self, space: gym.spaces.Box, width: int, normalize: bool, clip: float = CLIP) -> None:
+    def __init__(self, space: gym.spaces.Box, width: int, normalize: bool, *, keep_range: bool = False) -> None:
         super().__init__()
         self.size = size = int(np.prod(space.shape))
         self.axes = len(space.shape)
@@ -127,7 +128,7 @@ class Numbers(nn.Module):
             self.register_buffer(
                 "span", torch.from_numpy(np.where(bounded, span, 1).astype(np.float32)), persistent=False
             )
-        self.norm = RunningNorm((size,), clip=clip) if normalize else None
+        self.norm = Range((size,)) if keep_range else RunningNorm((size,)) if normalize else None
         self.net = nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -283,8 +284,8 @@ def _embedding(name: str, space: gym.Space[object], width: int, normalize: bool)
             return Picture(space.shape, width, float(space.high.max()) or 1.0)
         if space.dtype == np.uint8 and len(space.shape) == 3:
             return Symbols(space.shape, width)
-        # a return-to-go has a unit of its own, the return scale, and no statistics: whatever it is, it is to be seen
-        return Numbers(space, width, normalize, clip=math.inf if name == RETURN_TO_GO else CLIP)
+        # a return-to-go has a unit of its own, the return scale; beyond what was trained on it would mislead
+        return Numbers(space, width, normalize, keep_range=name == RETURN_TO_GO)
     try:
         return Choices(tuple(space.shape or ()), choice_sizes(space), width, normalize=normalize)
     except ValueError:

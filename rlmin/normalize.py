@@ -4,6 +4,8 @@ Statistics change only between a rollout and the next, never inside one: the pol
 the policy that acted saw.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -51,3 +53,31 @@ class RunningNorm(nn.Module):
         self.mean += delta * (added / total)
         self.var.copy_(spread / total)
         self.count.copy_(total)
+
+
+class Range(nn.Module):
+    """y = clamp(x, low, high), the smallest and the largest of all x seen by `update`.
+
+    Before the first update it is the identity. Bounds are float64 buffers, saved with the weights.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("low", torch.full(shape, -math.inf, dtype=torch.float64))
+        self.register_buffer("high", torch.full(shape, math.inf, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., *shape] -> [..., *shape], same float dtype."""
+        return torch.clamp(x, self.low.to(x.dtype), self.high.to(x.dtype))
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Widen the range to [N, *shape] samples; N = 0 changes nothing."""
+        if len(x) == 0:
+            return
+        low, high = (bound.double() for bound in torch.aminmax(x, dim=0))
+        self.low.copy_(torch.where(self.low.isinf(), low, torch.minimum(self.low, low)))
+        self.high.copy_(torch.where(self.high.isinf(), high, torch.maximum(self.high, high)))

@@ -170,8 +170,10 @@ def _inputs(agent: DecisionAgent) -> tuple[Any, ...]:
     return agent._seen(batch), agent.policy.initial_state(agent.config.rows), batch["start"]
 
 
-def test_a_return_is_seen_however_large_it_is() -> None:
-    agent = make(cues(), return_scale=1.0)
+@pytest.mark.parametrize("settings", [{}, {"normalize_observation": False}, {"tokens": "triple"}])
+def test_a_return_is_seen_however_large_it_is_but_never_beyond_what_was_trained_on(settings: dict[str, Any]) -> None:
+    seen, reward = np.zeros((4, 2), np.float32), np.full(3, 20, np.float32)
+    agent = make([Episode(seen, np.arange(3) % 2, reward, True)] * 2, held_out=0.0, return_scale=1.0, **settings)
     batch = agent.packing.draw()
     state, start = agent.policy.initial_state(agent.config.rows), batch["start"]
 
@@ -181,8 +183,9 @@ def test_a_return_is_seen_however_large_it_is() -> None:
         logits: torch.Tensor = found.logits.detach()
         return logits
 
-    assert not torch.allclose(logits(40.0), logits(20.0)), "neither is cut off"
-    assert torch.equal(logits(40.0), logits(40.0))
+    for within, other in ((60.0, 40.0), (40.0, 20.0), (20.0, 20.1)):
+        assert not torch.equal(logits(within), logits(other)), "neither is cut off"
+    assert torch.equal(logits(60.0), logits(6000.0)) and torch.equal(logits(20.0), logits(-3.0))
 
 
 # what it learns from
@@ -281,8 +284,10 @@ def test_observations_are_normalised_by_the_data_once_and_returns_are_not() -> N
     found = agent.policy.state_dict()
     means = [x for name, x in found.items() if name.endswith("norm.mean") and len(x) == 4]
     torch.testing.assert_close(means[0], seen.mean(0))
-    untouched = [x for name, x in found.items() if name.endswith("norm.count") and x == 0]
-    assert len(untouched) == 1, "the return-to-go"
+    told = data.return_to_go().double() / (agent.config.return_scale or 0)
+    low, high = ([x for name, x in found.items() if name.endswith(f"norm.{end}")] for end in ("low", "high"))
+    assert len(low) == len(high) == 1 and float(low[0]) < float(high[0])
+    torch.testing.assert_close(torch.stack([low[0], high[0]]).flatten(), torch.stack([told.min(), told.max()]))
     agent.learn(300)
     assert torch.equal(means[0], torch.as_tensor(seen.mean(0))), "and stays so"
 

@@ -142,7 +142,8 @@ def test_a_decision_agent_is_asked_for_returns_and_says_in_which_unit(tmp_path: 
     agent = DecisionAgent(episodes, env="CartPole-v1", width=6, return_scale=5.0, rows=2, horizon=6, seed=0)
     agent.save(tmp_path / "run")
     file = tmp_path / "student.npz"
-    exported(Export(run=tmp_path / "run", numpy=file, check=50, target_return=7.0))
+    for target in (7.0, 700.0):  # the second one beyond the data
+        exported(Export(run=tmp_path / "run", numpy=file, check=50, target_return=target))
     policy = NumpyPolicy(file)
     assert policy.description["run"]["return_scale"] == 5
     assert {leaf["name"] for leaf in policy.description["observation"]} >= {"return_to_go"}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rlmin.normalize import RunningNorm
+from rlmin.normalize import Range, RunningNorm
 
 N, D = 50, 3
 
@@ -68,3 +68,18 @@ def test_statistics_travel_with_the_weights() -> None:
     assert not torch.allclose(other(x), norm(x))
     other.load_state_dict(norm.state_dict())
     assert torch.equal(other(x), norm(x))
+
+
+def test_a_range_is_that_of_all_samples_however_they_were_split_and_nothing_leaves_it() -> None:
+    x = samples()
+    for parts in ([x], [x[:7], x[7:]], [x[:1], x[1:2], x[2:2], x[2:]]):
+        kept = Range((D,))
+        assert torch.equal(kept(1e9 * x), 1e9 * x), "nothing was seen yet"
+        for part in parts:
+            kept.update(part)
+        assert torch.equal(kept(x), x)
+        assert torch.equal(kept(x + 1e9), x.amax(0).expand(N, D)) and torch.equal(kept(x - 1e9), x.amin(0).expand(N, D))
+        assert kept(x.float()).dtype == torch.float32 and torch.equal(kept(x.float()), x.float())
+    few = Range((D,))
+    few.update(x[:7])
+    assert not torch.equal(few(x), x)

@@ -96,8 +96,7 @@ class DecisionAgent(OfflineAgent):
         if env is not None:  # a mistake there should not show after hours of training
             data.check_env(self.env_spec, self.policy, conditioned=config.conditioned)
         self.attach(found, source)
-        if config.normalize_observation:
-            self._take_statistics(found)
+        self._take_statistics(found)
 
     def _build(self, config: DecisionConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Everything that needs no data."""
@@ -125,9 +124,13 @@ class DecisionAgent(OfflineAgent):
         self.run["data"] = data.facts(dataset)
 
     def _take_statistics(self, dataset: "Dataset") -> None:
-        """Give the policy mean and variance of the observations trained on; a return-to-go keeps its unit."""
+        """Give the policy the range of the return-to-go trained on, and mean and variance of the observations."""
         for index in self.packing.chunks(data.CHUNK):
-            observation = data.seen(dataset.step["observation"][index].to(self.device), self._names)
+            observation: dict[str, Tensor] = {}
+            if self.config.normalize_observation:
+                observation = data.seen(dataset.step["observation"][index].to(self.device), self._names)
+            if self.config.conditioned:
+                observation[RETURN_TO_GO] = self.packing.return_to_go[index].unsqueeze(-1).to(self.device)
             self.policy.update_normalizer(observation, torch.ones(len(index), dtype=torch.bool, device=self.device))
 
     def warm_up(self) -> None:

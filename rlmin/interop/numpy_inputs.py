@@ -20,6 +20,7 @@ from rlmin.inputs import (
 )
 from rlmin.interop.numpy_policy import input_name
 from rlmin.interop.numpy_program import INSTEAD, Linear, Program, array, linear, of_mean_zero
+from rlmin.normalize import Range
 from rlmin.policy import Policy
 from rlmin.spaces import NUMPY_TYPE, Leaf, leaves_of
 
@@ -54,7 +55,7 @@ Columns: TypeAlias = Callable[[str, int], str]
 
 
 def _numbers(program: Program, name: str, embed: Numbers, leaf: Leaf, columns: Columns) -> Linear:
-    """(x - low) / span of integers, (x - mean) * scale, a product, silu."""
+    """(x - low) / span of integers, (x - mean) * scale or a range, a product, silu."""
     size, raw = embed.size, program.view(f"{name}.flat", name, "reshape", ["B", embed.size])
     read, x = program.ending_in_one(f"{name}.read", size)
     if embed.scaled:
@@ -62,7 +63,10 @@ def _numbers(program: Program, name: str, embed: Numbers, leaf: Leaf, columns: C
         program.call("divide", x, program.weight(f"{name}.span", array(embed.span)), x)
     else:
         program.call("copyto", x, raw)
-    if embed.norm is not None:
+    if isinstance(embed.norm, Range):
+        program.call("minimum", x, program.weight(f"{name}.high", array(embed.norm.high)), x)
+        program.call("maximum", x, program.weight(f"{name}.low", array(embed.norm.low)), x)
+    elif embed.norm is not None:
         mean, var = (array(part) for part in (embed.norm.mean, embed.norm.var))
         program.call("subtract", x, program.weight(f"{name}.mean", mean), x)
         program.call("multiply", x, program.weight(f"{name}.scale", (var + embed.norm.eps) ** -0.5), x)
