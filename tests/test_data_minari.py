@@ -248,6 +248,25 @@ def test_a_terminal_mark_inside_an_episode_is_reported_and_does_not_cut_it() -> 
         assert load_dataset(raw).lengths.tolist() == [4, 5]
 
 
+def test_many_episodes_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, cache = cart_pole(), tmp_path / "cache"
+    monkeypatch.setenv("RLMIN_CACHE", str(cache))
+    plain = load_dataset("cart/rule-v0")
+    monkeypatch.setattr("rlmin.data.store.MANY", stored.total_episodes)
+    load_dataset("cart/rule-v0")
+    assert not cache.exists()
+    monkeypatch.setattr("rlmin.data.store.MANY", stored.total_episodes - 1)
+    first = load_dataset("cart/rule-v0")
+    monkeypatch.setattr("rlmin.data.minari._episodes", None)  # from now on nothing can be read
+    second = load_dataset("cart/rule-v0")
+    assert len(list(cache.iterdir())) == 1
+    for found in (first, second):
+        assert torch.equal(torch.as_tensor(found.step["action"]), torch.as_tensor(plain.step["action"]))
+        assert torch.equal(found.returns, plain.returns)
+    with pytest.raises(TypeError):
+        load_dataset("cart/rule-v0", cache=False)
+
+
 def test_a_selection_of_episodes_is_read_as_such() -> None:
     raw = cart_pole()
     chosen = raw.filter_episodes(lambda episode: len(episode) % 2 == 0)

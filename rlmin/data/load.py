@@ -37,8 +37,9 @@ def load_dataset(
     Args:
         source: the id of a Minari dataset (downloaded if it is not here), a MinariDataset, the path of a D4RL file
             (.hdf5 or .h5), episodes in memory, or a Dataset, which is returned as it is.
-        cache: where the tensors live. None: in memory up to 1 GiB, else memory-mapped in `rlmin.data.store`'s folder,
-            which RLMIN_CACHE names; False: in memory; True or a path: memory-mapped, in that folder.
+        cache: where the tensors live. None: in memory up to 1 GiB (of Minari: and 10,000 episodes), else memory-mapped
+            in `rlmin.data.store`'s folder, which RLMIN_CACHE names; False: in memory; True or a path: memory-mapped, in
+            that folder.
         env: id of the environment, or {"id", "kwargs"}, where the source does not tell it; it gives the spaces too.
         observation_space, action_space: of episodes and D4RL files, which have none; without these and without `env`
             they are read off the values (`rlmin.data.space_of`).

@@ -61,6 +61,7 @@ def open_minari(source: "str | MinariDataset") -> Source:
         num_episodes=dataset.total_episodes,
         blocks=lambda: blocks_of(_episodes(dataset, name), observation_space, action_space, name=name),
         fingerprint=lambda: _fingerprint(dataset),
+        slow=True,
         env=(None if spec is None else env_of(spec)) or _collected_in(metadata),
         reference=_reference(metadata, name, spec),
         recipe=recipe,

@@ -36,6 +36,7 @@ class Source:
     num_episodes: int
     blocks: Callable[[], Iterator[Block]]  # reads everything once
     fingerprint: Callable[[], str]  # differs where the content does
+    slow: bool = False  # an episode takes milliseconds to read
     env: dict[str, Any] | None = None
     reference: Reference | None = None
     recipe: dict[str, Any] = field(default_factory=dict)

@@ -33,6 +33,8 @@ from rlmin.space_json import space_to_json
 FORMAT = 1
 IN_MEMORY = 2**30
 """Bytes of `step` from which on a dataset is memory-mapped, unless the caller decides."""
+MANY = 10_000
+"""Episodes from which on it is, too, where reading them takes the better part of a minute."""
 
 STEP, EPISODE, INFO = "step", "episode", "dataset.json"
 HIDDEN = ".rlmin-"
@@ -54,8 +56,8 @@ def build(source: Source, cache: str | Path | bool | None = None) -> Dataset:
 
     Args:
         source: read block by block.
-        cache: False: into memory. True: memory-mapped in `cache_folder()`; a path: memory-mapped there. None: as the
-            size asks for, in memory up to 1 GiB.
+        cache: False: into memory. True: memory-mapped in `cache_folder()`; a path: memory-mapped there. None: in
+            memory up to 1 GiB, and of a source that is slow to read up to 10,000 episodes.
 
     Raises:
         ValueError: the content is not what it should be, or the disk is too full; nothing is left behind.
@@ -63,7 +65,8 @@ def build(source: Source, cache: str | Path | bool | None = None) -> Dataset:
     converter = Converter(source)
     steps, episodes = _columns(converter)
     size = source.num_steps * row_bytes(steps)
-    if cache is False or (cache is None and size <= IN_MEMORY):
+    large = size > IN_MEMORY or (source.slow and source.num_episodes > MANY)
+    if cache is False or (cache is None and not large):
         step, episode = allocate(steps, source.num_steps), allocate(episodes, source.num_episodes)
         _fill(converter, step, episode)
         return _dataset(source, step, episode)
