@@ -171,21 +171,34 @@ def _inputs(agent: DecisionAgent) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("settings", [{}, {"normalize_observation": False}, {"tokens": "triple"}])
-def test_a_return_is_seen_however_large_it_is_but_never_beyond_what_was_trained_on(settings: dict[str, Any]) -> None:
-    seen, reward = np.zeros((4, 2), np.float32), np.full(3, 20, np.float32)
-    agent = make([Episode(seen, np.arange(3) % 2, reward, True)] * 2, held_out=0.0, return_scale=1.0, **settings)
-    batch = agent.packing.draw()
-    state, start = agent.policy.initial_state(agent.config.rows), batch["start"]
+def paid(reward: float) -> list[Episode]:
+    return [Episode(np.zeros((4, 2), np.float32), np.arange(3) % 2, np.full(3, reward, np.float32), True)] * 2
 
-    def logits(asked: float) -> torch.Tensor:
-        seen = agent._seen(batch) | {"return_to_go": torch.full_like(batch["return_to_go"], asked)}
-        found: Any = agent.policy.unroll(seen, state, start).distribution
+
+@pytest.mark.parametrize("settings", [{}, {"normalize_observation": False}, {"tokens": "triple"}])
+def test_a_return_is_seen_however_large_it_is_but_never_beyond_what_was_trained_on(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    agent, more = (make(paid(reward), held_out=0.0, return_scale=1.0, **settings) for reward in (20, 40))
+    batch = agent.packing.draw()
+
+    def logits(asked: float, of: DecisionAgent = agent) -> torch.Tensor:
+        seen = of._seen(batch) | {"return_to_go": torch.full_like(batch["return_to_go"], asked)}
+        found: Any = of.policy.unroll(seen, of.policy.initial_state(of.config.rows), batch["start"]).distribution
         logits: torch.Tensor = found.logits.detach()
         return logits
 
     for within, other in ((60.0, 40.0), (40.0, 20.0), (20.0, 20.1)):
         assert not torch.equal(logits(within), logits(other)), "neither is cut off"
     assert torch.equal(logits(60.0), logits(6000.0)) and torch.equal(logits(20.0), logits(-3.0))
+    agent.save(tmp_path)
+    known = logits(60.0)
+    more.resume(tmp_path)
+    agent.set_dataset(paid(40))
+    for wider in (agent, more):
+        assert torch.equal(logits(120.0, wider), logits(6000.0, wider))
+        assert not torch.equal(logits(60.0, wider), logits(120.0, wider))
+        assert torch.equal(logits(60.0, wider), known), "the weights are the same"
 
 
 # what it learns from

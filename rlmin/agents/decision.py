@@ -96,7 +96,8 @@ class DecisionAgent(OfflineAgent):
         if env is not None:  # a mistake there should not show after hours of training
             data.check_env(self.env_spec, self.policy, conditioned=config.conditioned)
         self.attach(found, source)
-        self._take_statistics(found)
+        if config.normalize_observation:
+            self._take_statistics(found)
 
     def _build(self, config: DecisionConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Everything that needs no data."""
@@ -122,16 +123,28 @@ class DecisionAgent(OfflineAgent):
             self._held_out = data.packed(dataset, config, held_out, seed=self.seed, stagger=False)
         self._dataset, self.memory, self.source, self._order = dataset, None, source, {}
         self.run["data"] = data.facts(dataset)
+        self._widen_range()
+
+    def restore(self, header: dict[str, Any], tensors: Tensors) -> None:
+        """See `OfflineAgent.restore`."""
+        super().restore(header, tensors)
+        if self._dataset is not None:  # which may be other data than the checkpoint's
+            self._widen_range()
+
+    def _widen_range(self) -> None:
+        """Show the policy every return-to-go that is trained on, so that it is never told one beyond them."""
+        for index in self.packing.chunks(data.CHUNK) if self.config.conditioned else ():
+            self._show({RETURN_TO_GO: self.packing.return_to_go[index].unsqueeze(-1).to(self.device)})
 
     def _take_statistics(self, dataset: "Dataset") -> None:
-        """Give the policy the range of the return-to-go trained on, and mean and variance of the observations."""
+        """Give the policy mean and variance of the observations trained on; a return-to-go keeps its unit."""
         for index in self.packing.chunks(data.CHUNK):
-            observation: dict[str, Tensor] = {}
-            if self.config.normalize_observation:
-                observation = data.seen(dataset.step["observation"][index].to(self.device), self._names)
-            if self.config.conditioned:
-                observation[RETURN_TO_GO] = self.packing.return_to_go[index].unsqueeze(-1).to(self.device)
-            self.policy.update_normalizer(observation, torch.ones(len(index), dtype=torch.bool, device=self.device))
+            self._show(data.seen(dataset.step["observation"][index].to(self.device), self._names))
+
+    def _show(self, observation: Observation) -> None:
+        """Merge leaves [N, ...] into what the policy keeps of the data."""
+        rows = len(next(iter(observation.values())))
+        self.policy.update_normalizer(observation, torch.ones(rows, dtype=torch.bool, device=self.device))
 
     def warm_up(self) -> None:
         """Compile what an update needs; once."""

@@ -69,7 +69,7 @@ class OfflineAgent(Agent):
     def set_dataset(self, dataset: Any, *, env: Any = None) -> None:
         """Train on `dataset` from now on; it may be anything the agent can be made with. See `attach`.
 
-        Normalisers and the unit of returns stay as they are.
+        Normalisers and the unit of returns stay as they are; what was never asked for before can be from now on.
         """
         self.attach(*data.opened(dataset, env))
 
