@@ -276,7 +276,7 @@ def test_a_run_of_attention_beyond_its_windows_from_before_can_still_be_loaded(t
 
 
 def test_a_warm_up_takes_a_tenth_of_a_short_training() -> None:
-    agent = make(warmup_steps=1000, lr=1e-3)
+    agent = make(warmup_steps=1000, lr=1e-3, lr_final=1e-3)
     rates = [agent.update(agent.packing.draw(), done=done)["learning_rate"] for done in (0.0, 0.05, 0.1, 0.5)]
     assert rates == pytest.approx([1e-6, 5e-4, 1e-3, 1e-3])
 
@@ -370,6 +370,9 @@ def test_the_learning_rate_rises_and_then_falls() -> None:
     agent = make(lr=0.1, lr_final=0.0, warmup_steps=4)
     rates = [agent.update(agent.packing.draw(), done=done)["learning_rate"] for done in (0, 0, 0, 0, 0.5, 0.9)]
     assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.05, 0.01])
+    agent = make(lr=0.1, warmup_steps=0)
+    rates = [agent.update(agent.packing.draw(), done=done)["learning_rate"] for done in (0, 0.5, 1)]
+    assert rates == pytest.approx([0.1, 0.055, 0.01]), "of its own accord to a tenth"
 
 
 # saving, loading

@@ -64,7 +64,7 @@ def test_training_on_data_leaves_a_run_that_is_evaluated_and_resumes(capfd: pyte
 
 
 def test_a_run_in_two_parts_is_the_run_in_one(capfd: pytest.CaptureFixture[str]) -> None:
-    options = ["--dataset", "swing.hdf5", *SMALL, "--eval-episodes", "0"]
+    options = ["--dataset", "swing.hdf5", *SMALL, "--eval-episodes", "0", "--lr", "1e-3", "--lr-final", "1e-3"]
     main(["train", *options, "--folder", "whole", "--total-timesteps", "2560"])
     main(["train", *options, "--folder", "parts", "--total-timesteps", "1280"])
     Path("swing.hdf5").rename("moved.hdf5")

@@ -239,7 +239,7 @@ class DecisionAgent(OfflineAgent):
         self.check_finite({name: values[name] for name in ("loss", "grad_norm")})
         size = config.rows * config.steps
         warm = min(max((self.num_timesteps + size) / max(config.warmup_steps * size, 1), done / WARMUP_SHARE), 1.0)
-        lr = self.optimizer.param_groups[0]["lr"] = warm * schedule(config.lr, config.lr_final, done)
+        lr = self.optimizer.param_groups[0]["lr"] = warm * schedule(config.lr, config.last_lr, done)
         self.optimizer.step_within(norm, config.max_grad_norm)
         self._fit_spread(out.distribution, batch)
         self.memory = map_state(Tensor.detach, out.state) if self.packing.carries else None

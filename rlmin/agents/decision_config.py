@@ -13,8 +13,8 @@ class DecisionConfig(PolicyConfig):
 
     previous_action: bool = True  # feed the action taken one step ago
     normalize_observation: bool = True  # mean and variance of numeric observations, those of the data
-    rows: int = 16  # B, streams of whole episodes, or windows, in a batch
-    horizon: int = 256  # T, steps of each stream in a batch; memory goes on into the next
+    rows: int = 4  # B, streams of whole episodes, or windows, in a batch
+    horizon: int = 128  # T, steps of each stream in a batch; memory goes on into the next
     windows: int | None = None  # K: train on windows of so many steps, with a fresh memory each; None: on streams
     condition: Literal["return", "none"] = "return"  # what the policy is told to reach; "none" is behaviour cloning
     return_scale: float | None = None  # env units of return shown as 1; None: a round number near the largest return
@@ -22,7 +22,7 @@ class DecisionConfig(PolicyConfig):
     held_out: float = 0.05  # share of the episodes that is kept out, for the open-loop loss; rounded down
     loss: Literal["mse", "nll"] = "mse"  # of a Box action: squared error of the most likely one, or its likelihood
     lr: float = 1e-3  # AdamW's, after the warm-up
-    lr_final: float | None = None  # and at the end, linear in between; None: constant
+    lr_final: float | None = None  # and at the end, linear in between; None: a tenth of lr
     warmup_steps: int = 200  # gradient steps over which lr rises from 0; a tenth of training at most
     weight_decay: float = 1e-4  # of weights, not of biases and norms
     beta2: float = 0.95  # AdamW's memory of squared gradients; short, for what one step in a hundred teaches
@@ -55,6 +55,11 @@ class DecisionConfig(PolicyConfig):
     def steps(self) -> int:
         """T of a batch."""
         return self.horizon if self.windows is None else self.windows
+
+    @property
+    def last_lr(self) -> float:
+        """The learning rate at the end of training."""
+        return 0.1 * self.lr if self.lr_final is None else self.lr_final
 
     @property
     def conditioned(self) -> bool:

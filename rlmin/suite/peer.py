@@ -118,7 +118,7 @@ def _schedule(config: DecisionTrainConfig, warmup: int, updates: int) -> Any:
     """rlmin's learning rate, as a factor, in the form that d3rlpy's optimizers ask for."""
 
     def factor(update: int) -> float:
-        return min((update + 1) / warmup, 1.0) * schedule(config.lr, config.lr_final, update / updates) / config.lr
+        return min((update + 1) / warmup, 1.0) * schedule(config.lr, config.last_lr, update / updates) / config.lr
 
     class Falling(need("d3rlpy.optimizers").WarmupSchedulerFactory):  # type: ignore[misc]
         def create(self, optim: torch.optim.Optimizer) -> LambdaLR:
