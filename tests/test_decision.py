@@ -170,7 +170,6 @@ def _inputs(agent: DecisionAgent) -> tuple[Any, ...]:
     return agent._seen(batch), agent.policy.initial_state(agent.config.rows), batch["start"]
 
 
-@pytest.mark.parametrize("settings", [{}, {"normalize_observation": False}, {"tokens": "triple"}])
 def paid(reward: float) -> list[Episode]:
     return [Episode(np.zeros((4, 2), np.float32), np.arange(3) % 2, np.full(3, reward, np.float32), True)] * 2
 

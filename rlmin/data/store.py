@@ -34,7 +34,7 @@ FORMAT = 1
 IN_MEMORY = 2**30
 """Bytes of `step` from which on a dataset is memory-mapped, unless the caller decides."""
 MANY = 10_000
-"""Episodes from which on it is, too, where reading them takes the better part of a minute."""
+"""Episodes from which on it is, too, where reading them takes half a minute."""
 
 STEP, EPISODE, INFO = "step", "episode", "dataset.json"
 HIDDEN = ".rlmin-"

@@ -4,17 +4,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tyro
 
+from rlmin.data import Reference
 from rlmin.presets import preset_arguments
 from rlmin.scores import score, unscored
 from rlmin.suite.cells import Cell, Row, trained
 from rlmin.train_config import DecisionTrainConfig
-
-if TYPE_CHECKING:
-    from rlmin.data import Reference
 
 SEED = 10_000  # of the environments in which scores are taken: each seed of a column in its own
 NUM_ENVS = 50
@@ -55,13 +53,12 @@ class OfflineCell(Cell):
     def row(self, steps: int, facts: Mapping[str, Any], results: Sequence[Row]) -> Row:
         """What is written of the cell: steps learned from, facts of the data, a result for each variant and target."""
         told = {"task": self.task, "encoder": self.encoder, "seed": self.seed, "steps": steps}
-        told |= {"behaviour": facts["mean"], "best": max(facts["returns"]), "reference": facts["reference"]}
+        told |= {"behaviour": facts["mean"], "best": asked_return(BEST, facts), "reference": facts["reference"]}
         return told | {"final": results[0]["score"], "results": list(results)}
 
 
 def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Row]:
     """The last checkpoint, greedy: one entry a target, of one variant of the environment."""
-    from rlmin.data import Reference
     from rlmin.evaluate_run import evaluate_run, evaluate_run_targets
 
     reference, asked = Reference(**facts["reference"]), cell.settings["asked"]
@@ -83,8 +80,6 @@ def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts:
 
 def asked_return(target: float | str, facts: Mapping[str, Any]) -> float:
     """What a target of a suite asks for, in the environment's own units; `facts`: of the data."""
-    from rlmin.data import Reference
-
     if target == BEST:
         return float(max(facts["returns"]))
     return float(unscored(float(target), Reference(**facts["reference"])))
@@ -96,7 +91,7 @@ def result(
     achieved: float,
     length: float,
     success: float | None,
-    on: "Reference",
+    on: Reference,
 ) -> Row:
     """What came of asking for one target in one variant of the environment."""
     named = " ".join(f"{key}={value}" for key, value in variant.items())
