@@ -3,7 +3,8 @@
     leaf                                      embedding
     Box of uint8, two or three axes           picture, if both sides are >= 16: convolutions, Linear
     Box of float, three axes                  picture too, if besides it lies in [0, 255] and has 1, 3 or 4 channels
-    Box of uint8, three axes, smaller         grid of symbols (as MiniGrid's raw image): a learned vector a symbol
+    Box of uint8, three axes, smaller         grid of symbols (as MiniGrid's raw image): SiLU of a learned vector of
+                                              each cell, the sum of its channels' -> Linear
     any other Box: numbers of any shape       (running normaliser) -> Linear -> SiLU -> Linear
     "return_to_go"                            kept within what was trained on -> Linear -> SiLU -> Linear
     Discrete, MultiDiscrete, MultiBinary      one-hot -> (running normaliser) -> Linear
@@ -187,20 +188,27 @@ class Choices(nn.Module):
 
 
 class Symbols(nn.Module):
-    """A small uint8 grid [..., rows, columns, channels] -> [..., width]: a learned vector a symbol and channel."""
+    """A small uint8 grid [..., rows, columns, channels] -> [..., width].
+
+        y = projection(SiLU(sum over channels c of table[c, x[..., c]]))
+
+    Channels tell of one object (what it is, its colour), so they meet in their cell before cells are summed: else a red
+    key beside a grey ball would be all that a red ball is.
+    """
 
     offset: Tensor
-    SYMBOLS, SIZE = 256, 8
+    SYMBOLS, SIZE = 256, 16
 
     def __init__(self, shape: tuple[int, ...], width: int) -> None:
         super().__init__()
-        channels = shape[-1]
+        rows, columns, channels = shape
         self.register_buffer("offset", self.SYMBOLS * torch.arange(channels), persistent=False)
         self.table = nn.Embedding(self.SYMBOLS * channels, self.SIZE)
-        self.projection = nn.Linear(int(np.prod(shape)) * self.SIZE, width)
+        self.projection = nn.Linear(rows * columns * self.SIZE, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.projection(self.table(x.long() + self.offset).flatten(-4)))
+        cell = self.table(x.long() + self.offset).sum(-2)
+        return cast(Tensor, self.projection(nn.functional.silu(cell).flatten(-3)))
 
 
 class Picture(nn.Module):

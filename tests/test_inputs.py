@@ -175,6 +175,22 @@ def test_it_matters_where_a_symbol_lies_and_in_which_channel() -> None:
         assert not torch.allclose(inputs({"observation": x.flip(axis)}, NONE[0]), y)
 
 
+def test_channels_of_a_cell_meet_before_cells_are_summed() -> None:
+    inputs = inputs_of(picture(4, 5, 3))
+
+    def together(first: tuple[int, int, int], second: tuple[int, int, int]) -> float:
+        """Of two entries, how far what both change is from what each changes: 0 where they only add up."""
+        grid = torch.zeros(4, 4, 5, 3, dtype=torch.uint8)  # neither, the first, the second, both
+        grid[1::2, *first] = 7
+        grid[2:, *second] = 9
+        with torch.no_grad():
+            neither, one, other, both = inputs({"observation": grid}, torch.zeros(4, dtype=torch.bool)).double()
+        return float((neither - one - other + both).abs().max())
+
+    assert together((1, 2, 0), (1, 2, 1)) > 1e-2  # a red ball
+    assert together((1, 2, 0), (3, 2, 1)) < 1e-6  # a ball, and something red elsewhere
+
+
 @pytest.mark.parametrize("size", [16, 20, 35, 36, 84])
 def test_channels_first_and_last_are_the_same_picture(size: int) -> None:
     last, first = inputs_of(picture(size, size + 1, 3)), inputs_of(picture(3, size, size + 1))

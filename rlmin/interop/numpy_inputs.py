@@ -98,13 +98,16 @@ def _hot(program: Program, name: str, offset: np.ndarray, columns: str) -> None:
 
 
 def _symbols(program: Program, name: str, embed: Symbols, leaf: Leaf, columns: Columns) -> Linear:
-    """A row of the table for each symbol, side by side."""
+    """A row of the table for each symbol, summed over the channels of a cell; silu."""
     index = program.buffer(f"{name}.index", *leaf.shape, dtype="int64")
     program.call("add", name, program.weight(f"{name}.offset", array(embed.offset, np.int64)), index)
-    table = program.weight(f"{name}.table", array(embed.table.weight))
-    own = columns(f"{name}.columns", embed.projection.in_features)
-    own = program.view(f"{name}.symbols", own, "reshape", ["B", *leaf.shape, embed.SIZE])
-    program.call("take", table, index, own)
+    each = program.buffer(f"{name}.each", *leaf.shape, embed.SIZE)
+    program.call("take", program.weight(f"{name}.table", -array(embed.table.weight)), index, each)
+    size = embed.projection.in_features
+    negated = program.buffer(f"{name}.cells", size)
+    cells = program.view(f"{name}.grid", negated, "reshape", ["B", *leaf.shape[:-1], embed.SIZE])
+    program.call("sum", each, -2, cells)
+    program.silu(negated, columns(f"{name}.columns", size), size)
     return linear(embed.projection)
 
 
