@@ -105,8 +105,8 @@ def _symbols(program: Program, name: str, embed: Symbols, leaf: Leaf, columns: C
     program.call("take", program.weight(f"{name}.table", -array(embed.table.weight)), index, each)
     size = embed.projection.in_features
     negated = program.buffer(f"{name}.cells", size)
-    cells = program.view(f"{name}.grid", negated, "reshape", ["B", *leaf.shape[:-1], embed.SIZE])
-    program.call("sum", each, -2, cells)
+    grid = program.view(f"{name}.grid", negated, "reshape", ["B", *leaf.shape[:-1], embed.SIZE])
+    program.call("sum", each, -2, grid)
     program.silu(negated, columns(f"{name}.columns", size), size)
     return linear(embed.projection)
 
