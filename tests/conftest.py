@@ -18,7 +18,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from rlmin.encoders import MIXERS
+from rlmin.encoders import CELLS
 from rlmin.scan import KERNELS
 
 VARIANTS = [name for name in KERNELS if name != "gpu"] + ["gpu sequential", "gpu tile"]
@@ -60,15 +60,15 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    registered, mixers = set(gym.registry), dict(MIXERS)
+    registered, cells = set(gym.registry), dict(CELLS)
     yield tmp_path
     own = {"__main__", "builtins"}  # what a page itself defines; a package that it imported stays, with its ids
     for name, module in list(sys.modules.items()):
         if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
             own.add(name)
             del sys.modules[name]
-    MIXERS.clear()
-    MIXERS.update(mixers)
+    CELLS.clear()
+    CELLS.update(cells)
     for id in set(gym.registry) - registered:
         entry = gym.registry[id].entry_point
         if (entry.split(":")[0] if isinstance(entry, str) else entry.__module__) in own:

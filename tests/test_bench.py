@@ -18,7 +18,7 @@ from rlmin.bench.products import Products
 from rlmin.bench.report import Table, Target, as_csv, header
 from rlmin.bench.timing import Timing, calls_to_fill, paired
 from rlmin.cli import main
-from rlmin.encoders import GRU, LSTM, MIXERS, MinGRU
+from rlmin.encoders import GRU, LSTM, MinGRU
 from rlmin.encoders.base import Encoder
 
 T, B, D, H = 9, 5, 3, 4
@@ -234,13 +234,14 @@ def test_decision_agents_are_measured_without_d3rlpy_and_the_row_says_so(monkeyp
     assert [what for what in judged if "attention" in what] and not [what for what in judged if "d3rlpy" in what]
 
 
-def test_a_memory_stands_in_only_while_it_is_to() -> None:
-    from rlmin.bench.train import standing_in
-    from rlmin.encoders import Stack
+def test_a_peer_is_registered_only_while_it_is_to_be() -> None:
+    from rlmin.bench.train import registered
+    from rlmin.encoders import CELLS, Cell, Stack
 
-    with standing_in(lambda D, H: Stepped(nn.LSTM, D, H)):
-        assert any(isinstance(x, Stepped) for x in Stack(D, D, mixer="gru").modules())
-    assert MIXERS["gru"] is GRU
+    before = list(CELLS)
+    with registered(Cell("peer", lambda D, H: Stepped(nn.LSTM, D, H), output_is_memory=False)) as name:
+        assert any(isinstance(x, Stepped) for x in Stack(D, D, mixer=name).modules())
+    assert list(CELLS) == before
 
 
 # timing

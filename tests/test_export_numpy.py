@@ -265,8 +265,11 @@ def test_observations_that_do_not_fit_are_named() -> None:
 
 def test_what_numpy_cannot_run_is_refused_by_name(tmp_path: Path) -> None:
     refused: dict[str, dict[str, Any]] = {
-        "encoder Attention is not supported; `rlmin export --onnx` can": {"encoder": "attention", "heads": 2},
-        "encoder Aaren is not supported": {"encoder": "aaren", "heads": 2},
+        "'attention' has no numpy form; min_gru, .*mlp have one; `rlmin export --onnx`": {
+            "encoder": "attention",
+            "heads": 2,
+        },
+        "encoder 'aaren' has no numpy form": {"encoder": "aaren", "heads": 2},
         "tokens='triple' is not supported": {"tokens": "triple", "previous_action": True},
     }
     for message, settings in refused.items():

@@ -1,6 +1,6 @@
 """Attribution: a step's part of the memory is what is missing once it is deleted, and nothing else."""
 
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import gymnasium as gym
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlmin.encoders import MinGRU, MinLSTM
 from rlmin.inspection.attribution import Attribution, attribution, by_lag, evidence, mean_input
-from rlmin.inspection.recurrence import Recurrence, contribution, deletion_error, half_life, recurrences, terms
+from rlmin.inspection.recurrence import contribution, deletion_error, half_life, recurrences, terms
 from rlmin.inspection.trace import mixers, traced
 from rlmin.policy import EncoderName, Policy, PolicyConfig
 from rlmin.scan.activation import activate
@@ -19,6 +19,7 @@ from rlmin.types import Observation
 T, D, H, A = 11, 3, 6, 4
 STARTS = (0, 4, 5)  # an episode of one step among them
 SEEN = gym.spaces.Box(-np.inf, np.inf, (D,), np.float32)
+Recurrence: TypeAlias = MinGRU | MinLSTM
 SUMS = ["min_gru", "min_lstm"]
 
 
@@ -47,7 +48,7 @@ def layer_inputs(policy: Policy, leaves: Observation, start: Tensor) -> list[tup
     """Each layer with what it read and put out, [T, H]."""
     trace = traced(policy, {name: leaf[:, None] for name, leaf in leaves.items()}, start[:, None])
     found = zip(recurrences(trace.mixers), trace.read, trace.memory, strict=True)
-    return [(mixer, read[:, 0], memory[:, 0]) for mixer, read, memory in found]
+    return [(cast(Recurrence, mixer), read[:, 0], memory[:, 0]) for mixer, read, memory in found]
 
 
 def by_hand(mixer: Recurrence, x: Tensor, start: Tensor, *, without: int | None) -> Tensor:
@@ -250,7 +251,7 @@ def test_rates_keep_what_gates_round_away() -> None:
 
 def test_other_memories_are_no_sums() -> None:
     mixer = mixers(policy_of("gru"))[0]
-    with pytest.raises(ValueError, match="GRU: expected MinGRU or MinLSTM"):
+    with pytest.raises(ValueError, match="GRU: its memory is no sum over past steps; expected one of min_gru"):
         terms(mixer, torch.zeros(T, H))
     with pytest.raises(ValueError, match="at least one step"):
         attribution(policy_of("min_gru"), {"observation": torch.zeros(0, D)}, torch.zeros(0, dtype=torch.bool))

@@ -30,7 +30,7 @@ from rlmin.bench.peers import LogSpaceMinGRU, Missing, SplitAndPad, Stepped, Tor
 from rlmin.bench.report import LIMIT, Table, Target, number
 from rlmin.bench.sb3 import recurrent_ppo
 from rlmin.bench.timing import Case
-from rlmin.encoders import MIXERS, Encoder
+from rlmin.encoders import CELLS, Cell, Encoder, register
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -154,19 +154,17 @@ def own(task: Task, device: str, **settings: Any) -> tuple[nn.Module, Case]:
 
 def with_cell(cell: Callable[[int, int], Encoder], task: Task, device: str) -> tuple[nn.Module, Case]:
     """The same with one block whose memory is `cell`."""
-    with standing_in(cell):
-        return own(task, device, encoder="gru", layers=1)
+    with registered(Cell("peer", cell, output_is_memory=False)) as name:
+        return own(task, device, encoder=name, layers=1)
 
 
 @contextmanager
-def standing_in(cell: Callable[[int, int], Encoder]) -> Iterator[None]:
-    """Policies built in here have `cell` where they ask for a GRU."""
-    before = MIXERS["gru"]
-    MIXERS["gru"] = cell
+def registered(cell: Cell) -> Iterator[str]:
+    """Policies built in here can have this memory, by the name that is yielded."""
     try:
-        yield
+        yield register(cell).name
     finally:
-        MIXERS["gru"] = before
+        del CELLS[cell.name]
 
 
 def rival(task: Task, device: str) -> tuple[nn.Module, Case]:

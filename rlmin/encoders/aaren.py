@@ -1,10 +1,13 @@
 """Aaren, attention as an RNN: softmax attention of a learned query over the whole episode, in constant memory."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from rlmin.encoders.base import Encoder, one, parts, wipe
+from rlmin.encoders.base import Encoder, check_counts, one, parts, wipe
+from rlmin.encoders.cell import Cell, register
 from rlmin.scan import linear_scan
 from rlmin.types import State
 
@@ -42,8 +45,7 @@ class Aaren(Encoder):
 
     def __init__(self, input_size: int, hidden_size: int, *, heads: int = 4) -> None:
         super().__init__()
-        if heads < 1:
-            raise ValueError(f"heads: expected at least 1, got {heads}")
+        check_counts(heads=heads)
         self.input_size, self.output_size = input_size, hidden_size
         self.heads, self.size = heads, -(-hidden_size // heads)
         self.query = nn.Parameter(torch.randn(heads, self.size))
@@ -108,3 +110,26 @@ def _running_max(score: Tensor, start: Tensor) -> Tensor:
         cut = torch.cat([cut[:back], cut[back:] | cut[:-back]])
         back *= 2
     return m
+
+
+@dataclass(frozen=True, kw_only=True)
+class AarenOptions:
+    """Options of Aaren."""
+
+    heads: int = 4  # number of heads
+
+    def __post_init__(self) -> None:
+        check_counts(heads=self.heads)
+
+
+CELL = register(
+    Cell(
+        "aaren",
+        Aaren,
+        about="Attention as an RNN: a learned query over the whole episode, in constant memory.",
+        options=AarenOptions,
+        output_is_memory=False,
+        state_names=("largest", "denominator", "numerator"),
+        is_bounded=False,
+    )
+)

@@ -1,10 +1,13 @@
 """Softmax attention over the last steps of an episode: the decision transformer's mixer."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from rlmin.encoders.base import Encoder, one, parts, wipe
+from rlmin.encoders.base import Encoder, check_counts, one, parts, wipe
+from rlmin.encoders.cell import Cell, register
 from rlmin.types import State
 
 _SHORTEST_BLOCK = 32  # queries that are answered together, where the context is shorter
@@ -44,9 +47,7 @@ class Attention(Encoder):
         self, input_size: int, hidden_size: int, *, heads: int = 4, context: int = 64, rotary: bool = True
     ) -> None:
         super().__init__()
-        for name, number in (("heads", heads), ("context", context)):
-            if number < 1:
-                raise ValueError(f"{name}: expected at least 1, got {number}")
+        check_counts(heads=heads, context=context)
         self.input_size, self.output_size = input_size, hidden_size
         self.heads, self.context, self.rotary = heads, context, rotary
         self.size = 2 * -(-hidden_size // (2 * heads))
@@ -146,3 +147,29 @@ def _episodes(start: Tensor, age: Tensor, *, before: int) -> tuple[Tensor, Tenso
     t = torch.arange(len(start), device=start.device).unsqueeze(1)
     opened = torch.where(start, t, before).cummax(0).values
     return opened, torch.where(opened < 0, age + t, (t - opened).to(age.dtype))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionOptions:
+    """Options of attention."""
+
+    heads: int = 4  # number of heads
+    context: int = 64  # inputs that it sees, the present one included: one a step, or up to three
+    rotary: bool = True  # rotary positions; False leaves a set without order
+
+    def __post_init__(self) -> None:
+        check_counts(heads=self.heads, context=self.context)
+
+
+CELL = register(
+    Cell(
+        "attention",
+        Attention,
+        about="Softmax attention over the last inputs of the episode, as in the decision transformer.",
+        options=AttentionOptions,
+        output_is_memory=False,
+        state_names=("keys", "values", "age"),
+        is_bounded=False,
+        window="context",
+    )
+)

@@ -73,6 +73,13 @@ class Encoder(nn.Module, ABC):
         check("start", start, "T B", T=size["T"], B=size["B"])
 
 
+def check_counts(**counts: int) -> None:
+    """Raise a ValueError for the first number that is below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}: expected at least 1, got {count}")
+
+
 def one(state: State) -> Tensor:
     """`state` as the single tensor it must be."""
     if isinstance(state, Tensor):

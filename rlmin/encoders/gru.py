@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rlmin.encoders.base import Encoder, full_precision, one, wipe
+from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negated
 from rlmin.encoders.projected import fits_cpu
 from rlmin.types import State
 
@@ -115,3 +118,34 @@ class _GRU(torch.autograd.Function):
         with full_precision(dh):
             dweight = flat.t() @ before.view(T * B, H)
         return dprojected, carry * keep[0], None, dweight, flat.sum(0)
+
+
+def write_numpy(program: Program, name: str, mixer: GRU, read: str, after: After) -> str:
+    """One step for numpy: rows [reset; update; new of x; new of h], of [x h]."""
+    H = mixer.output_size
+    h = program.remember(f"{name}.h", H)
+    program.call("copyto", program.view(f"{name}.again", read, "columns", H, 2 * H), h)
+    (weight, bias), (again, shift) = after(linear(mixer.projection)), linear(mixer.recurrence)
+    nothing = np.zeros((H, H))
+    of_x, of_h = np.concatenate([weight, nothing]), np.concatenate([again[: 2 * H], nothing, again[2 * H :]])
+    both = np.concatenate([bias[: 2 * H] + shift[: 2 * H], bias[2 * H :], shift[2 * H :]])
+    p = program.product(f"{name}.mixer", read, *negated((np.concatenate([of_x, of_h], 1), both), 2 * H))
+    program.sigmoid(program.view(f"{p}.gates", p, "columns", 0, 2 * H))
+    reset, update, new, old = (program.view(f"{p}.{i}", p, "columns", i * H, (i + 1) * H) for i in range(4))
+    program.call("divide", old, reset, old)
+    program.call("add", new, old, new)
+    program.call("tanh", new, new)
+    program.call("subtract", h, new, h)
+    program.call("divide", h, update, h)
+    program.call("add", h, new, h)
+    return h
+
+
+CELL = register(
+    Cell(
+        "gru",
+        GRU,
+        about="The GRU of torch.nn, with resets inside a rollout: its gates read the memory, step by step.",
+        to_numpy=NumpyForm(write_numpy, reads_memory=True),
+    )
+)

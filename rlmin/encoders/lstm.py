@@ -2,12 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from rlmin.encoders.base import Encoder, full_precision, one, parts, wipe
+from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.numpy_program import After, NumpyForm, Program, negated
+from rlmin.encoders.numpy_program import linear as weights_of
 from rlmin.encoders.projected import fits_cpu
 from rlmin.types import State
 
@@ -128,3 +132,36 @@ class _LSTM(torch.autograd.Function):
         with full_precision(dy):
             dweight = flat.t() @ h_before.view(T * B, H)
         return dgates.view(T, B, 4 * H), dh * keep[0], dc, None, dweight
+
+
+def write_numpy(program: Program, name: str, mixer: LSTM, read: str, after: After) -> str:
+    """One step for numpy: rows [input; forget; output; cell], of [x h]."""
+    H = mixer.output_size
+    h = program.remember(f"{name}.h", H)
+    program.call("copyto", program.view(f"{name}.again", read, "columns", H, 2 * H), h)
+    c = program.remember(f"{name}.c", H)
+    (weight, bias), (again, shift) = after(weights_of(mixer.projection)), weights_of(mixer.recurrence)
+    order = np.concatenate([np.arange(2 * H), np.arange(3 * H, 4 * H), np.arange(2 * H, 3 * H)])
+    joined = np.concatenate([weight, again], 1)[order], (bias + shift)[order]
+    p = program.product(f"{name}.mixer", read, *negated(joined, 3 * H))
+    program.sigmoid(program.view(f"{p}.gates", p, "columns", 0, 3 * H))
+    input, forget, output, cell = (program.view(f"{p}.{i}", p, "columns", i * H, (i + 1) * H) for i in range(4))
+    program.call("tanh", cell, cell)
+    program.call("divide", cell, input, cell)
+    program.call("divide", c, forget, c)
+    program.call("add", c, cell, c)
+    program.call("tanh", c, cell)
+    program.call("divide", cell, output, h)
+    return h
+
+
+CELL = register(
+    Cell(
+        "lstm",
+        LSTM,
+        about="The LSTM of torch.nn, with resets inside a rollout: its gates read the memory, step by step.",
+        to_numpy=NumpyForm(write_numpy, reads_memory=True),
+        output_is_memory=False,
+        state_names=("h", "c"),
+    )
+)

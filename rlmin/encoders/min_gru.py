@@ -2,9 +2,14 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from rlmin.encoders.base import Encoder, one, wipe
 from rlmin.encoders.candidate import Candidate, check_candidate
+from rlmin.encoders.cell import Cell, FastStep, Terms, register
+from rlmin.encoders.gate_options import GateOptions
+from rlmin.encoders.numpy_average import approach
+from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negated
 from rlmin.encoders.projected import scan_projection
 from rlmin.encoders.time_scale import TimeScales, spread_bias
 from rlmin.scan.activation import activate
@@ -70,3 +75,32 @@ class MinGRU(Encoder):
     def time_scale(self) -> Tensor:
         """[H] steps each unit remembers at x = 0, 1 / sigmoid(gate bias); detached."""
         return 1 / torch.sigmoid(self.projection.bias.detach()[: self.output_size])
+
+
+def terms(mixer: MinGRU, x: Tensor) -> Terms:
+    """keep = 1 - sigmoid(gate), value = sigmoid(gate) * activation(candidate)."""
+    gate, candidate = mixer.projection(x).chunk(2, dim=-1)
+    return Terms(softplus(gate), torch.sigmoid(gate) * activate(mixer.candidate, candidate))
+
+
+def write_numpy(program: Program, name: str, mixer: MinGRU, read: str, after: After) -> str:
+    """One step for numpy: see `NumpyForm`."""
+    H = mixer.output_size
+    h = program.remember(f"{name}.h", H)
+    p = program.product(f"{name}.mixer", read, *negated(after(linear(mixer.projection)), H))
+    gate, candidate = (program.view(f"{p}.{i}", p, "columns", i * H, (i + 1) * H) for i in range(2))
+    program.sigmoid(gate)
+    return approach(program, name, h, candidate, gate, activation=mixer.candidate, size=H)
+
+
+CELL = register(
+    Cell(
+        "min_gru",
+        MinGRU,
+        about="A gated average whose gate sees the input only: trained in parallel over time.",
+        options=GateOptions,
+        terms=terms,
+        to_numpy=NumpyForm(write_numpy),
+        fast_step=FastStep(parts=2),
+    )
+)

@@ -2,10 +2,14 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 
 from rlmin.encoders.base import Encoder, one, wipe
 from rlmin.encoders.candidate import Candidate, check_candidate
+from rlmin.encoders.cell import Cell, FastStep, Terms, register
+from rlmin.encoders.gate_options import GateOptions
+from rlmin.encoders.numpy_average import approach
+from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negated
 from rlmin.encoders.projected import scan_projection
 from rlmin.encoders.time_scale import TimeScales, spread_bias
 from rlmin.scan.activation import activate
@@ -81,3 +85,36 @@ class MinLSTM(Encoder):
 def share(forget: Tensor, input: Tensor) -> Tensor:
     """i / (f + i) from the gates' logits, finite even where both sigmoids underflow."""
     return torch.sigmoid(logsigmoid(input) - logsigmoid(forget))
+
+
+def terms(mixer: MinLSTM, x: Tensor) -> Terms:
+    """keep = f / (f + i), value = i / (f + i) * activation(candidate)."""
+    forget, input, candidate = mixer.projection(x).chunk(3, dim=-1)
+    gate = logsigmoid(input) - logsigmoid(forget)
+    return Terms(softplus(gate), torch.sigmoid(gate) * activate(mixer.candidate, candidate))
+
+
+def write_numpy(program: Program, name: str, mixer: MinLSTM, read: str, after: After) -> str:
+    """One step for numpy: i / (f + i) = sigmoid(log i - log f), and -log sigmoid(x) = log(1 + exp(-x))."""
+    H = mixer.output_size
+    h = program.remember(f"{name}.h", H)
+    p = program.product(f"{name}.mixer", read, *negated(after(linear(mixer.projection)), 2 * H))
+    gates = program.view(f"{p}.gates", p, "columns", 0, 2 * H)
+    forget, input, candidate = (program.view(f"{p}.{i}", p, "columns", i * H, (i + 1) * H) for i in range(3))
+    program.call("logaddexp", "zero", gates, gates)
+    program.call("subtract", input, forget, input)
+    program.sigmoid(input)
+    return approach(program, name, h, candidate, input, activation=mixer.candidate, size=H)
+
+
+CELL = register(
+    Cell(
+        "min_lstm",
+        MinLSTM,
+        about="A gated average with a forget and an input gate that see the input only: trained in parallel over time.",
+        options=GateOptions,
+        terms=terms,
+        to_numpy=NumpyForm(write_numpy),
+        fast_step=FastStep(parts=3),
+    )
+)

@@ -5,6 +5,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from rlmin.encoders.base import Encoder
+from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear
 from rlmin.types import State
 
 
@@ -42,3 +44,28 @@ class MLP(Encoder):
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.step` with `state` ()."""
         return self.network(x), state
+
+
+def write_numpy(program: Program, name: str, mixer: MLP, read: str, after: After) -> str:
+    """One step for numpy: see `NumpyForm`."""
+    layers = [linear(layer) for layer in mixer.network if isinstance(layer, nn.Linear)]
+    y = ""
+    for i, (weight, bias) in enumerate([after(layers[0]), *layers[1:]]):
+        hidden = program.product(f"{name}.mixer.{i}", read, -weight, -bias)
+        read, y = program.ending_in_one(f"{hidden}.out", len(bias))
+        program.silu(hidden, y, len(bias))
+    return y
+
+
+CELL = register(
+    Cell(
+        "mlp",
+        MLP,
+        about="No memory at all: the control that every claim about memory is measured against.",
+        to_numpy=NumpyForm(write_numpy),
+        output_is_memory=False,
+        remembers=False,
+        state_names=(),
+        is_bounded=False,
+    )
+)

@@ -1,37 +1,21 @@
 """Residual blocks around any mixer: what an agent uses as its memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 
-from rlmin.encoders.aaren import Aaren
-from rlmin.encoders.attention import Attention
 from rlmin.encoders.base import Encoder, one, parts
+from rlmin.encoders.cell import CELLS
 from rlmin.encoders.conv import CausalConv
-from rlmin.encoders.gru import GRU
-from rlmin.encoders.lstm import LSTM
-from rlmin.encoders.min_gru import MinGRU
-from rlmin.encoders.min_lstm import MinLSTM
-from rlmin.encoders.mlp import MLP
 from rlmin.encoders.stack_step import StackStep
 from rlmin.scan import block as fused
 from rlmin.types import State
 
-MIXERS: dict[str, Callable[..., Encoder]] = {
-    "min_gru": MinGRU,
-    "min_lstm": MinLSTM,
-    "gru": GRU,
-    "lstm": LSTM,
-    "attention": Attention,
-    "aaren": Aaren,
-    "mlp": MLP,
-}
-"""What mixes time inside a block, by name: `MIXERS[name](input_size, hidden_size, **options)`."""
-
+Choice = TypeVar("Choice")
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "layer": nn.LayerNorm,
     "rms": nn.RMSNorm,
@@ -53,8 +37,8 @@ class Stack(Encoder):
     Args:
         input_size: D, features of x.
         hidden_size: H, features of the residual stream, of every mixer and of y.
-        mixer: what mixes time, a name in `MIXERS`. With "mlp" nothing does: this is the memoryless control, and its
-            `conv` is switched off whatever was asked for, as it would be a memory of a few steps.
+        mixer: what mixes time, the name of a registered cell. With "mlp" nothing does: this is the memoryless control,
+            and its `conv` is switched off whatever was asked for, as it would be a memory of a few steps.
         layers: number of blocks, at least one.
         conv: width of the causal convolution before the mixer, 0 to leave it out.
         mlp: expansion factor of the feed-forward half of a block, 0 to leave it out.
@@ -65,7 +49,7 @@ class Stack(Encoder):
     The state is a tuple over blocks of (conv state, mixer state); a part that is left out has the state ().
 
     Raises:
-        ValueError: an unknown mixer or norm, fewer than one layer, or no such dropout.
+        ValueError: an unknown mixer, option of it or norm, fewer than one layer, or no such dropout.
     """
 
     def __init__(
@@ -82,7 +66,7 @@ class Stack(Encoder):
         **options: Any,
     ) -> None:
         super().__init__()
-        make_mixer, make_norm = named("mixer", mixer, MIXERS), named("norm", norm, NORMS)
+        cell, make_norm = named("mixer", mixer, CELLS), named("norm", norm, NORMS)
         if layers < 1:
             raise ValueError(f"layers: expected at least 1, got {layers}")
         if not 0 <= dropout < 1:
@@ -92,8 +76,8 @@ class Stack(Encoder):
         self.embed = nn.Identity() if input_size == hidden_size else nn.Linear(input_size, hidden_size)
         self.blocks = nn.ModuleList(
             Block(
-                make_mixer(hidden_size, hidden_size, **options),
-                conv=CausalConv(hidden_size, width=conv) if conv and mixer != "mlp" else None,
+                cell.make(hidden_size, hidden_size, **options),
+                conv=CausalConv(hidden_size, width=conv) if conv and cell.remembers else None,
                 mlp=feed_forward(hidden_size, mlp * hidden_size, scale=(2 * layers) ** -0.5) if mlp else None,
                 norm=make_norm,
                 dropout=dropout,
@@ -205,7 +189,7 @@ def feed_forward(size: int, hidden: int, *, scale: float) -> nn.Sequential:
     return nn.Sequential(nn.Linear(size, hidden), nn.SiLU(), last)
 
 
-def named(kind: str, name: str, choices: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
+def named(kind: str, name: str, choices: Mapping[str, Choice]) -> Choice:
     """`choices[name]`, or a ValueError that lists the names and suggests the nearest."""
     if name in choices:
         return choices[name]

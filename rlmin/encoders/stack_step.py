@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
+from rlmin.encoders.cell import cell_of
 from rlmin.encoders.conv import CausalConv
-from rlmin.encoders.min_gru import MinGRU
-from rlmin.encoders.min_lstm import MinLSTM
 from rlmin.scan.dispatch import kernel_for
 from rlmin.types import State
 
@@ -24,14 +23,14 @@ _PARALLEL_SIZE = 1 << 11  # elements of x for which a thread pays
 _MANY = 128  # rows that a thread takes at once
 _SIZES = 8  # numbers of rows for which buffers are kept
 _NORMS: dict[type, str] = {nn.Identity: "none", nn.LayerNorm: "layer", nn.RMSNorm: "rms"}
-_KNOWN = (CausalConv, MinGRU, MinLSTM, nn.Linear, nn.SiLU, nn.Sequential, nn.ModuleList, nn.ModuleDict, *_NORMS)
+_KNOWN = (CausalConv, nn.Linear, nn.SiLU, nn.Sequential, nn.ModuleList, nn.ModuleDict, *_NORMS)
 _PARTS = {"embed", "blocks", "norm"}  # of a stack
 _MLP = [nn.Linear, nn.SiLU, nn.Linear]
 _NOTHING = torch.empty(0)  # the state of a part that is left out
 
 
 class StackStep:
-    """`Stack.step` in one call, where that is possible: plain CPU tensors, minGRU or minLSTM, no gradients."""
+    """`Stack.step` in one call, where that is possible: plain CPU tensors, a cell with a fast step, no gradients."""
 
     def __init__(self, block: type) -> None:
         """Args: block: what `stack.blocks` has to be made of, and not of a class derived from it."""
@@ -97,7 +96,10 @@ class Plan:
         form, self.dtype, whole = _Form.of(stack, dtype, ends), dtype, _whole(stack, ends)
         modules = [stack, *(() if ends is None else ends.modules()), *list(whole.modules())[1:]]
         self.known: list[tuple[dict[str, Any], str, object]] = [
-            (owner, name, owner[name]) for m in modules for owner in (m._modules, vars(m)) for name in _names(m, owner)
+            (owner, name, owner[name])
+            for m in modules
+            for owner in (m._modules, vars(m))
+            for name in _names(m, owner, "" if form is None else form.attribute)
         ]
         self.hooks = [getattr(m, name) for m in modules for name in ("_forward_hooks", "_forward_pre_hooks")]
         self.slots = [] if form is None else [_slot(whole, name) for name in form.shapes()]
@@ -204,7 +206,9 @@ class _Form:
     H: int
     layers: int
     width: int  # of the convolution, or 0
+    mixer: type[nn.Module]
     parts: int  # of the mixer's projection
+    attribute: str  # of the mixer, which names the activation
     activation: str
     F: int  # hidden units of the MLP, or 0
     norm: str
@@ -216,7 +220,8 @@ class _Form:
         """That of the first block; `fits` says whether it is that of all. None where it is a form of another kind."""
         block, norm = cast("Block", stack.blocks[0]), stack.norm
         mixer, conv, mlp = block.mixer, block.conv, block.mlp
-        if not isinstance(mixer, MinGRU | MinLSTM) or type(norm) not in _NORMS or set(stack._modules) != _PARTS:
+        cell = cell_of(mixer)
+        if cell is None or cell.fast_step is None or type(norm) not in _NORMS or set(stack._modules) != _PARTS:
             return None
         front, heads = (None, ()) if ends is None else (ends.front, ends.heads)
         if front is not None and ([type(m) for m in front] != _MLP or type(stack.embed) is not nn.Identity):
@@ -229,8 +234,10 @@ class _Form:
             H=stack.output_size,
             layers=len(stack.blocks),
             width=0 if conv is None else conv.width,
-            parts=2 if isinstance(mixer, MinGRU) else 3,
-            activation=mixer.candidate,
+            mixer=type(mixer),
+            parts=cell.fast_step.parts,
+            attribute=cell.fast_step.activation,
+            activation=getattr(mixer, cell.fast_step.activation),
             F=0 if mlp is None else cast(nn.Linear, mlp[0]).out_features,
             norm=_NORMS[type(norm)],
             eps=torch.finfo(dtype).eps if eps is None else eps,
@@ -245,12 +252,12 @@ class _Form:
         return (
             {name: tuple(w.shape) for name, w in weights.items()} == self.shapes()
             and all(w.dtype is dtype and w.is_cpu and w.is_contiguous() for w in weights.values())
-            and {type(m) for m in whole.modules()} <= {block, *_KNOWN}
+            and {type(m) for m in whole.modules()} <= {block, self.mixer, *_KNOWN}
             and all(
                 type(norm) is type(norms[0]) and getattr(norm, "eps", 0) == getattr(norms[0], "eps", 0)
                 for norm in norms
             )
-            and all(getattr(part.mixer, "candidate", None) == self.activation for part in blocks)
+            and all(getattr(part.mixer, self.attribute, None) == self.activation for part in blocks)
             and not any(part.dropout and part.training for part in blocks)
             and all(part.mlp is None or [type(m) for m in part.mlp] == _MLP for part in blocks)
         )
@@ -283,11 +290,11 @@ class _Form:
         return {f"{name}.{part}": (self.H,) for part in parts}
 
 
-def _names(module: nn.Module, owner: dict[str, Any]) -> list[str]:
-    """What of `owner`, the children or the attributes of a module, a plan relies on."""
+def _names(module: nn.Module, owner: dict[str, Any], of_mixer: str) -> list[str]:
+    """What of `owner`, the children or the attributes of a module, a plan relies on; `of_mixer` is one of a mixer's."""
     if owner is module._modules:
         return list(owner)
-    relied = ("eps", "candidate", "dropout", *(("training",) if owner.get("dropout") else ()))
+    relied = ("eps", of_mixer, "dropout", *(("training",) if owner.get("dropout") else ()))
     return [name for name in relied if name in owner]
 
 

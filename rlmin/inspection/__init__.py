@@ -1,6 +1,6 @@
 """Inspection: what the memory of a trained policy does, as numbers, pictures and one HTML report.
 
-attribution.py    which past step drove an action; recurrence.py: minGRU and minLSTM as the sums they are
+attribution.py    which past step drove an action; recurrence.py: memories as the sums they are
 time_scales.py    how long each unit remembers
 lengths.py  delays.py  wipe.py    probes: an old memory, longer delays, a memory that is emptied
 study.py          all of these, of one policy

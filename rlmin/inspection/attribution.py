@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlmin.inspection.recurrence import Recurrence, contribution, recurrences
+from rlmin.encoders import Encoder
+from rlmin.inspection.recurrence import contribution, memory_of, output_of, recurrences
 from rlmin.inspection.trace import Trace, traced
 from rlmin.policy import Policy
 from rlmin.types import Observation
@@ -68,7 +69,7 @@ def attribution(
     """Split what a policy did over the steps that made it do so.
 
     Everything is computed in float64, on a copy of the policy. No step has a part in what happens after the episode it
-    belongs to. Encoders other than minGRU and minLSTM get the input's effect alone.
+    belongs to. Encoders without terms (see `rlmin.encoders.Cell`) get the input's effect alone.
 
     Args:
         policy: what acted; a policy whose critic has a memory of its own is explained by the actor's.
@@ -164,9 +165,9 @@ class _Explained:
         """G."""
         return -(-len(self.action) // self.group)
 
-    def each(self) -> Iterator[range]:
-        """The groups, as many at a time as fit into memory."""
-        size = max(1, CELLS // self.trace.x.shape[0] // self.trace.x.shape[-1])
+    def each(self, numbers: int = 0) -> Iterator[range]:
+        """The groups, as many at a time as fit into memory; numbers: of one row and input, where they are more."""
+        size = max(1, CELLS // self.trace.x.shape[0] // max(numbers, self.trace.x.shape[-1]))
         return (range(first, min(first + size, self.groups)) for first in range(0, self.groups, size))
 
     def log_prob_of(self, of: range, *, x: Tensor | None = None, memory: tuple[int, Tensor] | None = None) -> Tensor:
@@ -180,16 +181,19 @@ class _Explained:
         return evidence(self.log_prob, choices=choices) - evidence(log_prob, choices=choices)
 
 
-def _layer(explain: _Explained, layer: int, mixer: Recurrence) -> LayerAttribution:
+def _layer(explain: _Explained, layer: int, mixer: Encoder) -> LayerAttribution:
     trace = explain.trace
-    read, h = trace.read[layer][:, 0], trace.memory[layer]
+    read = trace.read[layer]
+    h, _ = memory_of(mixer, read, trace.start)
     last = slice(trace.tokens - 1, None, trace.tokens)  # a step is explained where its last token was read
     share, log_prob, total = [], [], torch.zeros_like(h)
-    for of in explain.each():
-        part = contribution(mixer, read, trace.start[:, 0], group=explain.group * trace.tokens, of=of)
+    for of in explain.each(h[0].numel()):
+        part = contribution(mixer, read[:, 0], trace.start[:, 0], group=explain.group * trace.tokens, of=of)
         total += part.sum(1, keepdim=True)
-        share.append((part * h).sum(-1)[last] / h.square().sum(-1).clamp(min=1e-300)[last])
-        log_prob.append(explain.log_prob_of(of, memory=(layer, h - part)))
+        size = h.abs().square().flatten(2).sum(-1).clamp(min=1e-300)
+        share.append(((part * h.conj()).real.flatten(2).sum(-1) / size)[last])
+        without = output_of(mixer, read.expand(-1, len(of), -1), h - part)
+        log_prob.append(explain.log_prob_of(of, memory=(layer, without)))
     found = torch.cat(log_prob, 1)
     error = float((total - h).abs().max())
     return LayerAttribution(share=torch.cat(share, 1), log_prob=found, effect=explain.effect(found), error=error)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlmin.encoders.cell import cell_of
 from rlmin.episodes import Episode, EpisodeStatistics
 from rlmin.inspection.subject import Subject
 from rlmin.inspection.trace import mixers
@@ -89,5 +90,6 @@ def by_age(episodes: tuple[tuple[int, Episode], ...], bins: int = 8) -> list[tup
 
 
 def is_bounded_state(policy: Policy) -> bool:
-    """Whether the memory is a fixed number of units whose size means something: of recurrent encoders."""
-    return all(type(mixer).__name__ in ("MinGRU", "MinLSTM", "GRU", "LSTM") for mixer in mixers(policy))
+    """Whether the memory is a fixed number of units whose size means something: every layer's cell says so."""
+    cells = [cell_of(mixer) for mixer in mixers(policy)]
+    return all(cell is not None and cell.is_bounded for cell in cells)

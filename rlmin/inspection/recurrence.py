@@ -1,66 +1,82 @@
-"""minGRU and minLSTM as the sums they are.
+"""A memory as the sum it is, where a cell says so by its terms.
 
     h[t] = keep[t] * h[t-1] + value[t]
          = sum over s <= t of (product of keep[s+1..t]) * value[s]        s from the last start on
 
-Gates and candidates never look at the memory, so each term belongs to one step and nothing else is in it.
+Terms never look at the memory, so each belongs to one step and nothing else is in it.
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
 
-from rlmin.encoders import Encoder, MinGRU, MinLSTM
-from rlmin.scan import linear_scan, min_gru_scan, min_lstm_scan
-from rlmin.scan.activation import activate
-
-Recurrence: TypeAlias = MinGRU | MinLSTM
-"""An encoder whose memory is a sum over past steps."""
+from rlmin.encoders import CELLS, Cell, Encoder
+from rlmin.encoders.cell import Terms as Terms
+from rlmin.encoders.cell import cell_of
+from rlmin.scan import linear_scan
+from rlmin.types import State, cat_states, map_state
 
 
-class Terms(NamedTuple):
-    """What a layer multiplies its memory by and adds to it at every step."""
-
-    rate: Tensor  # [T, ..., H] -log(keep), at least 0; exact where keep itself would be rounded to 1
-    value: Tensor  # [T, ..., H]
-
-    @property
-    def keep(self) -> Tensor:
-        """[T, ..., H] in [0, 1]."""
-        return torch.exp(-self.rate)
-
-
-def recurrences(mixers: Sequence[Encoder]) -> tuple[Recurrence, ...]:
+def recurrences(mixers: Sequence[Encoder]) -> tuple[Encoder, ...]:
     """The mixers, where the memory of each is a sum over past steps; none where one is not."""
-    found = tuple(mixer for mixer in mixers if isinstance(mixer, MinGRU | MinLSTM))
-    return found if len(found) == len(mixers) else ()
+    cells = [cell_of(mixer) for mixer in mixers]
+    return tuple(mixers) if all(cell is not None and cell.has_terms for cell in cells) else ()
+
+
+def cell_with_terms(mixer: Encoder) -> Cell:
+    """The registration of a mixer whose memory is a sum over past steps.
+
+    Raises:
+        ValueError: it is another.
+    """
+    cell = cell_of(mixer)
+    if cell is None or not cell.has_terms:
+        some = ", ".join(known.name for known in CELLS.values() if known.has_terms)
+        raise ValueError(f"{type(mixer).__name__}: its memory is no sum over past steps; expected one of {some}")
+    return cell
 
 
 def terms(mixer: Encoder, x: Tensor) -> Terms:
-    """The terms of a layer that reads x.
-
-        minGRU     keep = 1 - sigmoid(gate)         value = sigmoid(gate) * activation(candidate)
-        minLSTM    keep = f / (f + i)               value = i / (f + i) * activation(candidate)
-
-    Args:
-        mixer: MinGRU or MinLSTM.
-        x: [T, ..., D] what it reads.
+    """What a layer that reads x [T, ..., D] multiplies its memory by and adds to it at every step.
 
     Raises:
-        ValueError: another encoder, whose memory is no such sum.
+        ValueError: the memory is no such sum.
     """
-    if isinstance(mixer, MinGRU):
-        gate, candidate = mixer.projection(x).chunk(2, dim=-1)
-    elif isinstance(mixer, MinLSTM):
-        forget, input, candidate = mixer.projection(x).chunk(3, dim=-1)
-        gate = logsigmoid(input) - logsigmoid(forget)
-    else:
-        raise ValueError(f"{type(mixer).__name__}: expected MinGRU or MinLSTM, whose memory is a sum over past steps")
-    return Terms(softplus(gate), torch.sigmoid(gate) * activate(mixer.candidate, candidate))
+    of = cell_with_terms(mixer).terms
+    assert of is not None, "cell_with_terms has seen to it"
+    return of(mixer, x)
+
+
+def output_of(mixer: Encoder, x: Tensor, memory: Tensor) -> Tensor:
+    """[T, ..., H] what a layer puts out that reads x [T, ..., D] and remembers `memory` [T, ..., *unit]."""
+    read = cell_with_terms(mixer).read
+    return memory if read is None else read(mixer, x, memory)
+
+
+def memory_of(
+    mixer: Encoder, x: Tensor, start: Tensor, state: "State | None" = None
+) -> tuple[Tensor, Callable[[int], State]]:
+    """What a layer remembers after each step, as it computes it itself.
+
+    Args:
+        mixer: of a cell with terms.
+        x: [T, B, D] what it reads; start: [T, B] bool.
+        state: its state before x[0]; None: it has seen nothing.
+
+    Returns:
+        [T, B, *unit], and its whole state after step t.
+    """
+    cell, state = cell_with_terms(mixer), mixer.initial_state(x.shape[1]) if state is None else state
+    if cell.output_is_memory:
+        h, _ = mixer(x, state, start)
+        return h, lambda t: h[t]
+    states = []
+    for t in range(len(x)):
+        _, state = mixer.step(x[t], state, start[t])
+        states.append(state)
+    return torch.stack([cell.memory_of(state) for state in states]), lambda t: states[t]
 
 
 def contribution(
@@ -73,26 +89,26 @@ def contribution(
     The memory without step s, all gates kept, is h - C[:, s]: exactly, not to first order.
 
     Args:
-        mixer: MinGRU or MinLSTM.
+        mixer: of a cell with terms.
         x: [T, D] what it reads, of one sequence that begins with an empty memory.
         start: [T] bool, x[t] opens an episode.
         group: consecutive steps that count as one.
         of: the groups wanted; None: all.
 
     Returns:
-        [T, G, H] in the precision of x, G = ceil(T / group) or len(of).
+        [T, G, *unit] in the precision of x, G = ceil(T / group) or len(of).
 
     Raises:
         ValueError: see `terms`.
     """
     of = range(-(-len(x) // group)) if of is None else of
     time, which = torch.arange(len(x), device=x.device) // group, torch.tensor(of, device=x.device)
-    mine = (time[:, None] == which).unsqueeze(-1)  # [T, G, 1]
     written = terms(mixer, x)
+    unit = written.value.shape[1:]
+    mine = (time[:, None] == which).view(len(x), len(of), *[1] * len(unit))
     added = torch.where(mine, written.value.unsqueeze(1), 0)
-    keep = written.keep.unsqueeze(1).expand_as(added).contiguous()
-    h, _ = linear_scan(keep, added, added.new_zeros(added.shape[1:]), start[:, None].expand(-1, len(of)).contiguous())
-    return h
+    keep = written.keep.expand(len(x), *unit).unsqueeze(1).expand_as(added)
+    return _summed(keep, added, start[:, None].expand(-1, len(of)).contiguous())
 
 
 def half_life(rate: Tensor) -> Tensor:
@@ -100,36 +116,52 @@ def half_life(rate: Tensor) -> Tensor:
     return math.log(2) / rate
 
 
-def deletion_error(
-    mixer: Recurrence, x: Tensor, start: Tensor, *, steps: Tensor, exact: Recurrence | None = None
-) -> float:
-    """How far h - C[:, s] is from the layer's own scan, run again with nothing written at s.
+def deletion_error(mixer: Encoder, x: Tensor, start: Tensor, *, steps: Tensor, exact: Encoder | None = None) -> float:
+    """How far h - C[:, s] is from what the layer itself remembers where nothing is written at s.
 
     Args:
-        mixer: whose scan is run, in its own precision.
+        mixer: whose own pass goes on behind s with keep[s] * h[s-1], in its own precision.
         x: [T, D] what it reads, of one sequence that begins with an empty memory.
         start: [T] bool.
         steps: [R] the s to try.
         exact: whose contributions are taken, in its own precision; None: those of `mixer`.
 
     Returns:
-        the largest difference over T, R and H.
+        the largest difference over T, R and the memory.
     """
-    exact = mixer if exact is None else exact
-    of = contribution(exact, x.to(exact.projection.weight.dtype), start, of=steps.tolist())
-    opens = start[:, None].expand(-1, len(steps)).contiguous()
-    columns: Tensor = mixer.projection(x.to(mixer.projection.weight.dtype))[:, None].repeat(1, len(steps), 1)
-    whole = _scanned(mixer, columns, opens)
-    H = mixer.output_size
-    columns[steps, torch.arange(len(steps)), -H:] = -1e9 if mixer.candidate == "g" else 0  # activated, that is 0
-    return float((whole - _scanned(mixer, columns, opens) - of).abs().max())
+    exact, T = mixer if exact is None else exact, len(x)
+    of = contribution(exact, x.to(_dtype(exact)), start, of=steps.tolist())
+    x, opens = x.to(_dtype(mixer))[:, None], start[:, None]
+    whole, state_after = memory_of(mixer, x, opens)
+    before = torch.cat([torch.zeros_like(whole[:1]), whole[:-1]])
+    kept = terms(mixer, x).keep * before.masked_fill(start.view(-1, *[1] * (before.dim() - 1)), 0)
+    begun = cat_states([_with_memory(mixer, state_after(s), kept[s]) for s in steps.tolist()])
+    later = steps + 1 + torch.arange(T)[:, None]  # [T, R] the steps that follow s, and some beyond the end
+    at = later.clamp(max=T - 1)
+    again, _ = memory_of(mixer, x[at, 0], opens[at, 0], begun)
+    each = torch.arange(len(steps))
+    behind = (whole[at, 0] - again - of[at, each])[later < T]
+    inside = whole[steps, 0] - kept[steps, 0] - of[steps, each]
+    return float(torch.cat([behind, inside]).abs().max())
 
 
-def _scanned(mixer: Recurrence, columns: Tensor, start: Tensor) -> Tensor:
-    """[T, R, H] the memory that comes of projected inputs [T, R, 2H or 3H]."""
-    none = columns.new_zeros(columns.shape[1], mixer.output_size)
-    if isinstance(mixer, MinGRU):
-        gate, candidate = (part.contiguous() for part in columns.chunk(2, dim=-1))
-        return min_gru_scan(gate, candidate, none, start, activation=mixer.candidate)[0]
-    forget, input, candidate = (part.contiguous() for part in columns.chunk(3, dim=-1))
-    return min_lstm_scan(forget, input, candidate, none, start, activation=mixer.candidate)[0]
+def _with_memory(mixer: Encoder, state: State, memory: Tensor) -> State:
+    """`state` with `memory` as the part that the terms describe."""
+    own = cell_with_terms(mixer).memory_of(state)
+    return map_state(lambda part: memory.to(part.dtype) if part is own else part, state)
+
+
+def _summed(keep: Tensor, value: Tensor, start: Tensor) -> Tensor:
+    """h of h[t] = keep[t] * h[t-1] + value[t], [T, G, *unit], from nothing; step by step where it is complex."""
+    nothing = value.new_zeros(value.shape[1:])
+    if not value.is_complex() and not keep.is_complex():
+        return linear_scan(keep.contiguous(), value, nothing, start)[0]
+    h, found = nothing, []
+    for t in range(len(value)):
+        h = keep[t] * h.masked_fill(start[t].view(-1, *[1] * (h.dim() - 1)), 0) + value[t]
+        found.append(h)
+    return torch.stack(found)
+
+
+def _dtype(mixer: Encoder) -> torch.dtype:
+    return next(mixer.parameters()).dtype

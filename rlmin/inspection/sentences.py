@@ -1,10 +1,12 @@
 """Sentences: what the pictures show, said with the numbers of a study, and how each is computed. HTML, escaped."""
 
 import math
+from collections.abc import Iterable
 from html import escape
 
 import torch
 
+from rlmin.encoders import CELLS
 from rlmin.inspection.delays import Varied
 from rlmin.inspection.findings import cause, outcome
 from rlmin.inspection.recurrence import recurrences
@@ -52,7 +54,7 @@ def no_scales(study: Study) -> str:
         return "Every episode that was played here is one step long, so there was nothing to forget in play."
     return (
         f"The gates of {_encoder(study)} depend on its own memory, or it has none, so a unit has no half-life of its "
-        "own. This section is for minGRU and minLSTM."
+        f"own. This section is for {_those(cell.name for cell in CELLS.values() if cell.has_terms)}."
     )
 
 
@@ -159,8 +161,8 @@ def lags_caption(study: Study) -> str:
 def no_size(study: Study) -> str:
     """Where the memory has no size to look at."""
     return (
-        f"The memory of {_encoder(study)} is no vector of units that could grow: this section is for minGRU, minLSTM, "
-        "GRU and LSTM."
+        f"The memory of {_encoder(study)} is no vector of units that could grow: this section is for "
+        f"{_those(cell.name for cell in CELLS.values() if cell.is_bounded)}."
     )
 
 
@@ -226,6 +228,11 @@ def wipes_caption(study: Study) -> str:
         "emptied just before. Middle: KL divergence of the two distributions, KL(with || without). Right: "
         f"{episodes} episodes whose memory was wiped once, before that step, and which were then played on."
     )
+
+
+def _those(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _encoder(study: Study) -> str:

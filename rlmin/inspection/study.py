@@ -52,7 +52,7 @@ class Study:
     subject: Subject
     evaluation: Evaluation
     episodes: Played  # of ROWS rows, or fewer of pictures
-    scales: tuple[TimeScales, ...]  # one a layer, of minGRU and minLSTM
+    scales: tuple[TimeScales, ...]  # one a layer, of cells with terms
     explained: tuple[Explained, ...]
     lags: tuple[tuple[Tensor, Tensor], ...]  # of each layer and of the input: mean |effect| and how many, by lag
     group: int  # steps that are one lag

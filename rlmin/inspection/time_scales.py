@@ -1,4 +1,4 @@
-"""Time scales: how long each unit of minGRU and minLSTM remembers, by its bias and in play."""
+"""Time scales: how long each unit of a memory with terms remembers, by its bias and in play."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlmin.inspection.recurrence import Recurrence, half_life, recurrences, terms
+from rlmin.encoders import Encoder
+from rlmin.inspection.recurrence import half_life, recurrences, terms
 from rlmin.inspection.subject import Played
 from rlmin.inspection.trace import mixers, traced
 from rlmin.policy import Policy
@@ -43,7 +44,7 @@ def time_scales(policy: Policy, episodes: Played) -> tuple[TimeScales, ...]:
     forget.
 
     Args:
-        policy: of minGRU or minLSTM.
+        policy: of a cell with terms, as minGRU and minLSTM are.
         episodes: what it played.
 
     Returns:
@@ -59,16 +60,16 @@ def time_scales(policy: Policy, episodes: Played) -> tuple[TimeScales, ...]:
     keep, found = torch.linspace(0, 1, QUANTILES, dtype=torch.float64), []
     for mixer, rate in zip(layers, rates, strict=True):
         each = torch.quantile(_some(rate.flatten()), 1 - keep)
-        bias = -torch.log1p(-1 / mixer.time_scale().double())
+        bias = terms(mixer, next(mixer.parameters()).new_zeros(1, 1, mixer.input_size)).rate.double().flatten()
         found.append(TimeScales(*(half_life(x * tokens) for x in (bias, rate.mean(0), each))))
     return tuple(found)
 
 
-def _rates(policy: Policy, layers: Sequence[Recurrence], row: Played) -> tuple[int, list[Tensor]]:
+def _rates(policy: Policy, layers: Sequence[Encoder], row: Played) -> tuple[int, list[Tensor]]:
     """Inputs a step, and of each layer [inputs, H] the rates that count; of one row, as pictures need much memory."""
     trace = traced(policy, row.leaves, row.start)
     read = zip(layers, trace.read, strict=False)
-    return trace.tokens, [terms(mixer, x).rate.double()[~trace.start] for mixer, x in read]
+    return trace.tokens, [terms(mixer, x).rate.double()[~trace.start].flatten(1) for mixer, x in read]
 
 
 def share_beyond(scale: Tensor, steps: float) -> float:

@@ -6,7 +6,7 @@ A step is some fifty numpy calls on buffers made once. What can be computed at e
 biases of convolutions are part of the product that follows, and what a product adds to the residual stream has mean 0,
 so that the next norm has none to subtract.
 
-minGRU, minLSTM, GRU, LSTM and MLP, in a Stack as PolicyConfig makes it, with one fused token a step.
+A Stack as PolicyConfig makes it, of a cell that has a numpy form, with one fused token a step.
 """
 
 import io
@@ -19,6 +19,7 @@ import numpy as np
 
 from rlmin.checkpoint import write_atomic
 from rlmin.encoders import Stack
+from rlmin.encoders.numpy_program import INSTEAD, Program, after, array, known, linear
 from rlmin.encoders.stack import Block
 from rlmin.heads import BoxHead
 from rlmin.interop import numpy_policy
@@ -26,7 +27,6 @@ from rlmin.interop.description import describe
 from rlmin.interop.numpy_inputs import embed
 from rlmin.interop.numpy_memory import add_block, add_norm
 from rlmin.interop.numpy_policy import DESCRIPTION
-from rlmin.interop.numpy_program import INSTEAD, Program, after, array, known, linear
 from rlmin.policy import Policy, Trunk
 from rlmin.spaces import NUMPY_TYPE
 
@@ -48,7 +48,7 @@ def export_numpy(policy: Policy, file: str | Path, *, run: Mapping[str, Any] | N
     """Write a policy for numpy alone, and beside it `numpy_policy.py`, which runs it.
 
     Args:
-        policy: of minGRU, minLSTM, GRU, LSTM or MLP.
+        policy: of an encoder that has a numpy form (`rlmin list encoders`).
         file: .npz; appears whole or not at all. Its folder is made.
         run: where the policy comes from, plain values, for the description.
 

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from torch import Tensor, nn
 
+from rlmin.encoders.numpy_program import INSTEAD, Linear, Program, array, linear, of_mean_zero
 from rlmin.inputs import (
     PREVIOUS_ACTION,
     PREVIOUS_REWARD,
@@ -19,7 +20,6 @@ from rlmin.inputs import (
     Symbols,
 )
 from rlmin.interop.numpy_policy import input_name
-from rlmin.interop.numpy_program import INSTEAD, Linear, Program, array, linear, of_mean_zero
 from rlmin.normalize import Range
 from rlmin.policy import Policy
 from rlmin.spaces import NUMPY_TYPE, Leaf, leaves_of

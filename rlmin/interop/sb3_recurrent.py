@@ -17,7 +17,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlmin.checks import check_names, require
-from rlmin.encoders import MIXERS, Stack
+from rlmin.encoders import CELLS, Stack
 from rlmin.interop.sb3_extractor import SMALLEST_PICTURE
 from rlmin.types import State, map_state, tensors_of
 
@@ -134,7 +134,7 @@ class MinGruPolicy(RecurrentActorCriticPolicy):
         enable_critic_lstm = not shared_lstm if enable_critic_lstm is None else enable_critic_lstm
         _check(type(self).__name__, shared_lstm, enable_critic_lstm, settings.get("share_features_extractor", True))
         lstm_kwargs = {"mlp": 0} | (lstm_kwargs or {})
-        known = {*inspect.signature(Stack).parameters, *inspect.signature(MIXERS[self.mixer]).parameters} - TAKEN
+        known = {*inspect.signature(Stack).parameters, *CELLS[self.mixer].option_names} - TAKEN
         check_names(f"entry of lstm_kwargs of {type(self).__name__}", lstm_kwargs, known)
         super().__init__(
             observation_space,

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.checkpoint import write_atomic
-from rlmin.encoders import LSTM, Aaren, Attention, Encoder, Stack
+from rlmin.encoders import Encoder, Stack
+from rlmin.encoders.cell import cell_of
 from rlmin.heads import Categorical, Gaussian
 from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rlmin.interop.description import describe
@@ -40,12 +41,6 @@ from rlmin.types import State, map_state, tensors_of
 DESCRIPTION = "rlmin.json"
 """Name of the description inside a .pt2 file."""
 EXAMPLE_ROWS = 3  # a batch of one would be taken for a constant
-
-_PARTS: dict[type[Encoder], tuple[str, ...]] = {
-    LSTM: ("h", "c"),
-    Attention: ("keys", "values", "age"),
-    Aaren: ("largest", "denominator", "numerator"),
-}
 
 
 class StepModule(nn.Module):
@@ -212,11 +207,17 @@ def _state_names(stacks: list[Stack]) -> list[str]:
     names = []
     for who, stack in zip(("actor.", "critic.") if len(stacks) > 1 else ("",), stacks, strict=True):
         for i, block in enumerate(stack.blocks):
-            parts = ["conv"] if block.conv is not None else []
-            remembers = tensors_of(block.mixer.initial_state(1)) if isinstance(block.mixer, Encoder) else []
-            own = _PARTS.get(type(cast(Encoder, block.mixer)), ("h",)) if remembers else ()
-            names += [f"{who}block{i}.{part}" for part in (*parts, *own)]
+            conv = ["conv"] if block.conv is not None else []
+            names += [f"{who}block{i}.{part}" for part in (*conv, *_parts(cast(Encoder, block.mixer)))]
     return names
+
+
+def _parts(mixer: Encoder) -> tuple[str, ...]:
+    """A name for each tensor of a mixer's state: those of its registration, or numbers."""
+    cell, count = cell_of(mixer), len(tensors_of(mixer.initial_state(1)))
+    if cell is not None and len(cell.state_names) == count:
+        return cell.state_names
+    return ("h",) if count == 1 else tuple(f"h{i}" for i in range(count))
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,9 +1,12 @@
 """A program for numpy: buffers, views of them, weights, and the calls that rlmin.interop.numpy_policy makes one by one.
 
-Arrays are known by name, and every name is given once. What a product reads ends in a 1, and the last row of its weight
-is the bias. sigmoid(x) is 1 / (1 + exp(-x)), so what leads to one is computed with the opposite sign.
+Exports put it together, and a cell writes its own step into it (`NumpyForm`). Arrays are known by name, and every name
+is given once. What a product reads ends in a 1, and the last row of its weight is the bias. sigmoid(x) is
+1 / (1 + exp(-x)), so what leads to one is computed with the opposite sign.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -13,6 +16,10 @@ INSTEAD = "`rlmin export --onnx` can do it"
 """What an error says of a policy that numpy has no calls for."""
 Linear: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Weight [out, in] and bias [out], float64."""
+
+
+After: TypeAlias = "Callable[[Linear], Linear]"
+"""Makes what was applied before a product part of it."""
 
 
 class Program:
@@ -85,6 +92,20 @@ class Program:
         self.call("exp", negated, e)
         self.call("subtract", "minus", e, e)
         self.call("divide", negated, e, out)
+
+
+@dataclass(frozen=True)
+class NumpyForm:
+    """How a cell writes one step.
+
+    Attributes:
+        write: (program, name, module, read, after) -> the array [B, H] of its output. `read` is [x 1], which the
+            module is to read once `after` is part of its first product; what is remembered is called `{name}.h`, ...
+        reads_memory: whether its products read the memory too: then `read` is [x h 1], and h is for `write` to copy.
+    """
+
+    write: Callable[[Program, str, Any, str, After], str]
+    reads_memory: bool = False
 
 
 def array(x: Any, dtype: Any = np.float64) -> np.ndarray:

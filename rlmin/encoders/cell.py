@@ -1,0 +1,186 @@
+"""Cell: the registration of a memory, which says what it can do. Whoever needs a capability asks it here.
+
+    register(Cell("mine", Mine, options=MineOptions, about="One sentence."))
+
+A cell is a file with an `Encoder` in it and such a call at its end. From then on `Stack(mixer="mine")` and
+`PPO(env, encoder="mine", decay=0.9)` know it, as do the command line, presets, exports, inspection and saved runs.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import KW_ONLY, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rlmin.encoders.base import Encoder, one
+from rlmin.encoders.numpy_program import NumpyForm
+from rlmin.types import State, tensors_of
+
+MEMORY = "h"
+"""Name of the part of a state that `Cell.terms` describe."""
+
+
+class Terms(NamedTuple):
+    """A memory as a sum: h[t] = decay[t] * h[t-1] + value[t], elementwise.
+
+    decay = exp(-rate) * turn. The rate may have fewer numbers than the memory, where several share one: it has to
+    broadcast against the value.
+    """
+
+    rate: Tensor  # [T, ..., *unit] -log|decay|, at least 0; exact where the decay itself would be rounded to 1
+    value: Tensor  # [T, ..., *unit]
+    turn: Tensor | None = None  # of size 1: a sign, or a complex number; None: 1
+
+    @property
+    def keep(self) -> Tensor:
+        """[T, ..., *unit] the decay."""
+        keep = torch.exp(-self.rate)
+        return keep if self.turn is None else keep * self.turn
+
+
+@dataclass(frozen=True)
+class FastStep:
+    """A cell that is one projection and a gated average, as the loop of a whole step knows it (`rlmin.scan.cpu_step`).
+
+    The module has a `projection`, an nn.Linear(D, parts * H), and its state is one tensor [B, H].
+    """
+
+    parts: int  # 2: minGRU's rows [gate; candidate]; 3: minLSTM's rows [forget; input; candidate]
+    activation: str = "candidate"  # attribute of the module that names the activation of the candidate
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a memory is called, how it is made and what it can do.
+
+    Attributes:
+        name: of the encoder in settings and on the command line.
+        cls: the class: `cls(input_size, hidden_size, **options)`.
+        about: one sentence for lists and tables.
+        options: frozen dataclass whose fields are the keyword options of `cls`, with their defaults; None: it has none.
+        terms: (module, x [T, ..., D]) -> `Terms` of its memory; None: the memory is no such sum.
+        read: (module, x [T, ..., D], memory [T, ..., *unit]) -> output [T, ..., H], of a cell with terms whose output
+            is not its memory.
+        to_numpy: how one step is written as calls of numpy; None: there is no such export.
+        fast_step: how one step is part of a single call on the CPU; None: its modules are called one by one.
+        output_is_memory: whether the output is the state, which then is one tensor [B, H].
+        remembers: whether there is a memory at all; a cell without gets no convolution, as that would be one.
+        state_names: a name for each tensor of the state, for exported files; "h" is the one that `terms` describe.
+        is_bounded: whether the state is a vector of units whose size says how full the memory is.
+        window: the option that limits how many inputs back it sees; None: it has no such limit.
+    """
+
+    name: str
+    cls: Callable[..., Encoder]
+    _: KW_ONLY
+    about: str = ""
+    options: type[Any] | None = None
+    terms: Callable[[Any, Tensor], Terms] | None = None
+    read: Callable[[Any, Tensor, Tensor], Tensor] | None = None
+    to_numpy: NumpyForm | None = None
+    fast_step: FastStep | None = None
+    output_is_memory: bool = True
+    remembers: bool = True
+    state_names: tuple[str, ...] = (MEMORY,)
+    is_bounded: bool = True
+    window: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.options is not None and not (isinstance(self.options, type) and is_dataclass(self.options)):
+            raise TypeError(f"cell {self.name!r}: expected options to be a dataclass, got {self.options!r}")
+        if self.output_is_memory and self.read is not None:
+            raise ValueError(
+                f"cell {self.name!r}: has a `read`, so its output is not its memory: output_is_memory=False"
+            )
+        if self.window is not None and self.window not in self.option_names:
+            raise ValueError(f"cell {self.name!r}: window={self.window!r} is none of its options: {self._listed()}")
+
+    @property
+    def option_names(self) -> tuple[str, ...]:
+        """Names of the options."""
+        return () if self.options is None else tuple(field.name for field in fields(self.options))
+
+    @property
+    def has_terms(self) -> bool:
+        """Whether its memory is a sum over past steps, and what a change of it does to the output is known."""
+        return self.terms is not None and (self.output_is_memory or self.read is not None)
+
+    def options_of(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Every option, the defaults filled in.
+
+        Args:
+            given: options by name.
+
+        Raises:
+            ValueError: the cell has no such option, or it may not have this value.
+        """
+        self.check_options(given)
+        return {} if self.options is None else dict(vars(self.options(**given)))
+
+    def check_options(self, given: Mapping[str, Any] | tuple[str, ...]) -> None:
+        """Raise a ValueError for the first name that is none of the options."""
+        for name in given:
+            if name not in self.option_names:
+                near = get_close_matches(name, self.option_names, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"encoder {self.name!r} has no option {name!r}; its options: {self._listed()}{hint}")
+
+    def make(self, input_size: int, hidden_size: int, **options: Any) -> Encoder:
+        """A module with these options.
+
+        Raises:
+            ValueError: see `options_of`.
+        """
+        return self.cls(input_size, hidden_size, **self.options_of(options))
+
+    def memory_of(self, state: State) -> Tensor:
+        """The part of a state that `terms` describe."""
+        return one(state) if len(self.state_names) == 1 else tensors_of(state)[self.state_names.index(MEMORY)]
+
+    def _listed(self) -> str:
+        return ", ".join(self.option_names) or "none"
+
+
+CELLS: dict[str, Cell] = {}
+"""Every registered cell by name."""
+
+
+def register(cell: Cell) -> Cell:
+    """Make a cell known by its name. Registering a name again replaces it.
+
+    Raises:
+        TypeError: `cell` is no `Cell`.
+    """
+    if not isinstance(cell, Cell):
+        raise TypeError(f"register: expected a Cell, got {type(cell).__name__}; register(Cell(name, cls, ...))")
+    CELLS[cell.name] = cell
+    return cell
+
+
+def cell_of(module: nn.Module | Encoder) -> Cell | None:
+    """The registration of a module's own class; None where there is none."""
+    return next((cell for cell in CELLS.values() if cell.cls is type(module)), None)
+
+
+class Mixers(MutableMapping[str, Callable[..., Encoder]]):
+    """Name -> class of every registered cell. Setting an item registers a cell without options and capabilities."""
+
+    def __getitem__(self, name: str) -> Callable[..., Encoder]:
+        return CELLS[name].cls
+
+    def __setitem__(self, name: str, cls: Callable[..., Encoder]) -> None:
+        register(Cell(name, cls, output_is_memory=False, is_bounded=False))
+
+    def __delitem__(self, name: str) -> None:
+        del CELLS[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(CELLS)
+
+    def __len__(self) -> int:
+        return len(CELLS)
+
+
+MIXERS = Mixers()
