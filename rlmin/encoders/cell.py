@@ -184,3 +184,4 @@ class Mixers(MutableMapping[str, Callable[..., Encoder]]):
 
 
 MIXERS = Mixers()
+"""Name -> class of every registered cell: `MIXERS[name](input_size, hidden_size, **options)`."""
