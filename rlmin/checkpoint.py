@@ -23,6 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from rlmin.space_json import space_from_json, space_to_json
+from rlmin.trust import mark_header
 
 FORMAT = "1"
 CONFIG, POLICY, LEARNER = "config.yaml", "policy.safetensors", "learner.safetensors"
@@ -91,6 +92,7 @@ def read(folder: Path, file: str) -> tuple[dict[str, Any], Tensors]:
         raise ValueError(f"{path}: its content does not match its digest; the file was edited or damaged")
     header = json.loads(metadata["header"])
     _check_config(Path(folder), header)
+    mark_header(header, where=str(path))
     for key in ("observation_space", "action_space"):
         header[key] = space_from_json(header[key])
     return header, tensors

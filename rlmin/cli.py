@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import tyro
 
 from rlmin.checks import check_names
+from rlmin.trust import typed
 
 USAGE = """usage: rlmin COMMAND ...
 
@@ -50,6 +51,8 @@ class Resume:
     device: str | None = None  # to go on on; None: the run's own
     dataset: str | None = None  # where the data of a decision agent are now; None: where they were
     wandb: str | None = None  # project of Weights & Biases to log to from here on, or "none"; None: as before
+    env: str | None = None  # the run's own id, typed, so that it may import the module that it names
+    trust: bool = False  # import that module because the run says so
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     try:
         check_names("command", arguments[:1], COMMANDS)
-        COMMANDS[arguments[0]](arguments[1:])
+        with typed(values(arguments, "--env")):
+            COMMANDS[arguments[0]](arguments[1:])
     except (ValueError, FloatingPointError, OSError, ImportError) as error:
         print(f"rlmin: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -76,10 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train_command(arguments: list[str]) -> None:
     from rlmin.encoders import MIXERS
+    from rlmin.make import import_provider
     from rlmin.presets import config_class, preset_arguments, read_preset
     from rlmin.scan import ACTIVATIONS
     from rlmin.train import resume, train
     from rlmin.train_config import PAIRS, DecisionTrainConfig, TrainConfig
+    from rlmin.trust import Foreign
 
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
     own = arguments[1 if name else 0 :]
@@ -97,6 +103,7 @@ def train_command(arguments: list[str]) -> None:
     if kind is not config_class(settings) and name:
         raise ValueError(f"{name}: a preset for an environment, not for data; leave it out, or leave out --dataset")
     check_names("option", flags(own), ["--help", "--resume", "--dataset", *(flag(f.name) for f in fields(kind))])
+    own = trusting(own)
     if "--env" in flags(own):  # what the preset says of its own environment does not fit another
         settings = {key: value for key, value in settings.items() if key not in PAIRS}
     config: TrainConfig | DecisionTrainConfig = tyro.cli(
@@ -105,6 +112,8 @@ def train_command(arguments: list[str]) -> None:
         prog="rlmin train PRESET" if kind is TrainConfig else "rlmin train",
         description=_training(kind is TrainConfig),
     )
+    if isinstance(settings.get("env"), Foreign) and config.env == settings["env"] and not config.trust:
+        import_provider(settings["env"])  # raises where it may not
     pairs = [*settings.get("env_kwargs", []), *config.env_kwargs]  # changing one key of a preset keeps the others
     config = replace(config, env_kwargs=tuple({pair.split("=")[0]: pair for pair in pairs}.values()))
     what = config.env if isinstance(config, TrainConfig) else Path(config.dataset).stem
@@ -137,6 +146,16 @@ def values(arguments: Sequence[str], option: str) -> list[str]:
     return after + [argument[len(option) + 1 :] for argument in arguments if argument.startswith(f"{option}=")]
 
 
+def trusting(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--trust` alone as `--trust True`, as a parser without flags reads it."""
+    after = [*arguments, ""][1:]
+    spelled = [
+        [word, "True"] if word == "--trust" and then not in ("True", "False") else [word]
+        for word, then in zip(arguments, after, strict=True)
+    ]
+    return [word for words in spelled for word in words]
+
+
 def flag(name: str) -> str:
     """The option of a setting: env_kwargs is given as --env-kwargs."""
     return "--" + name.replace("_", "-")
@@ -145,7 +164,7 @@ def flag(name: str) -> str:
 def evaluate_command(arguments: list[str]) -> None:
     from rlmin.evaluate_run import Evaluate, evaluated
 
-    given = tyro.cli(Annotated[Evaluate, tyro.conf.FlagConversionOff], args=arguments, prog="rlmin evaluate")
+    given = tyro.cli(Annotated[Evaluate, tyro.conf.FlagConversionOff], args=trusting(arguments), prog="rlmin evaluate")
     with plain_warnings():
         print(evaluated(given))
 
@@ -153,7 +172,7 @@ def evaluate_command(arguments: list[str]) -> None:
 def collect_command(arguments: list[str]) -> None:
     from rlmin.collect_run import Collect, collected
 
-    given = tyro.cli(Annotated[Collect, tyro.conf.FlagConversionOff], args=arguments, prog="rlmin collect")
+    given = tyro.cli(Annotated[Collect, tyro.conf.FlagConversionOff], args=trusting(arguments), prog="rlmin collect")
     with plain_warnings():
         print(collected(given))
 
@@ -161,7 +180,7 @@ def collect_command(arguments: list[str]) -> None:
 def export_command(arguments: list[str]) -> None:
     from rlmin.export_run import Export, exported
 
-    given = tyro.cli(Annotated[Export, tyro.conf.FlagConversionOff], args=arguments, prog="rlmin export")
+    given = tyro.cli(Annotated[Export, tyro.conf.FlagConversionOff], args=trusting(arguments), prog="rlmin export")
     with plain_warnings():
         print(exported(given))
 
@@ -169,7 +188,7 @@ def export_command(arguments: list[str]) -> None:
 def inspect_command(arguments: list[str]) -> None:
     from rlmin.inspect_run import Inspect, inspected
 
-    given = tyro.cli(Annotated[Inspect, tyro.conf.FlagConversionOff], args=arguments, prog="rlmin inspect")
+    given = tyro.cli(Annotated[Inspect, tyro.conf.FlagConversionOff], args=trusting(arguments), prog="rlmin inspect")
     with plain_warnings():
         print(inspected(given))
 

@@ -42,6 +42,7 @@ class Collect(Shift):
     reference: tuple[float, float] | None = None  # returns of a random policy and an expert
     measure_reference: int = 0  # where none is known: episodes of random actions for 0; 100 is the best of the dataset
     overwrite: bool = False  # replace a dataset of this name
+    trust: bool = False  # import the module that the first run's environment id names, whose code then runs
 
 
 def collected(options: Collect) -> str:
@@ -50,7 +51,7 @@ def collected(options: Collect) -> str:
     Raises:
         ValueError: no run and no random policy, no environment, or see `rlmin.collect.collect`.
     """
-    agents = [loaded(folder, device=options.device) for folder in options.runs]
+    agents = [loaded(folder, device=options.device, trust=options.trust) for folder in options.runs]
     sources, arena = _sources(options, agents), _arena(options, agents)
     known = None if str(arena.shift) else reference_in(arena.id, arena.kwargs)
     with _terminated_as_interrupted(), readable_errors(arena.id):

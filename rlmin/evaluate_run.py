@@ -48,16 +48,17 @@ class Evaluate(Shift):
     video: Path | None = None  # film episodes: an .mp4 file for all of them, or a folder for a file each
     video_episodes: int = 1  # of the film
     file: Path | None = None  # PNG of achieved over asked return, a CSV beside it; none: RUN/targets.png
+    trust: bool = False  # import the module that the run's environment id names, whose code then runs
 
 
-def loaded(folder: Path, *, device: str) -> Agent:
-    """The agent of a run.
+def loaded(folder: Path, *, device: str, trust: bool = False) -> Agent:
+    """The agent of a run; `trust`: see `rlmin.load`.
 
     Raises:
         ValueError: the run cannot be read.
     """
     with readable_errors(str(folder)):
-        return load(folder, device=device)
+        return load(folder, device=device, trust=trust)
 
 
 def arena_of(
@@ -94,6 +95,7 @@ def evaluate_run(
     device: str = "cpu",
     shift: Shift | None = None,
     max_steps: int = LONGEST,
+    trust: bool = False,
 ) -> Evaluation:
     """Evaluate the policy of a run.
 
@@ -104,11 +106,12 @@ def evaluate_run(
         episodes, deterministic, seed, max_steps: see `rlmin.evaluate.evaluate`.
         num_envs: played at once.
         shift: noise, dropped frames, sticky actions; None: none of them.
+        trust: see `rlmin.load`.
 
     Raises:
         ValueError: the run cannot be read, its policy does not fit the environment, or it is return-conditioned.
     """
-    agent = loaded(folder, device=device)
+    agent = loaded(folder, device=device, trust=trust)
     arena = arena_of(agent, folder, env=env, env_kwargs=env_kwargs, shift=shift, device=device)
     if is_conditioned(agent.policy):
         raise ValueError(f"{folder}: this policy is told which return to aim for; use `evaluate_run_targets`")
@@ -141,6 +144,7 @@ def evaluate_run_targets(
     max_steps: int = LONGEST,
     reference: "Reference | None" = None,
     measure_reference: int = 0,
+    trust: bool = False,
 ) -> TargetReport:
     """Ask the return-conditioned policy of a run for returns, and see what it achieves.
 
@@ -149,12 +153,12 @@ def evaluate_run_targets(
         target_return: returns to ask for, env units.
         target_score: scores to ask for; needs reference scores. Neither: largest and mean return of the data.
         reference, measure_reference: see `reference_for`.
-        env, env_kwargs, episodes, deterministic, seed, num_envs, shift, max_steps: see `evaluate_run`.
+        env, env_kwargs, episodes, deterministic, seed, num_envs, shift, max_steps, trust: see `evaluate_run`.
 
     Raises:
         ValueError: see `evaluate_run` and `rlmin.targets.evaluate_targets`; scores without a reference.
     """
-    agent = loaded(folder, device=device)
+    agent = loaded(folder, device=device, trust=trust)
     return _asked(
         agent,
         arena_of(agent, folder, env=env, env_kwargs=env_kwargs, shift=shift, device=device),
@@ -261,7 +265,7 @@ def evaluated(options: Evaluate) -> str:
     """What the command says; a return-conditioned run also gets a CSV and a picture."""
     from rlmin.data.reference import given_reference
 
-    agent = loaded(options.run, device=options.device)
+    agent = loaded(options.run, device=options.device, trust=options.trust)
     kwargs = parse_pairs(options.env_kwargs)
     arena = arena_of(agent, options.run, env=options.env, env_kwargs=kwargs, shift=options.shift, device=options.device)
     given = given_reference(options.reference)

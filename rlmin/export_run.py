@@ -43,6 +43,7 @@ class Export:
     env_kwargs: tuple[str, ...] = ()  # key=value pairs that differ from the run's own
     target_return: float | None = None  # of a return-conditioned run: what to ask for in the check; none: best of data
     seed: int = 0  # of the check
+    trust: bool = False  # import the module that the run's environment id names, whose code then runs
 
 
 def exported(options: Export) -> str:
@@ -56,7 +57,7 @@ def exported(options: Export) -> str:
     _check_files(options)
     if options.check < 0:
         raise ValueError(f"check={options.check}: expected a number of steps, or 0 for none")
-    agent = loaded(options.run, device="cpu")
+    agent = loaded(options.run, device="cpu", trust=options.trust)
     if not options.check:
         return "\n".join(_write(options, agent, None, None))
     if options.env is None and agent.env_spec["id"] is None:

@@ -35,6 +35,7 @@ class Inspect:
     target_return: float | None = None  # of a return-conditioned run: what to ask for; none: the best of its data
     shown: int = 2  # of a run: episodes whose actions are explained
     seed: int = 10_000  # of a run: of the environments
+    trust: bool = False  # import the modules that the run or the dataset names, whose code then runs
 
 
 def inspected(options: Inspect) -> str:
@@ -70,7 +71,7 @@ def _dataset(options: Inspect) -> str:
     if given:
         raise ValueError(f"{options.what}: no run folder, so a dataset; {given[0].split()[0]} is for runs")
     try:
-        dataset = load_dataset(options.what)
+        dataset = load_dataset(options.what, trust=options.trust)
     except ValueError as error:
         if str(error).startswith("no Minari dataset"):
             raise ValueError(f"{options.what}: neither a run folder nor a dataset; {error}") from error
@@ -93,7 +94,7 @@ def _run(options: Inspect) -> str:
     if not file.parent.is_dir():
         raise ValueError(f"{file}: no such folder {file.parent}")
     folder = fetched(options.what) if distant else Path(options.what)
-    agent = loaded(folder, device="cpu")
+    agent = loaded(folder, device="cpu", trust=options.trust)
     subject = subject_of_run(options, agent, folder)
     found = study(subject, episodes=options.episodes, vary=parse_vary(options.vary), shown=options.shown, say=_say)
     command = " ".join(["rlmin inspect", options.what, *of_runs(options)])

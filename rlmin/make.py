@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +14,8 @@ import torch
 import yaml
 from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
+
+from rlmin.trust import check_import
 
 PROVIDERS = {r"MiniGrid-|BabyAI-": "minigrid", r"ALE/|\w+NoFrameskip-v": "ale_py", r"popgym-": "popgym"}
 """Packages that register their ids on import, by how their ids look: gymnasium has no plug-ins since 1.0."""
@@ -123,12 +126,35 @@ def _missing(error: ModuleNotFoundError) -> str | None:
 
 
 def import_provider(id: str) -> str:
-    """Import the package that registers `id`, where it is known; the id without its module comes back."""
+    """Import the package that registers `id`, where it is known; the id without its module comes back.
+
+    Raises:
+        ValueError: the id came from a file, and may not import what it names: see `rlmin.trust`.
+        ImportError: there is no such module.
+    """
     module, _, name = id.rpartition(":")
     module = module or next((package for pattern, package in PROVIDERS.items() if re.match(pattern, id)), "")
     if module:
-        importlib.import_module(module)
+        check_import(id, module, PROVIDERS.values())
+        _import(module, id)
     return name
+
+
+def _import(module: str, id: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        file = Path(f"{module.partition('.')[0]}.py")
+        if error.name != file.stem or not (file.exists() or Path(file.stem).is_dir()):
+            raise
+        hint = f"./{file} is there: name the environment by --env {id}, or set PYTHONPATH=."
+        raise ModuleNotFoundError(f"{error}; {hint}", name=error.name) from error
+    except Exception as error:  # whatever its author's code raises
+        raise ValueError(f"environment {str(id)!r}: importing {module!r} failed ({_in_words(error)})") from error
+
+
+def _in_words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error).strip() else type(error).__name__
 
 
 def _spec(id: str) -> registration.EnvSpec:

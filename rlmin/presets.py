@@ -1,14 +1,14 @@
 """Presets: YAML files with the differences from the default settings, and how they become arguments."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rlmin.checks import check_names
-from rlmin.train_config import PAIRS, DecisionTrainConfig, TrainConfig
+from rlmin.train_config import PAIRS, DecisionTrainConfig, TrainConfig, settable
+from rlmin.trust import from_file
 
 PRESETS = Path(__file__).parent / "configs"
 
@@ -30,6 +30,8 @@ def preset_path(name: str) -> Path:
 def read_preset(name: str) -> dict[str, Any]:
     """The settings of a preset or file: differences from the defaults. With a `dataset` it is one for logged data.
 
+    The `env` of a file is marked as data, see `rlmin.trust`.
+
     Raises:
         ValueError: no such preset, not a mapping, or a key that is no setting.
     """
@@ -41,9 +43,11 @@ def read_preset(name: str) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ValueError(f"{path.name}: expected settings as `key: value`, got {type(settings).__name__}")
     try:
-        check_names("setting", settings, [f.name for f in fields(config_class(settings))])
+        check_names("setting", settings, settable(config_class(settings)))
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
+    if settings.get("env") is not None:
+        settings["env"] = from_file(settings["env"], trust=path.parent == PRESETS, where=path.name)
     for key in PAIRS:
         if isinstance(settings.get(key), dict):
             settings[key] = [f"{name}={value}" for name, value in settings[key].items()]

@@ -63,6 +63,8 @@ def resume(
     device: str | None = None,
     dataset: str | None = None,
     wandb: str | None = None,
+    env: str | None = None,
+    trust: bool = False,
     progress_bar: bool = True,
 ) -> Path:
     """Go on with a run that was stopped or killed, or for longer than it was meant to last.
@@ -73,6 +75,8 @@ def resume(
         device: to go on on; None: the run's own.
         dataset: where the data of a decision agent are now; None: where they were.
         wandb: project of Weights & Biases to log to from here on, or "none"; None: as before.
+        env: the run's own environment id; who types it lets it import the module that it names.
+        trust: let the run import that module without its id being typed: see `rlmin.trust`.
         progress_bar: show progress.
 
     Raises:
@@ -86,13 +90,16 @@ def resume(
     total = total_timesteps or header["total_timesteps"]
     if header["num_timesteps"] >= total:
         raise ValueError(f"{folder}: finished at {header['num_timesteps']:,} steps; go further with --total-timesteps")
-    env = header["env"]
-    if env["id"] is None and header["agent"] == PPO.name:
+    known = header["env"]
+    if known["id"] is None and header["agent"] == PPO.name:
         raise ValueError(
             f"{folder}: trained on an environment without an id; use agent.set_env(env), agent.resume(...)"
         )
-    with readable_errors(env["id"] or str(folder)), uninterrupted(env["workers"]):
-        agent = load(folder, device=device or header.get("run", {}).get("device", "cpu"))
+    if env is not None and env != known["id"]:
+        raise ValueError(f"env={env!r}: a run goes on in its own environment, expected {known['id']!r}")
+    with readable_errors(known["id"] or str(folder)), uninterrupted(known["workers"]):
+        device = device or header.get("run", {}).get("device", "cpu")
+        agent = load(folder, device=device, trust=trust or env is not None)
         if dataset is not None:
             _give(agent, dataset, header)
         agent.resume(folder)
@@ -130,7 +137,8 @@ def _ppo(config: TrainConfig) -> PPO:
 def _decision(config: DecisionTrainConfig) -> DecisionAgent:
     env = None if config.env is None else {"id": config.env, "kwargs": parse_pairs(config.env_kwargs)}
     with readable_errors(f"dataset {config.dataset!r}"):
-        agent = DecisionAgent(config.dataset, env=env, config=config.decision, seed=config.seed, device=config.device)
+        settings: dict[str, Any] = {"seed": config.seed, "device": config.device, "trust": config.trust}
+        agent = DecisionAgent(config.dataset, env=env, config=config.decision, **settings)
     if agent.env_spec["id"] is None:
         told = "the data do not tell their environment, and what bounds its spaces is a guess; name it by --env ID"
         print(told, file=sys.stderr, flush=True)
@@ -141,7 +149,7 @@ def _give(agent: Agent, dataset: str, header: Mapping[str, Any]) -> None:
     """The data of a run from another place, in which they have to be the same."""
     if not isinstance(agent, DecisionAgent):
         raise ValueError(f"dataset={dataset!r}: this run learns in an environment, not from data")
-    agent.set_dataset(dataset, env=header["dataset"]["env"])
+    agent.set_dataset(dataset, env=header["dataset"]["env"], trust=agent.trust)
     if agent.source["digest"] != header["dataset"]["digest"]:
         raise ValueError(f"dataset {dataset!r}: these are not the data of this run")
 

@@ -29,6 +29,7 @@ class TrainConfig(PPOConfig):
     save_interval: int = 100_000  # environment steps between checkpoints
     eval_episodes: int = 200  # greedy, at the end; 0: none
     eval_kwargs: tuple[str, ...] = ()  # for a second evaluation: key=value pairs that differ from env_kwargs
+    trust: bool = False  # import the module that a preset file's `env` names, whose code then runs
 
     def __post_init__(self) -> None:
         PPOConfig.__post_init__(self)
@@ -60,6 +61,7 @@ class DecisionTrainConfig(DecisionConfig):
     wandb: str | None = None  # project of Weights & Biases to log to as well; None: not
     save_interval: int = 1_000_000  # logged steps between checkpoints
     eval_episodes: int = 100  # of each target, at the end; 0: none
+    trust: bool = False  # import the modules that the dataset or a preset file names, whose code then runs
 
     def __post_init__(self) -> None:
         DecisionConfig.__post_init__(self)
@@ -79,6 +81,11 @@ class DecisionTrainConfig(DecisionConfig):
 
 
 RUN = ("device", "threads", "save_interval", "eval_episodes", "wandb")
+
+
+def settable(kind: type[TrainConfig] | type[DecisionTrainConfig]) -> list[str]:
+    """What a preset or a suite may set: everything but `trust`, which is the user's own word."""
+    return [field.name for field in fields(kind) if field.name != "trust"]
 
 
 def check_least(config: TrainConfig | DecisionTrainConfig) -> None:

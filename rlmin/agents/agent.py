@@ -40,6 +40,7 @@ class Agent(ABC):
         total_timesteps: at which the last `learn` ends, or ended.
         stop_requested: set from outside (a signal handler), `learn` returns after the current update.
         run: settings of the training run around the agent, kept with it; plain values only.
+        trust: whether what files name may be imported, see `rlmin.trust`; not saved.
     """
 
     name: ClassVar[str]
@@ -48,6 +49,7 @@ class Agent(ABC):
     policy: Policy
     generator: torch.Generator
     optimizer: FlatAdam
+    trust: bool = False
 
     def __init__(self, *, seed: int, device: torch.device | str, env_spec: dict[str, Any]) -> None:
         self.seed, self.device, self.env_spec = seed, torch.device(device), env_spec
@@ -234,11 +236,13 @@ class Agent(ABC):
         self.restore(header, tensors)
 
     @classmethod
-    def load(cls, folder: str | Path, env: Any = None, *, device: torch.device | str = "cpu") -> Self:
+    def load(
+        cls, folder: str | Path, env: Any = None, *, device: torch.device | str = "cpu", trust: bool = False
+    ) -> Self:
         """The agent saved in `folder`: see `rlmin.load`; a ValueError where it was trained by another algorithm."""
         from rlmin.agents.load import load
 
-        agent = load(folder, env=env, device=device)
+        agent = load(folder, env=env, device=device, trust=trust)
         if not isinstance(agent, cls):
             raise ValueError(f"{folder}: expected an agent of kind {cls.name!r}, found {agent.name!r}")
         return agent

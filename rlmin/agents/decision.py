@@ -63,6 +63,7 @@ class DecisionAgent(OfflineAgent):
         config: all settings; or give single ones as keywords, which are the fields of `DecisionConfig`.
         seed: of the weights, the order of the data and the sampled actions.
         device: "cpu", "cuda", ...
+        trust: let the data import the module that their environment id names, if it names one: see `rlmin.trust`.
 
     Raises:
         ValueError: the data cannot be read, or an unknown setting or space, or settings that contradict each other.
@@ -80,16 +81,18 @@ class DecisionAgent(OfflineAgent):
         config: DecisionConfig | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        trust: bool = False,
         **settings: Any,
     ) -> None:
         check_names("setting", settings, [f.name for f in fields(DecisionConfig)])
         config = replace(config or DecisionConfig(), **settings)
         config.check_context()
         env = data.named(env)
-        found, source = data.opened(dataset, env)
+        found, source = data.opened(dataset, env, trust=trust)
         if config.return_scale is None:
             config = replace(config, return_scale=data.round_scale(found))
         super().__init__(seed=seed, device=device, env_spec=found.env or describe(None))
+        self.trust = trust
         self._build(
             config, data.seen_space(found.observation_space, conditioned=config.conditioned), found.action_space
         )

@@ -36,11 +36,11 @@ if TYPE_CHECKING:  # rlmin.data needs tensordict, which is slow to import
     from rlmin.data.packing import Packing
 
 
-def opened(source: Any, env: Any = None) -> tuple["Dataset", dict[str, Any]]:
+def opened(source: Any, env: Any = None, *, trust: bool = False) -> tuple["Dataset", dict[str, Any]]:
     """The dataset that `source` is or names, and plain values that say which data these are.
 
     Args:
-        source, env: see `rlmin.data.load_dataset`.
+        source, env, trust: see `rlmin.data.load_dataset`.
 
     Returns:
         the data; and {"source", "env"}: by what they are found again, None where nothing is known, "name", "episodes",
@@ -51,7 +51,7 @@ def opened(source: Any, env: Any = None) -> tuple["Dataset", dict[str, Any]]:
     """
     from rlmin.data import load_dataset
 
-    dataset = load_dataset(source, env=env)
+    dataset = load_dataset(source, env=env, trust=trust)
     digest = hashlib.sha256(dataset.first.numpy().tobytes() + dataset.returns.numpy().tobytes()).hexdigest()
     record = {"source": _name_of(source), "env": env, "name": dataset.name, "episodes": dataset.num_episodes}
     return dataset, record | {"steps": dataset.num_steps, "digest": digest}

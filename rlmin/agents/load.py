@@ -10,9 +10,10 @@ from rlmin.agents.agent import Agent
 from rlmin.checkpoint import LEARNER, POLICY, read
 from rlmin.checks import check_names
 from rlmin.hub_snapshot import fetched, is_address
+from rlmin.trust import mark_header
 
 
-def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "cpu") -> Agent:
+def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "cpu", trust: bool = False) -> Agent:
     """The agent saved in `folder`, ready to act or to go on learning; PPO or DecisionAgent, as the folder says.
 
     Args:
@@ -21,6 +22,7 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
         env: to go on learning in, with new episodes, or None: then the environment is made from its id once it is
             needed. `agent.resume(folder)` also restores the state of an environment that has one.
         device: where the weights go.
+        trust: let the run import the module that its environment id names, if it names one: see `rlmin.trust`.
 
     Raises:
         ValueError: the folder is no run, is incomplete, of another version, damaged or edited, or the spaces of `env`
@@ -32,6 +34,7 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
         learner = read(Path(folder), LEARNER)
         if learner[0]["num_timesteps"] >= header["num_timesteps"]:  # else it was left there by an earlier push or copy
             header, tensors = learner
+    mark_header(header, trust=trust, where=str(folder))
     check_names("agent", [header["agent"]], AGENTS)
     kind = AGENTS[header["agent"]]
     agent = kind.from_spaces(
@@ -42,6 +45,7 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
         device=device,
         env_spec=header["env"],
     )
+    agent.trust = trust
     agent.restore(header, tensors)
     if env is not None:
         agent.set_env(env)

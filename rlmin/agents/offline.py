@@ -53,7 +53,7 @@ class OfflineAgent(Agent):
             wanted = self.source
             if wanted["source"] is None:
                 raise ValueError("this agent's data were given in memory; give them again by set_dataset(dataset)")
-            dataset, found = data.opened(wanted["source"], wanted["env"])
+            dataset, found = data.opened(wanted["source"], wanted["env"], trust=self.trust)
             if found["digest"] != wanted["digest"]:
                 raise ValueError(
                     f"dataset {wanted['source']!r}: this run's had {wanted['episodes']} episodes of {wanted['steps']} "
@@ -66,12 +66,12 @@ class OfflineAgent(Agent):
         assert self._dataset is not None, "attach sets it or raises"
         return self._dataset
 
-    def set_dataset(self, dataset: Any, *, env: Any = None) -> None:
+    def set_dataset(self, dataset: Any, *, env: Any = None, trust: bool = False) -> None:
         """Train on `dataset` from now on; it may be anything the agent can be made with. See `attach`.
 
         Normalisers and the unit of returns stay as they are; what was never asked for before can be from now on.
         """
-        self.attach(*data.opened(dataset, env))
+        self.attach(*data.opened(dataset, env, trust=trust))
 
     def ready(self) -> None:
         """Have the data: see `dataset`."""

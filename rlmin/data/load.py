@@ -31,6 +31,7 @@ def load_dataset(
     env: str | Mapping[str, Any] | None = None,
     observation_space: Space = None,
     action_space: Space = None,
+    trust: bool = False,
 ) -> Dataset:
     """Logged episodes as a Dataset, every value checked.
 
@@ -43,6 +44,7 @@ def load_dataset(
         env: id of the environment, or {"id", "kwargs"}, where the source does not tell it; it gives the spaces too.
         observation_space, action_space: of episodes and D4RL files, which have none; without these and without `env`
             they are read off the values (`rlmin.data.space_of`).
+        trust: let a Minari dataset import the modules that its metadata name: see `rlmin.trust`.
 
     Raises:
         ValueError: it does not exist, is damaged or empty, or holds a value that is not finite or not in its space;
@@ -60,7 +62,7 @@ def load_dataset(
         if wrong:
             raise ValueError(f"{', '.join(wrong)}: a Dataset has its own; leave them out")
         return source if described is None else replace(source, env=described)
-    dataset = build(_opened(source, described, observation_space, action_space), cache)
+    dataset = build(_opened(source, described, observation_space, action_space, trust), cache)
     if described is None:
         return dataset
     known = reference_in(described["id"], described["kwargs"])
@@ -72,6 +74,7 @@ def _opened(
     env: dict[str, Any] | None,
     observation_space: Space,
     action_space: Space,
+    trust: bool,
 ) -> Source:
     if isinstance(source, str | Path) and Path(source).suffix.lower() in HDF5:
         observation_space, action_space = _spaces(env, observation_space, action_space)
@@ -79,7 +82,7 @@ def _opened(
     if isinstance(source, str) or hasattr(source, "iterate_episodes"):
         if observation_space is not None or action_space is not None:
             raise ValueError("observation_space, action_space: a Minari dataset has its own; leave them out")
-        return open_minari(source)
+        return open_minari(source, trust=trust)
     if isinstance(source, Path):
         raise ValueError(f"{source}: expected a D4RL file, .hdf5 or .h5; a Minari dataset is loaded by its id")
     if not isinstance(source, Sequence):

@@ -26,6 +26,7 @@ from rlmin.data.episodes import blocks_of
 from rlmin.data.reference import reference_in, reference_of
 from rlmin.data.source import Source, plain
 from rlmin.make import import_provider
+from rlmin.trust import from_file
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -33,19 +34,20 @@ if TYPE_CHECKING:
 NOT_RECIPE = {"observation_space", "action_space", "env_spec", "total_episodes", "total_steps", "dataset_size"}
 
 
-def open_minari(source: "str | MinariDataset") -> Source:
+def open_minari(source: "str | MinariDataset", *, trust: bool = False) -> Source:
     """A Minari dataset.
 
     Args:
         source: its id, looked up in the folder of Minari (MINARI_DATASETS_PATH) and, if it is not there, on Minari's
             remote; or a MinariDataset, which may be a selection of episodes.
+        trust: let it import the modules that its metadata name: see `rlmin.trust`.
 
     Raises:
-        ValueError: there is no such dataset here or there, or it is damaged.
+        ValueError: there is no such dataset here or there, or it is damaged, or it needs that trust.
         ImportError: minari or h5py is not installed.
     """
     require("h5py", extra="offline")  # or Minari would ask for an extra of its own
-    dataset = _found(source) if isinstance(source, str) else source
+    dataset = _found(source, trust=trust) if isinstance(source, str) else source
     metadata = dict(dataset.storage.metadata)
     name = str(dataset.id)
     spec = dataset.env_spec
@@ -62,7 +64,7 @@ def open_minari(source: "str | MinariDataset") -> Source:
         blocks=lambda: blocks_of(_episodes(dataset, name), observation_space, action_space, name=name),
         fingerprint=lambda: _fingerprint(dataset),
         slow=True,
-        env=(None if spec is None else env_of(spec)) or _collected_in(metadata),
+        env=(None if spec is None else env_of(spec, trust=trust)) or _collected_in(metadata, trust=trust),
         reference=_reference(metadata, name, spec),
         recipe=recipe,
     )
@@ -80,17 +82,17 @@ def local_datasets() -> list[str]:
     return lines or [f"no Minari dataset in {minari.storage.datasets_root_dir.get_dataset_path()}"]
 
 
-def env_of(spec: EnvSpec) -> dict[str, Any] | None:
+def env_of(spec: EnvSpec, *, trust: bool = False) -> dict[str, Any] | None:
     """How to make the environment of `spec` by its id; None where id and arguments do not say all.
 
     That is so for an id that is not registered here, for wrappers that do not come with the id, and for arguments that
-    are not plain values.
+    are not plain values. Of a spec, which is data, only id and arguments are used: its entry points never are.
     """
     try:
-        import_provider(spec.id)
-    except ImportError:
+        id = from_file(spec.id, trust=trust, where="env_spec")
+        registered = gym.registry.get(import_provider(id))
+    except (ImportError, ValueError):
         return None
-    registered = gym.registry.get(spec.id)
     if registered is None or [x.name for x in spec.additional_wrappers] != [
         x.name for x in registered.additional_wrappers
     ]:
@@ -99,17 +101,18 @@ def env_of(spec: EnvSpec) -> dict[str, Any] | None:
     if spec.max_episode_steps != registered.max_episode_steps:
         kwargs["max_episode_steps"] = -1 if spec.max_episode_steps is None else spec.max_episode_steps
     try:
-        return {"id": spec.id, "kwargs": json.loads(json.dumps(kwargs)), "workers": 0}
+        return {"id": id, "kwargs": json.loads(json.dumps(kwargs)), "workers": 0}
     except TypeError:
         return None
 
 
-def _collected_in(metadata: dict[str, Any]) -> dict[str, Any] | None:
+def _collected_in(metadata: dict[str, Any], *, trust: bool) -> dict[str, Any] | None:
     """The environment as `rlmin collect` was told it: its id may name a module ("a:Walk-v0"), which a spec forgets."""
     recipe = metadata.get("recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("env"), str) or recipe.get("shift"):
         return None
-    return {"id": recipe["env"], "kwargs": dict(recipe.get("env_kwargs") or {}), "workers": 0}
+    id = from_file(recipe["env"], trust=trust, where=f"dataset {metadata.get('dataset_id')!r}")
+    return {"id": id, "kwargs": dict(recipe.get("env_kwargs") or {}), "workers": 0}
 
 
 def _episodes(dataset: "MinariDataset", name: str) -> Iterator[Episode]:
@@ -127,7 +130,7 @@ def _episodes(dataset: "MinariDataset", name: str) -> Iterator[Episode]:
         warnings.warn(f"{early}, but the episode goes on; only the mark of a last step counts", stacklevel=2)
 
 
-def _found(id: str) -> "MinariDataset":
+def _found(id: str, *, trust: bool) -> "MinariDataset":
     minari = require("minari", extra="offline")
     root = minari.storage.datasets_root_dir.get_dataset_path()
     if not (root / id / "data").exists():
@@ -135,11 +138,27 @@ def _found(id: str) -> "MinariDataset":
             minari.download_dataset(id)
         except Exception as error:  # each remote, and the network, raises its own
             raise ValueError(f"no Minari dataset {id!r} in {root}{_near(minari, id)}; {_remote(error)}") from error
+    if not trust:
+        _check_spaces(root / id / "data", id)
     try:
         dataset: MinariDataset = minari.load_dataset(id)
     except (OSError, ValueError, TypeError, KeyError, AssertionError) as error:
         raise ValueError(f"dataset {id!r}: {root / id} cannot be read by Minari ({error}); get it again") from error
     return dataset
+
+
+def _check_spaces(folder: Path, id: str) -> None:
+    """Raise a ValueError where Minari would make the environment, by the entry points in a file, to know its spaces."""
+    try:
+        told = json.loads((folder / "metadata.json").read_text())
+    except (OSError, ValueError):
+        return  # Minari says what is wrong
+    lacking = [key for key in ("observation_space", "action_space") if not told.get(key)]
+    if lacking:
+        raise ValueError(
+            f"dataset {id!r}: its metadata have no {' and no '.join(lacking)}, so Minari would make its environment, "
+            "and run the code that the metadata name. If you trust it: --trust (in Python: trust=True)"
+        )
 
 
 def _near(minari: Any, id: str) -> str:

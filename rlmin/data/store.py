@@ -184,8 +184,9 @@ def _convert(converter: Converter, folder: Path, digest: str) -> None:
 
 def _is_whole(folder: Path, digest: str) -> bool:
     try:
-        told = json.loads((folder / INFO).read_text())
-        return bool(told == {"digest": digest, "files": _sizes(folder)})
+        told, files = json.loads((folder / INFO).read_text()), _sizes(folder)
+        tensors = all(name.endswith((".memmap", ".json")) for name in files)  # tensordict would unpickle others
+        return bool(tensors and told == {"digest": digest, "files": files})
     except (OSError, ValueError):
         return False
 

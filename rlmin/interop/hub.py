@@ -26,6 +26,7 @@ def push_to_hub(
     private: bool = False,
     with_learner: bool = False,
     message: str = "A run of rlmin",
+    trust: bool = False,
 ) -> str:
     """Push a run; the repository is made where there is none, and keeps no file of an earlier push that this one lacks.
 
@@ -35,6 +36,7 @@ def push_to_hub(
         private: of a repository that is made.
         with_learner: push what going on with the training needs as well.
         message: of the commit.
+        trust: see `rlmin.load`; read where a card is written.
 
     Returns:
         the address of the repository.
@@ -51,7 +53,7 @@ def push_to_hub(
     if with_learner and not (folder / LEARNER).exists():
         raise ValueError(f"{folder}: has no {LEARNER} to push")
     if not (folder / CARD).exists():
-        write_card(folder)
+        write_card(folder, trust=trust)
     contents = {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
     contents[CARD] = contents[CARD].replace(LOCAL.encode(), f'rlmin.load("hf://{repo_id}")'.encode())
     api = hub.HfApi(library_name="rlmin")
@@ -67,16 +69,21 @@ def push_to_hub(
 
 
 def load_from_hub(
-    repo_id: str, *, revision: str | None = None, env: Any = None, device: torch.device | str = "cpu"
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    env: Any = None,
+    device: torch.device | str = "cpu",
+    trust: bool = False,
 ) -> Agent:
     """The agent of a run on the hub; `rlmin.load("hf://user/name@revision")` is the same.
 
     Args:
         repo_id: "user/name".
         revision: a branch, a tag or a commit; None: the newest.
-        env, device: see `rlmin.load`.
+        env, device, trust: see `rlmin.load`.
 
     Raises:
         ImportError, ValueError, ConnectionError: see `rlmin.hub_snapshot.fetched` and `rlmin.load`.
     """
-    return load(snapshot(repo_id, revision), env=env, device=device)
+    return load(snapshot(repo_id, revision), env=env, device=device, trust=trust)

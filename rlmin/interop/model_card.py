@@ -1,6 +1,8 @@
 """The model card of a run: a README.md that people and the Hugging Face hub read."""
 
+import json
 from collections.abc import Mapping
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +19,20 @@ LOCAL = 'rlmin.load(".")'
 """How a card loads the run in whose folder it lies; the hub's address takes its place when it is pushed."""
 
 
-def write_card(folder: str | Path, *, episodes: int = 100) -> Path:
+def write_card(folder: str | Path, *, episodes: int = 100, trust: bool = False) -> Path:
     """Write the card of a run into its folder, over one that is there.
 
     Args:
         folder: the run.
         episodes: to evaluate the policy greedily on, of each target; 0, or where the environment is unknown: no scores.
+        trust: see `rlmin.load`.
 
     Raises:
         ValueError: the folder is no run, or its environment cannot be made here; nothing has been written.
     """
     folder = Path(folder)
-    agent = loaded(folder, device="cpu")
-    scores = _scores(agent, folder, episodes) if episodes and agent.env_spec["id"] is not None else {}
+    agent = loaded(folder, device="cpu", trust=trust)
+    scores = _scores(agent, folder, episodes, trust) if episodes and agent.env_spec["id"] is not None else {}
     write_atomic(folder / CARD, card(agent, folder, scores).encode())
     return folder / CARD
 
@@ -50,16 +53,16 @@ def card(agent: Agent, folder: Path, scores: Mapping[str, Evaluation]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _scores(agent: Agent, folder: Path, episodes: int) -> dict[str, Evaluation]:
+def _scores(agent: Agent, folder: Path, episodes: int, trust: bool) -> dict[str, Evaluation]:
     if not is_conditioned(agent.policy):
-        return {"greedy": evaluate_run(folder, episodes=episodes)}
-    report = evaluate_run_targets(folder, episodes=episodes)
+        return {"greedy": evaluate_run(folder, episodes=episodes, trust=trust)}
+    report = evaluate_run_targets(folder, episodes=episodes, trust=trust)
     return {f"greedy, asked for a return of {one.target:g}": one.evaluation for one in report.asked}
 
 
 def _front_matter(agent: Agent, name: str, scores: Mapping[str, Evaluation]) -> str:
     """What the hub reads: YAML between two rules."""
-    env, encoder = agent.env_spec["id"], agent.config.encoder
+    env, encoder = agent.env_spec["id"] and str(agent.env_spec["id"]), agent.config.encoder
     tags = ["reinforcement-learning", "rlmin", agent.name, encoder.replace("_", "-"), *([env] if env else [])]
     about: dict[str, Any] = {"library_name": "rlmin", "pipeline_tag": "reinforcement-learning", "tags": tags}
     if scores:
@@ -107,15 +110,21 @@ def _usage(agent: Agent) -> str:
     if spec["id"] is None:
         lines += ["act = agent.actor()          # action = act(observation); act.reset() where an episode starts"]
     else:
-        arguments = "".join(f", {key}={value!r}" for key, value in spec["kwargs"].items())
         lines += [
-            f'act = agent.actor(rlmin.make_vec("{spec["id"]}", 1{arguments}))',
+            f"act = agent.actor(rlmin.make_vec({str(spec['id'])!r}, 1{_arguments(spec['kwargs'])}))",
             "act.reset(seed=0)",
             "for _ in range(10):",
             "    observation, reward, terminated, truncated, info = act.step()",
         ]
-    text = "\n".join(lines)
-    return f'## Use\n\n    pip install "rlmin[hub]"\n\n```python\n{text}\n```\n\n`act` keeps the policy\'s memory.\n'
+    code = _fenced("python", "\n".join(lines) + "\n")
+    return f'## Use\n\n    pip install "rlmin[hub]"\n\n{code}\n`act` keeps the policy\'s memory.\n'
+
+
+def _arguments(kwargs: Mapping[str, Any]) -> str:
+    """Arguments as they stand in a call; a name that is no name in Python is quoted, for it may hold anything."""
+    plain = {key: value for key, value in kwargs.items() if key.isidentifier() and not iskeyword(key)}
+    other = {key: value for key, value in kwargs.items() if key not in plain}
+    return "".join(f", {key}={value!r}" for key, value in plain.items()) + (f", **{other!r}" if other else "")
 
 
 def _spaces(agent: Agent) -> str:
@@ -125,8 +134,17 @@ def _spaces(agent: Agent) -> str:
 
 def _settings(agent: Agent) -> str:
     plain = {name: value for name, value in agent.header()["config"].items() if value is not None}
-    return f"## Settings\n\n```yaml\n{yaml.safe_dump(plain, sort_keys=False)}```\n"
+    return f"## Settings\n\n{_fenced('yaml', yaml.safe_dump(plain, sort_keys=False))}"
+
+
+def _fenced(language: str, text: str) -> str:
+    """A block of code in Markdown, whose fence is longer than any that the text might close it with."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{language}\n{text}{fence}\n"
 
 
 def _words(kwargs: Mapping[str, Any]) -> str:
-    return f" ({', '.join(f'{key}={value}' for key, value in kwargs.items())})" if kwargs else ""
+    """Arguments in a sentence; with quotes and escapes, so that no text among them begins a paragraph or code."""
+    return f" ({', '.join(f'{json.dumps(key)[1:-1]}={value!r}' for key, value in kwargs.items())})" if kwargs else ""

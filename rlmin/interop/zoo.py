@@ -32,6 +32,7 @@ from rlmin.agents.ppo_config import PPOConfig
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
 from rlmin.checks import check_names, require
 from rlmin.policy import PolicyConfig
+from rlmin.trust import mark_header
 
 NAMES = {
     "n_steps": "horizon",
@@ -133,6 +134,7 @@ class ZooPPO(PPO):
         seed: int | None = None,
         tensorboard_log: str | None = None,
         verbose: int = 0,
+        trust: bool = False,
         **hyperparameters: Any,
     ) -> Self:
         """The agent saved at `path`.
@@ -142,6 +144,7 @@ class ZooPPO(PPO):
             env: to go on training in, or None.
             device, seed, tensorboard_log, verbose: as for the class; the seed None is that of the file.
             custom_objects: not needed, as nothing in the file is code.
+            trust: see `rlmin.load`.
             hyperparameters: to go on with, instead of those of the file; of `NETWORK` (width, layers, ...) the file's
                 stay, as the zoo passes what its file says of a new agent.
 
@@ -151,6 +154,7 @@ class ZooPPO(PPO):
         with TemporaryDirectory() as folder:
             _unpack(_zip(path), folder)
             header, tensors = read(Path(folder), LEARNER)
+        mark_header(header, trust=trust, where=str(path))
         config = cls.settings(**header["config"])
         rows = config.num_envs if env is None else env.num_envs
         settings = as_settings(hyperparameters, num_envs=rows, horizon=config.horizon)

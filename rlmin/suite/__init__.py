@@ -9,11 +9,12 @@ from typing import Any
 
 from rlmin.checks import check_names
 from rlmin.encoders import MIXERS
-from rlmin.make import make_vec
+from rlmin.make import import_provider, make_vec
 from rlmin.suite.cells import Suite, read_suite
 from rlmin.suite.report import write_report
 from rlmin.suite.run import run_cells
 from rlmin.train import parse_pairs
+from rlmin.trust import from_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class SuiteOptions:
     seeds: int | None = None  # instead of the suite's and of every task's
     steps: int | None = None  # a cell, instead of the suite's and of every task's
     jobs: int = 1  # processes at once, each on one thread
+    trust: bool = False  # import the modules that the ids in a suite's file name, whose code then runs
     out: Path = Path("runs/suite")  # of the run folders
     results: Path = Path("runs/suite")  # of the report
 
@@ -54,6 +56,8 @@ def run_suite(options: SuiteOptions) -> str:
     suite = options.chosen()
     cells = suite.cells()
     for config in [cell.config for cell in cells]:  # a bad setting or id should not show after hours of training
+        if not options.trust:
+            import_provider(from_file(config.env, where=suite.name))  # raises where it may not
         make_vec(config.env, 1, **parse_pairs(config.env_kwargs)).close()
     rows = run_cells(cells, options.out / suite.name, jobs=options.jobs)
     return write_report(rows, cells, options.out / suite.name, options.results, name=suite.name)

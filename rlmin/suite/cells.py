@@ -12,7 +12,7 @@ tasks:                                 id or NAME -> settings that differ; `step
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from rlmin.checks import check_names
 from rlmin.encoders import MIXERS
 from rlmin.envs.catalog import variants
 from rlmin.envs.tensor_env import Variant
-from rlmin.make import parse_pairs
+from rlmin.make import import_provider, parse_pairs
 from rlmin.presets import preset_arguments
-from rlmin.train_config import DecisionTrainConfig, TrainConfig
+from rlmin.train_config import DecisionTrainConfig, TrainConfig, settable
 
 SUITES = Path(__file__).parent.parent / "configs" / "suites"
 OF_TASKS = ("steps", "seeds", "encoders")  # what a task may set beside settings of a run
@@ -115,7 +115,7 @@ def read_suite(name: str) -> Suite:
         raise ValueError(f"{path.name}: not readable as YAML ({error})") from None
     if not isinstance(said, dict) or not isinstance(said.get("tasks"), dict):
         raise ValueError(f"{path.name}: expected a mapping with `tasks`, see rlmin/suite/cells.py")
-    known = [f.name for f in fields(TrainConfig)]
+    known = settable(TrainConfig)
     try:
         check_names("entry", said, KEYS)
         check_names("encoder", said.get("encoders", []), MIXERS)
@@ -156,7 +156,7 @@ def trained(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
     if differ:
         raise ValueError(f"{folder}: half-trained with {differ}; choose another --out, or delete that folder")
     if int(header["num_timesteps"]) < config.total_timesteps:
-        resume(folder, progress_bar=False)
+        resume(folder, progress_bar=False, env=config.env, trust=config.trust)
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
@@ -171,6 +171,7 @@ def score(cell: Cell, folder: Path) -> Row:
     from rlmin.evaluate_run import evaluate_run
 
     differing = parse_pairs(cell.config.eval_kwargs)  # a task may be learned in an easier variant than it is judged in
+    import_provider(cell.config.env)  # which the suite names, so that the run may
     held_out = evaluate_run(folder, env_kwargs=differing, episodes=EPISODES, num_envs=EPISODES // 4)
     steps, curve = read_curve(folder, "rollout/ep_rew_mean")
     known = anchors(cell.config.env)

@@ -27,20 +27,22 @@ import contextlib
 import io
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rlmin.checks import check_names, require
+from rlmin.make import import_provider
 from rlmin.suite.cells import SUITES
 from rlmin.suite.offline_cell import BEST, OfflineCell
 from rlmin.suite.offline_report import write_report
 from rlmin.suite.peer import PeerCell
 from rlmin.suite.recipes import Recipe
 from rlmin.suite.run import finished, run_cells
-from rlmin.train_config import DecisionTrainConfig
+from rlmin.train_config import DecisionTrainConfig, settable
+from rlmin.trust import from_file
 
 OWN = ("steps", "seeds", "targets", "episodes")  # of the suite, or of a task
 OF_TASKS = (*OWN, "agents", "variants")
@@ -105,7 +107,7 @@ def read_offline_suite(name: str) -> OfflineSuite:
         raise ValueError(f"{path.name}: not readable as YAML ({error})") from None
     if not isinstance(said, dict) or not all(isinstance(said.get(key), dict) for key in ("agents", "tasks")):
         raise ValueError(f"{path.name}: expected a mapping with `agents` and `tasks`, see rlmin/suite/offline.py")
-    known = [f.name for f in fields(DecisionTrainConfig)]
+    known = settable(DecisionTrainConfig)
     tasks = {task: settings or {} for task, settings in said["tasks"].items()}
     try:
         check_names("entry", said, KEYS)
@@ -138,6 +140,7 @@ class OfflineOptions:
     seeds: int | None = None  # instead of the suite's and of every task's
     steps: int | None = None  # a cell, instead of the suite's and of every task's
     jobs: int = 1  # processes at once, each on one thread
+    trust: bool = False  # import the modules that ids in the suite's file and in the data name, whose code then runs
     out: Path = Path("runs/suite")  # of the run folders and behaviour policies
     results: Path = Path("runs/suite")  # of the report
 
@@ -148,6 +151,9 @@ class OfflineOptions:
         check_names("agent", self.agents, suite.agents)
         given = {"steps": self.steps, "seeds": self.seeds, "agents": self.agents or None}
         said = {name: value for name, value in given.items() if value is not None}
+        if self.trust:
+            recipes = {name: replace(recipe, env=str(recipe.env)) for name, recipe in suite.recipes.items()}
+            suite, said = replace(suite, recipes=recipes), said | {"trust": True}
         return replace(suite, tasks={task: {**suite.tasks[task], **said} for task in self.tasks or suite.tasks})
 
 
@@ -169,8 +175,9 @@ def run_offline(options: OfflineOptions) -> str:
     data = {task: fingerprint(task) for task in suite.tasks}
     # so that a cell trained on data that have been made anew is not taken for one of these
     cells = [replace(cell, settings={**cell.settings, "data": data[cell.task]}) for cell in suite.cells()]
-    for cell in cells:  # a bad setting should not show after hours of training
-        assert cell.config.dataset
+    for config in [cell.config for cell in cells]:  # a bad setting should not show after hours of training
+        if config.env is not None and not options.trust:
+            import_provider(from_file(config.env, where=suite.name))  # raises where it may not
     if options.report:
         rows = [row for cell in cells if (row := finished(cell, out)) is not None]
         if not rows:

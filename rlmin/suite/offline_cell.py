@@ -43,7 +43,7 @@ class OfflineCell(Cell):
         from rlmin.agents.load import load
 
         trained(self.config, folder)
-        agent = load(folder)
+        agent = load(folder, trust=self.config.trust)
         facts = agent.run["data"]
         if facts["reference"] is None:
             raise ValueError(f"dataset {self.task!r}: it has no reference scores, so nothing can be scored")
@@ -63,7 +63,7 @@ def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts:
 
     reference, asked = Reference(**facts["reference"]), cell.settings["asked"]
     shared: dict[str, Any] = {"env_kwargs": variant, "episodes": asked["episodes"], "num_envs": NUM_ENVS}
-    shared["seed"] = cell.held_out_seed
+    shared |= {"seed": cell.held_out_seed, "trust": cell.config.trust}
     if cell.config.decision.conditioned:
         wanted = [asked_return(target, facts) for target in asked["targets"]]
         with warnings.catch_warnings():

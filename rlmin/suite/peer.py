@@ -48,7 +48,8 @@ class PeerCell(OfflineCell):
 
 
 def _run(cell: PeerCell) -> Row:
-    dataset, config = load_dataset(cell.task), cell.config
+    config = cell.config
+    dataset = load_dataset(cell.task, trust=config.trust)
     assert dataset.reference is not None and dataset.env is not None, "recipes write both"
     if not isinstance(dataset.observation_space, gym.spaces.Box):
         raise ValueError(f"dataset {cell.task!r}: d3rlpy's agent sees vectors, got {dataset.observation_space}")

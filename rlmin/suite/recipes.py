@@ -26,6 +26,7 @@ from rlmin.evaluate import evaluate_random
 from rlmin.presets import preset_arguments
 from rlmin.suite import behaviour
 from rlmin.suite.demonstrations import play_bot, walk_t_mazes
+from rlmin.trust import from_file
 from rlmin.vector import adapt
 
 QUALITIES = (*behaviour.QUALITIES, "oracle", "bot")
@@ -63,7 +64,8 @@ class Recipe:
             ValueError: a setting that does not exist or cannot be.
         """
         check_names(f"setting of {name}", settings, [f.name for f in fields(cls) if f.name != "name"])
-        chosen = {**settings, "qualities": tuple(settings.get("qualities", behaviour.QUALITIES))}
+        env = from_file(settings.get("env"), where=f"recipe {name}")
+        chosen = {**settings, "env": env, "qualities": tuple(settings.get("qualities", behaviour.QUALITIES))}
         return cls(name=name, **chosen)
 
     @property

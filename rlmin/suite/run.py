@@ -91,7 +91,7 @@ def finished(cell: Cell, out: Path) -> Row | None:
     if not file.is_file():
         return None
     row: Row = json.loads(file.read_text())
-    differ = differences(row["settings"], dict(cell.settings))
+    differ = differences(*({**settings, "trust": None} for settings in (row["settings"], cell.settings)))
     if differ:
         raise ValueError(f"{file.parent}: trained with {differ}; choose another --out, or delete that folder")
     return row
