@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from rlmin.read_yaml import read_yaml
 from rlmin.space_json import space_from_json, space_to_json
 from rlmin.trust import mark_header
 
@@ -142,10 +143,7 @@ def _check_config(folder: Path, header: dict[str, Any]) -> None:
     path = folder / CONFIG
     if not path.exists():
         raise ValueError(f"{folder}: incomplete run, expected {CONFIG} in it")
-    try:
-        found = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML ({error})") from None
+    found = read_yaml(path)
     wanted = _readable(header)
     if found != wanted:
         differ = "; ".join(_differences(wanted, found)) or "a key was added"

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-import yaml
 
 from rlmin.agents.agent import Agent
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY, write_atomic
@@ -15,6 +14,7 @@ from rlmin.inspection.report import report
 from rlmin.inspection.study import Study, study
 from rlmin.inspection.subject import Subject
 from rlmin.make import parse_pairs
+from rlmin.read_yaml import parse_yaml
 from rlmin.targets import is_conditioned
 
 REPORT = "inspection.html"
@@ -142,8 +142,8 @@ def parse_vary(text: str | None) -> tuple[str, list[Any]] | None:
         return None
     name, equals, values = text.partition("=")
     try:
-        found = yaml.safe_load(f"[{values}]")
-    except yaml.YAMLError:
+        found = parse_yaml(f"[{values}]", where="vary")
+    except ValueError:
         found = None
     if not name or not equals or not found:
         raise ValueError(f"vary: expected NAME=V1,V2,..., got {text!r}")

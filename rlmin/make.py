@@ -11,10 +11,10 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-import yaml
 from gymnasium.envs import registration
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from rlmin.read_yaml import parse_yaml
 from rlmin.trust import check_import
 
 PROVIDERS = {r"MiniGrid-|BabyAI-": "minigrid", r"ALE/|\w+NoFrameskip-v": "ale_py", r"popgym-": "popgym"}
@@ -87,12 +87,12 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
     """["size=9", "layouts=null"] -> {"size": 9, "layouts": None}; values are read as YAML.
 
     Raises:
-        ValueError: a pair without "=".
+        ValueError: a pair without "=", or a value that is no YAML.
     """
     for pair in pairs:
         if "=" not in pair:
             raise ValueError(f"expected key=value, got {pair!r}")
-    return {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+    return {key: parse_yaml(value, where=key) for key, value in (pair.split("=", 1) for pair in pairs)}
 
 
 @contextmanager

@@ -4,9 +4,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlmin.checks import check_names
+from rlmin.read_yaml import read_yaml
 from rlmin.train_config import PAIRS, DecisionTrainConfig, TrainConfig, settable
 from rlmin.trust import from_file
 
@@ -36,10 +35,7 @@ def read_preset(name: str) -> dict[str, Any]:
         ValueError: no such preset, not a mapping, or a key that is no setting.
     """
     path = preset_path(name)
-    try:
-        settings = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name}: not readable as YAML ({error})") from None
+    settings = read_yaml(path) or {}
     if not isinstance(settings, dict):
         raise ValueError(f"{path.name}: expected settings as `key: value`, got {type(settings).__name__}")
     try:

@@ -6,9 +6,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlmin.checkpoint import CONFIG
+from rlmin.read_yaml import read_yaml
 
 READ = {"agent": "agent", "env.id": "env", "dataset.name": "dataset", "dataset.digest": "data", "run.device": "device"}
 """What of config.yaml, beside `config` and `env.kwargs`, makes a run another one, and how it is called."""
@@ -111,10 +110,7 @@ def _said(folder: Path) -> dict[str, Any] | None:
     path = folder / CONFIG
     if not path.exists():
         return None
-    try:
-        said = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML ({error})") from None
+    said = read_yaml(path)
     return said if isinstance(said, dict) else {}
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-import yaml
 
 from rlmin.checkpoint import LEARNER, read_header
 from rlmin.checks import check_names
@@ -26,6 +25,7 @@ from rlmin.envs.catalog import variants
 from rlmin.envs.tensor_env import Variant
 from rlmin.make import import_provider, parse_pairs
 from rlmin.presets import preset_arguments
+from rlmin.read_yaml import read_yaml
 from rlmin.train_config import DecisionTrainConfig, TrainConfig, settable
 
 SUITES = Path(__file__).parent.parent / "configs" / "suites"
@@ -109,12 +109,10 @@ def read_suite(name: str) -> Suite:
     else:
         check_names("suite", [name], [path.stem for path in SUITES.glob("*.yaml")])
         path = SUITES / f"{name}.yaml"
-    try:
-        said = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name}: not readable as YAML ({error})") from None
+    said = read_yaml(path)
     if not isinstance(said, dict) or not isinstance(said.get("tasks"), dict):
         raise ValueError(f"{path.name}: expected a mapping with `tasks`, see rlmin/suite/cells.py")
+    check_mappings({"settings": said.get("settings"), **said["tasks"]}, path.name)
     known = settable(TrainConfig)
     try:
         check_names("entry", said, KEYS)
@@ -133,6 +131,14 @@ def read_suite(name: str) -> Suite:
         steps=int(said.get("steps", 1_000_000)),
         settings=_as_pairs(said.get("settings") or {}),
     )
+
+
+def check_mappings(parts: Mapping[Any, Any], file: str) -> None:
+    """Raise a ValueError where an entry that holds settings holds something else."""
+    for name, part in parts.items():
+        if not isinstance(name, str) or not isinstance(part, dict | None):
+            found = f"{name!r}: {part!r:.80}"
+            raise ValueError(f"{file}: expected the settings of a name as a mapping, got {found}")
 
 
 def trained(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:

@@ -31,11 +31,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlmin.checks import check_names, require
 from rlmin.make import import_provider
-from rlmin.suite.cells import SUITES
+from rlmin.read_yaml import read_yaml
+from rlmin.suite.cells import SUITES, check_mappings
 from rlmin.suite.offline_cell import BEST, OfflineCell
 from rlmin.suite.offline_report import write_report
 from rlmin.suite.peer import PeerCell
@@ -101,30 +100,29 @@ def read_offline_suite(name: str) -> OfflineSuite:
     path = Path(name) if name.endswith((".yaml", ".yml")) else SUITES / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"{name}: no such file" if path == Path(name) else f"no offline suite {name!r}")
-    try:
-        said = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name}: not readable as YAML ({error})") from None
+    said = read_yaml(path)
     if not isinstance(said, dict) or not all(isinstance(said.get(key), dict) for key in ("agents", "tasks")):
         raise ValueError(f"{path.name}: expected a mapping with `agents` and `tasks`, see rlmin/suite/offline.py")
+    for key in ("agents", "tasks", "recipes"):
+        check_mappings({"settings": said.get("settings"), **(said.get(key) or {})}, path.name)
     known = settable(DecisionTrainConfig)
-    tasks = {task: settings or {} for task, settings in said["tasks"].items()}
+    tasks, agents = ({name: x or {} for name, x in said[key].items()} for key in ("tasks", "agents"))
     try:
         check_names("entry", said, KEYS)
         check_names("setting", said.get("settings") or {}, known)
-        for settings in said["agents"].values():
+        for settings in agents.values():
             check_names("setting", settings, [*known, PEER])
             check_names("peer", [settings[PEER]] if PEER in settings else [], ["d3rlpy"])
         for settings in tasks.values():
             check_names("setting", settings, [*known, *OF_TASKS])
-            check_names("agent", settings.get("agents", []), said["agents"])
+            check_names("agent", settings.get("agents", []), agents)
         for own in (said, *tasks.values()):
             check_names("target", [x for x in own.get("targets", []) if isinstance(x, str)], [BEST])
-        recipes = {name: Recipe.read(name, own) for name, own in (said.get("recipes") or {}).items()}
+        recipes = {name: Recipe.read(name, own or {}) for name, own in (said.get("recipes") or {}).items()}
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
     own = {key: said[key] for key in (*OWN, "settings") if said.get(key) is not None}
-    return OfflineSuite(name=path.stem, agents=said["agents"], tasks=tasks, recipes=recipes, **own)
+    return OfflineSuite(name=path.stem, agents=agents, tasks=tasks, recipes=recipes, **own)
 
 
 @dataclass(frozen=True, kw_only=True)
