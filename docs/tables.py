@@ -7,18 +7,18 @@
 
 A table shows columns of a file in benchmarks/results, of the rows that have the values given; `name -> shown` renames
 a column, and a comma in its name is written as a semicolon. `measured` says by which command, when and where such a
-file was made, `targets` which numbers were to be reached. `settings` lists the fields of a dataclass with their
-defaults and what its source says about them.
+file was made, `targets` which numbers were to be reached. `settings` lists the fields of a dataclass with
+their types, ranges, defaults and what its source says about them.
 """
 
-import ast
 import csv
 import importlib
-import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from rlmin.settings import describe, words
 
 RESULTS = Path(__file__).parent / "results"
 MARK = re.compile(r"<!-- (table|measured|targets|settings): (.*?) -->")
@@ -61,28 +61,21 @@ def settings(name: str, without: str = "") -> str:
 
     Those of `without`, one of its bases, are left out.
     """
-    rows = fields(name)
-    for key in fields(without) if without else ():
+    rows = dict(describe(kind_of(name)))
+    for key in describe(kind_of(without)) if without else ():
         del rows[key]
-    lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
-    return "\n".join([*lines, *(f"| `{key}` | {default} | {about} |" for key, (default, about) in rows.items())])
+    lines = ["| setting | type and range | default | meaning |", "| --- | --- | --- | --- |"]
+    for key, about in rows.items():
+        default = f"`{about.written}`" if about.written else ""
+        lines.append(f"| `{key}` | {words(about.hint)} | {default} | {about.help} |")
+    return "\n".join(lines)
 
 
-def fields(name: str) -> dict[str, tuple[str, str]]:
-    """Field -> default and comment."""
+def kind_of(name: str) -> type:
+    """The class of a dotted name."""
     module, _, of = name.rpartition(".")
-    kind = getattr(importlib.import_module(module), of)
-    rows: dict[str, tuple[str, str]] = {}
-    for base in reversed([base for base in kind.__mro__ if base is not object]):
-        source = inspect.getsource(base)
-        lines = source.splitlines()
-        (tree,) = ast.parse(source).body
-        assert isinstance(tree, ast.ClassDef)
-        for line in (part for part in tree.body if isinstance(part, ast.AnnAssign)):
-            default = "" if line.value is None else f"`{ast.unparse(line.value)}`"
-            about = lines[line.lineno - 1].partition("  # ")[2]
-            rows[ast.unparse(line.target)] = (default, about)
-    return rows
+    kind: type = getattr(importlib.import_module(module), of)
+    return kind
 
 
 def read(file: str) -> list[dict[str, str]]:

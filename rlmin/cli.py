@@ -9,14 +9,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from rlmin.checks import check_names
+from rlmin.parse import flag, parse
+from rlmin.settings import Count, Settings
 from rlmin.trust import typed
 
 USAGE = """usage: rlmin COMMAND ...
@@ -43,16 +43,16 @@ MEMORY, OFFLINE = "memory", "offline"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resume:
+class Resume(Settings):
     """Go on with a run."""
 
-    resume: Path  # the run folder
-    total_timesteps: int | None = None  # where to stop; None: where the run was to stop
-    device: str | None = None  # to go on on; None: the run's own
-    dataset: str | None = None  # where the data of a decision agent are now; None: where they were
-    wandb: str | None = None  # project of Weights & Biases to log to from here on, or "none"; None: as before
-    env: str | None = None  # the run's own id, typed, so that it may import the module that it names
-    trust: bool = False  # import that module because the run says so
+    resume: Path  # Run folder
+    total_timesteps: Count | None = None  # Step at which training stops; None: where the run was to stop
+    device: str | None = None  # Device of the weights; None: the run's own
+    dataset: str | None = None  # Place where the data of a decision agent are now; None: where they were
+    wandb: str | None = None  # Project of Weights & Biases to log to from here on, or "none"; None: as before
+    env: str | None = None  # Id of the run's own environment, typed, so that it may import the module that it names
+    trust: bool = False  # Whether that module is imported because the run says so
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,10 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def train_command(arguments: list[str]) -> None:
-    from rlmin.encoders import MIXERS
     from rlmin.make import import_provider
     from rlmin.presets import config_class, preset_arguments, read_preset
-    from rlmin.scan import ACTIVATIONS
     from rlmin.train import resume, train
     from rlmin.train_config import PAIRS, DecisionTrainConfig, TrainConfig
     from rlmin.trust import Foreign
@@ -92,24 +90,21 @@ def train_command(arguments: list[str]) -> None:
     if "--resume" in flags(own):
         if name:
             raise ValueError(f"--resume takes the run folder alone, its settings come from the run; leave out {name!r}")
-        given = tyro.cli(Resume, args=own, prog="rlmin train", description="Go on with a run.")
+        given = parse(Resume, own, prog="rlmin train")
         settings = {key: value for key, value in vars(given).items() if key != "resume"}
         resume(given.resume, **settings)
         return
-    for name_of, choices in (("encoder", MIXERS), ("candidate", ACTIVATIONS)):
-        check_names(name_of, values(own, flag(name_of)), choices)
     settings = read_preset(name) if name else {}
     kind: Any = config_class({*settings, *("dataset" for option in flags(own) if option == "--dataset")})
     if kind is not config_class(settings) and name:
         raise ValueError(f"{name}: a preset for an environment, not for data; leave it out, or leave out --dataset")
-    check_names("option", flags(own), ["--help", "--resume", "--dataset", *(flag(f.name) for f in fields(kind))])
-    own = trusting(own)
     if "--env" in flags(own):  # what the preset says of its own environment does not fit another
         settings = {key: value for key, value in settings.items() if key not in PAIRS}
-    config: TrainConfig | DecisionTrainConfig = tyro.cli(
-        Annotated[kind, tyro.conf.FlagConversionOff],
-        args=preset_arguments(settings) + own,
+    config: TrainConfig | DecisionTrainConfig = parse(
+        kind,
+        preset_arguments(settings) + own,
         prog="rlmin train PRESET" if kind is TrainConfig else "rlmin train",
+        others=("--resume", "--dataset"),
         description=_training(kind is TrainConfig),
     )
     if isinstance(settings.get("env"), Foreign) and config.env == settings["env"] and not config.trust:
@@ -146,25 +141,10 @@ def values(arguments: Sequence[str], option: str) -> list[str]:
     return after + [argument[len(option) + 1 :] for argument in arguments if argument.startswith(f"{option}=")]
 
 
-def trusting(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `--trust` alone as `--trust True`, as a parser without flags reads it."""
-    after = [*arguments, ""][1:]
-    spelled = [
-        [word, "True"] if word == "--trust" and then not in ("True", "False") else [word]
-        for word, then in zip(arguments, after, strict=True)
-    ]
-    return [word for words in spelled for word in words]
-
-
-def flag(name: str) -> str:
-    """The option of a setting: env_kwargs is given as --env-kwargs."""
-    return "--" + name.replace("_", "-")
-
-
 def evaluate_command(arguments: list[str]) -> None:
     from rlmin.evaluate_run import Evaluate, evaluated
 
-    given = tyro.cli(Annotated[Evaluate, tyro.conf.FlagConversionOff], args=trusting(arguments), prog="rlmin evaluate")
+    given = parse(Evaluate, arguments, prog="rlmin evaluate")
     with plain_warnings():
         print(evaluated(given))
 
@@ -172,7 +152,7 @@ def evaluate_command(arguments: list[str]) -> None:
 def collect_command(arguments: list[str]) -> None:
     from rlmin.collect_run import Collect, collected
 
-    given = tyro.cli(Annotated[Collect, tyro.conf.FlagConversionOff], args=trusting(arguments), prog="rlmin collect")
+    given = parse(Collect, arguments, prog="rlmin collect")
     with plain_warnings():
         print(collected(given))
 
@@ -180,7 +160,7 @@ def collect_command(arguments: list[str]) -> None:
 def export_command(arguments: list[str]) -> None:
     from rlmin.export_run import Export, exported
 
-    given = tyro.cli(Annotated[Export, tyro.conf.FlagConversionOff], args=trusting(arguments), prog="rlmin export")
+    given = parse(Export, arguments, prog="rlmin export")
     with plain_warnings():
         print(exported(given))
 
@@ -188,7 +168,7 @@ def export_command(arguments: list[str]) -> None:
 def inspect_command(arguments: list[str]) -> None:
     from rlmin.inspect_run import Inspect, inspected
 
-    given = tyro.cli(Annotated[Inspect, tyro.conf.FlagConversionOff], args=trusting(arguments), prog="rlmin inspect")
+    given = parse(Inspect, arguments, prog="rlmin inspect")
     with plain_warnings():
         print(inspected(given))
 
@@ -210,7 +190,7 @@ def plot_command(arguments: list[str]) -> None:
     from rlmin.plot_run import Plot, plotted
 
     with plain_warnings():
-        print(plotted(tyro.cli(Plot, args=arguments, prog="rlmin plot")))
+        print(plotted(parse(Plot, arguments, prog="rlmin plot", switches=True)))
 
 
 def hub_command(arguments: list[str]) -> None:
@@ -242,15 +222,15 @@ def bench_command(arguments: list[str]) -> None:
     if name == MEMORY:
         from rlmin.suite import SuiteOptions, run_suite
 
-        print(run_suite(tyro.cli(SuiteOptions, args=arguments[1:], prog=f"rlmin bench {name}")))
+        print(run_suite(parse(SuiteOptions, arguments[1:], prog=f"rlmin bench {name}", switches=True)))
         return
     if name == OFFLINE:
         from rlmin.suite.offline import OfflineOptions, run_offline
 
-        print(run_offline(tyro.cli(OfflineOptions, args=arguments[1:], prog=f"rlmin bench {name}")))
+        print(run_offline(parse(OfflineOptions, arguments[1:], prog=f"rlmin bench {name}", switches=True)))
         return
     about = summary() if name == "all" else module(name).__doc__ or ""
-    run(name, tyro.cli(Options, args=arguments[1:], prog=f"rlmin bench {name}", description=about))
+    run(name, parse(Options, arguments[1:], prog=f"rlmin bench {name}", description=about, switches=True))
 
 
 def presets() -> list[str]:

@@ -18,6 +18,7 @@ from rlmin.data.reference import given_reference, reference_in
 from rlmin.evaluate_run import arena_of, data_returns, loaded
 from rlmin.make import parse_pairs, readable_errors
 from rlmin.play import LONGEST
+from rlmin.settings import Count, CountOrZero, Seed, Size, Workers
 from rlmin.targets import is_conditioned, warn_of_outliers
 from rlmin.wrappers.shift import Shift
 
@@ -26,23 +27,23 @@ from rlmin.wrappers.shift import Shift
 class Collect(Shift):
     """Play episodes with the policies of runs, and write a Minari dataset."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # run folders; each plays the same number of episodes
-    dataset: str  # name, as in cartpole/expert-v0
-    episodes: int  # of all sources together
-    policy: Literal["runs", "random"] = "runs"  # random: random actions are one more source, or the only one
-    stochastic: bool = False  # sample actions instead of taking the most likely one
-    env: str | None = None  # gymnasium id; none: that of the first run
-    env_kwargs: tuple[str, ...] = ()  # key=value pairs that differ from the run's own
-    target_return: float | None = None  # of a return-conditioned run: what to ask for; none: the best of its data
-    num_envs: int = 16  # played at once
-    workers: int = 0  # above 0: environments in processes of their own
-    seed: int = 20_000  # of environments and actions
-    max_steps: int = LONGEST  # after which an episode counts as one that never ends
-    device: str = "cpu"
-    reference: tuple[float, float] | None = None  # returns of a random policy and an expert
-    measure_reference: int = 0  # where none is known: episodes of random actions for 0; 100 is the best of the dataset
-    overwrite: bool = False  # replace a dataset of this name
-    trust: bool = False  # import the module that the first run's environment id names, whose code then runs
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # Run folders; each plays the same number of episodes
+    dataset: str  # Name of the dataset, as in cartpole/expert-v0
+    episodes: Count  # Episodes of all sources together
+    policy: Literal["runs", "random"] = "runs"  # Source of actions; random: one more source, or the only one
+    stochastic: bool = False  # Whether actions are sampled; False takes the most likely one
+    env: str | None = None  # Gymnasium id of the environment; None: that of the first run
+    env_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from the run's own
+    target_return: float | None = None  # Return to ask a return-conditioned run for; None: the best of its data
+    num_envs: Size = 16  # Number of environments played at once
+    workers: Workers = 0  # Processes that step the environments; 0: none beside this one
+    seed: Seed = 20_000  # Random seed for environments and actions
+    max_steps: Count = LONGEST  # Steps after which an episode counts as one that never ends
+    device: str = "cpu"  # Device of the weights: cpu, cuda, ...
+    reference: tuple[float, float] | None = None  # Returns of a random policy and an expert
+    measure_reference: CountOrZero = 0  # Episodes of random actions for score 0, if unknown; 100 is the dataset's best
+    overwrite: bool = False  # Whether a dataset of this name is replaced
+    trust: bool = False  # Whether the module that the first run's environment id names is imported; its code runs
 
 
 def collected(options: Collect) -> str:

@@ -16,6 +16,7 @@ from rlmin.hub_snapshot import is_address
 from rlmin.make import parse_pairs, readable_errors
 from rlmin.play import LONGEST
 from rlmin.scores import NO_REFERENCE, described, score, unscored, width
+from rlmin.settings import Count, CountOrZero, Seed, Size
 from rlmin.targets import TargetReport, evaluate_targets, is_conditioned
 from rlmin.vector import adapt
 from rlmin.video import film
@@ -32,23 +33,23 @@ class Evaluate(Shift):
     A return-conditioned policy is asked for returns; a table, a CSV and a picture say what it achieved.
     """
 
-    run: tyro.conf.Positional[Path]  # the run folder, or hf://USER/NAME
-    env: str | None = None  # another environment with the same spaces
-    env_kwargs: tuple[str, ...] = ()  # key=value pairs that differ from the run's own
-    episodes: int = 200  # of each target
-    deterministic: bool = True  # the most likely action; False samples
-    seed: int = 10_000  # of environments and actions
-    num_envs: int = 16  # played at once, all targets together
-    max_steps: int = LONGEST  # after which an episode counts as one that never ends
-    device: str = "cpu"
-    target_return: tuple[float, ...] = ()  # to ask for, in env units; none: largest and mean return of the data
-    target_score: tuple[float, ...] = ()  # to ask for, random being 0 and expert 100
-    reference: tuple[float, float] | None = None  # returns of a random policy and an expert
-    measure_reference: int = 0  # where none is known: episodes of random actions for 0; 100 is the best of the data
-    video: Path | None = None  # film episodes: an .mp4 file for all of them, or a folder for a file each
-    video_episodes: int = 1  # of the film
-    file: Path | None = None  # PNG of achieved over asked return, a CSV beside it; none: RUN/targets.png
-    trust: bool = False  # import the module that the run's environment id names, whose code then runs
+    run: tyro.conf.Positional[Path]  # Run folder, or hf://USER/NAME
+    env: str | None = None  # Gymnasium id of another environment with the same spaces; None: the run's own
+    env_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from the run's own
+    episodes: Count = 200  # Episodes of each target
+    deterministic: bool = True  # Whether the most likely action is taken; False samples
+    seed: Seed = 10_000  # Random seed for environments and actions
+    num_envs: Size = 16  # Number of environments played at once, all targets together
+    max_steps: Count = LONGEST  # Steps after which an episode counts as one that never ends
+    device: str = "cpu"  # Device of the weights: cpu, cuda, ...
+    target_return: tuple[float, ...] = ()  # Returns to ask for, env units; none: largest and mean return of the data
+    target_score: tuple[float, ...] = ()  # Scores to ask for, random being 0 and expert 100
+    reference: tuple[float, float] | None = None  # Returns of a random policy and an expert
+    measure_reference: CountOrZero = 0  # Episodes of random actions for score 0, if unknown; 100: the best of the data
+    video: Path | None = None  # Film of episodes: an .mp4 file for all of them, or a folder for a file each
+    video_episodes: Count = 1  # Episodes of the film
+    file: Path | None = None  # PNG of achieved over asked return, a CSV beside it; None: RUN/targets.png
+    trust: bool = False  # Whether the module that the run's environment id names is imported, whose code then runs
 
 
 def loaded(folder: Path, *, device: str, trust: bool = False) -> Agent:

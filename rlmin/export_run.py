@@ -19,6 +19,7 @@ from rlmin.interop.numpy_policy import ExportedPolicy, NumpyPolicy
 from rlmin.interop.onnx import OnnxPolicy, pack_onnx
 from rlmin.interop.torch_export import TorchExportPolicy, pack_torch
 from rlmin.make import parse_pairs, readable_errors
+from rlmin.settings import CountOrZero, NonNegative, Seed, Settings
 from rlmin.targets import is_conditioned
 from rlmin.vector import Vector, adapt
 from rlmin.wrappers.return_to_go import VectorReturnToGo
@@ -29,21 +30,21 @@ SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "numpy": ".npz"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(Settings):
     """Write the policy of a run for other programs, after a check against the policy itself in its own environment."""
 
-    run: tyro.conf.Positional[Path]  # the run folder
-    onnx: Path | None = None  # an ONNX model, memory as inputs and outputs
-    torch: Path | None = None  # a .pt2 program of torch.export, likewise
-    numpy: Path | None = None  # .npz for numpy alone; numpy_policy.py, which runs it, is written beside it
-    value: bool = False  # ONNX and .pt2: the value is an output too
-    check: int = 1000  # steps to compare; 0: none, where the environment is not here (no action masks are read then)
-    tolerance: float = 1e-5  # largest difference |found - expected| / max(1, |expected|)
-    env: str | None = None  # to check in another environment with the same spaces
-    env_kwargs: tuple[str, ...] = ()  # key=value pairs that differ from the run's own
-    target_return: float | None = None  # of a return-conditioned run: what to ask for in the check; none: best of data
-    seed: int = 0  # of the check
-    trust: bool = False  # import the module that the run's environment id names, whose code then runs
+    run: tyro.conf.Positional[Path]  # Run folder
+    onnx: Path | None = None  # File of an ONNX model, memory as inputs and outputs
+    torch: Path | None = None  # File of a .pt2 program of torch.export, likewise
+    numpy: Path | None = None  # File .npz for numpy alone; numpy_policy.py, which runs it, is written beside it
+    value: bool = False  # Whether the value is an output too, of ONNX and .pt2
+    check: CountOrZero = 1000  # Steps to compare; 0: none, where the environment is not here (no action masks then)
+    tolerance: NonNegative = 1e-5  # Largest difference |found - expected| / max(1, |expected|)
+    env: str | None = None  # Gymnasium id of another environment with the same spaces, to check in
+    env_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from the run's own
+    target_return: float | None = None  # Return to ask a return-conditioned run for; None: the best of its data
+    seed: Seed = 0  # Random seed for the check
+    trust: bool = False  # Whether the module that the run's environment id names is imported, whose code then runs
 
 
 def exported(options: Export) -> str:
@@ -55,8 +56,6 @@ def exported(options: Export) -> str:
             that cannot be exported, or what was exported differs from it.
     """
     _check_files(options)
-    if options.check < 0:
-        raise ValueError(f"check={options.check}: expected a number of steps, or 0 for none")
     agent = loaded(options.run, device="cpu", trust=options.trust)
     if not options.check:
         return "\n".join(_write(options, agent, None, None))

@@ -15,27 +15,26 @@ from rlmin.inspection.study import Study, study
 from rlmin.inspection.subject import Subject
 from rlmin.make import parse_pairs
 from rlmin.read_yaml import parse_yaml
+from rlmin.settings import Count, Seed, Settings
 from rlmin.targets import is_conditioned
 
 REPORT = "inspection.html"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect:
+class Inspect(Settings):
     """Say what the memory of a trained policy does (an HTML report), or what a dataset holds (and draw its returns)."""
 
-    what: tyro.conf.Positional[str]  # run folder, hf://user/name, or dataset: Minari id or D4RL file
-    file: Path | None = (
-        None  # none: RUN/inspection.html; of a run on the hub inspection.html, of a dataset NAME-returns.png
-    )
-    episodes: int = 64  # of a run: of each evaluation
-    vary: str | None = None  # of a run: an argument of the environment and its values, as length=10,50,100
-    env: str | None = None  # of a run: another environment with the same spaces
-    env_kwargs: tuple[str, ...] = ()  # of a run: key=value pairs that differ from the run's own
-    target_return: float | None = None  # of a return-conditioned run: what to ask for; none: the best of its data
-    shown: int = 2  # of a run: episodes whose actions are explained
-    seed: int = 10_000  # of a run: of the environments
-    trust: bool = False  # import the modules that the run or the dataset names, whose code then runs
+    what: tyro.conf.Positional[str]  # Run folder, hf://user/name, or dataset: Minari id or D4RL file
+    file: Path | None = None  # File to write; None: inspection.html in the run folder, NAME-returns.png of a dataset
+    episodes: Count = 64  # Episodes of each evaluation of a run
+    vary: str | None = None  # Argument of the run's environment and its values, as length=10,50,100
+    env: str | None = None  # Gymnasium id of another environment with the same spaces
+    env_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from the run's own
+    target_return: float | None = None  # Return to ask a return-conditioned run for; None: the best of its data
+    shown: Count = 2  # Episodes of a run whose actions are explained
+    seed: Seed = 10_000  # Random seed for the environments of a run
+    trust: bool = False  # Whether the modules that the run or the dataset names are imported, whose code then runs
 
 
 def inspected(options: Inspect) -> str:
@@ -87,8 +86,6 @@ def _file_name(dataset: str) -> str:
 
 
 def _run(options: Inspect) -> str:
-    if options.episodes < 1 or options.shown < 1:
-        raise ValueError(f"episodes={options.episodes}, shown={options.shown}: expected at least 1")
     distant = is_address(options.what)
     file = options.file or (Path() if distant else Path(options.what)) / REPORT
     if not file.parent.is_dir():

@@ -7,18 +7,19 @@ from typing import Literal
 import tyro
 
 from rlmin.plots import plot_runs
+from rlmin.settings import Settings, ShareBelowOne
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plot:
+class Plot(Settings):
     """Draw the learning curves of runs into one picture; runs that differ in the seed alone are one line."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders
-    file: tuple[Path, ...] = (Path("curves.png"),)  # to write: .png, .svg or .pdf, one or several
-    over: Literal["steps", "time"] = "steps"  # time: seconds of learning, interruptions not counted
-    columns: tuple[str, ...] = ()  # of metrics.csv; none: return and success, or losses on logged data
-    group: Literal["seeds", "none"] = "seeds"  # seeds: their mean and its 95 % interval; none: a line a run
-    smooth: float = 0.0  # weight of the past in a moving average of each run, from 0 to below 1
+    runs: tyro.conf.Positional[tuple[Path, ...]]  # Run folders
+    file: tuple[Path, ...] = (Path("curves.png"),)  # Files to write: .png, .svg or .pdf
+    over: Literal["steps", "time"] = "steps"  # Horizontal axis; time: seconds of learning, interruptions not counted
+    columns: tuple[str, ...] = ()  # Columns of metrics.csv; none: return and success, or losses on logged data
+    group: Literal["seeds", "none"] = "seeds"  # Lines: mean of the seeds and its 95 % interval, or one for each run
+    smooth: ShareBelowOne = 0.0  # Weight of the past in a moving average of each run
 
 
 def plotted(options: Plot) -> str:

@@ -8,19 +8,18 @@ whoever runs the policy puts them there with `with_previous`.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast, overload
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from rlmin.checks import check_names
 from rlmin.encoders import MIXERS, Encoder, Stack
 from rlmin.encoders.time_scale import spread_bias
 from rlmin.heads import Distribution, ValueHead, action_head
 from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs
 from rlmin.policy_step import PolicyStep
-from rlmin.scan import ACTIVATIONS
+from rlmin.settings import Known, Range, Settings, ShareBelowOne, Size
 from rlmin.tokens import TokenInputs, TokenTrunk
 from rlmin.types import Observation, State
 
@@ -28,6 +27,12 @@ if TYPE_CHECKING:
     from rlmin.actor import Actor, EnvActor
 
 EncoderName = Literal["min_gru", "min_lstm", "gru", "lstm", "attention", "aaren", "mlp"]
+Width = Annotated[int, Range(least=1, most=65_536)]
+WidthOrZero = Annotated[int, Range(least=0, most=65_536)]
+Layers = Annotated[int, Range(least=1, most=1024)]
+LayersOrZero = Annotated[int, Range(least=0, most=1024)]
+TimeScale = Annotated[float, Range(above=1)]
+LogStd = Annotated[float, Range(least=-20, most=20)]
 _OWN = {
     "min_gru": ("candidate", "time_scales"),
     "min_lstm": ("candidate", "time_scales"),
@@ -37,44 +42,34 @@ _OWN = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyConfig:
+class PolicyConfig(Settings):
     """What the policy is made of; shared by every agent."""
 
-    encoder: EncoderName = "min_gru"  # the memory; "mlp" has none and is the control
-    width: int = 128  # features D and memory H
-    layers: int = 2  # residual blocks
-    conv: int = 4  # width of the causal convolution before each memory, 0 for none
-    mlp: int = 2  # expansion of the MLP after each memory, 0 for none
-    candidate: Literal["tanh", "identity", "g"] = "tanh"  # activation of minGRU's and minLSTM's candidate
-    time_scales: tuple[float, float] | None = (2.0, 256.0)  # steps that minGRU's and minLSTM's units remember at first
-    heads: int = 4  # of attention and aaren
-    context: int = 64  # inputs of the memory that attention sees, the present one included: one a step, or up to three
-    dropout: float = 0.0  # share of every residual update that is dropped in training
-    previous_action: bool = False  # feed the action taken one step ago
-    previous_reward: bool = False  # feed the reward received one step ago
-    share_memory: bool = True  # actor and critic read one memory; False gives each its own
-    log_std: float = 0.0  # of a Box action: log of its deviation before training, where [low, high] is [-1, 1]
-    normalize_observation: bool = False  # running mean and variance of numbers and of choices (one-hot)
-    tokens: Literal["fused", "triple"] = "fused"  # inputs of the memory a step: one sum, or one after the other
+    encoder: Annotated[EncoderName, Known(MIXERS)] = "min_gru"  # Memory of the policy; "mlp" has none: the control
+    width: Width = 128  # Number of features D and of memory units H
+    layers: Layers = 2  # Number of residual blocks
+    conv: WidthOrZero = 4  # Width of the causal convolution before each memory; 0: none
+    mlp: LayersOrZero = 2  # Expansion of the MLP after each memory; 0: none
+    candidate: Literal["tanh", "identity", "g"] = "tanh"  # Activation of the candidate in minGRU and minLSTM
+    time_scales: tuple[TimeScale, TimeScale] | None = (2.0, 256.0)  # Steps that minGRU and minLSTM remember at first
+    heads: Layers = 4  # Number of heads of attention and aaren
+    context: Size = 64  # Inputs of the memory that attention sees, the present one included: one a step, or up to three
+    dropout: ShareBelowOne = 0.0  # Share of every residual update that is dropped in training
+    previous_action: bool = False  # Whether the policy sees the action taken one step ago
+    previous_reward: bool = False  # Whether the policy sees the reward received one step ago
+    share_memory: bool = True  # Whether actor and critic read one memory; False gives each its own
+    log_std: LogStd = 0.0  # Log of the deviation of a Box action before training, where [low, high] is [-1, 1]
+    normalize_observation: bool = False  # Whether numbers and choices (one-hot) are brought to mean 0 and deviation 1
+    tokens: Literal["fused", "triple"] = "fused"  # Inputs of the memory a step: one sum, or one after the other
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "context"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        check_names("encoder", [self.encoder], MIXERS)
-        check_names("candidate", [self.candidate], ACTIVATIONS)
-        if self.time_scales is not None:  # a file has a list
-            object.__setattr__(self, "time_scales", tuple(self.time_scales))
+        super().__post_init__()
+        if self.time_scales is not None:
             spread_bias(1, self.time_scales)
-        check_names("tokens", [self.tokens], ("fused", "triple"))
         if self.tokens == "triple" and self.encoder == "mlp":
             raise ValueError("tokens='triple' needs a memory; encoder='mlp' would see the observation alone")
-        if self.conv < 0 or self.conv == 1:
-            raise ValueError(f"conv={self.conv}: expected 0 for none, or a width of at least 2")
-        if self.mlp < 0:
-            raise ValueError(f"mlp={self.mlp}: expected 0 for none, or an expansion of at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout}: expected a share in [0, 1)")
+        if self.conv == 1:
+            raise ValueError("conv: expected 0 for none, or a width of at least 2, got 1")
 
 
 class PolicyOutput(NamedTuple):

@@ -89,10 +89,10 @@ def test_help_names_every_setting_with_its_comment(capsys: pytest.CaptureFixture
     for key in TrainConfig.__dataclass_fields__:
         assert "--" + key.replace("_", "-") in said, key
     for comment in (
-        "Adam's, at the start",
-        "gymnasium id",
-        "running mean and variance",
-        "steps gradients flow back through",
+        "Learning rate at the start",
+        "Gymnasium id",
+        "mean 0 and deviation 1",
+        "Steps that gradients flow back through",
     ):
         assert comment in said, comment
     assert "minigrid-memory" in said and "(default: 0.99)" in said
@@ -145,7 +145,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "resume and preset": (["train", "tmaze", "--resume", "runs/none"], "leave out 'tmaze'"),
     "evaluate": (["evaluate", "runs/none"], "runs/none: no such run folder"),
     "plot": (["plot", "runs/none"], "runs/none: no such run folder"),
-    "plot nothing": (["plot"], "name at least one run folder"),
+    "plot nothing": (["plot"], "rlmin plot: runs is missing: Run folders"),
 }
 
 
@@ -169,7 +169,10 @@ def test_bad_input_is_one_line_and_exit_code_two(kind: str, here: Path, capsys: 
         (["evaluate", "run", "--episode", "3"], "--episodes"),
         (["train", "--total-timesteps", "5"], "--env"),
         (["train", "tmaze", *SHORT, "--bptt", "3"], "bptt=3 must divide horizon=10"),
-        (["train", "tmaze", *SHORT, "--total-timesteps", "0"], "total_timesteps=0: expected at least 1"),
+        (
+            ["train", "tmaze", *SHORT, "--total-timesteps", "0"],
+            "total_timesteps: expected a whole number of at least 1, got 0",
+        ),
     ],
 )
 def test_a_key_or_value_that_is_none_is_answered_with_the_nearest(
@@ -218,7 +221,7 @@ def test_a_run_of_another_space_or_in_the_way_is_refused(capsys: pytest.CaptureF
     for arguments, message in (
         (["evaluate", "run", "--env", "CartPole-v1"], "observation space: the policy expects"),
         (["evaluate", "run", "--env", "rlmin/TMaz-v0"], "did you mean 'rlmin/TMaze-v0'"),
-        (["evaluate", "run", "--episodes", "0"], "episodes: expected at least 1"),
+        (["evaluate", "run", "--episodes", "0"], "episodes: expected a whole number of at least 1, got 0"),
         (["train", "tmaze", *SHORT, "--folder", "run"], "there is a run already; go on with --resume run"),
         (["train", "--resume", "run"], "finished at 200 steps"),
         (["train", "tmaze", *SHORT, "--folder", "run/config.yaml"], "config.yaml"),

@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="env_kwargs belong to an environment; name it with env"):
         DecisionTrainConfig(dataset="swing.hdf5", env_kwargs=("g=9.8",))
-    with pytest.raises(ValueError, match="save_interval=0: expected at least 1"):
+    with pytest.raises(ValueError, match="save_interval: expected a whole number of at least 1, got 0"):
         DecisionTrainConfig(dataset="swing.hdf5", save_interval=0)
 
 

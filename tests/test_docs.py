@@ -219,7 +219,9 @@ def test_a_table_says_what_the_file_says_and_refuses_what_is_not_in_it(tables: M
         tables.table("tmaze.csv", "gredy return")
     with pytest.raises(ValueError, match="no row with encoder=transformer"):
         tables.table("tmaze.csv", "seed", "encoder=transformer")
-    assert "| `lr` | `0.001` | Adam's, at the start |" in tables.settings("rlmin.agents.ppo_config.PPOConfig")
+    assert "| `lr` | a number above 0 | `0.001` | Learning rate at the start of training |" in tables.settings(
+        "rlmin.agents.ppo_config.PPOConfig"
+    )
     assert [tables.shown(cell) for cell in ("12345.6", "602112", "0.98396", "-197.21", "S11")] == [
         "12,346", "602,112", "0.984", "-197", "S11",
     ]  # fmt: skip

@@ -4,18 +4,16 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import tyro
 
 from rlmin import PPO, verify_consistency
+from rlmin.parse import parse
 from rlmin.train import PRESETS, TrainConfig, parse_pairs, preset_arguments, preset_path, read_preset
 
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def resolved(name: str, *more: str) -> TrainConfig:
-    return tyro.cli(
-        TrainConfig, args=[*preset_arguments(read_preset(name)), *more], config=(tyro.conf.FlagConversionOff,)
-    )
+    return parse(TrainConfig, [*preset_arguments(read_preset(name)), *more], prog="rlmin train")
 
 
 def test_the_promised_presets_are_there() -> None:

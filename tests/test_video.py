@@ -137,7 +137,10 @@ def test_an_environment_that_makes_no_pictures_is_named(tmp_path: Path, monkeypa
 
 BAD = {
     "kind": (["--video", "film.avi"], r"film\.avi: expected a file that ends in \.mp4, or a folder"),
-    "none": (["--video", "film.mp4", "--video-episodes", "0"], "video_episodes=0: expected at least 1"),
+    "none": (
+        ["--video", "film.mp4", "--video-episodes", "0"],
+        "video_episodes: expected a whole number of at least 1, got 0",
+    ),
     "endless": (["--video", "film.mp4", "--max-steps", "2"], "the episode has not ended after 2 steps"),
     "pictures": (["--video", "film.mp4", "--env", "popgym-RepeatPreviousEasy-v0"], "RepeatPreviousEasy-v0: "),
 }

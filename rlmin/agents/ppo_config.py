@@ -4,48 +4,40 @@ import math
 from dataclasses import dataclass
 
 from rlmin.policy import PolicyConfig
+from rlmin.settings import Count, NonNegative, Positive, Share, ShareBelowOne, Size
 
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig(PolicyConfig):
     """Every number PPO reads, beside those of the policy. Derived sizes are properties, so they cannot disagree."""
 
-    num_envs: int = 16  # B, where the environment is given by its id
-    horizon: int = 128  # T, steps of each environment between updates
-    epochs: int = 4  # passes over a rollout
-    minibatches: int | None = None  # gradient steps a pass, each on whole environments (or windows); None: 4 if it can
-    bptt: int | None = None  # steps gradients flow back through, a divisor of horizon; None: the whole rollout
-    gamma: float = 0.99  # discount a step
-    lam: float = 0.95  # of the generalised advantage estimate
-    lr: float = 1e-3  # Adam's, at the start
-    lr_final: float | None = None  # and at the end, linear in between; None: constant
-    beta2: float = 0.999  # Adam's memory of squared gradients
-    clip: float = 0.2  # how far the probability ratio may leave 1
-    value_clip: float | None = None  # how far a value may leave the old one; None: freely
-    value_weight: float = 0.5  # of the value loss
-    entropy: float = 1e-3  # weight of the entropy bonus, at the start
-    entropy_final: float | None = None  # and at the end, linear in between; None: constant
-    max_grad_norm: float = 0.5  # the gradient's 2-norm is scaled down to this
-    target_kl: float | None = None  # stop the epochs of an update beyond 1.5 times this divergence; None: never
-    normalize_advantage: bool = True  # to mean 0 and deviation 1 over the rollout
-    normalize_return: bool = False  # divide rewards by the running deviation of the discounted return
-    autocast: bool = False  # matrix products in bfloat16; memory, losses and weights stay float32
-    cuda_graph: bool = True  # one CUDA graph for a rollout of a native environment, where that is possible
-    compile: bool = False  # torch.compile for training's pass over a minibatch; needs a C++ compiler on the CPU
+    num_envs: Size = 16  # Number of environments B, where the environment is given by its id
+    horizon: Size = 128  # Steps T of each environment between updates
+    epochs: Count = 4  # Passes over a rollout
+    minibatches: Count | None = None  # Gradient steps a pass, each on whole environments or windows; None: 4 if it can
+    bptt: Count | None = None  # Steps that gradients flow back through, a divisor of horizon; None: the whole rollout
+    gamma: Share = 0.99  # Discount a step
+    lam: Share = 0.95  # Decay lambda of the generalised advantage estimate
+    lr: Positive = 1e-3  # Learning rate at the start of training
+    lr_final: NonNegative | None = None  # Learning rate at the end, linear between; None: constant
+    beta2: ShareBelowOne = 0.999  # Decay of Adam's mean of squared gradients
+    clip: Positive = 0.2  # Distance from 1 at which the probability ratio is clipped
+    value_clip: Positive | None = None  # Distance from the old value at which the new one is clipped; None: not clipped
+    value_weight: NonNegative = 0.5  # Weight of the value loss
+    entropy: NonNegative = 1e-3  # Weight of the entropy bonus at the start of training
+    entropy_final: NonNegative | None = None  # Weight of the entropy bonus at the end, linear between; None: constant
+    max_grad_norm: Positive = 0.5  # Largest 2-norm of the gradient; a larger gradient is scaled down
+    target_kl: Positive | None = None  # Divergence; beyond 1.5 times this the epochs of an update stop; None: never
+    normalize_advantage: bool = True  # Whether advantages are brought to mean 0 and deviation 1 over the rollout
+    normalize_return: bool = False  # Whether rewards are divided by the running deviation of the discounted return
+    autocast: bool = False  # Whether matrix products are in bfloat16; memory, losses and weights stay float32
+    cuda_graph: bool = True  # Whether a rollout of a native environment is one CUDA graph, where that is possible
+    compile: bool = False  # Whether torch.compile compiles training's pass; needs a C++ compiler on the CPU
 
     def __post_init__(self) -> None:
-        PolicyConfig.__post_init__(self)
-        for name in ("num_envs", "horizon", "epochs", "window"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name.replace('window', 'bptt')}={getattr(self, name)}: expected at least 1")
-        for name in ("lr", "clip", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: expected a number above 0")
-        for name in ("gamma", "lam", "beta2"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected a number in [0, 1]")
+        super().__post_init__()
         if self.horizon % self.window:
-            raise ValueError(f"bptt={self.bptt} must divide horizon={self.horizon}: windows tile the rollout")
+            raise ValueError(f"bptt={self.window} must divide horizon={self.horizon}: windows tile the rollout")
 
     @property
     def window(self) -> int:
@@ -57,7 +49,7 @@ class PPOConfig(PolicyConfig):
         rows = num_envs * (self.horizon // self.window)
         if self.minibatches is None:
             return math.gcd(4, rows)
-        if self.minibatches < 1 or rows % self.minibatches:
+        if rows % self.minibatches:
             what = "environments" if self.window == self.horizon else f"windows of {self.window} steps"
             raise ValueError(
                 f"minibatches={self.minibatches} must divide the {rows} {what} of a rollout (num_envs={num_envs}): "

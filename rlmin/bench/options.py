@@ -7,24 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlmin.bench.timing import BLOCK, Case, Timing, paired
+from rlmin.settings import Count, Settings, Threads
 
 QUICK_ROUNDS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Settings):
     """How to measure, and where to write."""
 
-    threads: int = 2  # of torch on the CPU
-    rounds: int | None = None  # turns of every contender, whose median counts; None: the benchmark's own number
-    device: str = "cpu"  # or cuda, ...
-    out: Path | None = None  # folder of the CSV and the PNG; None: benchmarks/results in a checkout, or bench-results
-    quick: bool = False  # tiny sizes and two rounds, to see that it runs: the numbers mean nothing
-
-    def __post_init__(self) -> None:
-        for name in ("threads", "rounds"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+    threads: Threads = 2  # Threads of torch on the CPU
+    rounds: Count | None = None  # Turns of every contender, whose median counts; None: the benchmark's own number
+    device: str = "cpu"  # Device to measure on: cpu, cuda, ...
+    out: Path | None = None  # Folder of the CSV and the PNG; None: benchmarks/results in a checkout, or bench-results
+    quick: bool = False  # Whether sizes are tiny and rounds two, to see that it runs: the numbers mean nothing
 
     @property
     def folder(self) -> Path:

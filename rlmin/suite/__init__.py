@@ -10,6 +10,7 @@ from typing import Any
 from rlmin.checks import check_names
 from rlmin.encoders import MIXERS
 from rlmin.make import import_provider, make_vec
+from rlmin.settings import Count, Jobs, Settings
 from rlmin.suite.cells import Suite, read_suite
 from rlmin.suite.report import write_report
 from rlmin.suite.run import run_cells
@@ -18,18 +19,18 @@ from rlmin.trust import from_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteOptions:
+class SuiteOptions(Settings):
     """Train a suite of memory tasks, cell by cell, and report; started again it goes on where it was stopped."""
 
-    suite: str = "memory"  # its name, or a .yaml file
-    tasks: tuple[str, ...] = ()  # only these
-    encoders: tuple[str, ...] = ()  # instead of the suite's and of every task's
-    seeds: int | None = None  # instead of the suite's and of every task's
-    steps: int | None = None  # a cell, instead of the suite's and of every task's
-    jobs: int = 1  # processes at once, each on one thread
-    trust: bool = False  # import the modules that the ids in a suite's file name, whose code then runs
-    out: Path = Path("runs/suite")  # of the run folders
-    results: Path = Path("runs/suite")  # of the report
+    suite: str = "memory"  # Name of the suite, or a .yaml file
+    tasks: tuple[str, ...] = ()  # Tasks to train; none: all of them
+    encoders: tuple[str, ...] = ()  # Encoders to train; none: the suite's and every task's own
+    seeds: Count | None = None  # Number of seeds; None: the suite's and every task's own
+    steps: Count | None = None  # Environment steps of a cell; None: the suite's and every task's own
+    jobs: Jobs = 1  # Processes at once, each on one thread
+    trust: bool = False  # Whether the modules that the ids in a suite's file name are imported, whose code then runs
+    out: Path = Path("runs/suite")  # Folder of the run folders
+    results: Path = Path("runs/suite")  # Folder of the report
 
     def chosen(self) -> Suite:
         """The suite with what was asked for otherwise."""

@@ -16,14 +16,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from rlmin.checkpoint import LEARNER, read_header
 from rlmin.checks import check_names
 from rlmin.encoders import MIXERS
 from rlmin.envs.catalog import variants
 from rlmin.envs.tensor_env import Variant
 from rlmin.make import import_provider, parse_pairs
+from rlmin.parse import parse
 from rlmin.presets import preset_arguments
 from rlmin.read_yaml import read_yaml
 from rlmin.train_config import DecisionTrainConfig, TrainConfig, settable
@@ -54,7 +53,7 @@ class Cell:
     @property
     def config(self) -> TrainConfig:
         """The settings as the command line would read them."""
-        return tyro.cli(TrainConfig, args=preset_arguments(self.settings), config=(tyro.conf.FlagConversionOff,))
+        return parse(TrainConfig, preset_arguments(self.settings), prog="rlmin bench memory")
 
     def run(self, folder: Path) -> Row:
         """Train in `folder`, or go on there, and score: the row of the cell."""

@@ -34,6 +34,7 @@ from typing import Any
 from rlmin.checks import check_names, require
 from rlmin.make import import_provider
 from rlmin.read_yaml import read_yaml
+from rlmin.settings import Count, Jobs, Settings
 from rlmin.suite.cells import SUITES, check_mappings
 from rlmin.suite.offline_cell import BEST, OfflineCell
 from rlmin.suite.offline_report import write_report
@@ -126,21 +127,21 @@ def read_offline_suite(name: str) -> OfflineSuite:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineOptions:
+class OfflineOptions(Settings):
     """Make the datasets of a suite, or train on them cell by cell and report; started again it goes on."""
 
-    suite: str = "offline"  # its name, or a .yaml file
-    make: bool = False  # make the datasets that are missing, and train nothing
-    overwrite: bool = False  # with --make: make those that are there, too
-    report: bool = False  # train nothing, and report the cells that are finished
-    tasks: tuple[str, ...] = ()  # only these datasets
-    agents: tuple[str, ...] = ()  # only these columns
-    seeds: int | None = None  # instead of the suite's and of every task's
-    steps: int | None = None  # a cell, instead of the suite's and of every task's
-    jobs: int = 1  # processes at once, each on one thread
-    trust: bool = False  # import the modules that ids in the suite's file and in the data name, whose code then runs
-    out: Path = Path("runs/suite")  # of the run folders and behaviour policies
-    results: Path = Path("runs/suite")  # of the report
+    suite: str = "offline"  # Name of the suite, or a .yaml file
+    make: bool = False  # Whether the datasets that are missing are made, and nothing is trained
+    overwrite: bool = False  # Whether --make makes those that are there, too
+    report: bool = False  # Whether the cells that are finished are reported, and nothing is trained
+    tasks: tuple[str, ...] = ()  # Datasets to train on; none: all of them
+    agents: tuple[str, ...] = ()  # Columns of the table to train; none: all of them
+    seeds: Count | None = None  # Number of seeds; None: the suite's and every task's own
+    steps: Count | None = None  # Logged steps of a cell; None: the suite's and every task's own
+    jobs: Jobs = 1  # Processes at once, each on one thread
+    trust: bool = False  # Whether the modules that ids in the suite and in the data name are imported; their code runs
+    out: Path = Path("runs/suite")  # Folder of the run folders and behaviour policies
+    results: Path = Path("runs/suite")  # Folder of the report
 
     def chosen(self) -> OfflineSuite:
         """The suite with what was asked for otherwise."""

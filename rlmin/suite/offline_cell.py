@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from rlmin.data import Reference
+from rlmin.parse import parse
 from rlmin.presets import preset_arguments
 from rlmin.scores import score, unscored
 from rlmin.suite.cells import Cell, Row, trained
@@ -36,7 +35,7 @@ class OfflineCell(Cell):
     def config(self) -> DecisionTrainConfig:  # type: ignore[override]
         """The settings as the command line would read them."""
         args = preset_arguments({name: x for name, x in self.settings.items() if name not in NOT_OF_A_RUN})
-        return tyro.cli(DecisionTrainConfig, args=args, config=(tyro.conf.FlagConversionOff,))
+        return parse(DecisionTrainConfig, args, prog="rlmin bench offline")
 
     def run(self, folder: Path) -> Row:
         """Train in `folder`, or go on there, and score: the row of the cell."""

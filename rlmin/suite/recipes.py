@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
 from rlmin.agents.ppo_config import PPOConfig
 from rlmin.arena import Arena
@@ -23,6 +22,7 @@ from rlmin.data import Reference
 from rlmin.data.recorder import Recorded, stored_space
 from rlmin.data.writer import DatasetWriter
 from rlmin.evaluate import evaluate_random
+from rlmin.parse import parse
 from rlmin.presets import preset_arguments
 from rlmin.suite import behaviour
 from rlmin.suite.demonstrations import play_bot, walk_t_mazes
@@ -76,7 +76,7 @@ class Recipe:
     @property
     def ppo_config(self) -> PPOConfig:
         """The settings of PPO, read as the command line would."""
-        return tyro.cli(PPOConfig, args=preset_arguments(self.ppo), config=(tyro.conf.FlagConversionOff,))
+        return parse(PPOConfig, preset_arguments(self.ppo), prog="rlmin bench offline")
 
     @property
     def arena(self) -> Arena:

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
+from rlmin.settings import NonNegative, Settings, Share
 from rlmin.wrappers.flicker import FrameFlicker, VectorFrameFlicker
 from rlmin.wrappers.noise import ObservationNoise, VectorObservationNoise
 from rlmin.wrappers.sticky import StickyAction, VectorStickyAction
@@ -22,12 +23,12 @@ WRAPPERS: dict[str, tuple[ForOne, ForMany]] = {  # from the inside out: a lost f
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shift:
+class Shift(Settings):
     """Noise, dropped frames and sticky actions; all zero: the environment as it is."""
 
-    noise: float = 0.0  # standard deviation of Gaussian noise on observations of floats
-    drop: float = 0.0  # probability that a frame is lost: all zeros
-    sticky: float = 0.0  # probability that the action before is carried out again
+    noise: NonNegative = 0.0  # Standard deviation of Gaussian noise on observations of floats
+    drop: Share = 0.0  # Probability that a frame is lost: all zeros
+    sticky: Share = 0.0  # Probability that the action before is carried out again
 
     @property
     def shift(self) -> "Shift":

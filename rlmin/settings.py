@@ -1,0 +1,280 @@
+"""Settings: dataclasses whose fields declare type and range beside themselves, and one check of both.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Settings):
+        lr: Positive = 1e-3  # Learning rate at the start of training
+        bptt: Count | None = None  # Steps that gradients flow back through; None: the whole rollout
+
+`Config(lr=math.nan)` is a ValueError: "lr: expected a number above 0, got nan". `dataclasses.replace`, the command
+line, presets and files construct the class too, so all of them pass the same check. What fits is kept as a plain
+Python value: a numpy float32 becomes the float of the same value, a list the tuple that is declared. Checks that
+combine several settings belong in `__post_init__`, after `super().__post_init__()`.
+
+The comment beside a field is its help on the command line and its line in the documentation.
+"""
+
+import ast
+import contextlib
+import enum
+import functools
+import inspect
+import math
+import operator
+import os
+import textwrap
+import types
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from rlmin.checks import check_names
+
+BOUNDS = {
+    "least": (operator.ge, "of at least"),
+    "above": (operator.gt, "above"),
+    "most": (operator.le, "of at most"),
+    "below": (operator.lt, "below"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """The numbers that a setting may be; None: no bound on that side. NaN and infinity never fit."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The bounds there are, lower first."""
+        return {name: bound for name in BOUNDS if (bound := getattr(self, name)) is not None}
+
+    def holds(self, x: float) -> bool:
+        """Whether `x` fits."""
+        return all(BOUNDS[name][0](x, bound) for name, bound in self.bounds.items())
+
+    def __str__(self) -> str:
+        bounds = self.bounds
+        if len(bounds) < 2:
+            return "".join(f"{BOUNDS[name][1]} {bound}" for name, bound in bounds.items())
+        (low, least), (high, most) = bounds.items()
+        if low == "least":
+            return f"from {least} to {most}" if high == "most" else f"from {least} to below {most}"
+        return f"above {least} and {'at most' if high == 'most' else 'below'} {most}"
+
+
+@dataclass(frozen=True)
+class Known:
+    """The names that a setting may be, where they are not fixed: others can be registered."""
+
+    names: Collection[str]
+
+
+Positive = Annotated[float, Range(above=0)]
+NonNegative = Annotated[float, Range(least=0)]
+Share = Annotated[float, Range(least=0, most=1)]
+ShareBelowOne = Annotated[float, Range(least=0, below=1)]
+Count = Annotated[int, Range(least=1)]
+CountOrZero = Annotated[int, Range(least=0)]
+Seed = Annotated[int, Range(least=0, most=2**62)]
+Size = Annotated[int, Range(least=1, most=2**24)]
+"""Length of an axis; a longer one does not fit into memory."""
+Threads = Annotated[int, Range(least=1, most=1024)]
+Workers = Annotated[int, Range(least=0, most=4096)]
+Jobs = Annotated[int, Range(least=1, most=4096)]
+
+
+class Settings:
+    """Base of every dataclass of settings: checks each field against its declaration."""
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for name, hint in declared(kind).items():
+            object.__setattr__(self, name, check_setting(name, getattr(self, name), hint))
+
+
+def check_setting(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the plain Python value that `hint` declares.
+
+    Args:
+        name: of the setting, for the message.
+        value: given by a user.
+        hint: a type, as declared beside a field: with `Range` or `Known`, Literal, unions with None, tuples.
+
+    Raises:
+        ValueError: the value is of another type, not finite, or out of range.
+    """
+    kind, _ = _unwrap(hint)
+    if get_origin(kind) not in (Union, types.UnionType):
+        return _check(name, value, hint, declared=hint)
+    options = [option for option in get_args(kind) if option is not type(None)]
+    if value is None and len(options) < len(get_args(kind)):
+        return None
+    if len(options) == 1:
+        return _check(name, value, options[0], declared=hint)
+    for option in options:
+        with contextlib.suppress(ValueError):
+            return check_setting(name, value, option)
+    raise ValueError(f"{name}: expected {words(hint)}, got {_shown(value)}")
+
+
+def _check(name: str, value: Any, hint: Any, *, declared: Any) -> Any:
+    """`check_setting` of one type; the message names all that is declared."""
+    kind, marks = _unwrap(hint)
+    names = next((list(mark.names) for mark in marks if isinstance(mark, Known)), None)
+    if get_origin(kind) is Literal or names is not None:
+        return _check_choice(name, value, names or list(get_args(kind)))
+    if get_origin(kind) is tuple:
+        return _check_tuple(name, value, get_args(kind), declared)
+    found = _plain(value, kind)
+    finite = found is not None and (kind is not float or math.isfinite(found))
+    if not finite or not all(mark.holds(found) for mark in marks if isinstance(mark, Range)):
+        raise ValueError(f"{name}: expected {words(declared)}, got {_shown(value)}")
+    return found
+
+
+def _check_choice(name: str, value: Any, choices: list[Any]) -> Any:
+    plain = _plain(value, str) if isinstance(value, str) else value
+    if any(type(plain) is type(choice) and plain == choice for choice in choices):
+        return plain
+    if isinstance(plain, str):
+        check_names(name, [plain], map(str, choices))
+    raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {_shown(value)}")
+
+
+def _check_tuple(name: str, value: Any, kinds: tuple[Any, ...], declared: Any) -> tuple[Any, ...]:
+    items = value.tolist() if hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1 else value
+    if not isinstance(items, list | tuple):
+        raise ValueError(f"{name}: expected {words(declared)}, got {_shown(value)}")
+    each = (kinds[0],) * len(items) if kinds[-1:] == (Ellipsis,) else kinds
+    if len(items) != len(each):
+        raise ValueError(f"{name}: expected {words(declared)}, got {_shown(value)}")
+    return tuple(check_setting(f"{name}[{i}]", x, kind) for i, (x, kind) in enumerate(zip(items, each, strict=True)))
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    """`value` as a plain Python value of `kind`; None where it is none. A bool is no number, and a number no bool."""
+    value = _scalar(value)
+    if kind is bool:
+        return value if isinstance(value, bool) else None
+    if kind is str:
+        text = value.value if isinstance(value, enum.Enum) else value
+        return text if isinstance(text, str) and text else None
+    if kind is Path:
+        return Path(value) if isinstance(value, str | os.PathLike) and str(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if kind is int:
+        return int(value) if isinstance(value, int) or value.is_integer() else None
+    assert kind is float, f"{kind}: a type that no setting has; teach rlmin.settings to check it"
+    try:
+        return float(value)
+    except OverflowError:  # of an int
+        return math.inf
+
+
+def _scalar(value: Any) -> Any:
+    """A numpy scalar, or an array or tensor without axes, as a plain Python value; anything else as it is."""
+    return value.item() if hasattr(value, "dtype") and getattr(value, "shape", None) == () else value
+
+
+def _shown(value: Any) -> str:
+    """`value` in a message, cut where it is long."""
+    text = " ".join(repr(_scalar(value)).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def words(hint: Any) -> str:
+    """What `hint` declares, in words: "a number above 0 or None"."""
+    kind, marks = _unwrap(hint)
+    if get_origin(kind) in (Union, types.UnionType):
+        options = [words(option) for option in get_args(kind) if option is not type(None)]
+        return " or ".join([*options, *(["None"] if type(None) in get_args(kind) else [])])
+    names = next((mark.names for mark in marks if isinstance(mark, Known)), ())
+    if names or get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, names or get_args(kind)))}"
+    if get_origin(kind) is tuple:
+        return _tuple_words(get_args(kind))
+    plain = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a path"}[kind]
+    return " ".join([plain, *(str(mark) for mark in marks if isinstance(mark, Range))])
+
+
+def from_text(text: str, hint: Any) -> Any:
+    """What `text`, a word of a command line, means where `hint` is declared; text that means nothing stays text."""
+    kind, _ = _unwrap(hint)
+    options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    if text == "None" and type(None) in options:
+        return None
+    if text in ("True", "False") and bool in options:
+        return text == "True"
+    numbers = {_unwrap(option)[0] for option in options} & {int, float}
+    with contextlib.suppress(ValueError):
+        return int(text) if numbers else text
+    with contextlib.suppress(ValueError):
+        return float(text)
+    return text
+
+
+def _tuple_words(kinds: tuple[Any, ...]) -> str:
+    items = {words(kind) for kind in kinds if kind is not Ellipsis}
+    many = f"a list of {len(kinds)}" if kinds[-1:] != (Ellipsis,) else "a list"
+    return f"{many}, each {' or '.join(sorted(items))}"
+
+
+def _unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The type, and what is annotated to it."""
+    return (hint.__origin__, hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
+
+
+def limits(hint: Any) -> str:
+    """The ranges somewhere in `hint`, in words; empty where it has none."""
+    kind, marks = _unwrap(hint)
+    own = [str(mark) for mark in marks if isinstance(mark, Range)]
+    return ", ".join(dict.fromkeys([*own, *filter(None, map(limits, get_args(kind)))]))
+
+
+@functools.cache
+def declared(kind: type) -> dict[str, Any]:
+    """Field -> type, with its annotations."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+class About(NamedTuple):
+    """What there is to say of one setting."""
+
+    hint: Any  # its type, with its annotations
+    default: Any  # dataclasses.MISSING where it has to be given
+    written: str  # the default as in the source; empty where there is none
+    help: str  # the comment beside it
+
+
+@functools.cache
+def describe(kind: type) -> dict[str, About]:
+    """Every setting of a class, those of its bases first."""
+    written, hints = dict[str, tuple[str, str]](), declared(kind)
+    for base in reversed(kind.__mro__):
+        written |= _written(base) if issubclass(base, Settings) and base is not Settings else {}
+    defaults = {field.name: field.default for field in fields(kind)}
+    return {name: About(hint, defaults[name], *written.get(name, ("", ""))) for name, hint in hints.items()}
+
+
+def _written(kind: type) -> dict[str, tuple[str, str]]:
+    """Field -> default and comment, as in the source of one class; nothing where there is no source."""
+    try:
+        source = textwrap.dedent(inspect.getsource(kind))
+    except (OSError, TypeError):
+        return {}
+    lines, (tree,) = source.splitlines(), ast.parse(source).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        ast.unparse(line.target): (
+            "" if line.value is None else ast.unparse(line.value),
+            lines[line.lineno - 1].partition("  # ")[2],
+        )
+        for line in tree.body
+        if isinstance(line, ast.AnnAssign)
+    }
