@@ -6,6 +6,7 @@ these tests are what they claim to be.
 
 import gc
 import json
+import re
 import shutil
 import sys
 import warnings
@@ -362,6 +363,18 @@ def test_a_suite_of_logged_data_imports_nothing(mark: Path) -> None:
     with pytest.raises(ValueError, match="'intruder'"):
         run_offline(OfflineOptions(suite="suite.yaml"))
     assert not mark.exists()
+
+
+# the page
+
+
+def test_the_page_names_tests_that_there_are() -> None:
+    root = Path(__file__).parent
+    page = (root.parent / "docs" / "safety.md").read_text()
+    tests = "".join(path.read_text() for path in root.glob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", page)
+    assert len(named) > 8 and [name for name in named if f"def {name}(" not in tests] == []
+    assert all((root / file).exists() for file in re.findall(r"`(test_\w+\.py)`", page))
 
 
 # text into code

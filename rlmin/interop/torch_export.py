@@ -134,7 +134,7 @@ class TorchExportPolicy(ExportedPolicy):
     """A .pt2 file as a policy with the `predict` of stable-baselines3; see `ExportedPolicy`.
 
     Args:
-        file: path, or content.
+        file: path, or content; a program, which `torch.export.load` may run: no stranger's.
         seed: of samples; None: any.
 
     Raises:
