@@ -1,17 +1,20 @@
 """Checkpoints: a folder of plain files, each written whole or not at all, none of which can execute code.
 
-    config.yaml           the resolved settings, to read
-    policy.safetensors    weights and normalisers; its header holds config, spaces and counters: enough to act
-    learner.safetensors   all of that again, with optimizer, random numbers, memory, environment state: enough to go on
+    learner.safetensors   everything: weights, optimizer, random numbers, memory, environment state; enough to go on
+    policy.safetensors    the weights and normalisers of it; its header too holds config, spaces and counters
+    config.yaml           the settings, to read
 
-Each of the two tensor files is complete in itself, so a run that is killed between writing one and the other loses
-nothing. A digest in the header covers every tensor and every other header entry: an edited file is refused.
+Each of the two tensor files is complete in itself and is read alone, so nobody ever sees a mix of two saves. A save is
+there once learner.safetensors has its name; the other two are made from it and follow. A run that was killed in between
+is read from the newer file, which `saved` in the headers tells. A digest covers every tensor and every other header
+entry: an edited file is refused. config.yaml is never asked what a run's settings are.
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+import time
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from rlmin.read_yaml import read_yaml
+from rlmin.atomic import remove_leftovers, write_in_order
+from rlmin.atomic import write_atomic as write_atomic
+from rlmin.lock import locked_or_own
 from rlmin.space_json import space_from_json, space_to_json
 from rlmin.trust import mark_header
 
 FORMAT = "1"
 CONFIG, POLICY, LEARNER = "config.yaml", "policy.safetensors", "learner.safetensors"
+
+SEAL = "# to read only; of an edit, this no longer is the sha256 of what follows: "
+LARGEST_CONFIG = 2**20
+"""Bytes of config.yaml that are looked at."""
 
 Tensors = dict[str, Tensor]
 
@@ -50,17 +59,17 @@ def write(
 
     Raises:
         TypeError: the header holds something else than plain values; nothing has been written.
+        ValueError: another process is training or saving there.
+        OSError: the disk is full or cannot be written to; what was there before still is.
     """
     described = {"observation_space": space_to_json(spaces[0]), "action_space": space_to_json(spaces[1])}
     text = json.dumps({**header, **described})
     weights = {f"policy.{name}": x for name, x in policy.items()}
-    files = {  # all are packed before the first is written
-        CONFIG: yaml.safe_dump(_readable(json.loads(text)), sort_keys=False).encode(),
-        LEARNER: _pack({**weights, **learner}, text),
-        POLICY: _pack(weights, text),
-    }
-    for name, content in files.items():
-        write_atomic(folder / name, content)
+    with locked_or_own(folder):
+        saved = max([time.time_ns(), *(when(folder / name) + 1 for name in (LEARNER, POLICY))])
+        files = {LEARNER: _pack({**weights, **learner}, text, saved), **_derived(weights, text, saved)}
+        remove_leftovers(folder, files)
+        write_in_order(folder, files)
 
 
 def read_header(folder: Path, file: str = POLICY) -> dict[str, Any]:
@@ -74,6 +83,87 @@ def read_header(folder: Path, file: str = POLICY) -> dict[str, Any]:
 
 def read(folder: Path, file: str) -> tuple[dict[str, Any], Tensors]:
     """Header and tensors of one checkpoint file; see `read_header`."""
+    header, tensors = _read_plain(folder, file)
+    mark_header(header, where=str(folder / file))
+    for key in ("observation_space", "action_space"):
+        header[key] = space_from_json(header[key])
+    return header, tensors
+
+
+def read_newest(folder: Path) -> tuple[dict[str, Any], Tensors]:
+    """As `read`, of the file that was saved last; of a whole save it is that which holds everything.
+
+    A policy may be the newer one where it was copied there, or where a learner was left by an earlier push. A
+    config.yaml that somebody edited is a warning.
+    """
+    file, other = newest(folder)
+    if other is not None and when(folder / other) in (-1, when(folder / file)):
+        _read_plain(folder, other)  # of the same save, or damaged: to say so
+    found = read(folder, file)
+    warn_of_edits(folder, file)
+    return found
+
+
+def newest(folder: Path) -> tuple[str, str | None]:
+    """The checkpoint file that was saved last (the learner where both were at once), and the other, if it is there."""
+    there = [name for name in (LEARNER, POLICY) if (folder / name).exists()]
+    if len(there) < 2:
+        return (there or [POLICY])[0], None
+    return (LEARNER, POLICY) if when(folder / LEARNER) >= when(folder / POLICY) else (POLICY, LEARNER)
+
+
+def when(path: Path) -> int:
+    """When a checkpoint file was saved, in nanoseconds; it grows with every save in a folder. -1: not to be read.
+
+    Files of before there was such a stamp count by the steps learned from, and are older than every later one.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+        return int(metadata["saved"] if "saved" in metadata else json.loads(metadata["header"])["num_timesteps"])
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError):
+        return -1
+
+
+def derived(folder: Path) -> dict[str, bytes]:
+    """What policy.safetensors and config.yaml hold once the last save is whole: its weights and settings."""
+    file, _ = newest(folder)
+    with safe_open(folder / file, framework="pt") as opened:
+        metadata = opened.metadata()
+        weights = {name: opened.get_tensor(name) for name in opened.keys() if name.startswith("policy.")}  # noqa: SIM118
+    files = _derived(weights, metadata["header"], int(metadata["saved"]) if "saved" in metadata else None)
+    if when(folder / POLICY) == when(folder / file):
+        files[POLICY] = (folder / POLICY).read_bytes()
+    return files
+
+
+def warn_of_edits(folder: Path, file: str) -> None:
+    """Warn where config.yaml was edited by hand, which changes nothing.
+
+    Its first line has a digest of the rest, so an edit is told from a file that is older or newer than the weights.
+    """
+    try:
+        with (folder / CONFIG).open("rb") as config:
+            lines = config.read(LARGEST_CONFIG).decode(errors="replace").splitlines()
+    except OSError:  # none is there: it is to read, and nothing needs it
+        return
+    first, *rest = lines or [""]
+    if first == _seal(rest):
+        return
+    with safe_open(folder / file, framework="pt") as opened:
+        wanted = _readable(json.loads(opened.metadata()["header"])).splitlines()
+    rest = rest if first.startswith(SEAL) else lines  # a file of before there was a digest has none
+    if rest == wanted:
+        return
+    changed = [line.strip()[:60] for line in rest if line not in wanted][:3] or ["something is missing"]
+    warnings.warn(
+        f"{folder / CONFIG} was edited after training ({'; '.join(changed)}), which has no effect: the weights belong "
+        "to the settings they were trained with. Start a new run with the settings you want",
+        stacklevel=3,
+    )
+
+
+def _read_plain(folder: Path, file: str) -> tuple[dict[str, Any], Tensors]:
     path = Path(folder) / file
     if not path.parent.is_dir():
         raise ValueError(f"{folder}: no such run folder")
@@ -91,12 +181,7 @@ def read(folder: Path, file: str) -> tuple[dict[str, Any], Tensors]:
     digest = metadata.pop("digest", "")
     if digest != _digest(tensors, metadata):
         raise ValueError(f"{path}: its content does not match its digest; the file was edited or damaged")
-    header = json.loads(metadata["header"])
-    _check_config(Path(folder), header)
-    mark_header(header, where=str(path))
-    for key in ("observation_space", "action_space"):
-        header[key] = space_from_json(header[key])
-    return header, tensors
+    return json.loads(metadata["header"]), tensors
 
 
 def section(tensors: Tensors, prefix: str) -> Tensors:
@@ -119,54 +204,26 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file, and its folder, that is seen either whole or not at all: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _derived(weights: Tensors, text: str, saved: int | None) -> dict[str, bytes]:
+    body = _readable(json.loads(text)).splitlines()
+    return {POLICY: _pack(weights, text, saved), CONFIG: "\n".join([_seal(body), *body, ""]).encode()}
 
 
-def _readable(header: dict[str, Any]) -> dict[str, Any]:
+def _readable(header: dict[str, Any]) -> str:
     """The part of a header that stands in config.yaml."""
-    return {key: header[key] for key in ("agent", "rlmin", "env", "dataset", "seed", "config", "run") if key in header}
+    keys = ("agent", "rlmin", "env", "dataset", "seed", "config", "run")
+    return yaml.safe_dump({key: header[key] for key in keys if key in header}, sort_keys=False)
 
 
-def _check_config(folder: Path, header: dict[str, Any]) -> None:
-    path = folder / CONFIG
-    if not path.exists():
-        raise ValueError(f"{folder}: incomplete run, expected {CONFIG} in it")
-    found = read_yaml(path)
-    wanted = _readable(header)
-    if found != wanted:
-        differ = "; ".join(_differences(wanted, found)) or "a key was added"
-        raise ValueError(
-            f"{path} was edited after training ({differ}); the weights belong to the settings they were trained with. "
-            "Start a new run with the settings you want"
-        )
+def _seal(lines: list[str]) -> str:
+    """The first line of a config.yaml with these others."""
+    return SEAL + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _differences(wanted: Any, found: Any, name: str = "") -> Iterator[str]:
-    """What an edited file says, against what it should: "config.gamma: expected 0.99, found 0.5"."""
-    if not isinstance(wanted, dict) or not isinstance(found, dict):
-        if wanted != found:
-            yield f"{name or 'content'}: expected {wanted}, found {found}"
-        return
-    for key, value in wanted.items():
-        yield from _differences(value, found.get(key), f"{name}.{key}".lstrip("."))
-
-
-def _pack(tensors: Tensors, header: str) -> bytes:
+def _pack(tensors: Tensors, header: str, saved: int | None) -> bytes:
     # a copy of each, because safetensors refuses tensors that share memory
     tensors = {name: x.detach().cpu().clone(memory_format=torch.contiguous_format) for name, x in tensors.items()}
-    metadata = {"format": FORMAT, "header": header}
+    metadata = {"format": FORMAT, "header": header} | ({} if saved is None else {"saved": str(saved)})
     return save(tensors, metadata | {"digest": _digest(tensors, metadata)})
 
 

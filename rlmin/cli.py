@@ -92,7 +92,8 @@ def train_command(arguments: list[str]) -> None:
             raise ValueError(f"--resume takes the run folder alone, its settings come from the run; leave out {name!r}")
         given = parse(Resume, own, prog="rlmin train")
         settings = {key: value for key, value in vars(given).items() if key != "resume"}
-        resume(given.resume, **settings)
+        with plain_warnings():
+            resume(given.resume, **settings)
         return
     settings = read_preset(name) if name else {}
     kind: Any = config_class({*settings, *("dataset" for option in flags(own) if option == "--dataset")})

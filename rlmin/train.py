@@ -23,7 +23,7 @@ from rlmin.presets import read_preset as read_preset
 from rlmin.train_config import PAIRS as PAIRS
 from rlmin.train_config import DecisionTrainConfig as DecisionTrainConfig
 from rlmin.train_config import TrainConfig as TrainConfig
-from rlmin.training_run import check_folder, learn_into, new_folder, uninterrupted, warm_up
+from rlmin.training_run import CURVE, check_folder, learn_into, new_folder, run_folder, uninterrupted, warm_up
 from rlmin.vector import adapt
 
 
@@ -51,8 +51,9 @@ def train(config: TrainConfig | DecisionTrainConfig, *, name: str = "run", progr
     agent.run |= config.run
     warm_up(agent)
     folder = new_folder(name) if config.folder is None else config.folder
-    learn_into(agent, folder, config.total_timesteps, asdict(config), progress_bar=progress_bar)
-    _report(agent, folder)
+    with run_folder(folder, new=True):
+        learn_into(agent, folder, config.total_timesteps, asdict(config), progress_bar=progress_bar)
+        _report(agent, folder)
     return folder
 
 
@@ -69,6 +70,8 @@ def resume(
 ) -> Path:
     """Go on with a run that was stopped or killed, or for longer than it was meant to last.
 
+    One that was stopped after its last save gets its curve and its evaluation.
+
     Args:
         folder: the run.
         total_timesteps: where to stop; None: where the run was to stop.
@@ -80,35 +83,53 @@ def resume(
         progress_bar: show progress.
 
     Raises:
-        ValueError: no run is there, it cannot be read, it is finished already, or its data are gone.
+        ValueError: no run is there, it cannot be read, it is finished already, its data are gone, or another process
+            is training there.
         ImportError, FloatingPointError, SystemExit: see `train`.
     """
-    header = read_header(folder, LEARNER)
-    project = header.get("run", {}).get("wandb") if wandb is None else None if wandb == "none" else wandb
-    if project is not None:
-        _check_wandb()
-    total = total_timesteps or header["total_timesteps"]
-    if header["num_timesteps"] >= total:
-        raise ValueError(f"{folder}: finished at {header['num_timesteps']:,} steps; go further with --total-timesteps")
-    known = header["env"]
-    if known["id"] is None and header["agent"] == PPO.name:
+    with run_folder(folder, new=False):
+        header = read_header(folder, LEARNER)
+        total = total_timesteps or header["total_timesteps"]
+        over = header["num_timesteps"] >= total
+        if over and (folder / CURVE).exists():
+            told = f"finished at {header['num_timesteps']:,} steps; go further with --total-timesteps"
+            raise ValueError(f"{folder}: {told}")
+        _check_env(folder, header, env)
+        project = _wandb(header, wandb)
+        device = device or header.get("run", {}).get("device", "cpu")
+        known = header["env"]
+        with readable_errors(known["id"] or str(folder)), uninterrupted(known["workers"]):
+            agent = load(folder, device=device, trust=trust or env is not None)
+            if dataset is not None:
+                _give(agent, dataset, header)
+            if not over:
+                agent.resume(folder)
+        if project != agent.run.get("wandb"):
+            agent.run["wandb"] = project
+        if not over:  # else it was stopped after its last save, before its curve
+            warm_up(agent)
+            learn_into(agent, folder, total, header["config"], progress_bar=progress_bar)
+        _report(agent, folder)
+    return folder
+
+
+def _check_env(folder: Path, header: Mapping[str, Any], env: str | None) -> None:
+    """Raise a ValueError where a run cannot go on in its environment, or is asked to go on in another one."""
+    known = header["env"]["id"]
+    if known is None and header["agent"] == PPO.name:
         raise ValueError(
             f"{folder}: trained on an environment without an id; use agent.set_env(env), agent.resume(...)"
         )
-    if env is not None and env != known["id"]:
-        raise ValueError(f"env={env!r}: a run goes on in its own environment, expected {known['id']!r}")
-    with readable_errors(known["id"] or str(folder)), uninterrupted(known["workers"]):
-        device = device or header.get("run", {}).get("device", "cpu")
-        agent = load(folder, device=device, trust=trust or env is not None)
-        if dataset is not None:
-            _give(agent, dataset, header)
-        agent.resume(folder)
-    if project != agent.run.get("wandb"):
-        agent.run["wandb"] = project
-    warm_up(agent)
-    learn_into(agent, folder, total, header["config"], progress_bar=progress_bar)
-    _report(agent, folder)
-    return folder
+    if env is not None and env != known:
+        raise ValueError(f"env={env!r}: a run goes on in its own environment, expected {known!r}")
+
+
+def _wandb(header: Mapping[str, Any], given: str | None) -> str | None:
+    """The project of Weights & Biases that a run goes on logging to."""
+    project = header.get("run", {}).get("wandb") if given is None else None if given == "none" else given
+    if project is not None:
+        _check_wandb()
+    return project
 
 
 def _check_wandb() -> None:
@@ -158,7 +179,7 @@ def _report(agent: Agent, folder: Path) -> None:
     """Draw the curve, and evaluate."""
     from rlmin.plots import plot_runs
 
-    plot_runs([folder], [folder / "curve.png"])
+    plot_runs([folder], [folder / CURVE])
     if isinstance(agent, DecisionAgent):
         _report_decision(agent, folder)
         return

@@ -5,7 +5,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlmin.agents.agent import Agent
+from rlmin.atomic import remove_leftovers
 from rlmin.callbacks import Hook
-from rlmin.checkpoint import LEARNER
+from rlmin.checkpoint import CONFIG, LEARNER, POLICY
+from rlmin.lock import check_free, locked
 
 if TYPE_CHECKING:  # slow to import
     from stable_baselines3.common.logger import Logger
+
+METRICS, CURVE = "metrics.csv", "curve.png"
 
 SAVE_INTERVAL = 100_000
 """Environment steps between checkpoints, of a run that does not say."""
@@ -38,10 +42,45 @@ class SaveEvery(Hook):
 
 def check_folder(folder: Path | None) -> None:
     """Raise a ValueError where a run cannot be put there."""
-    if folder is not None and folder.exists() and not folder.is_dir():
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: expected a folder, found a file")
-    if folder is not None and (folder / LEARNER).exists():
+    check_free(folder)
+    _check_empty(folder)
+
+
+def _check_empty(folder: Path) -> None:
+    if (folder / LEARNER).exists():
         raise ValueError(f"{folder}: there is a run already; go on with --resume {folder}")
+    if (folder / POLICY).exists():
+        raise ValueError(f"{folder}: there is a policy already, without its {LEARNER}; choose another folder")
+
+
+@contextmanager
+def run_folder(folder: Path, *, new: bool) -> Iterator[None]:
+    """Hold the folder of a run for as long as it is trained in, without what a killed process left there.
+
+    Args:
+        folder: made where there is none.
+        new: a run begins there; False: one goes on.
+
+    Raises:
+        ValueError: another process holds it, or one has put a run there in the meantime.
+    """
+    if not new and not folder.is_dir():
+        raise ValueError(f"{folder}: no such run folder")
+    try:
+        with locked(folder):
+            if new:
+                _check_empty(folder)
+            remove_leftovers(folder, (CONFIG, POLICY, LEARNER, METRICS, CURVE))
+            yield
+    except BaseException:
+        if new:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
+        raise
 
 
 def warm_up(agent: Agent) -> None:
@@ -52,7 +91,10 @@ def warm_up(agent: Agent) -> None:
 
 
 def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, Any], *, progress_bar: bool) -> None:
-    """Train to `total` steps with logs and checkpoints; a signal ends it early, saved, with SystemExit."""
+    """Train to `total` steps with logs and checkpoints; a signal ends it early, saved, with SystemExit.
+
+    The folder has to be held, see `run_folder`.
+    """
     agent.total_timesteps = total
     agent.set_logger(_logger(agent, folder, settings))  # first: W&B may refuse, and the run can then be started again
     if agent.num_timesteps == 0:
@@ -76,7 +118,6 @@ def _logger(agent: Agent, folder: Path, settings: Mapping[str, Any]) -> "Logger"
     """The logs of a run; where they cannot be opened, nothing is left of them."""
     from rlmin.logs import make_logger
 
-    folder.mkdir(parents=True, exist_ok=True)
     before = set(folder.iterdir())
     project = agent.run.get("wandb")
     if project is not None:  # the id is saved with the run, so that W&B goes on with the same one
@@ -87,8 +128,6 @@ def _logger(agent: Agent, folder: Path, settings: Mapping[str, Any]) -> "Logger"
     except BaseException:
         for path in set(folder.iterdir()) - before:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
-        if not before:
-            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 

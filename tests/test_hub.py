@@ -317,10 +317,19 @@ def test_what_cannot_be_pushed_is_said(hub: Hub, run: Path, capsys: pytest.Captu
         with pytest.raises(SystemExit) as ended:
             main(["hub", *arguments])
         assert ended.value.code == 2 and message in capsys.readouterr().err, arguments
-    (run / CONFIG).write_text("gamma: 2")
-    with pytest.raises(ValueError, match="edited after training"):
-        push_to_hub(run, REPO)
     assert hub.repos == {}
+
+
+def test_what_is_pushed_is_the_last_save_whatever_else_lies_there(hub: Hub, run: Path) -> None:
+    early = {name: (run / name).read_bytes() for name in (CONFIG, POLICY)}
+    main(["train", "--resume", str(run), "--total-timesteps", "120"])
+    agent = rlmin.load(run)
+    (run / POLICY).write_bytes(early[POLICY])  # as a kill in the middle of a save leaves it
+    (run / CONFIG).write_text("gamma: 2")
+    with pytest.warns(UserWarning, match=r"edited after training \(gamma: 2\)"):
+        push_to_hub(run, REPO)
+    assert hub.repos[REPO][0][CONFIG] == early[CONFIG] and hub.repos[REPO][0][POLICY] != early[POLICY]
+    assert rlmin.load(f"hf://{REPO}").num_timesteps == 120 and acts_alike(rlmin.load(f"hf://{REPO}"), agent)
 
 
 def test_what_the_how_to_tells_a_reader_to_type_runs(hub: Hub) -> None:

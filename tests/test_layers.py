@@ -10,7 +10,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "rlmin"
 
 LAYERS = [  # from the bottom up; a file may import from every layer above in this list, and from its own package
-    {"types", "checks", "statistics"},
+    {"types", "checks", "statistics", "atomic", "lock", "trust"},
+    {"settings", "read_yaml"},
+    {"parse"},
     {"scan", "spaces", "space_json", "envs"},
     {"encoders", "returns", "losses", "episodes", "normalize", "make", "checkpoint", "wrappers"},
     {"vector", "heads", "arena", "hub_snapshot"},

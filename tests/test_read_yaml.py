@@ -1,5 +1,6 @@
 """YAML that a stranger wrote: plain values or one line, in no time, wherever the command line reads it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -108,9 +109,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "preset": ("file.yaml", ["train", "file.yaml"]),
     "suite": ("file.yaml", ["bench", "memory", "--suite", "file.yaml"]),
     "offline suite": ("file.yaml", ["bench", "offline", "--suite", "file.yaml"]),
-    "evaluate": ("run/config.yaml", ["evaluate", "run"]),
     "plot": ("run/config.yaml", ["plot", "run", "--file", "x.png"]),
-    "resume": ("run/config.yaml", ["train", "--resume", "run"]),
 }
 
 
@@ -143,6 +142,19 @@ def test_a_command_answers_in_one_line(
         main(command)
     said = capsys.readouterr().err
     assert stop.value.code == 2 and said.count("\n") == 1 and Path(file).name in said
+
+
+@pytest.mark.parametrize("text", [BOMBS["aliases"], DEEP["flow"], TWICE[0]], ids=["aliases", "deep", "twice"])
+def test_a_run_does_not_read_its_config_which_is_for_people(
+    text: str, saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(saved, "run")
+    for command in (["evaluate", "run", "--episodes", "2"], ["train", "--resume", "run", "--total-timesteps", "32"]):
+        Path("run/config.yaml").write_text(text)
+        main(command)
+        (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rlmin: warning: ")]
+        assert "run/config.yaml was edited after training" in said
 
 
 @pytest.mark.parametrize("entry", ["tasks: {a: 3}", "tasks: {1: {}}", "tasks: {a: {}}\nsettings: [1]"])

@@ -7,7 +7,7 @@ import torch
 
 from rlmin.agents import AGENTS
 from rlmin.agents.agent import Agent
-from rlmin.checkpoint import LEARNER, POLICY, read
+from rlmin.checkpoint import read_newest
 from rlmin.checks import check_names
 from rlmin.hub_snapshot import fetched, is_address
 from rlmin.trust import mark_header
@@ -29,11 +29,7 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
             are not those of the policy; see `rlmin.hub_snapshot.fetched` for what may be wrong on the hub.
     """
     folder = fetched(folder) if is_address(folder) else folder
-    header, tensors = read(Path(folder), POLICY)
-    if (Path(folder) / LEARNER).exists():
-        learner = read(Path(folder), LEARNER)
-        if learner[0]["num_timesteps"] >= header["num_timesteps"]:  # else it was left there by an earlier push or copy
-            header, tensors = learner
+    header, tensors = read_newest(Path(folder))
     mark_header(header, trust=trust, where=str(folder))
     check_names("agent", [header["agent"]], AGENTS)
     kind = AGENTS[header["agent"]]

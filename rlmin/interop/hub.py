@@ -10,7 +10,7 @@ import torch
 
 from rlmin.agents.agent import Agent
 from rlmin.agents.load import load
-from rlmin.checkpoint import CONFIG, LEARNER, POLICY, read_header
+from rlmin.checkpoint import CONFIG, LEARNER, POLICY, derived, read_newest
 from rlmin.checks import require
 from rlmin.hub_snapshot import snapshot
 from rlmin.interop.model_card import CARD, LOCAL, write_card
@@ -48,13 +48,14 @@ def push_to_hub(
     """
     hub, errors = (require(name, extra="hub") for name in ("huggingface_hub", "huggingface_hub.errors"))
     folder = Path(folder)
-    read_header(folder)  # a damaged run is not pushed
+    read_newest(folder)  # a damaged run is not pushed
     names = [*FILES, *([LEARNER] if with_learner else [])]
     if with_learner and not (folder / LEARNER).exists():
         raise ValueError(f"{folder}: has no {LEARNER} to push")
     if not (folder / CARD).exists():
         write_card(folder, trust=trust)
     contents = {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+    contents |= derived(folder)  # a kill between two files of a save leaves older ones there
     contents[CARD] = contents[CARD].replace(LOCAL.encode(), f'rlmin.load("hf://{repo_id}")'.encode())
     api = hub.HfApi(library_name="rlmin")
     try:

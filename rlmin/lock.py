@@ -1,0 +1,120 @@
+"""A lock on a run folder: one process trains or saves there at a time.
+
+The lock is the kernel's, on the file .lock in the folder, and is gone with the process that holds it, however that
+ends. It keeps out rlmin only; reading needs no lock.
+"""
+
+import contextlib
+import os
+import platform
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LOCK = ".lock"
+
+FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+
+_held: dict[Path, int] = {}
+"""Folders that this process holds, and the handles of their locks."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run folder, which is made where there is none.
+
+    Raises:
+        ValueError: another process, or another run in this one, holds it.
+    """
+    key = folder.resolve()
+    if key in _held:
+        raise ValueError(f"{folder}: this process is training there already; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = _locked_file(folder)
+    _held[key] = handle
+    try:
+        yield
+    finally:
+        _release(folder, key)
+
+
+@contextlib.contextmanager
+def locked_or_own(folder: Path) -> Iterator[None]:
+    """As `locked`; a folder that this process holds already is simply used."""
+    if folder.resolve() in _held:
+        yield
+        return
+    with locked(folder):
+        yield
+
+
+def check_free(folder: Path) -> None:
+    """Raise a ValueError where somebody trains in the folder."""
+    if folder.is_dir():
+        with locked(folder):
+            pass
+
+
+def _locked_file(folder: Path) -> int:
+    """The handle of the locked file; -1 where there are no locks."""
+    if fcntl is None:
+        return -1
+    path = folder / LOCK
+    while True:
+        handle = os.open(path, FLAGS, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+            os.close(handle)
+            raise ValueError(
+                f"{folder}: {holder} is training or saving there; wait for it, stop it, or choose another folder"
+            ) from None
+        except OSError as error:  # of a file system that has no locks
+            os.close(handle)
+            path.unlink(missing_ok=True)
+            warnings.warn(
+                f"{folder}: no lock to be had there ({error.strerror}); nothing keeps a second process out",
+                stacklevel=4,
+            )
+            return -1
+        if _is_at(path, handle):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+            return handle
+        os.close(handle)  # its holder has just removed it; the next try makes a new one
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """Whether the open file is the one that has this name now."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _release(folder: Path, key: Path) -> None:
+    handle = _held.pop(key, -1)
+    if handle >= 0:
+        with contextlib.suppress(OSError):  # the folder was removed
+            (folder / LOCK).unlink()  # while it is locked: nobody else can have it
+        os.close(handle)
+
+
+def _forget() -> None:
+    """In a forked child: the locks are the parent's, and must end with the parent alone."""
+    for handle in _held.values():
+        if handle >= 0:
+            os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

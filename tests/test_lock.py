@@ -1,0 +1,172 @@
+"""One process trains in a run folder at a time; the lock ends with its holder, however that ends."""
+
+import errno
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlmin import PPO, load, lock
+from rlmin.cli import main
+from rlmin.lock import LOCK, check_free, locked, locked_or_own
+
+fcntl = pytest.importorskip("fcntl")
+
+RUN = "tmaze --env-kwargs length=4 --width 8 --encoder gru --conv 0 --num-envs 4 --horizon 8 --minibatches 1 --epochs 1"
+RUN += " --threads 1 --eval-episodes 0 --total-timesteps 32 --folder run"
+
+
+@contextmanager
+def child(act: Callable[[], Any]) -> Iterator[int]:
+    """A process that has done `act` and then waits; killed at the end."""
+    ready, told = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        try:
+            kept = act()  # noqa: F841  (a context that must not be collected)
+            os.write(told, b"1")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(told)
+    assert os.read(ready, 1) == b"1", "the child failed"
+    os.close(ready)
+    try:
+        yield pid
+    finally:
+        kill(pid)
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def hold(folder: Path) -> Any:
+    held = locked(folder)
+    held.__enter__()
+    return held
+
+
+def test_a_second_process_is_refused_by_the_name_of_the_first(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with child(lambda: hold(run)) as pid:
+        for act in (lambda: hold(run), lambda: check_free(run), lambda: locked_or_own(run).__enter__()):
+            with pytest.raises(ValueError, match=rf"run: process {pid} on .* is training or saving there; wait for it"):
+                act()
+    with locked(run):
+        assert (run / LOCK).exists()
+    assert list(run.iterdir()) == [], "nothing is left of it"
+
+
+def test_a_lock_ends_with_its_holder_though_a_worker_of_it_lives_on(tmp_path: Path) -> None:
+    ready, told = os.pipe()
+
+    def with_worker() -> Any:
+        held = hold(tmp_path)
+        worker = os.fork()
+        if worker == 0:
+            os.setpgid(0, 0)
+            signal.pause()
+        os.write(told, worker.to_bytes(8, "big"))
+        return held
+
+    with child(with_worker) as pid:
+        worker = int.from_bytes(os.read(ready, 8), "big")
+        kill(pid)
+        os.kill(worker, 0)  # it is alive
+        try:
+            with locked(tmp_path):
+                pass
+        finally:
+            os.kill(worker, signal.SIGKILL)
+    os.close(ready)
+    os.close(told)
+
+
+def test_two_runs_of_one_process_are_refused_and_a_save_inside_of_one_is_not(tmp_path: Path) -> None:
+    agent = PPO("rlmin/TMaze-v0", num_envs=4, horizon=8, width=8)
+    with locked(tmp_path):
+        with pytest.raises(ValueError, match="this process is training there already"), locked(tmp_path / "."):
+            pass
+        agent.save(tmp_path)
+        assert (tmp_path / LOCK).exists()
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_where_there_are_no_locks_that_is_said_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.warns(UserWarning, match="no lock to be had there .No locks available.; nothing keeps a second"):
+        PPO("rlmin/TMaze-v0", num_envs=4, horizon=8, width=8).save(tmp_path)
+    assert not (tmp_path / LOCK).exists() and load(tmp_path).num_timesteps == 0
+    monkeypatch.setattr(lock, "fcntl", None)  # as on Windows
+    load(tmp_path).save(tmp_path)
+
+
+def test_a_lock_removed_while_it_is_waited_for_is_not_mistaken_for_one_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, taken = fcntl.flock, list[int]()
+
+    def removed_first(handle: int, how: int) -> None:
+        if not taken:  # its holder ended between our open and our lock
+            (tmp_path / LOCK).unlink()
+        taken.append(handle)
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_first)
+    with locked(tmp_path):
+        assert len(taken) == 2
+        assert locked_out(tmp_path)
+
+
+def test_the_command_line_refuses_a_folder_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with child(lambda: hold(Path("run"))):
+        assert refused("train", *RUN.split()) == 2
+        assert "is training or saving there" in capsys.readouterr().err
+    main(["train", *RUN.split()])
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+    with child(lambda: hold(Path("run"))) as pid:
+        assert refused("train", "--resume", "run", "--total-timesteps", "64") == 2
+        assert capsys.readouterr().err.startswith(f"rlmin: run: process {pid} on ")
+        main(["evaluate", "run", "--episodes", "2"])  # reading needs no lock
+    assert {path.name: path.read_bytes() for path in Path("run").iterdir() if path.name != LOCK} == before
+    main(["train", "--resume", "run", "--total-timesteps", "64"])
+    assert load("run").num_timesteps == 64 and not (Path("run") / LOCK).exists()
+
+
+def locked_out(folder: Path) -> bool:
+    """Whether another process is refused."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            hold(folder)
+        except ValueError:
+            os._exit(3)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+
+
+def refused(*arguments: str) -> Any:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return ended.value.code
