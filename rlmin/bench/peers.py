@@ -86,7 +86,7 @@ class SplitAndPad(Plain):
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         T, B = start.shape
-        opens = start.t().contiguous()  # [B, T]: pieces are counted row after row
+        opens = start.t().clone()  # [B, T]: pieces are counted row after row; of one row, `contiguous` would be a view
         opens[:, 0] = True
         first = opens.flatten().nonzero().squeeze(-1)  # [pieces], where each begins
         piece = opens.flatten().cumsum(0) - 1  # [B T], the piece each step lies in

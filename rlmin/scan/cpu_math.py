@@ -13,9 +13,6 @@ they are.
 
 `one` is 1 in the dtype of the loop; all other numbers are made from it, because a Python literal would silently turn
 float32 arithmetic into float64.
-
-Numba's disk cache of a loop looks at the file of the loop only: after an edit here, touch `cpu_loops.py`,
-`cpu_gru.py` and `cpu_lstm.py`.
 """
 
 import math
@@ -25,6 +22,8 @@ from typing import Any, TypeVar
 import numba
 import numba.extending
 import numpy as np
+
+from rlmin.scan.cpu_cache import cached
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -38,21 +37,14 @@ _numba: Any = numba  # which numba releases carry type hints differs
 
 def compiled(function: Function) -> Function:
     """A loop that Python calls: cached on disk where some cache folder is writable, else compiled in each process."""
-    loop: Function = _cached(lambda **cache: _numba.njit(**cache, **_OPTIONS)(function))
+    loop: Function = cached(lambda **cache: _numba.njit(**cache, **_OPTIONS)(function))
     return loop
 
 
 def c_loop(function: Callable[[Any], None]) -> Any:
     """A loop that any thread can call, a C function of a table, cached as `compiled` does."""
     signature = _numba.types.void(_numba.types.CPointer(_numba.types.int64))
-    return _cached(lambda **cache: _numba.cfunc(signature, **cache, **_OPTIONS)(function))
-
-
-def _cached(build: Callable[..., Any]) -> Any:
-    try:
-        return build(cache=True)
-    except RuntimeError:  # numba: "cannot cache function: no locator available"
-        return build()
+    return cached(lambda **cache: _numba.cfunc(signature, **cache, **_OPTIONS)(function))
 
 
 def inlined(function: Function) -> Function:
