@@ -4,11 +4,12 @@
     <!-- measured: train.csv -->
     <!-- targets: train.csv -->
     <!-- settings: rlmin.agents.ppo_config.PPOConfig -->
+    <!-- names: stable-baselines3 -->
 
 A table shows columns of a file in benchmarks/results, of the rows that have the values given; `name -> shown` renames
 a column, and a comma in its name is written as a semicolon. `measured` says by which command, when and where such a
 file was made, `targets` which numbers were to be reached. `settings` lists the fields of a dataclass with
-their types, ranges, defaults and what its source says about them.
+their types, ranges, defaults and what its source says about them; `names` what another library's are called here.
 """
 
 import csv
@@ -18,10 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rlmin.sb3_names import SB3_NAMES
 from rlmin.settings import describe, words
 
 RESULTS = Path(__file__).parent / "results"
-MARK = re.compile(r"<!-- (table|measured|targets|settings): (.*?) -->")
+MARK = re.compile(r"<!-- (table|measured|targets|settings|names): (.*?) -->")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -71,6 +73,16 @@ def settings(name: str, without: str = "") -> str:
     return "\n".join(lines)
 
 
+def names(library: str) -> str:
+    """What the names of another library are called here."""
+    assert library == "stable-baselines3", f"{library}: no names of this library are known"
+    lines = ["| there | here | |", "| --- | --- | --- |"]
+    for name, here in SB3_NAMES.items():
+        setting = "" if here.setting is None else f"`{here.setting}`"
+        lines.append(f"| `{name}` | {setting} | {here.note} |")
+    return "\n".join(lines)
+
+
 def kind_of(name: str) -> type:
     """The class of a dotted name."""
     module, _, of = name.rpartition(".")
@@ -100,4 +112,10 @@ def shown(cell: str) -> str:
     return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}" if abs(number) > 10 else f"{number:.3f}"
 
 
-MAKE: dict[str, Callable[..., str]] = {"table": table, "measured": measured, "targets": targets, "settings": settings}
+MAKE: dict[str, Callable[..., str]] = {
+    "table": table,
+    "measured": measured,
+    "targets": targets,
+    "settings": settings,
+    "names": names,
+}

@@ -16,6 +16,7 @@ from tyro.constructors import (
 )
 
 from rlmin.checks import check_names
+from rlmin.sb3_names import answer
 from rlmin.settings import About, Known, Settings, check_setting, describe, from_text, limits, words
 
 Config = TypeVar("Config", bound=Settings)
@@ -99,6 +100,10 @@ def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, ot
     settings, given = describe(kind), dict(_given(arguments))
     named = {flag(name): (name, about) for name, about in settings.items() if not _is_positional(about)}
     negated = ["--no-" + option[2:] for option, (_, about) in named.items() if switches and about.hint is bool]
+    for option in given:
+        said = answer(option[2:].replace("-", "_"), settings) if option not in named else None
+        if said is not None:
+            raise ValueError(f"no option {option!r}: {said}")
     check_names("option", given, [*named, *negated, *others])
     for option, texts in given.items():
         name, about = named.get(option, (option, None))

@@ -6,6 +6,7 @@ from typing import Any
 
 from rlmin.checks import check_names
 from rlmin.read_yaml import read_yaml
+from rlmin.sb3_names import check_settings
 from rlmin.train_config import PAIRS, DecisionTrainConfig, TrainConfig, settable
 from rlmin.trust import from_file
 
@@ -39,7 +40,7 @@ def read_preset(name: str) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ValueError(f"{path.name}: expected settings as `key: value`, got {type(settings).__name__}")
     try:
-        check_names("setting", settings, settable(config_class(settings)))
+        check_settings(settings, settable(config_class(settings)))
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
     if settings.get("env") is not None:

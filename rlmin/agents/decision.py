@@ -30,10 +30,10 @@ from rlmin.agents.schedule import schedule
 from rlmin.agents.warmup import warmup
 from rlmin.callbacks import Hook, start_callback
 from rlmin.checkpoint import Tensors, section
-from rlmin.checks import check_names
 from rlmin.heads import Distribution, Gaussian
 from rlmin.losses import weighted_mean
 from rlmin.progress import Progress
+from rlmin.sb3_names import check_settings
 from rlmin.spaces import leaf_spaces
 from rlmin.types import Observation, State, map_state, tensors_of
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
@@ -84,7 +84,7 @@ class DecisionAgent(OfflineAgent):
         trust: bool = False,
         **settings: Any,
     ) -> None:
-        check_names("setting", settings, [f.name for f in fields(DecisionConfig)])
+        check_settings(settings, [f.name for f in fields(DecisionConfig)])
         config = replace(config or DecisionConfig(), **settings)
         config.check_context()
         env = data.named(env)

@@ -25,7 +25,6 @@ from rlmin.agents.unroll import compiled
 from rlmin.agents.warmup import warmup
 from rlmin.callbacks import start_callback
 from rlmin.checkpoint import Tensors, section
-from rlmin.checks import check_names
 from rlmin.evaluate import check_spaces
 from rlmin.losses import approximate_kl, clipped_surrogate, explained_variance, value_loss, weighted_mean
 from rlmin.normalize import RunningNorm
@@ -33,6 +32,7 @@ from rlmin.progress import Progress
 from rlmin.progress import describe as describe_episodes
 from rlmin.returns import discounted_return, gae
 from rlmin.rollout import Collector, Rollout
+from rlmin.sb3_names import check_positional, check_settings
 from rlmin.types import State, Step, cat_states, map_state
 from rlmin.vector import Vector, adapt
 
@@ -66,7 +66,7 @@ class PPO(OnlineAgent):
     def __init__(
         self,
         env: Any,
-        *,
+        *others: Any,
         config: PPOConfig | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -74,7 +74,8 @@ class PPO(OnlineAgent):
         workers: int = 0,
         **settings: Any,
     ) -> None:
-        check_names("setting", settings, [f.name for f in fields(PPOConfig)])
+        check_positional("PPO", env, others)
+        check_settings(settings, [f.name for f in fields(PPOConfig)])
         config = replace(config or PPOConfig(), **settings)
         super().__init__(seed=seed, device=device, env_spec=describe(env, env_kwargs, workers))
         vector = adapt(env, num_envs=config.num_envs, device=device, env_kwargs=env_kwargs, workers=workers)

@@ -32,6 +32,7 @@ from rlmin.agents.ppo_config import PPOConfig
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
 from rlmin.checks import check_names, require
 from rlmin.policy import PolicyConfig
+from rlmin.sb3_names import check_settings
 from rlmin.trust import mark_header
 
 NAMES = {
@@ -158,7 +159,7 @@ class ZooPPO(PPO):
         config = cls.settings(**header["config"])
         rows = config.num_envs if env is None else env.num_envs
         settings = as_settings(hyperparameters, num_envs=rows, horizon=config.horizon)
-        check_names("setting", settings, [field.name for field in fields(PPOConfig)])
+        check_settings(settings, [field.name for field in fields(PPOConfig)])
         agent = cls.from_spaces(
             header["observation_space"],
             header["action_space"],
