@@ -1,19 +1,18 @@
 """Learning curves: what runs have logged, and its mean over seeds."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlmin.logs import METRICS
+from rlmin.logs import METRICS, STEPS, read_rows
 from rlmin.statistics import mean_band
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-STEPS, SECONDS = "time/total_timesteps", "time/time_elapsed"
-"""Columns that a curve can be drawn over."""
+SECONDS = "time/time_elapsed"
+"""A column that a curve can be drawn over, as over STEPS."""
 
 POINTS = 400
 """Of a mean curve, where its runs have more between them."""
@@ -93,11 +92,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         raise ValueError(f"{folder}: no such run folder")
     if not path.exists():
         raise ValueError(f"{folder}: expected {METRICS} in it")
-    try:
-        with path.open(newline="") as lines:
-            rows = [{name: x for name, x in row.items() if name and x} for row in csv.DictReader(lines)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not readable as CSV ({error})") from None
+    rows = [{name: x for name, x in row.items() if name and x} for row in read_rows(path)[1]]
     if not rows:
         raise ValueError(f"{path}: expected at least one row; was training stopped before its first update?")
     return rows

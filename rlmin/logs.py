@@ -1,5 +1,6 @@
 """Logs: stable-baselines3's Logger, writing TensorBoard events and metrics.csv and, where asked for, to W&B."""
 
+import codecs
 import csv
 from collections.abc import Mapping
 from io import SEEK_END, StringIO
@@ -7,40 +8,81 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.logger import CSVOutputFormat, HParam, KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import (
+    CSVOutputFormat,
+    HParam,
+    KVWriter,
+    Logger,
+    TensorBoardOutputFormat,
+    filter_excluded_keys,
+)
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from rlmin.checkpoint import write_atomic
+from rlmin.atomic import write_atomic
 from rlmin.checks import require
 from rlmin.episodes import EpisodeStatistics
 
 METRICS = "metrics.csv"
+STEPS = "time/total_timesteps"
 
 QUIET = {"console": "off", "x_disable_stats": True}
 """Of W&B: it neither reads what is printed nor samples the machine."""
+
+
+def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns of a csv file, and its rows as far as they were written whole: a kill may have torn the last one.
+
+    Raises:
+        ValueError: it is no csv file.
+    """
+    content = file.read_bytes()
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(content)  # which waits for the rest of a cut letter
+        whole = text[: text.rfind("\n") + 1]  # a number that was cut is a number too, so the end of the line decides
+        lines = list(csv.reader(StringIO(whole, newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file}: not readable as CSV ({error})") from None
+    keys = lines[0] if lines else []
+    return keys, [dict(zip(keys, line, strict=True)) for line in lines[1:] if len(line) == len(keys)]
 
 
 class ContinuedCSV(CSVOutputFormat):
     """A csv file that a resumed run goes on writing: rows up to `until` steps stay, later ones are taken again."""
 
     def __init__(self, file: Path, until: int) -> None:
-        kept: list[dict[str, str]] = []
-        keys: list[str] = []
-        if file.exists():
-            with file.open(newline="") as lines:
-                reader = csv.DictReader(lines)
-                keys = list(reader.fieldnames or [])
-                kept = [row for row in reader if float(row["time/total_timesteps"]) <= until]
+        keys, rows = read_rows(file) if file.exists() else ([], [])
+        kept = [row for row in rows if 0 <= _steps(row) <= until]
+        self.path, self.separator, self.quotechar = file, ",", '"'
+        self._begin(keys if kept else [], kept)
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """One row. A new column makes the file anew, whole or not at all: a kill at any time loses no row."""
+        new = filter_excluded_keys(key_values, key_excluded, "csv").keys() - self.keys
+        if new and self.keys:
+            self.file.close()
+            self._begin([*self.keys, *sorted(new)], read_rows(self.path)[1])
+        super().write(key_values, key_excluded, step)
+
+    def _begin(self, keys: list[str], rows: list[dict[str, str]]) -> None:
+        """Put the file there with these rows, and open it behind them."""
         text = StringIO()
-        if kept:
-            writer = csv.DictWriter(text, keys, lineterminator="\n")
+        if keys:
+            writer = csv.DictWriter(text, keys, lineterminator="\n", restval="")
             writer.writeheader()
-            writer.writerows(kept)
-        write_atomic(file, text.getvalue().encode())  # a kill at any time loses none of the kept rows
-        self.file = file.open("r+", newline="\n")
+            writer.writerows(rows)
+        write_atomic(self.path, text.getvalue().encode())
+        self.file = self.path.open("r+", newline="\n")
         self.file.seek(0, SEEK_END)
-        self.keys, self.separator, self.quotechar = (keys if kept else []), ",", '"'
+        self.keys = keys
+
+
+def _steps(row: Mapping[str, str]) -> float:
+    """Where a row stands; -1 where it does not tell."""
+    try:
+        return float(row[STEPS])
+    except (KeyError, ValueError):
+        return -1.0
 
 
 class ContinuedBoard(TensorBoardOutputFormat):
@@ -72,7 +114,7 @@ class WandbOutput(KVWriter):
             self.run = wandb.init(**about, config=dict(settings), resume="allow", reinit="create_new", settings=QUIET)
         except wandb.Error as error:
             raise ValueError(f"W&B: {error}; WANDB_MODE=offline keeps everything here") from error
-        self.run.define_metric("*", step_metric="time/total_timesteps")  # W&B's own step must never go back
+        self.run.define_metric("*", step_metric=STEPS)  # W&B's own step must never go back
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """One row: numbers as they are, tensors as histograms."""
@@ -126,7 +168,7 @@ def record(
     Keys are those of stable-baselines3 where it has one, so its plotting helpers find them.
     """
     facts: dict[str, float | None] = {
-        "time/total_timesteps": steps,
+        STEPS: steps,
         "time/time_elapsed": seconds,
         "time/fps": speed,
     }

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlmin.checkpoint import write_atomic
 from rlmin.checks import check_names
-from rlmin.curves import SECONDS, STEPS, Curve, mean_curve, read_columns, read_curve, smoothed
+from rlmin.curves import SECONDS, Curve, mean_curve, read_columns, read_curve, smoothed
+from rlmin.logs import STEPS
 from rlmin.run_groups import Group, group_runs, read_seed, read_settings
 
 if TYPE_CHECKING:

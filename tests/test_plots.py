@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from rlmin.cli import main
-from rlmin.curves import SECONDS, STEPS, mean_curve, read_curve, smoothed
+from rlmin.curves import SECONDS, mean_curve, read_curve, smoothed
+from rlmin.logs import STEPS
 from rlmin.plots import plot_runs
 from rlmin.run_groups import Group, group_runs
 from rlmin.statistics import mean_band, mean_interval
