@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlmin.checks import check_names
+from rlmin.faults import EnvError
 from rlmin.parse import flag, parse
 from rlmin.settings import Count, Settings
 from rlmin.trust import typed
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_names("command", arguments[:1], COMMANDS)
         with typed(values(arguments, "--env")):
             COMMANDS[arguments[0]](arguments[1:])
-    except (ValueError, FloatingPointError, OSError, ImportError) as error:
+    except (ValueError, FloatingPointError, OSError, ImportError, EnvError) as error:
         print(f"rlmin: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

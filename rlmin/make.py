@@ -12,10 +12,12 @@ from typing import Any
 import gymnasium as gym
 import torch
 from gymnasium.envs import registration
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
+from rlmin.faults import EnvError, in_words
 from rlmin.read_yaml import parse_yaml
 from rlmin.trust import check_import
+from rlmin.workers import STEP_TIMEOUT, watch, worker
 
 PROVIDERS = {r"MiniGrid-|BabyAI-": "minigrid", r"ALE/|\w+NoFrameskip-v": "ale_py", r"popgym-": "popgym"}
 """Packages that register their ids on import, by how their ids look: gymnasium has no plug-ins since 1.0."""
@@ -31,6 +33,7 @@ def make_vec(
     device: torch.device | str = "cpu",
     seed: int | None = None,
     workers: int = 0,
+    step_timeout: float | None = STEP_TIMEOUT,
     **kwargs: Any,
 ) -> VectorEnv[Any, Any, Any]:
     """A vector environment by id, in SAME_STEP.
@@ -42,6 +45,7 @@ def make_vec(
         seed: the environment is reset once with it, so later unseeded resets are reproducible.
         workers: above 0, other environments run in processes of their own (gymnasium's AsyncVectorEnv with shared
             memory, one process for each environment) instead of one after the other.
+        step_timeout: seconds that such a process may take for a step or a reset; None: for ever.
         kwargs: of the environment; `max_episode_steps` is gym.make's, -1 for no limit.
 
     Raises:
@@ -55,9 +59,12 @@ def make_vec(
             kwargs["device"] = device
             env = gym.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
         else:
-            options = {"autoreset_mode": AutoresetMode.SAME_STEP}
+            options: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+            options |= {"worker": worker} if workers > 0 else {}
             mode = "async" if workers > 0 else "sync"
             env = gym.make_vec(spec, num_envs, vectorization_mode=mode, vector_kwargs=options, **kwargs)
+            if isinstance(env, AsyncVectorEnv):
+                watch(env, step_timeout)
     if seed is not None:
         env.reset(seed=seed)
     return env
@@ -114,6 +121,12 @@ def _needed_packages(id: str) -> Iterator[None]:
         cause = error.__cause__
         said = _missing(cause) if isinstance(cause, ModuleNotFoundError) else None
         raise ValueError(f"environment {id!r}: {said or error}") from error
+    except (ValueError, TypeError, AssertionError, RuntimeError, ImportError, gym.error.Error):
+        raise  # what arguments that do not fit are answered with
+    except EOFError as error:
+        raise EnvError(f"environment {id!r}: a worker ended while it made its environment") from error
+    except Exception as error:  # whatever its author's code raises
+        raise EnvError(f"environment {id!r}: making it failed ({in_words(error)})") from error
 
 
 def _missing(error: ModuleNotFoundError) -> str | None:
@@ -150,11 +163,7 @@ def _import(module: str, id: str) -> None:
         hint = f"./{file} is there: name the environment by --env {id}, or set PYTHONPATH=."
         raise ModuleNotFoundError(f"{error}; {hint}", name=error.name) from error
     except Exception as error:  # whatever its author's code raises
-        raise ValueError(f"environment {str(id)!r}: importing {module!r} failed ({_in_words(error)})") from error
-
-
-def _in_words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error).strip() else type(error).__name__
+        raise ValueError(f"environment {str(id)!r}: importing {module!r} failed ({in_words(error)})") from error
 
 
 def _spec(id: str) -> registration.EnvSpec:

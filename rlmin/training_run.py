@@ -16,6 +16,7 @@ from rlmin.agents.agent import Agent
 from rlmin.atomic import remove_leftovers
 from rlmin.callbacks import Hook
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY
+from rlmin.faults import EnvError
 from rlmin.lock import check_free, locked
 
 if TYPE_CHECKING:  # slow to import
@@ -106,6 +107,9 @@ def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, An
             steps = total - agent.num_timesteps
             agent.learn(steps, save, progress_bar=progress_bar, reset_num_timesteps=False)
             agent.save(folder)
+    except EnvError as error:
+        where = f"the last checkpoint, of step {save.saved:,}, is whole; go on with: rlmin train --resume {folder}"
+        raise EnvError(f"{error}; {where}") from error.__cause__
     finally:
         agent.logger.close()
         agent.close()

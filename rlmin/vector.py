@@ -17,26 +17,33 @@ A success told only where it is true ("is_success" missing from failures) is Fal
 that any of the environments told one; until then success is unknown.
 """
 
+import inspect
 import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
+from rlmin.faults import EnvError, in_words
 from rlmin.make import existing
 from rlmin.make import make_vec as make_vec
 from rlmin.spaces import leaf_tensor, leaves_of, picked, without
 from rlmin.types import Observation, Step
+from rlmin.workers import STEP_TIMEOUT, watch
 
 MASK = "action_mask"
 SUCCESS = ("is_success", "success")
+LARGEST_REWARD = 1e18
+"""Above which the squares of returns, in float32, are infinite."""
 
 
 class Vector(ABC):
@@ -100,8 +107,9 @@ class Vector(ABC):
         """
 
     def close(self) -> None:
-        """Close the environment inside."""
-        self.env.close()
+        """Close the environment inside; workers that cannot be asked to are stopped."""
+        with suppress(EnvError):
+            self.env.close()
 
     def _first_seed(self, seed: int | None) -> int | None:
         seed, self._seed, self._steps = (self._seed if seed is None else seed), None, 0
@@ -143,6 +151,18 @@ class Vector(ABC):
                 "a step returns (observation, reward, terminated, truncated, info), a reset (observation, info), with "
                 "one number as reward and observations as the space declares them"
             ) from error
+        except EnvError as error:  # of a worker
+            raise EnvError(f"{error}{self._where()}") from error.__cause__
+        except Exception as error:  # whatever its author's code raises
+            raise EnvError(
+                f"{self._name_of_env(error)}: {function.__name__} failed{self._where()} ({in_words(error)})"
+            ) from error
+
+    def _name_of_env(self, error: Exception) -> str:
+        """Which environment raised it: its place, where they are run one after the other, and its id."""
+        spec = getattr(self.env, "spec", None)
+        row = "" if (i := _place(error)) is None else f" {i}"
+        return f"environment{row}" + (f" of {spec.id}" if isinstance(spec, EnvSpec) else "")
 
     def _name_bad_leaf(self) -> None:  # noqa: B027  (a hook)
         """Raise where a single observation breaks its space, if they can be seen."""
@@ -164,6 +184,8 @@ class Vector(ABC):
             raise ValueError(f"{name}: expected [B={self.num_envs}], got {list(tensor.shape)}{self._where()}")
         tensor = tensor.to(dtype)
         self._check_finite(name, tensor)
+        if name == "reward":
+            self._check_reward(tensor)
         return tensor.to(self.device)
 
     def _array(self, name: str, value: Any, dtype: torch.dtype) -> np.ndarray[Any, Any]:
@@ -185,6 +207,13 @@ class Vector(ABC):
             row = int((~finite).nonzero()[0])
             source = row if rows is None else rows[row]
             raise FloatingPointError(f"{name}: NaN or inf from environment {source}{self._where()}")
+
+    def _check_reward(self, reward: Tensor) -> None:
+        if reward.device.type == "cpu" and not reward.abs().max().item() < LARGEST_REWARD:
+            row = int(reward.abs().argmax())
+            found = f"{float(reward[row]):g} from environment {row}{self._where()}"
+            expected = f"expected less than {LARGEST_REWARD:g} in size, as losses are squares in float32"
+            raise FloatingPointError(f"reward {found}: {expected}; scale the rewards")
 
     def _patched(self, observation: Observation, final: Any, rows: list[int]) -> Observation:
         """`observation` with `rows` replaced by the single raw observations `final[row]`."""
@@ -238,6 +267,7 @@ def adapt(
     seed: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
     workers: int = 0,
+    step_timeout: float | None = STEP_TIMEOUT,
 ) -> Vector:
     """The `Vector` of whatever a user calls an environment.
 
@@ -247,6 +277,7 @@ def adapt(
         num_envs, env_kwargs, workers: of an id only, see `make_vec`.
         device: where the tensors of a `Step` go.
         seed: of the first reset.
+        step_timeout: seconds that a worker process of an AsyncVectorEnv may take for a step; None: for ever.
 
     Raises:
         TypeError: none of these.
@@ -255,12 +286,15 @@ def adapt(
     if isinstance(env, Vector):
         return env
     if isinstance(env, str):
-        env = make_vec(env, num_envs, device=device, workers=workers, **(env_kwargs or {}))
+        options: dict[str, Any] = {"workers": workers, "step_timeout": step_timeout}
+        env = make_vec(env, num_envs, device=device, **options, **(env_kwargs or {}))
     elif isinstance(env, gym.Env):
         env = _alone(env)
     if isinstance(env, VectorEnv):
         from rlmin.vector_gym import GymVector
 
+        if isinstance(env.unwrapped, AsyncVectorEnv):
+            watch(env.unwrapped, step_timeout)
         return GymVector(env, device=device, seed=seed)
     sb3 = sys.modules.get("stable_baselines3.common.vec_env.base_vec_env")  # there, if the user has made a VecEnv
     if sb3 is not None and isinstance(env, sb3.VecEnv):
@@ -280,6 +314,16 @@ def _alone(env: gym.Env[Any, Any]) -> VectorEnv[Any, Any, Any]:
             raise ValueError("take gymnasium.wrappers.Autoreset off: rlmin resets ended episodes itself")
         layer = layer.env
     return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def _place(error: Exception) -> int | None:
+    """The environment at which the loop of a SyncVectorEnv was; None where there was no such loop."""
+    trace, file = error.__traceback__, inspect.getfile(SyncVectorEnv)
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file and isinstance(trace.tb_frame.f_locals.get("i"), int):
+            return int(trace.tb_frame.f_locals["i"])
+        trace = trace.tb_next
+    return None
 
 
 def _flags(space: gym.Space[Any]) -> int | None:

@@ -10,8 +10,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "rlmin"
 
 LAYERS = [  # from the bottom up; a file may import from every layer above in this list, and from its own package
-    {"types", "checks", "statistics", "atomic", "lock", "trust"},
-    {"settings", "read_yaml", "sb3_names"},
+    {"types", "checks", "statistics", "atomic", "lock", "trust", "faults"},
+    {"settings", "read_yaml", "sb3_names", "workers"},
     {"parse"},
     {"scan", "spaces", "space_json", "envs"},
     {"encoders", "returns", "losses", "episodes", "normalize", "make", "checkpoint", "wrappers"},

@@ -27,13 +27,19 @@ class OnlineAgent(Agent):
         """B, where the environment is made from its id."""
 
     @property
+    @abstractmethod
+    def step_timeout(self) -> float | None:
+        """Seconds that worker processes may take for a step; None: for ever."""
+
+    @property
     def vector(self) -> Vector:
         """The environments trained in; an agent loaded from a folder makes them from their id at first use."""
         if self._vector is None:
             spec = self.env_spec
             if spec["id"] is None:
                 raise ValueError("this agent has no environment; give it one by set_env(env)")
-            options = {"env_kwargs": spec["kwargs"], "workers": spec["workers"]}
+            options: dict[str, Any] = {"env_kwargs": spec["kwargs"], "workers": spec["workers"]}
+            options["step_timeout"] = self.step_timeout
             self.attach(adapt(spec["id"], num_envs=self.rows, device=self.device, **options))
         assert self._vector is not None, "attach sets it or raises"
         return self._vector
@@ -48,7 +54,7 @@ class OnlineAgent(Agent):
 
     def set_env(self, env: Any) -> None:
         """Train in `env` from now on; it may be anything the agent can be made with. See `attach`."""
-        vector = adapt(env, num_envs=self.rows, device=self.device)
+        vector = adapt(env, num_envs=self.rows, device=self.device, step_timeout=self.step_timeout)
         self.attach(vector)
         self.env_spec = describe(env)
 

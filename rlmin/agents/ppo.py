@@ -40,8 +40,20 @@ if TYPE_CHECKING:
     from tensordict import TensorDict
 
 
+LARGE_REWARD = 1e6
+"""From which on a reward, and not the learning rate, is what to look at where a loss is infinite."""
 SMALLEST_SPREAD = 0.1
 """Advantages are divided by their deviation, or by this share of the returns' deviation where that is more."""
+
+
+def _blamed(error: str, reward: torch.Tensor) -> str:
+    """What became infinite, with the reward [T, B] that made it so, where one is as large as that."""
+    row = int(reward.abs().argmax())
+    largest, (t, b) = float(reward.flatten()[row]), divmod(row, reward.shape[1])
+    if abs(largest) < LARGE_REWARD:
+        return error
+    where = f"a reward of {largest:g}, from environment {b} at step {t} of the rollout"
+    return f"{error.partition('. Try')[0]}. The cause may be {where}: scale the rewards"
 
 
 class PPO(OnlineAgent):
@@ -78,7 +90,8 @@ class PPO(OnlineAgent):
         check_settings(settings, [f.name for f in fields(PPOConfig)])
         config = replace(config or PPOConfig(), **settings)
         super().__init__(seed=seed, device=device, env_spec=describe(env, env_kwargs, workers))
-        vector = adapt(env, num_envs=config.num_envs, device=device, env_kwargs=env_kwargs, workers=workers)
+        options: dict[str, Any] = {"env_kwargs": env_kwargs, "workers": workers, "step_timeout": config.step_timeout}
+        vector = adapt(env, num_envs=config.num_envs, device=device, **options)
         self._build(config, vector.observation_space, vector.action_space)
         self.attach(vector)
 
@@ -105,6 +118,11 @@ class PPO(OnlineAgent):
     def rows(self) -> int:
         """B, where the environment is made from its id."""
         return self.config.num_envs
+
+    @property
+    def step_timeout(self) -> float | None:
+        """Seconds that worker processes may take for a step."""
+        return self.config.step_timeout
 
     def warm_up(self) -> None:
         """Compile what an update needs; once for each size."""
@@ -194,7 +212,10 @@ class PPO(OnlineAgent):
         batch = self._with_advantage(rollout.batch)
         sums, steps = dict[str, float](), 0
         for part, state in self._minibatches(batch.select(*self._learnt_from(batch)), rollout.state):
-            measured = self._gradient_step(part, state, entropy)
+            try:
+                measured = self._gradient_step(part, state, entropy)
+            except FloatingPointError as error:
+                raise FloatingPointError(_blamed(str(error), batch["reward"])) from None
             steps += 1
             for name, x in measured.items():
                 sums[name] = sums.get(name, 0.0) + x

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rlmin.policy import PolicyConfig
 from rlmin.settings import Count, NonNegative, Positive, Share, ShareBelowOne, Size
+from rlmin.workers import STEP_TIMEOUT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +13,7 @@ class PPOConfig(PolicyConfig):
     """Every number PPO reads, beside those of the policy. Derived sizes are properties, so they cannot disagree."""
 
     num_envs: Size = 16  # Number of environments B, where the environment is given by its id
+    step_timeout: Positive | None = STEP_TIMEOUT  # Seconds that a worker may take for a step or reset; None: for ever
     horizon: Size = 128  # Steps T of each environment between updates
     epochs: Count = 4  # Passes over a rollout
     minibatches: Count | None = None  # Gradient steps a pass, each on whole environments or windows; None: 4 if it can
