@@ -103,6 +103,7 @@ class Vector(ABC):
 
         Raises:
             ValueError: the action, or what the env returned, has another shape or type than its space declares.
+            EnvError: the environment raised something else, or the process it runs in failed.
             FloatingPointError: an observation or reward is NaN or infinite (not checked for tensors on a GPU).
         """
 

@@ -1,12 +1,17 @@
-"""A stable-baselines3 VecEnv as `Step` records: always reset in the same step, infos a list of dicts."""
+"""A stable-baselines3 VecEnv as `Step` records: always reset in the same step, infos a list of dicts.
 
+A VecEnv promises `num_envs`, its two spaces, `reset` and `step`. What else DummyVecEnv has, `seed` and `reset_infos`,
+is used where it is there.
+"""
+
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlmin.types import Step
+from rlmin.types import Observation, Step
 from rlmin.vector import MASK, SUCCESS, Vector
 
 
@@ -26,10 +31,10 @@ class SB3Vector(Vector):
 
     def reset(self, seed: int | None = None) -> Step:
         seed = self._first_seed(seed)
-        if seed is not None:
-            self.env.seed(seed)
+        if seed is not None and not self._seeded(seed):
+            warnings.warn("this VecEnv takes no seed, so its episodes are not those of another run", stacklevel=2)
         raw = self._call(self.env.reset)
-        mask, known = self._mask(raw, self.env.unwrapped.reset_infos)
+        mask, known = self._mask(raw, self._reset_infos())
         return self._opened(self._observe(raw), self._settled_mask(mask, known, None))
 
     def step(self, action: Tensor) -> Step:
@@ -42,7 +47,7 @@ class SB3Vector(Vector):
         truncated = torch.zeros_like(ended)
         for row in rows:
             truncated[row] = bool(infos[row].get("TimeLimit.truncated", False))
-        fresh = self.env.unwrapped.reset_infos  # the wrapped infos of an ended row are those of its last step
+        fresh = self._reset_infos()  # the wrapped infos of an ended row are those of its last step
         latest = [fresh[row] if over else info for row, (over, info) in enumerate(zip(done, infos, strict=True))]
         mask, known = self._mask(raw, latest)
         return Step(
@@ -52,16 +57,35 @@ class SB3Vector(Vector):
             truncated=truncated,
             start=ended,
             filler=torch.zeros_like(ended),
-            final_observation=self._patched(observation, self._final(infos, rows), rows) if rows else None,
+            final_observation=self._final(observation, infos, rows, truncated) if rows else None,
             action_mask=self._settled_mask(mask, known, None),
             success=self._settled_success(self._success(infos, rows)),
         )
 
-    def _final(self, infos: list[dict[str, Any]], rows: list[int]) -> dict[int, Any]:
+    def _seeded(self, seed: int) -> bool:
+        """Whether it could be seeded."""
+        try:
+            self.env.seed(seed)
+        except (AttributeError, NotImplementedError):
+            return False
+        return True
+
+    def _reset_infos(self) -> list[dict[str, Any]]:
+        """What the latest resets told; nothing, where it is not kept."""
+        found = getattr(self.env.unwrapped, "reset_infos", None)
+        return [{} for _ in range(self.num_envs)] if found is None else list(found)
+
+    def _final(
+        self, observation: Observation, infos: list[dict[str, Any]], rows: list[int], truncated: Tensor
+    ) -> Observation:
+        """The states reached; of a terminated row, whose value is 0 whatever it is, it may be missing."""
+        key = "terminal_observation"
+        known = [row for row in rows if key in infos[row]]
+        told = {row: infos[row][key] for row in known}
         for row in rows:
-            if infos[row].get("terminal_observation") is None:
-                raise ValueError(f"environment {row} ended{self._where()} without infos['terminal_observation']")
-        return {row: infos[row]["terminal_observation"] for row in rows}
+            if told.get(row) is None and (row in told or bool(truncated[row])):
+                raise ValueError(f"environment {row} ended{self._where()} without infos[{key!r}]")
+        return self._patched(observation, told, known) if known else observation
 
     def _success(self, infos: list[dict[str, Any]], rows: list[int]) -> Tensor | None:
         told = {row: infos[row][key] for row in rows for key in SUCCESS if key in infos[row]}
