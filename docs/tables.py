@@ -5,6 +5,7 @@
     <!-- targets: train.csv -->
     <!-- settings: rlmin.agents.ppo_config.PPOConfig -->
     <!-- names: stable-baselines3 -->
+    <!-- encoders: all -->
 
 A table shows columns of a file in benchmarks/results, of the rows that have the values given; `name -> shown` renames
 a column, and a comma in its name is written as a semicolon. `measured` says by which command, when and where such a
@@ -19,11 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rlmin.encoders import capabilities
 from rlmin.sb3_names import SB3_NAMES
 from rlmin.settings import describe, words
 
 RESULTS = Path(__file__).parent / "results"
-MARK = re.compile(r"<!-- (table|measured|targets|settings|names): (.*?) -->")
+MARK = re.compile(r"<!-- (table|measured|targets|settings|names|encoders): (.*?) -->")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -90,6 +92,11 @@ def kind_of(name: str) -> type:
     return kind
 
 
+def encoders(_: str) -> str:
+    """Every registered encoder, its options and what it can do."""
+    return capabilities.table()
+
+
 def read(file: str) -> list[dict[str, str]]:
     """The rows of a file of results, without the lines that say how it was made."""
     with (RESULTS / file).open(newline="") as lines:
@@ -118,4 +125,5 @@ MAKE: dict[str, Callable[..., str]] = {
     "targets": targets,
     "settings": settings,
     "names": names,
+    "encoders": encoders,
 }

@@ -10,13 +10,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from rlmin.checks import check_names
 from rlmin.faults import EnvError
-from rlmin.parse import flag, parse
+from rlmin.parse import flag, parse, values
 from rlmin.settings import Count, Settings
 from rlmin.trust import typed
 
@@ -69,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     try:
         check_names("command", arguments[:1], COMMANDS)
-        with typed(values(arguments, "--env")):
+        ids = values(arguments, "--env")
+        with typed(ids):
+            import_named(ids)
             COMMANDS[arguments[0]](arguments[1:])
     except (ValueError, FloatingPointError, OSError, ImportError, EnvError) as error:
         print(f"rlmin: {' '.join(str(error).split())}", file=sys.stderr)
@@ -79,11 +80,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(130) from None
 
 
+def import_named(ids: Sequence[str]) -> None:
+    """Import the modules that these ids, which the user typed, name: encoders may be registered there too."""
+    from rlmin.make import import_provider
+
+    for id in ids:
+        if ":" in id:
+            import_provider(id)
+
+
 def train_command(arguments: list[str]) -> None:
     from rlmin.make import import_provider
+    from rlmin.parse_agent import parse_agent
     from rlmin.presets import config_class, preset_arguments, read_preset
     from rlmin.train import resume, train
-    from rlmin.train_config import PAIRS, DecisionTrainConfig, TrainConfig
+    from rlmin.train_config import DecisionTrainConfig, TrainConfig
     from rlmin.trust import Foreign
 
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
@@ -100,9 +111,8 @@ def train_command(arguments: list[str]) -> None:
     kind: Any = config_class({*settings, *("dataset" for option in flags(own) if option == "--dataset")})
     if kind is not config_class(settings) and name:
         raise ValueError(f"{name}: a preset for an environment, not for data; leave it out, or leave out --dataset")
-    if "--env" in flags(own):  # what the preset says of its own environment does not fit another
-        settings = {key: value for key, value in settings.items() if key not in PAIRS}
-    config: TrainConfig | DecisionTrainConfig = parse(
+    settings = {key: value for key, value in settings.items() if key not in foreign(own)}
+    config: TrainConfig | DecisionTrainConfig = parse_agent(
         kind,
         preset_arguments(settings) + own,
         prog="rlmin train PRESET" if kind is TrainConfig else "rlmin train",
@@ -116,6 +126,18 @@ def train_command(arguments: list[str]) -> None:
     what = config.env if isinstance(config, TrainConfig) else Path(config.dataset).stem
     with plain_warnings():
         train(config, name=Path(name).stem if name else re.split("[/:]", what)[-1])
+
+
+def foreign(arguments: Sequence[str]) -> set[str]:
+    """What a preset says that does not fit what is typed: of its own environment, and of its own encoder."""
+    from rlmin.encoders import CELLS
+    from rlmin.encoders.cell import option_names
+    from rlmin.train_config import PAIRS
+
+    names: set[str] = set(PAIRS) if "--env" in flags(arguments) else set()
+    for encoder in values(arguments, "--encoder")[-1:]:
+        names |= option_names() - set(CELLS[encoder].option_names if encoder in CELLS else ())
+    return names
 
 
 def _training(online: bool) -> str:
@@ -135,12 +157,6 @@ def _training(online: bool) -> str:
 def flags(arguments: Sequence[str]) -> list[str]:
     """The options among the arguments, as --with-dashes; a value may follow after "="."""
     return [flag(argument.split("=")[0][2:]) for argument in arguments if argument.startswith("--")]
-
-
-def values(arguments: Sequence[str], option: str) -> list[str]:
-    """What is given for one option, as `--option value` or `--option=value`."""
-    after = [value for given, value in pairwise(arguments) if given == option]
-    return after + [argument[len(option) + 1 :] for argument in arguments if argument.startswith(f"{option}=")]
 
 
 def evaluate_command(arguments: list[str]) -> None:
@@ -250,10 +266,10 @@ def envs() -> list[str]:
 
 
 def encoders() -> list[str]:
-    """Names of the memories a policy can have."""
-    from rlmin.encoders import MIXERS
+    """The memories that a policy can have, their options and what they can do."""
+    from rlmin.encoders.capabilities import lines
 
-    return list(MIXERS)
+    return lines()
 
 
 def datasets() -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import MISSING
+from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import tyro
@@ -33,8 +34,13 @@ def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
     kind: Any = info.type
     if not _is_settings(kind):
         return None
-    fields = tuple(_field(name, about) for name, about in describe(kind).items())
+    fields = tuple(_field(name, about) for name, about in _typed(kind).items())
     return StructConstructorSpec(instantiate=kind, fields=fields)
+
+
+def _typed(kind: Any) -> dict[str, About]:
+    """Every setting of a class that has an option: all but mappings, whose entries have options of their own."""
+    return {name: about for name, about in describe(kind).items() if get_origin(about.hint) is not dict}
 
 
 def _is_settings(kind: Any) -> bool:
@@ -97,7 +103,7 @@ def parse(
 
 def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, others: Collection[str]) -> None:
     """Raise a ValueError where the arguments do not fit; tyro says the same in a box of many lines."""
-    settings, given = describe(kind), dict(_given(arguments))
+    settings, given = _typed(kind), dict(_given(arguments))
     named = {flag(name): (name, about) for name, about in settings.items() if not _is_positional(about)}
     negated = ["--no-" + option[2:] for option, (_, about) in named.items() if switches and about.hint is bool]
     for option in given:
@@ -164,3 +170,9 @@ def _is_positional(about: About) -> bool:
 def flag(name: str) -> str:
     """The option of a setting: env_kwargs is given as --env-kwargs."""
     return "--" + name.replace("_", "-")
+
+
+def values(arguments: Sequence[str], option: str) -> list[str]:
+    """What is given for one option, as `--option value` or `--option=value`."""
+    after = [value for given, value in pairwise(arguments) if given == option]
+    return after + [argument[len(option) + 1 :] for argument in arguments if argument.startswith(f"{option}=")]

@@ -7,69 +7,23 @@ Previous action and previous reward, where switched on, are ordinary leaves of t
 whoever runs the policy puts them there with `with_previous`.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from rlmin.encoders import MIXERS, Encoder, Stack
-from rlmin.encoders.time_scale import spread_bias
+from rlmin.encoders import Encoder, Stack
 from rlmin.heads import Distribution, ValueHead, action_head
 from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs
+from rlmin.policy_config import EncoderName as EncoderName
+from rlmin.policy_config import PolicyConfig as PolicyConfig
 from rlmin.policy_step import PolicyStep
-from rlmin.settings import Known, Range, Settings, ShareBelowOne, Size
 from rlmin.tokens import TokenInputs, TokenTrunk
 from rlmin.types import Observation, State
 
 if TYPE_CHECKING:
     from rlmin.actor import Actor, EnvActor
-
-EncoderName = Literal["min_gru", "min_lstm", "gru", "lstm", "attention", "aaren", "mlp"]
-Width = Annotated[int, Range(least=1, most=65_536)]
-WidthOrZero = Annotated[int, Range(least=0, most=65_536)]
-Layers = Annotated[int, Range(least=1, most=1024)]
-LayersOrZero = Annotated[int, Range(least=0, most=1024)]
-TimeScale = Annotated[float, Range(above=1)]
-LogStd = Annotated[float, Range(least=-20, most=20)]
-_OWN = {
-    "min_gru": ("candidate", "time_scales"),
-    "min_lstm": ("candidate", "time_scales"),
-    "attention": ("heads", "context"),
-    "aaren": ("heads",),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyConfig(Settings):
-    """What the policy is made of; shared by every agent."""
-
-    encoder: Annotated[EncoderName, Known(MIXERS)] = "min_gru"  # Memory of the policy; "mlp" has none: the control
-    width: Width = 128  # Number of features D and of memory units H
-    layers: Layers = 2  # Number of residual blocks
-    conv: WidthOrZero = 4  # Width of the causal convolution before each memory; 0: none
-    mlp: LayersOrZero = 2  # Expansion of the MLP after each memory; 0: none
-    candidate: Literal["tanh", "identity", "g"] = "tanh"  # Activation of the candidate in minGRU and minLSTM
-    time_scales: tuple[TimeScale, TimeScale] | None = (2.0, 256.0)  # Steps that minGRU and minLSTM remember at first
-    heads: Layers = 4  # Number of heads of attention and aaren
-    context: Size = 64  # Inputs of the memory that attention sees, the present one included: one a step, or up to three
-    dropout: ShareBelowOne = 0.0  # Share of every residual update that is dropped in training
-    previous_action: bool = False  # Whether the policy sees the action taken one step ago
-    previous_reward: bool = False  # Whether the policy sees the reward received one step ago
-    share_memory: bool = True  # Whether actor and critic read one memory; False gives each its own
-    log_std: LogStd = 0.0  # Log of the deviation of a Box action before training, where [low, high] is [-1, 1]
-    normalize_observation: bool = False  # Whether numbers and choices (one-hot) are brought to mean 0 and deviation 1
-    tokens: Literal["fused", "triple"] = "fused"  # Inputs of the memory a step: one sum, or one after the other
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.time_scales is not None:
-            spread_bias(1, self.time_scales)
-        if self.tokens == "triple" and self.encoder == "mlp":
-            raise ValueError("tokens='triple' needs a memory; encoder='mlp' would see the observation alone")
-        if self.conv == 1:
-            raise ValueError("conv: expected 0 for none, or a width of at least 2, got 1")
 
 
 class PolicyOutput(NamedTuple):
@@ -217,8 +171,8 @@ class Policy(nn.Module):
             previous_reward=c.previous_reward,
             normalize=c.normalize_observation,
         )
-        settings = ("layers", "conv", "mlp", "dropout", *_OWN.get(c.encoder, ()))
-        stack = Stack(c.width, c.width, mixer=c.encoder, **{name: getattr(c, name) for name in settings})
+        sizes = {name: getattr(c, name) for name in ("layers", "conv", "mlp", "dropout")}
+        stack = Stack(c.width, c.width, mixer=c.encoder, **sizes, **c.cell_options)
         return Trunk(inputs, stack) if isinstance(inputs, Inputs) else TokenTrunk(inputs, stack)
 
     def _each_trunk(self) -> list[Trunk | TokenTrunk]:

@@ -23,8 +23,8 @@ import operator
 import os
 import textwrap
 import types
-from collections.abc import Collection
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -129,6 +129,8 @@ def _check(name: str, value: Any, hint: Any, *, declared: Any) -> Any:
         return _check_choice(name, value, names or list(get_args(kind)))
     if get_origin(kind) is tuple:
         return _check_tuple(name, value, get_args(kind), declared)
+    if get_origin(kind) is dict:
+        return _check_mapping(name, value, declared)
     found = _plain(value, kind)
     finite = found is not None and (kind is not float or math.isfinite(found))
     if not finite or not all(mark.holds(found) for mark in marks if isinstance(mark, Range)):
@@ -153,6 +155,12 @@ def _check_tuple(name: str, value: Any, kinds: tuple[Any, ...], declared: Any) -
     if len(items) != len(each):
         raise ValueError(f"{name}: expected {words(declared)}, got {_shown(value)}")
     return tuple(check_setting(f"{name}[{i}]", x, kind) for i, (x, kind) in enumerate(zip(items, each, strict=True)))
+
+
+def _check_mapping(name: str, value: Any, declared: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{name}: expected {words(declared)}, got {_shown(value)}")
+    return dict(value)
 
 
 def _plain(value: Any, kind: Any) -> Any:
@@ -198,6 +206,8 @@ def words(hint: Any) -> str:
         return f"one of {', '.join(map(str, names or get_args(kind)))}"
     if get_origin(kind) is tuple:
         return _tuple_words(get_args(kind))
+    if get_origin(kind) is dict:
+        return "a mapping of names to values"
     plain = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a path"}[kind]
     return " ".join([plain, *(str(mark) for mark in marks if isinstance(mark, Range))])
 
@@ -258,7 +268,7 @@ def describe(kind: type) -> dict[str, About]:
     written, hints = dict[str, tuple[str, str]](), declared(kind)
     for base in reversed(kind.__mro__):
         written |= _written(base) if issubclass(base, Settings) and base is not Settings else {}
-    defaults = {field.name: field.default for field in fields(kind)}
+    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(kind)}
     return {name: About(hint, defaults[name], *written.get(name, ("", ""))) for name, hint in hints.items()}
 
 

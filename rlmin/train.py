@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def train(config: TrainConfig | DecisionTrainConfig, *, name: str = "run", progr
     warm_up(agent)
     folder = new_folder(name) if config.folder is None else config.folder
     with run_folder(folder, new=True):
-        learn_into(agent, folder, config.total_timesteps, asdict(config), progress_bar=progress_bar)
+        learn_into(agent, folder, config.total_timesteps, config.saved(), progress_bar=progress_bar)
         _report(agent, folder)
     return folder
 

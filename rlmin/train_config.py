@@ -6,6 +6,7 @@ from typing import Any
 
 from rlmin.agents.decision_config import DecisionConfig
 from rlmin.agents.ppo_config import PPOConfig
+from rlmin.encoders.cell import option_names
 from rlmin.make import parse_pairs
 from rlmin.settings import Count, CountOrZero, Seed, Threads, Workers
 
@@ -79,5 +80,6 @@ RUN = ("device", "threads", "save_interval", "eval_episodes", "wandb")
 
 
 def settable(kind: type[TrainConfig] | type[DecisionTrainConfig]) -> list[str]:
-    """What a preset or a suite may set: everything but `trust`, which is the user's own word."""
-    return [field.name for field in fields(kind) if field.name != "trust"]
+    """What a preset or a suite may set: options of encoders too, but not `trust`, which is the user's own word."""
+    own = [field.name for field in fields(kind) if field.name != "trust"]
+    return own + sorted(option_names() - set(own))

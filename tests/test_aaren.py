@@ -4,8 +4,8 @@ from typing import cast
 
 import pytest
 import torch
+from encoder_laws import gradients, leaves, random
 from test_attention import episodes, largest
-from test_encoders import gradients, leaves, random
 from torch import Tensor
 
 from rlmin.encoders import Aaren, aaren

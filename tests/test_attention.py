@@ -4,7 +4,7 @@ from typing import cast
 
 import pytest
 import torch
-from test_encoders import gradients, leaves, random
+from encoder_laws import gradients, leaves, random
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -86,7 +86,7 @@ def test_help_names_every_setting_with_its_comment(capsys: pytest.CaptureFixture
         main(["train", "--help"])
     said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
     assert ended.value.code == 0
-    for key in TrainConfig.__dataclass_fields__:
+    for key in set(TrainConfig.__dataclass_fields__) - {"encoder_options"}:  # its entries have options of their own
         assert "--" + key.replace("_", "-") in said, key
     for comment in (
         "Learning rate at the start",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,6 +16,7 @@ from rlmin.data import Dataset
 from rlmin.data.packed_rows import PackedRows
 from rlmin.data.packing import Packing
 from rlmin.data.windows import Windows
+from rlmin.encoders import CELLS
 from rlmin.policy import EncoderName, Policy, PolicyConfig
 from rlmin.types import State, map_state, tensors_of
 
@@ -230,7 +231,9 @@ def test_the_state_of_other_rows_is_refused() -> None:
 
 
 def policy_of(encoder: EncoderName, tokens: Any = "fused") -> Policy:
-    config = PolicyConfig(encoder=encoder, width=8, heads=2, context=64, previous_action=True, tokens=tokens)
+    own = CELLS[encoder].option_names
+    options = {name: x for name, x in {"heads": 2, "context": 64}.items() if name in own}
+    config = PolicyConfig(encoder=encoder, width=8, previous_action=True, tokens=tokens, encoder_options=options)
     data = dataset()
     policy = Policy(data.observation_space, data.action_space, config).double()
     for i, parameter in enumerate(policy.parameters()):
@@ -284,9 +287,7 @@ def gradients(policy: Policy, losses: dict[int, Tensor], steps: list[int]) -> li
     return list(found)
 
 
-@pytest.mark.parametrize(
-    ("encoder", "tokens"), [*((name, "fused") for name in get_args(EncoderName)), ("min_gru", "triple")]
-)
+@pytest.mark.parametrize(("encoder", "tokens"), [*((name, "fused") for name in CELLS), ("min_gru", "triple")])
 def test_training_on_packed_rows_is_training_on_the_episodes_one_by_one(encoder: EncoderName, tokens: str) -> None:
     data, policy = dataset(double=True), policy_of(encoder, tokens)
     packed = packed_losses(policy, PackedRows(data, rows=2, horizon=5, seed=1), 3)

@@ -1,12 +1,12 @@
 """Presets: data only, differences from the defaults, each a run that starts."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from rlmin import PPO, verify_consistency
 from rlmin.parse import parse
+from rlmin.settings import describe
 from rlmin.train import PRESETS, TrainConfig, parse_pairs, preset_arguments, preset_path, read_preset
 
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
@@ -36,9 +36,9 @@ def test_a_preset_says_only_what_differs_from_the_defaults_and_why_it_is_there(n
     config.ppo.minibatches_of(config.num_envs)
     assert preset_path(name).read_text().startswith("# ")
     assert {"env", "total_timesteps"} <= set(settings)
-    for field in fields(TrainConfig):
-        if field.name not in settings:
-            assert getattr(config, field.name) == field.default
+    for key, about in describe(TrainConfig).items():
+        if key not in settings:
+            assert getattr(config, key) == about.default
 
 
 def test_scientific_notation_is_a_number_and_no_is_not_a_flag(tmp_path: Path) -> None:

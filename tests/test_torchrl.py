@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     from torchrl.objectives import ClipPPOLoss
     from torchrl.objectives.value import GAE
 
-from rlmin.encoders import Stack
+from rlmin.encoders import CELLS, Stack
 from rlmin.interop.torchrl import EncoderModule, PolicyModule
 from rlmin.policy import Policy, PolicyConfig
 
@@ -118,7 +118,8 @@ def again(actor: Any, batch: Any) -> torch.Tensor:
 def test_what_was_collected_step_by_step_is_what_one_pass_says(
     action: str, encoder: Any, rows: int, one_hot: bool
 ) -> None:
-    module = PolicyModule(policy_of(action, encoder=encoder, heads=2, context=8))
+    options = {name: x for name, x in {"heads": 2, "context": 8}.items() if name in CELLS[encoder].option_names}
+    module = PolicyModule(policy_of(action, encoder=encoder, encoder_options=options))
     env = env_of(action, module, rows=rows, one_hot=one_hot)
     actor = module.actor(env.action_spec)
     for batch in batches(env, actor, rows=rows):  # the second begins in the middle of episodes

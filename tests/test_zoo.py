@@ -114,7 +114,7 @@ def test_hyperparameters_of_recurrent_ppo_are_translated() -> None:
     make(clip_range_vf=ConstantSchedule(0.2)).learn(T * B, log_interval=None)
     with pytest.raises(ValueError, match="learning_rate: expected a number or a linear schedule"):
         as_settings({"learning_rate": LinearSchedule(1e-3, 0.0, 0.3)}, num_envs=4)
-    with pytest.raises(ValueError, match="no setting 'use_sde'; known: "):
+    with pytest.raises(ValueError, match="no setting 'use_sde': "):
         make(use_sde=True)
     with pytest.raises(ValueError, match="no encoder 'min_grn'; did you mean 'min_gru'"):
         ZooPPO("min_grn", make_vec_env("rlmin/CartPoleNoVel-v1", B))

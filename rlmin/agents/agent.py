@@ -6,7 +6,6 @@ The names are those of stable-baselines3, whose callbacks and helpers therefore 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
@@ -213,7 +212,7 @@ class Agent(ABC):
             "rlmin": __version__,
             "env": self.env_spec,
             "seed": self.seed,
-            "config": asdict(self.config),
+            "config": self.config.saved(),
             "run": self.run,
             "num_timesteps": self.num_timesteps,
             "num_updates": self.num_updates,
@@ -256,7 +255,7 @@ class Agent(ABC):
         weights = section(tensors, "policy")
         wanted = {name: x.shape for name, x in self.policy.state_dict().items()}
         if wanted != {name: x.shape for name, x in weights.items()}:
-            made, found = asdict(self.config), header["config"]
+            made, found = self.config.saved(), header["config"]
             made = {key: list(x) if isinstance(x, tuple) else x for key, x in made.items()}  # as a file has it
             differ = [f"{key}={found.get(key)} there, {made[key]} here" for key in made if found.get(key) != made[key]]
             raise ValueError(f"the weights belong to another policy: {', '.join(differ) or 'other spaces'}")

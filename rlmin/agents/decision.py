@@ -12,7 +12,7 @@ Source: Chen et al. 2021, decision transformer (arXiv:2106.01345); with minGRU a
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import gymnasium as gym
@@ -33,7 +33,6 @@ from rlmin.checkpoint import Tensors, section
 from rlmin.heads import Distribution, Gaussian
 from rlmin.losses import weighted_mean
 from rlmin.progress import Progress
-from rlmin.sb3_names import check_settings
 from rlmin.spaces import leaf_spaces
 from rlmin.types import Observation, State, map_state, tensors_of
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
@@ -84,8 +83,7 @@ class DecisionAgent(OfflineAgent):
         trust: bool = False,
         **settings: Any,
     ) -> None:
-        check_settings(settings, [f.name for f in fields(DecisionConfig)])
-        config = replace(config or DecisionConfig(), **settings)
+        config = (config or DecisionConfig()).with_settings(settings)
         config.check_context()
         env = data.named(env)
         found, source = data.opened(dataset, env, trust=trust)

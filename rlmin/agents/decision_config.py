@@ -50,10 +50,12 @@ class DecisionConfig(PolicyConfig):
         return self.condition == "return"
 
     def check_context(self) -> None:
-        """Raise a ValueError where attention would see more than it was trained on; of new agents, not of files."""
-        if self.windows is None or self.encoder != "attention":
+        """Raise a ValueError where the memory would see further than it was trained on; of new agents, not of files."""
+        window = self.cell.window
+        if self.windows is None or window is None:
             return
         inputs = self.windows * (3 if self.tokens == "triple" else 1)
-        if self.context > inputs:
-            hint = f"windows={self.windows} train on {inputs} inputs of the memory; set context={inputs}"
-            raise ValueError(f"context={self.context}: {hint}")
+        seen = self.cell_options[window]
+        if seen > inputs:
+            hint = f"windows={self.windows} train on {inputs} inputs of the memory; set {window}={inputs}"
+            raise ValueError(f"{window}={seen}: {hint}")

@@ -10,6 +10,7 @@ from rlmin.agents.agent import Agent
 from rlmin.checkpoint import read_newest
 from rlmin.checks import check_names
 from rlmin.hub_snapshot import fetched, is_address
+from rlmin.make import import_provider
 from rlmin.trust import mark_header
 
 
@@ -33,10 +34,12 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
     mark_header(header, trust=trust, where=str(folder))
     check_names("agent", [header["agent"]], AGENTS)
     kind = AGENTS[header["agent"]]
+    if trust and header["env"]["id"] is not None:
+        import_provider(header["env"]["id"])  # the encoder may be registered there
     agent = kind.from_spaces(
         header["observation_space"],
         header["action_space"],
-        config=kind.settings(**header["config"]),
+        config=kind.settings.from_saved(header["config"]),
         seed=header["seed"],
         device=device,
         env_spec=header["env"],

@@ -10,7 +10,7 @@ Source: Schulman et al. 2017 (arXiv:1707.06347).
 
 import time
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import gymnasium as gym
@@ -32,7 +32,7 @@ from rlmin.progress import Progress
 from rlmin.progress import describe as describe_episodes
 from rlmin.returns import discounted_return, gae
 from rlmin.rollout import Collector, Rollout
-from rlmin.sb3_names import check_positional, check_settings
+from rlmin.sb3_names import check_positional
 from rlmin.types import State, Step, cat_states, map_state
 from rlmin.vector import Vector, adapt
 
@@ -61,7 +61,8 @@ class PPO(OnlineAgent):
 
     Args:
         env: a gymnasium id, a gymnasium Env or VectorEnv (any autoreset mode), or a stable-baselines3 VecEnv.
-        config: all settings; or give single ones as keywords, which are the fields of `PPOConfig`.
+        config: all settings; or give single ones as keywords, which are the fields of `PPOConfig` and
+            the options of the encoder.
         seed: of the weights, the environments and the sampled actions.
         device: "cpu", "cuda", ...
         env_kwargs: for the environment's constructor, where `env` is an id.
@@ -87,8 +88,7 @@ class PPO(OnlineAgent):
         **settings: Any,
     ) -> None:
         check_positional("PPO", env, others)
-        check_settings(settings, [f.name for f in fields(PPOConfig)])
-        config = replace(config or PPOConfig(), **settings)
+        config = (config or PPOConfig()).with_settings(settings)
         super().__init__(seed=seed, device=device, env_spec=describe(env, env_kwargs, workers))
         options: dict[str, Any] = {"env_kwargs": env_kwargs, "workers": workers, "step_timeout": config.step_timeout}
         vector = adapt(env, num_envs=config.num_envs, device=device, **options)

@@ -66,7 +66,7 @@ def run(options: Options) -> Table:
 
 def own_step(encoder: str, B: int, width: int, device: str) -> Case:
     """One step of rlmin's default policy with this memory, and a sampled action."""
-    policy = Policy(OBSERVATION, ACTION, PolicyConfig(encoder=encoder, width=width)).to(device).eval()  # type: ignore[arg-type]
+    policy = Policy(OBSERVATION, ACTION, PolicyConfig(encoder=encoder, width=width)).to(device).eval()
     generator = torch.Generator(device).manual_seed(0)
     observation = {"observation": torch.randn(B, 8).to(device)}
     start, state = torch.zeros(B, dtype=torch.bool, device=device), policy.initial_state(B)

@@ -32,7 +32,7 @@ def run(options: Options) -> Table:
     """Every encoder in every form at every B; see the top of this file."""
     table = Table()
     for encoder in QUICK_ENCODERS if options.quick else ENCODERS:
-        config = PolicyConfig(encoder=encoder, width=QUICK_WIDTH if options.quick else WIDTH)  # type: ignore[arg-type]
+        config = PolicyConfig(encoder=encoder, width=QUICK_WIDTH if options.quick else WIDTH)
         policy = Policy(OBSERVATION, ACTION, config).eval()
         forms: dict[str, Any] = {"numpy": NumpyPolicy(pack_numpy(policy)).predict}
         try:

@@ -18,7 +18,7 @@ from rlmin.agents.ppo import PPO
 from rlmin.bench.options import Options
 from rlmin.bench.report import Table
 from rlmin.make import make_vec
-from rlmin.parse import parse
+from rlmin.parse_agent import parse_agent
 from rlmin.train import TrainConfig, parse_pairs, preset_arguments, read_preset
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ BARE = "minigrid's own vector env"
 def run(options: Options) -> Table:
     """Steps a second of environment, acting and training; see the top of this file."""
     steps = QUICK if options.quick else STEPS
-    settings = parse(TrainConfig, preset_arguments(read_preset("minigrid-memory")), prog="rlmin bench overhead")
+    settings = parse_agent(TrainConfig, preset_arguments(read_preset("minigrid-memory")), prog="rlmin bench overhead")
     pairs = parse_pairs(settings.env_kwargs)
     config = replace(settings.ppo, horizon=steps)
     agent = PPO(settings.env, config=config, env_kwargs=pairs, device=options.device)

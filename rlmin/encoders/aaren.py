@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from rlmin.encoders.base import Encoder, check_counts, one, parts, wipe
+from rlmin.encoders.base import Encoder, Heads, check_counts, one, parts, wipe
 from rlmin.encoders.cell import Cell, register
 from rlmin.scan import linear_scan
+from rlmin.settings import Settings
 from rlmin.types import State
 
 
@@ -113,13 +114,10 @@ def _running_max(score: Tensor, start: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AarenOptions:
+class AarenOptions(Settings):
     """Options of Aaren."""
 
-    heads: int = 4  # number of heads
-
-    def __post_init__(self) -> None:
-        check_counts(heads=self.heads)
+    heads: Heads = 4  # Number of heads
 
 
 CELL = register(

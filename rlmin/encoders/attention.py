@@ -1,14 +1,18 @@
 """Softmax attention over the last steps of an episode: the decision transformer's mixer."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from rlmin.encoders.base import Encoder, check_counts, one, parts, wipe
+from rlmin.encoders.base import Encoder, Heads, check_counts, one, parts, wipe
 from rlmin.encoders.cell import Cell, register
+from rlmin.settings import Settings, Size
 from rlmin.types import State
+
+Context: TypeAlias = Size
 
 _SHORTEST_BLOCK = 32  # queries that are answered together, where the context is shorter
 _SLOWEST = 1e4  # steps in which the slowest pair of features would turn by one radian, were there one more
@@ -150,15 +154,12 @@ def _episodes(start: Tensor, age: Tensor, *, before: int) -> tuple[Tensor, Tenso
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionOptions:
+class AttentionOptions(Settings):
     """Options of attention."""
 
-    heads: int = 4  # number of heads
-    context: int = 64  # inputs that it sees, the present one included: one a step, or up to three
-    rotary: bool = True  # rotary positions; False leaves a set without order
-
-    def __post_init__(self) -> None:
-        check_counts(heads=self.heads, context=self.context)
+    heads: Heads = 4  # Number of heads
+    context: Context = 64  # Inputs that it sees, the present one included: one a step, or up to three
+    rotary: bool = True  # Whether positions turn queries and keys; False leaves a set without order
 
 
 CELL = register(

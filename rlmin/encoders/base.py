@@ -2,13 +2,16 @@
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor, nn
 
 from rlmin.checks import check
+from rlmin.settings import Range
 from rlmin.types import State
+
+Heads = Annotated[int, Range(least=1, most=1024)]
 
 
 class Encoder(nn.Module, ABC):

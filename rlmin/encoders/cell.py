@@ -7,17 +7,20 @@ A cell is a file with an `Encoder` in it and such a call at its end. From then o
 """
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import KW_ONLY, dataclass, fields, is_dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from rlmin.encoders.base import Encoder, one
 from rlmin.encoders.numpy_program import NumpyForm
+from rlmin.settings import Settings
 from rlmin.types import State, tensors_of
 
+RESERVED = ("input_size", "hidden_size", "mixer", "layers", "conv", "mlp", "norm", "dropout")
+"""Names that no option may have: `Stack` has them."""
 MEMORY = "h"
 """Name of the part of a state that `Cell.terms` describe."""
 
@@ -59,7 +62,8 @@ class Cell:
         name: of the encoder in settings and on the command line.
         cls: the class: `cls(input_size, hidden_size, **options)`.
         about: one sentence for lists and tables.
-        options: frozen dataclass whose fields are the keyword options of `cls`, with their defaults; None: it has none.
+        options: dataclass of `rlmin.settings.Settings` whose fields are the keyword options of `cls`, with type, range
+            and default; None: it has none.
         terms: (module, x [T, ..., D]) -> `Terms` of its memory; None: the memory is no such sum.
         read: (module, x [T, ..., D], memory [T, ..., *unit]) -> output [T, ..., H], of a cell with terms whose output
             is not its memory.
@@ -76,7 +80,7 @@ class Cell:
     cls: Callable[..., Encoder]
     _: KW_ONLY
     about: str = ""
-    options: type[Any] | None = None
+    options: type[Settings] | None = None
     terms: Callable[[Any, Tensor], Terms] | None = None
     read: Callable[[Any, Tensor, Tensor], Tensor] | None = None
     to_numpy: NumpyForm | None = None
@@ -88,8 +92,11 @@ class Cell:
     window: str | None = None
 
     def __post_init__(self) -> None:
-        if self.options is not None and not (isinstance(self.options, type) and is_dataclass(self.options)):
-            raise TypeError(f"cell {self.name!r}: expected options to be a dataclass, got {self.options!r}")
+        if self.options is not None and not (isinstance(self.options, type) and issubclass(self.options, Settings)):
+            raise TypeError(f"cell {self.name!r}: expected options to be a class of Settings, got {self.options!r}")
+        for name in self.option_names:
+            if name in RESERVED:
+                raise ValueError(f"cell {self.name!r}: option {name!r} is an argument of every Stack; rename it")
         if self.output_is_memory and self.read is not None:
             raise ValueError(
                 f"cell {self.name!r}: has a `read`, so its output is not its memory: output_is_memory=False"
@@ -100,7 +107,7 @@ class Cell:
     @property
     def option_names(self) -> tuple[str, ...]:
         """Names of the options."""
-        return () if self.options is None else tuple(field.name for field in fields(self.options))
+        return () if self.options is None else tuple(field.name for field in fields(cast(Any, self.options)))
 
     @property
     def has_terms(self) -> bool:
@@ -145,6 +152,11 @@ class Cell:
 
 CELLS: dict[str, Cell] = {}
 """Every registered cell by name."""
+
+
+def option_names() -> set[str]:
+    """Names of the options of all registered cells."""
+    return {option for cell in CELLS.values() for option in cell.option_names}
 
 
 def register(cell: Cell) -> Cell:

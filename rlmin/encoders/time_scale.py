@@ -1,11 +1,16 @@
 """How long a unit remembers: gate biases from time scales in steps."""
 
 import math
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import torch
 from torch import Tensor
 
+from rlmin.settings import Range
+
+TimeScale = Annotated[float, Range(above=1)]
+Spread: TypeAlias = tuple[TimeScale, TimeScale]
+"""The shortest and the longest, in steps."""
 TimeScales: TypeAlias = "tuple[float, float] | None"
 
 

@@ -18,7 +18,7 @@ import io
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -28,7 +28,6 @@ import torch
 
 import rlmin
 from rlmin.agents.ppo import PPO
-from rlmin.agents.ppo_config import PPOConfig
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
 from rlmin.checks import check_names, require
 from rlmin.policy import PolicyConfig
@@ -156,14 +155,14 @@ class ZooPPO(PPO):
             _unpack(_zip(path), folder)
             header, tensors = read(Path(folder), LEARNER)
         mark_header(header, trust=trust, where=str(path))
-        config = cls.settings(**header["config"])
-        rows = config.num_envs if env is None else env.num_envs
+        config = cls.settings.from_saved(header["config"])
+        rows, fixed = config.num_envs if env is None else env.num_envs, NETWORK | set(config.cell.option_names)
         settings = as_settings(hyperparameters, num_envs=rows, horizon=config.horizon)
-        check_settings(settings, [field.name for field in fields(PPOConfig)])
+        check_settings(settings, {*(field.name for field in fields(config)), *fixed})
         agent = cls.from_spaces(
             header["observation_space"],
             header["action_space"],
-            config=replace(config, **{name: x for name, x in settings.items() if name not in NETWORK}),
+            config=config.with_settings({name: x for name, x in settings.items() if name not in fixed}),
             seed=header["seed"] if seed is None else seed,
             device=_device(device),
             env_spec=header["env"],

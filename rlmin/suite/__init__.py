@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlmin.checks import check_names
-from rlmin.encoders import MIXERS
+from rlmin.encoders import CELLS
 from rlmin.make import import_provider, make_vec
 from rlmin.settings import Count, Jobs, Settings
 from rlmin.suite.cells import Suite, read_suite
@@ -36,7 +36,7 @@ class SuiteOptions(Settings):
         """The suite with what was asked for otherwise."""
         suite = read_suite(self.suite)
         check_names("task", self.tasks, suite.tasks)
-        check_names("encoder", self.encoders, MIXERS)
+        check_names("encoder", self.encoders, CELLS)
         return replace(suite, tasks={task: self._chosen_of(suite, task) for task in self.tasks or suite.tasks})
 
     def _chosen_of(self, suite: Suite, task: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ random actions (0) and of the expert (100).
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Behaviour:
     def train(self) -> list[Path]:
         """Train what is not trained yet; the folders of the checkpoints, the untrained policy first."""
         said = {"env": str(self.arena), "steps": self.steps, "checkpoints": self.checkpoints, "seed": self.seed}
-        _check_same(self.folder / "settings.json", said | {"ppo": asdict(self.config)})
+        _check_same(self.folder / "settings.json", said | {"ppo": self.config.saved()})
         folders = [self.folder / f"{number:03d}" for number in range(self.checkpoints + 1)]
         agent = PPO(self.arena.id, env_kwargs=dict(self.arena.kwargs), seed=self.seed, config=self.config)
         done = sum((folder / LEARNER).exists() for folder in folders)
@@ -138,5 +138,8 @@ def _check_same(file: Path, said: Mapping[str, Any]) -> None:
     told = json.dumps(said, indent=1)
     if not file.exists():
         write_atomic(file, told.encode())
-    elif json.loads(file.read_text()) != json.loads(told):
+        return
+    found = json.loads(file.read_text())
+    found["ppo"] = PPOConfig.from_saved(found["ppo"]).saved()  # as it would be written today
+    if json.loads(json.dumps(found)) != json.loads(told):
         raise ValueError(f"{file.parent}: trained with other settings ({file.name}); delete the folder, or use --out")

@@ -12,17 +12,17 @@ tasks:                                 id or NAME -> settings that differ; `step
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rlmin.checkpoint import LEARNER, read_header
 from rlmin.checks import check_names
-from rlmin.encoders import MIXERS
+from rlmin.encoders import CELLS
 from rlmin.envs.catalog import variants
 from rlmin.envs.tensor_env import Variant
 from rlmin.make import import_provider, parse_pairs
-from rlmin.parse import parse
+from rlmin.parse_agent import parse_agent
 from rlmin.presets import preset_arguments
 from rlmin.read_yaml import read_yaml
 from rlmin.train_config import DecisionTrainConfig, TrainConfig, settable
@@ -53,7 +53,7 @@ class Cell:
     @property
     def config(self) -> TrainConfig:
         """The settings as the command line would read them."""
-        return parse(TrainConfig, preset_arguments(self.settings), prog="rlmin bench memory")
+        return parse_agent(TrainConfig, preset_arguments(self.settings), prog="rlmin bench memory")
 
     def run(self, folder: Path) -> Row:
         """Train in `folder`, or go on there, and score: the row of the cell."""
@@ -115,11 +115,11 @@ def read_suite(name: str) -> Suite:
     known = settable(TrainConfig)
     try:
         check_names("entry", said, KEYS)
-        check_names("encoder", said.get("encoders", []), MIXERS)
+        check_names("encoder", said.get("encoders", []), CELLS)
         tasks = {task: settings or {} for task, settings in said["tasks"].items()}
         for settings in (said.get("settings") or {}, *tasks.values()):
             check_names("setting", settings, [*known, *OF_TASKS])
-            check_names("encoder", settings.get("encoders", []), MIXERS)
+            check_names("encoder", settings.get("encoders", []), CELLS)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
     return Suite(
@@ -153,7 +153,7 @@ def trained(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
         return
     header = read_header(folder, LEARNER)
     settings = config.ppo if isinstance(config, TrainConfig) else config.decision
-    here = {"total_timesteps": config.total_timesteps, "seed": config.seed, **asdict(settings)}
+    here = {"total_timesteps": config.total_timesteps, "seed": config.seed, **settings.saved()}
     there = {name: header.get(name) for name in ("total_timesteps", "seed")} | header["config"]
     plain = json.loads(json.dumps(here))  # as a file has it: lists, no tuples; None is what the data decide
     known = {name: x for name, x in plain.items() if x is not None and name in there}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlmin.data import Reference
-from rlmin.parse import parse
+from rlmin.parse_agent import parse_agent
 from rlmin.presets import preset_arguments
 from rlmin.scores import score, unscored
 from rlmin.suite.cells import Cell, Row, trained
@@ -35,7 +35,7 @@ class OfflineCell(Cell):
     def config(self) -> DecisionTrainConfig:  # type: ignore[override]
         """The settings as the command line would read them."""
         args = preset_arguments({name: x for name, x in self.settings.items() if name not in NOT_OF_A_RUN})
-        return parse(DecisionTrainConfig, args, prog="rlmin bench offline")
+        return parse_agent(DecisionTrainConfig, args, prog="rlmin bench offline")
 
     def run(self, folder: Path) -> Row:
         """Train in `folder`, or go on there, and score: the row of the cell."""

@@ -97,7 +97,7 @@ def _agent(config: DecisionTrainConfig, actions: gym.Space[Any], *, updates: int
         "context_size": config.steps,
         "max_timestep": longest,
         "num_layers": config.layers,
-        "num_heads": config.heads,
+        "num_heads": config.heads or 4,
         "learning_rate": config.lr,
         "encoder_factory": models.VectorEncoderFactory([config.width], exclude_last_activation=True),
         "observation_scaler": need("d3rlpy.preprocessing").StandardObservationScaler(),

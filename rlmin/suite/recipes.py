@@ -21,8 +21,9 @@ from rlmin.collect import collect
 from rlmin.data import Reference
 from rlmin.data.recorder import Recorded, stored_space
 from rlmin.data.writer import DatasetWriter
+from rlmin.encoders.cell import option_names
 from rlmin.evaluate import evaluate_random
-from rlmin.parse import parse
+from rlmin.parse_agent import parse_agent
 from rlmin.presets import preset_arguments
 from rlmin.suite import behaviour
 from rlmin.suite.demonstrations import play_bot, walk_t_mazes
@@ -51,7 +52,7 @@ class Recipe:
         check_names(f"quality of {self.name}", self.qualities, QUALITIES)
         if "oracle" in self.qualities and self.env != "rlmin/TMaze-v0":
             raise ValueError(f"{self.name}: an oracle is known for rlmin/TMaze-v0 only, not for {self.env}")
-        check_names(f"PPO setting of {self.name}", self.ppo, [f.name for f in fields(PPOConfig)])
+        check_names(f"PPO setting of {self.name}", self.ppo, [*(f.name for f in fields(PPOConfig)), *option_names()])
         for name in ("episodes", "steps", "checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{self.name}: {name}={getattr(self, name)}: expected at least 1")
@@ -76,7 +77,7 @@ class Recipe:
     @property
     def ppo_config(self) -> PPOConfig:
         """The settings of PPO, read as the command line would."""
-        return parse(PPOConfig, preset_arguments(self.ppo), prog="rlmin bench offline")
+        return parse_agent(PPOConfig, preset_arguments(self.ppo), prog="rlmin bench offline")
 
     @property
     def arena(self) -> Arena:

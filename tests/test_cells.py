@@ -1,0 +1,163 @@
+"""Registrations: what each cell lacks is written down here, and what each claims is true."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlmin.cli import main
+from rlmin.encoders import CELLS, LSTM, MIXERS, Cell, MinGRU, Terms, register
+from rlmin.encoders.capabilities import CAPABILITIES, lacking, table
+from rlmin.encoders.cell import cell_of
+from rlmin.inspection.recurrence import contribution, memory_of
+from rlmin.settings import Settings
+from rlmin.types import tensors_of
+
+T, B, D, H = 7, 3, 4, 5
+Claim: TypeAlias = Callable[[Cell], None]
+
+LACKS: dict[str, set[str]] = {
+    "min_gru": set(),
+    "min_lstm": set(),
+    "gru": {"terms", "fast_step"},
+    "lstm": {"terms", "fast_step"},
+    "attention": {"episode", "terms", "size", "numpy", "fast_step"},
+    "aaren": {"terms", "size", "numpy", "fast_step"},
+    "mlp": {"memory", "episode", "terms", "size", "fast_step"},
+}
+"""Every capability that a cell lacks: a new cell has a line here, and a lost capability is seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(Settings):
+    """An option that no cell may have."""
+
+    conv: int = 4  # Width
+
+
+every_cell = pytest.mark.parametrize("name", CELLS)
+
+
+def test_the_table_names_every_cell() -> None:
+    assert list(LACKS) == list(CELLS)
+
+
+@every_cell
+def test_what_a_cell_lacks_is_written_down(name: str) -> None:
+    assert set(lacking(CELLS[name])) == LACKS[name]
+
+
+def test_a_lost_capability_is_seen() -> None:
+    lost = replace(CELLS["min_gru"], to_numpy=None, fast_step=None)
+    assert lacking(lost) == ("numpy", "fast_step")
+
+
+# -- claims -----------------------------------------------------------------------------------------------------------
+
+
+def ran(cell: Cell) -> tuple[Any, Tensor, Tensor, list[Tensor]]:
+    """A module, what it read and put out, [T, B, ...], and the tensors of its last state."""
+    torch.manual_seed(0)
+    module = cell.make(D, H).double()
+    x, start = torch.randn(T, B, D, dtype=torch.float64), torch.zeros(T, B, dtype=torch.bool)
+    with torch.no_grad():
+        y, state = module(x, module.initial_state(B), start)
+    return module, x, y, tensors_of(state)
+
+
+def the_output_is_the_memory(cell: Cell) -> None:
+    _, _, y, state = ran(cell)
+    same = len(state) == 1 and state[0].shape == y[-1].shape and torch.equal(state[0], y[-1])
+    assert same == cell.output_is_memory
+
+
+def every_tensor_of_the_state_has_a_name(cell: Cell) -> None:
+    _, _, _, state = ran(cell)
+    assert len(state) == len(cell.state_names) == len(set(cell.state_names))
+    assert bool(state) == cell.remembers
+
+
+def the_options_are_those_of_the_class(cell: Cell) -> None:
+    parameters = inspect.signature(cell.cls).parameters.values()
+    own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "layers"}
+    assert own == cell.options_of({})
+
+
+@torch.no_grad()
+def the_terms_sum_up_to_the_memory(cell: Cell) -> None:
+    if not cell.has_terms:
+        return
+    module, x, _, _ = ran(cell)
+    start = torch.zeros(T, dtype=torch.bool)
+    start[[0, 3]] = True
+    memory, _ = memory_of(module, x[:, :1], start[:, None])
+    torch.testing.assert_close(contribution(module, x[:, 0], start).sum(1), memory[:, 0])
+
+
+def wrong_terms(mixer: MinGRU, x: Tensor) -> Terms:
+    gate, candidate = mixer.projection(x).chunk(2, -1)
+    return Terms(gate.exp(), candidate)
+
+
+CLAIMS: list[tuple[Claim, Cell]] = [  # and a registration that is wrong about it
+    (the_output_is_the_memory, replace(CELLS["lstm"], output_is_memory=True)),
+    (the_output_is_the_memory, replace(CELLS["gru"], output_is_memory=False)),
+    (every_tensor_of_the_state_has_a_name, replace(CELLS["lstm"], state_names=("h",))),
+    (every_tensor_of_the_state_has_a_name, replace(CELLS["gru"], remembers=False)),
+    (the_options_are_those_of_the_class, replace(CELLS["min_gru"], options=CELLS["aaren"].options)),
+    (the_options_are_those_of_the_class, replace(CELLS["attention"], options=None, window=None)),
+    (the_terms_sum_up_to_the_memory, replace(CELLS["min_gru"], terms=wrong_terms)),
+]
+
+
+@every_cell
+@pytest.mark.parametrize("claim", {claim for claim, _ in CLAIMS}, ids=lambda claim: claim.__name__)
+def test_what_a_cell_claims_is_true(name: str, claim: Claim) -> None:
+    claim(CELLS[name])
+
+
+@pytest.mark.parametrize(("claim", "wrong"), CLAIMS)
+def test_a_wrong_claim_is_noticed(monkeypatch: pytest.MonkeyPatch, claim: Claim, wrong: Cell) -> None:
+    monkeypatch.setitem(CELLS, wrong.name, wrong)
+    with pytest.raises((AssertionError, TypeError)):
+        claim(wrong)
+
+
+# -- lists and names --------------------------------------------------------------------------------------------------
+
+
+def test_the_list_says_what_each_can_do(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["list", "encoders"])
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert list(lines) == list(CELLS)
+    assert lines["attention"].count("heads=4") and "numpy export" in lines["attention"].partition("Without")[2]
+    assert "Without" not in lines["min_gru"]
+    assert all(cell.about and cell.about.endswith(".") for cell in CELLS.values())
+
+
+def test_the_table_of_the_documentation_is_that_of_the_registrations() -> None:
+    head, _, *rows = [line.strip("| ").split(" | ") for line in table().splitlines()]
+    assert [row[0].strip("`") for row in rows] == list(CELLS) and len(head) == 3 + len(CAPABILITIES)
+
+
+def test_a_class_is_known_by_itself_and_not_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(LSTM):
+        pass
+
+    Other.__name__ = "MinGRU"
+    assert cell_of(Other(D, H)) is None and cell_of(LSTM(D, H)) is CELLS["lstm"]
+    monkeypatch.setitem(MIXERS, "other", Other)
+    assert cell_of(Other(D, H)) is CELLS["other"] and not CELLS["other"].has_terms
+
+
+def test_what_is_no_cell_is_not_registered() -> None:
+    with pytest.raises(TypeError, match="register: expected a Cell, got"):
+        register(MinGRU)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="option 'conv' is an argument of every Stack"):
+        Cell("mine", MinGRU, options=Conv)
+    with pytest.raises(ValueError, match="window='context' is none of its options: candidate, time_scales"):
+        replace(CELLS["min_gru"], window="context")
