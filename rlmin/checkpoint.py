@@ -27,8 +27,10 @@ from torch import Tensor
 
 from rlmin.atomic import remove_leftovers, write_in_order
 from rlmin.atomic import write_atomic as write_atomic
+from rlmin.header import read_header_text, rebuild_spaces, write_header
 from rlmin.lock import locked_or_own
-from rlmin.space_json import space_from_json, space_to_json
+from rlmin.plain import readable
+from rlmin.space_json import space_to_json
 from rlmin.trust import mark_header
 
 FORMAT = "1"
@@ -63,7 +65,7 @@ def write(
         OSError: the disk is full or cannot be written to; what was there before still is.
     """
     described = {"observation_space": space_to_json(spaces[0]), "action_space": space_to_json(spaces[1])}
-    text = json.dumps({**header, **described})
+    text = write_header({**header, **described})
     weights = {f"policy.{name}": x for name, x in policy.items()}
     with locked_or_own(folder):
         saved = max([time.time_ns(), *(when(folder / name) + 1 for name in (LEARNER, POLICY))])
@@ -83,10 +85,11 @@ def read_header(folder: Path, file: str = POLICY) -> dict[str, Any]:
 
 def read(folder: Path, file: str) -> tuple[dict[str, Any], Tensors]:
     """Header and tensors of one checkpoint file; see `read_header`."""
-    header, tensors = _read_plain(folder, file)
-    mark_header(header, where=str(folder / file))
-    for key in ("observation_space", "action_space"):
-        header[key] = space_from_json(header[key])
+    text, tensors = _read_plain(folder, file)
+    where = str(Path(folder) / file)
+    header = read_header_text(text, where=where)
+    mark_header(header, where=where)
+    rebuild_spaces(header, elements=sum(x.numel() for x in tensors.values()), where=where)
     return header, tensors
 
 
@@ -151,7 +154,7 @@ def warn_of_edits(folder: Path, file: str) -> None:
     if first == _seal(rest):
         return
     with safe_open(folder / file, framework="pt") as opened:
-        wanted = _readable(json.loads(opened.metadata()["header"])).splitlines()
+        wanted = _readable(opened.metadata()["header"]).splitlines()
     rest = rest if first.startswith(SEAL) else lines  # a file of before there was a digest has none
     if rest == wanted:
         return
@@ -163,7 +166,8 @@ def warn_of_edits(folder: Path, file: str) -> None:
     )
 
 
-def _read_plain(folder: Path, file: str) -> tuple[dict[str, Any], Tensors]:
+def _read_plain(folder: Path, file: str) -> tuple[str, Tensors]:
+    """The text of the header, and the tensors."""
     path = Path(folder) / file
     if not path.parent.is_dir():
         raise ValueError(f"{folder}: no such run folder")
@@ -181,7 +185,7 @@ def _read_plain(folder: Path, file: str) -> tuple[dict[str, Any], Tensors]:
     digest = metadata.pop("digest", "")
     if digest != _digest(tensors, metadata):
         raise ValueError(f"{path}: its content does not match its digest; the file was edited or damaged")
-    return json.loads(metadata["header"]), tensors
+    return metadata.get("header", ""), tensors
 
 
 def section(tensors: Tensors, prefix: str) -> Tensors:
@@ -205,14 +209,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
 
 
 def _derived(weights: Tensors, text: str, saved: int | None) -> dict[str, bytes]:
-    body = _readable(json.loads(text)).splitlines()
+    body = _readable(text).splitlines()
     return {POLICY: _pack(weights, text, saved), CONFIG: "\n".join([_seal(body), *body, ""]).encode()}
 
 
-def _readable(header: dict[str, Any]) -> str:
+def _readable(text: str) -> str:
     """The part of a header that stands in config.yaml."""
+    header = read_header_text(text, where="header")
     keys = ("agent", "rlmin", "env", "dataset", "seed", "config", "run")
-    return yaml.safe_dump({key: header[key] for key in keys if key in header}, sort_keys=False)
+    return yaml.safe_dump({key: readable(header[key]) for key in keys if key in header}, sort_keys=False)
 
 
 def _seal(lines: list[str]) -> str:

@@ -7,12 +7,17 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from rlmin.plain import NUMBERS, decode, encode
+
 
 def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
     """A description of `space` in strict JSON. Text and other unread parts become {"kind": "Text"}."""
     match space:
         case spaces.Dict():
-            return {"kind": "Dict", "parts": {key: space_to_json(part) for key, part in space.spaces.items()}}
+            # pairs where a key is a number: a key of JSON is text
+            keys = all(isinstance(key, str) for key in space.spaces)
+            parts = [(key, space_to_json(part)) for key, part in space.spaces.items()]
+            return {"kind": "Dict", "parts": dict(parts) if keys else [[encode(key), part] for key, part in parts]}
         case spaces.Tuple():
             return {"kind": "Tuple", "parts": [space_to_json(part) for part in space.spaces]}
         case spaces.Box():
@@ -29,18 +34,32 @@ def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
             return {"kind": "Text"}
 
 
-def space_from_json(x: dict[str, Any]) -> gym.Space[Any]:
+def space_from_json(x: Any, *, most: int = 2**30) -> gym.Space[Any]:
     """The space that `space_to_json` described.
 
+    Args:
+        x: the description, which may be a stranger's.
+        most: entries and choices that it may have in all; they are counted before anything is made.
+
     Raises:
-        ValueError: an unknown kind.
+        ValueError: it describes no space, or a larger one.
     """
+    try:
+        size = _size(x)
+        if size > most:
+            raise ValueError(f"expected at most {most:,} entries and choices, got {size:,}")
+        return _made(x)
+    except (KeyError, TypeError, AssertionError, OverflowError, AttributeError, RecursionError) as error:
+        raise ValueError(f"not the description of a space ({type(error).__name__}: {error!s:.100})") from None
+
+
+def _made(x: dict[str, Any]) -> gym.Space[Any]:
     match x["kind"]:
         case "Dict":
             # pairs, not a dict: a dict's keys would be sorted, and a policy's leaves have the order of its space
-            return spaces.Dict([(key, space_from_json(part)) for key, part in x["parts"].items()])
+            return spaces.Dict([(key, _made(part)) for key, part in _entries(x["parts"])])
         case "Tuple":
-            return spaces.Tuple([space_from_json(part) for part in x["parts"]])
+            return spaces.Tuple([_made(part) for part in x["parts"]])
         case "Box":
             dtype, shape = np.dtype(x["dtype"]).type, tuple(x["shape"])
             low, high = (np.broadcast_to(np.asarray(x[side], dtype), shape) for side in ("low", "high"))
@@ -53,7 +72,43 @@ def space_from_json(x: dict[str, Any]) -> gym.Space[Any]:
             return spaces.MultiBinary(x["shape"])
         case "Text":
             return spaces.Text(max_length=1)
-    raise ValueError(f"unknown kind of space {x['kind']!r}")
+    raise ValueError(f"unknown kind of space {x['kind']!r:.50}")
+
+
+def _size(x: dict[str, Any]) -> int:
+    """Entries and choices of a described space; at least 1 a part."""
+    if "dtype" in x and x["dtype"] not in NUMBERS:
+        raise ValueError(f"unknown type of numbers {x['dtype']!r:.50}")
+    match x["kind"]:
+        case "Dict":
+            return 1 + sum(_size(part) for _, part in _entries(x["parts"]))
+        case "Tuple":
+            return 1 + sum(_size(part) for part in x["parts"])
+        case "Box":
+            return math.prod(map(_length, x["shape"]))
+        case "Discrete":
+            return _length(x["n"])
+        case "MultiDiscrete":
+            return sum(map(_length, _flat(x["nvec"]))) + len(_flat(x["start"]))
+        case "MultiBinary":
+            shape = x["shape"]
+            return math.prod(map(_length, shape if isinstance(shape, list) else [shape]))
+    return 1
+
+
+def _length(x: Any) -> int:
+    if type(x) is not int or x < 0:
+        raise ValueError(f"expected a length, got {x!r:.50}")
+    return x
+
+
+def _flat(x: Any) -> list[Any]:
+    return [part for parts in x for part in _flat(parts)] if isinstance(x, list) else [x]
+
+
+def _entries(parts: Any) -> list[tuple[Any, Any]]:
+    """Key and part of each; a dict, or pairs."""
+    return list(parts.items()) if isinstance(parts, dict) else [(decode(key), part) for key, part in parts]
 
 
 def _dtype(space: gym.Space[Any]) -> dict[str, str]:

@@ -10,10 +10,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "rlmin"
 
 LAYERS = [  # from the bottom up; a file may import from every layer above in this list, and from its own package
-    {"types", "checks", "statistics", "atomic", "lock", "trust", "faults"},
+    {"types", "checks", "statistics", "atomic", "lock", "trust", "plain", "faults"},
     {"settings", "read_yaml", "sb3_names", "workers"},
     {"parse"},
     {"scan", "spaces", "space_json", "envs"},
+    {"header"},
     {"encoders", "returns", "losses", "episodes", "normalize", "make", "checkpoint", "wrappers"},
     {"vector", "heads", "arena", "hub_snapshot"},
     {"vector_gym", "vector_sb3", "inputs", "data"},

@@ -16,6 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import HumanRendering, OrderEnforcing, RenderCollection, TimeLimit
 
 from rlmin.agents.flat_adam import FlatAdam
+from rlmin.agents.schema import check_learner, check_weights
 from rlmin.checkpoint import LEARNER, Tensors, load_optimizer, optimizer_tensors, read, section, write
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.predict import PolicyState, predict
@@ -250,7 +251,7 @@ class Agent(ABC):
         """Take over the counters, weights and learner state of a checkpoint that has been read.
 
         Raises:
-            ValueError: the weights do not fit this policy; nothing has changed.
+            ValueError: the weights or the learner state do not fit this agent; nothing has changed.
         """
         weights = section(tensors, "policy")
         wanted = {name: x.shape for name, x in self.policy.state_dict().items()}
@@ -259,6 +260,9 @@ class Agent(ABC):
             made = {key: list(x) if isinstance(x, tuple) else x for key, x in made.items()}  # as a file has it
             differ = [f"{key}={found.get(key)} there, {made[key]} here" for key in made if found.get(key) != made[key]]
             raise ValueError(f"the weights belong to another policy: {', '.join(differ) or 'other spaces'}")
+        check_weights(self.policy, weights)
+        if len(tensors) > len(weights):
+            check_learner(self, tensors)
         self.policy.load_state_dict(weights)
         self.num_timesteps, self.num_updates = header["num_timesteps"], header["num_updates"]
         self.total_timesteps, self.run = header["total_timesteps"], header.get("run", {})

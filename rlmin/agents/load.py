@@ -7,6 +7,7 @@ import torch
 
 from rlmin.agents import AGENTS
 from rlmin.agents.agent import Agent
+from rlmin.agents.schema import read_settings
 from rlmin.checkpoint import read_newest
 from rlmin.checks import check_names
 from rlmin.hub_snapshot import fetched, is_address
@@ -36,10 +37,14 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
     kind = AGENTS[header["agent"]]
     if trust and header["env"]["id"] is not None:
         import_provider(header["env"]["id"])  # the encoder may be registered there
+    try:
+        config = read_settings(kind, header, tensors)
+    except ValueError as error:
+        raise ValueError(f"{folder}: damaged, {error}") from None
     agent = kind.from_spaces(
         header["observation_space"],
         header["action_space"],
-        config=kind.settings.from_saved(header["config"]),
+        config=config,
         seed=header["seed"],
         device=device,
         env_spec=header["env"],

@@ -28,6 +28,7 @@ import torch
 
 import rlmin
 from rlmin.agents.ppo import PPO
+from rlmin.agents.schema import read_settings
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
 from rlmin.checks import check_names, require
 from rlmin.policy import PolicyConfig
@@ -155,7 +156,7 @@ class ZooPPO(PPO):
             _unpack(_zip(path), folder)
             header, tensors = read(Path(folder), LEARNER)
         mark_header(header, trust=trust, where=str(path))
-        config = cls.settings.from_saved(header["config"])
+        config = read_settings(cls, header, tensors)
         rows, fixed = config.num_envs if env is None else env.num_envs, NETWORK | set(config.cell.option_names)
         settings = as_settings(hyperparameters, num_envs=rows, horizon=config.horizon)
         check_settings(settings, {*(field.name for field in fields(config)), *fixed})
