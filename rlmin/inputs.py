@@ -1,16 +1,15 @@
 """Inputs: every leaf of an observation is embedded to [..., width] and the embeddings are summed.
 
-    leaf                                      embedding
-    Box of uint8, two or three axes           picture, if both sides are >= 16: convolutions, Linear
-    Box of float, three axes                  picture too, if besides it lies in [0, 255] and has 1, 3 or 4 channels
-    Box of uint8, three axes, smaller         grid of symbols (as MiniGrid's raw image): SiLU of a learned vector of
-                                              each cell, the sum of its channels' -> Linear
-    any other Box: numbers of any shape       (running normaliser) -> Linear -> SiLU -> Linear
-    "return_to_go"                            kept within what was trained on -> Linear -> SiLU -> Linear
-    Discrete, MultiDiscrete, MultiBinary      one-hot -> (running normaliser) -> Linear
+    read as             embedding
+    picture             convolutions, Linear
+    symbols             a grid, as MiniGrid's raw image: SiLU of a learned vector of each cell, the sum of its
+                        channels' -> Linear
+    numbers             of any shape: (running normaliser) -> Linear -> SiLU -> Linear
+    "return_to_go"      kept within what was trained on -> Linear -> SiLU -> Linear
+    choices             one-hot -> (running normaliser) -> Linear
 
-A picture is divided by its largest bound (255, or 1 of floats in [0, 1]); of three axes the smaller outer one holds the
-channels, two axes are one channel. Integers among the numbers (uint8 or another type) are scaled to [0, 1] by the
+What a leaf is read as is decided in rlmin.readings. A picture is divided by its largest bound (255, or 1 of floats in
+[-1, 1]); frames of a stack are channels. Integers among the numbers (uint8 or another type) are scaled to [0, 1] by the
 bounds of their Box, unless these are more than 65535 apart or the running normaliser is on; floats keep their unit.
 Normalised, what is always the same (most walls of a grid) is 0 and what is rare (a key) stands out.
 
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 
 from rlmin.heads import box_unit, choice_sizes
 from rlmin.normalize import Range, RunningNorm
+from rlmin.readings import Reading, read_as
 from rlmin.scan import block
 from rlmin.spaces import leaf_spaces
 from rlmin.types import Observation
@@ -36,8 +36,6 @@ from rlmin.wrappers.return_to_go import RETURN_TO_GO
 
 PREVIOUS_ACTION = "previous_action"
 PREVIOUS_REWARD = "previous_reward"
-SMALLEST_PICTURE = 16
-"""Pixels on the shorter side below which a Box is read as symbols or numbers, not as intensities."""
 WIDEST = 65535
 """Between the bounds of integers that are scaled; farther apart they say no more than what the type can hold."""
 
@@ -53,6 +51,7 @@ class Inputs(nn.Module):
         action_space: of a single environment; read only for `previous_action`.
         previous_action, previous_reward: add these leaves.
         normalize: give numbers and choices a running normaliser.
+        readings: of the leaves, see `rlmin.readings`; None: as they look.
 
     Raises:
         ValueError: a leaf is not supported, a switched leaf's name is taken by the environment, or `previous_action`
@@ -68,14 +67,16 @@ class Inputs(nn.Module):
         previous_action: bool = False,
         previous_reward: bool = False,
         normalize: bool = False,
+        readings: Mapping[str, Reading] | None = None,
     ) -> None:
         super().__init__()
         leaves = leaf_spaces(observation_space)
+        readings = read_as(leaves) if readings is None else readings
         check_switches(leaves, previous_action=previous_action, previous_reward=previous_reward)
         if previous_action and action_space is None:
             raise ValueError("previous_action=True needs action_space")
         self.names = tuple(leaves)  # module names must not hold dots, so leaves are kept by position
-        self.embed = nn.ModuleList(_embedding(name, leaf, width, normalize) for name, leaf in leaves.items())
+        self.embed = nn.ModuleList(_embedding(readings[name], width, normalize) for name in leaves)
         self.action = PreviousAction(action_space, width) if previous_action and action_space is not None else None
         self.reward = PreviousReward(width) if previous_reward else None
 
@@ -188,7 +189,7 @@ class Choices(nn.Module):
 
 
 class Symbols(nn.Module):
-    """A small uint8 grid [..., rows, columns, channels] -> [..., width].
+    """A grid [..., rows, columns, channels], or with channels first, of 0..255 -> [..., width].
 
         y = projection(SiLU(sum over channels c of table[c, x[..., c]]))
 
@@ -199,27 +200,31 @@ class Symbols(nn.Module):
     offset: Tensor
     SYMBOLS, SIZE = 256, 16
 
-    def __init__(self, shape: tuple[int, ...], width: int) -> None:
+    def __init__(self, shape: tuple[int, ...], width: int, *, channels_first: bool = False) -> None:
         super().__init__()
-        rows, columns, channels = shape
+        self.channels_first = channels_first
+        rows, columns, channels = (*shape[1:], shape[0]) if channels_first else shape
         self.register_buffer("offset", self.SYMBOLS * torch.arange(channels), persistent=False)
         self.table = nn.Embedding(self.SYMBOLS * channels, self.SIZE)
         self.projection = nn.Linear(rows * columns * self.SIZE, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.movedim(-3, -1) if self.channels_first else x
         cell = self.table(x.long() + self.offset).sum(-2)
         return cast(Tensor, self.projection(nn.functional.silu(cell).flatten(-3)))
 
 
 class Picture(nn.Module):
-    """Picture [..., H, W, C], [..., C, H, W] or [..., H, W] in 0..largest -> [..., width]."""
+    """Picture [..., H, W, C], [..., C, H, W], [..., H, W] or a stack [..., F, of these] -> [..., width]."""
 
-    def __init__(self, shape: tuple[int, ...], width: int, largest: float = 255.0) -> None:
+    def __init__(self, reading: Reading, width: int) -> None:
         super().__init__()
-        self.largest, self.axes = largest, len(shape)
-        shape = (1, *shape) if self.axes == 2 else shape
-        self.channels_last = shape[-1] <= shape[0]
-        channels, rows, columns = (shape[-1], *shape[:2]) if self.channels_last else shape
+        shape = reading.space.shape or ()
+        assert reading.axes is not None, "of a picture"
+        self.largest, self.shape = reading.largest, shape
+        self.order = tuple(axis for axis in reading.axes if axis is not None)  # frames, channels, rows, columns
+        rows, columns = (shape[axis] for axis in self.order[-2:])
+        channels = math.prod(shape) // (rows * columns)
         # from 36 pixels on, the convolutions of Mnih et al. 2015; below, two that shrink by four in all
         layers = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if min(rows, columns) >= 36 else [(32, 3, 2), (64, 3, 2)]
         net: list[nn.Module] = []
@@ -229,10 +234,10 @@ class Picture(nn.Module):
         self.net = nn.Sequential(*net, nn.Flatten(), nn.Linear(channels * rows * columns, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.unsqueeze(-3) if self.axes == 2 else x
-        lead = x.shape[:-3]
-        x = x.flatten(0, -4).to(cast(nn.Conv2d, self.net[0]).weight.dtype) / self.largest
-        x = x.permute(0, 3, 1, 2) if self.channels_last else x
+        lead = x.shape[: x.ndim - len(self.shape)]
+        x = x.reshape(-1, *self.shape).to(cast(nn.Conv2d, self.net[0]).weight.dtype) / self.largest
+        x = x.permute(0, *(1 + axis for axis in self.order))
+        x = x.flatten(1, -3) if len(self.order) > 2 else x.unsqueeze(1)
         return cast(Tensor, self.net(x).view(*lead, -1))
 
 
@@ -285,13 +290,14 @@ def check_switches(leaves: Collection[str], *, previous_action: bool, previous_r
             raise ValueError(f"{name}=True, but the environment's own observation has a leaf of that name")
 
 
-def _embedding(name: str, space: gym.Space[object], width: int, normalize: bool) -> nn.Module:
+def _embedding(reading: Reading, width: int, normalize: bool) -> nn.Module:
     """The module for one leaf."""
+    name, space = reading.name, reading.space
     if isinstance(space, gym.spaces.Box):
-        if _is_picture(space):
-            return Picture(space.shape, width, float(space.high.max()) or 1.0)
-        if space.dtype == np.uint8 and len(space.shape) == 3:
-            return Symbols(space.shape, width)
+        if reading.kind == "picture":
+            return Picture(reading, width)
+        if reading.kind == "symbols" and reading.axes is not None:
+            return Symbols(space.shape, width, channels_first=reading.axes[1] == 0)
         # a return-to-go has a unit of its own, the return scale; beyond what was trained on it would mislead
         return Numbers(space, width, normalize, keep_range=name == RETURN_TO_GO)
     try:
@@ -301,15 +307,3 @@ def _embedding(name: str, space: gym.Space[object], width: int, normalize: bool)
             f"observation {name!r}: expected Box, Discrete, MultiDiscrete, MultiBinary or a Dict or Tuple of these, "
             f"got {space}"
         ) from None
-
-
-def _is_picture(space: gym.spaces.Box) -> bool:
-    """Whether a Box holds intensities: see the table at the top."""
-    shape = space.shape
-    if len(shape) not in (2, 3) or sorted(shape)[-2] < SMALLEST_PICTURE:
-        return False
-    if space.dtype == np.uint8:
-        return True
-    channels = min(shape[0], shape[-1]) if len(shape) == 3 else 0
-    within = bool(space.low.min() >= 0 and space.high.max() <= 255)
-    return np.issubdtype(space.dtype, np.floating) and channels in (1, 3, 4) and within

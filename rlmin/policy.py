@@ -19,6 +19,8 @@ from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs
 from rlmin.policy_config import EncoderName as EncoderName
 from rlmin.policy_config import PolicyConfig as PolicyConfig
 from rlmin.policy_step import PolicyStep
+from rlmin.readings import read_as
+from rlmin.spaces import leaf_spaces
 from rlmin.tokens import TokenInputs, TokenTrunk
 from rlmin.types import Observation, State
 
@@ -68,6 +70,8 @@ class Policy(nn.Module):
         super().__init__()
         self.config = config = config or PolicyConfig()
         self.observation_space, self.action_space = observation_space, action_space
+        told = {name: getattr(config, name) for name in ("pictures", "symbols", "numbers")}
+        self.readings = read_as(leaf_spaces(observation_space), **told)
         self.action_head = action_head(action_space, config.width, log_std=config.log_std)
         self.value_head = ValueHead(config.width)
         self.trunks = nn.ModuleList(self._trunk() for _ in range(1 if config.share_memory else 2))
@@ -139,6 +143,16 @@ class Policy(nn.Module):
         act = Actor(self, **options)
         return act if env is None else EnvActor(env, act)
 
+    def input_lines(self) -> list[str]:
+        """A line for each leaf: its name and shape, how it is read, and with how many weights."""
+        return [f"{reading}, {self._weights(name):,} weights" for name, reading in self.readings.items()]
+
+    def _weights(self, leaf: str) -> int:
+        """How many weights embed a leaf, in all trunks."""
+        every = [inputs for trunk in self.trunks for inputs in trunk.modules() if isinstance(inputs, Inputs)]
+        found = [inputs.embed[inputs.names.index(leaf)] for inputs in every if leaf in inputs.names]
+        return sum(x.numel() for module in found for x in module.parameters())
+
     def no_action(self, rows: int) -> Tensor:
         """[rows, ...] zeros in the form of an action: what stands for "none" before the first step."""
         device = next(self.parameters()).device
@@ -170,6 +184,7 @@ class Policy(nn.Module):
             previous_action=c.previous_action,
             previous_reward=c.previous_reward,
             normalize=c.normalize_observation,
+            readings=self.readings,
         )
         sizes = {name: getattr(c, name) for name in ("layers", "conv", "mlp", "dropout")}
         stack = Stack(c.width, c.width, mixer=c.encoder, **sizes, **c.cell_options)

@@ -44,6 +44,9 @@ class PolicyConfig(Settings):
     share_memory: bool = True  # Whether actor and critic read one memory; False gives each its own
     log_std: LogStd = 0.0  # Log of the deviation of a Box action before training, where [low, high] is [-1, 1]
     normalize_observation: bool = False  # Whether numbers and choices (one-hot) are brought to mean 0 and deviation 1
+    pictures: tuple[str, ...] = ()  # Names of the leaves that are read as pictures; "observation" where there is one
+    symbols: tuple[str, ...] = ()  # Names of the leaves that are read as grids of symbols, as MiniGrid's image
+    numbers: tuple[str, ...] = ()  # Names of the leaves that are read as numbers, whatever they look like
     tokens: Literal["fused", "triple"] = "fused"  # Inputs of the memory a step: one sum, or one after the other
 
     def __post_init__(self) -> None:

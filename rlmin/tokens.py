@@ -11,6 +11,7 @@ previous reward, where switched on, is summed with the previous action.
 Source: Chen et al. 2021 (arXiv:2106.01345).
 """
 
+from collections.abc import Mapping
 from typing import cast
 
 import gymnasium as gym
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from rlmin.encoders import Encoder
 from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs, PreviousAction, PreviousReward, check_switches
+from rlmin.readings import Reading, read_as
 from rlmin.spaces import leaf_spaces, without
 from rlmin.types import Observation, State
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
@@ -29,7 +31,8 @@ class TokenInputs(nn.Module):
     """Observation leaves -> S tokens a step.
 
     Args:
-        observation_space, width, action_space, previous_action, previous_reward, normalize: see `rlmin.inputs.Inputs`.
+        observation_space, width, action_space, previous_action, previous_reward, normalize, readings: see
+            `rlmin.inputs.Inputs`.
 
     Attributes:
         count: S, at most three.
@@ -47,15 +50,18 @@ class TokenInputs(nn.Module):
         previous_action: bool = False,
         previous_reward: bool = False,
         normalize: bool = False,
+        readings: Mapping[str, Reading] | None = None,
     ) -> None:
         super().__init__()
         leaves = leaf_spaces(observation_space)
+        readings = read_as(leaves) if readings is None else readings
         check_switches(leaves, previous_action=previous_action, previous_reward=previous_reward)
         self.action = PreviousAction(action_space, width) if previous_action else None
         self.reward = PreviousReward(width) if previous_reward else None
         asked = {RETURN_TO_GO: leaves[RETURN_TO_GO]} if RETURN_TO_GO in leaves else {}
-        self.asked = Inputs(spaces.Dict(asked), width, normalize=normalize) if asked else None
-        self.seen = Inputs(without(observation_space, RETURN_TO_GO), width, normalize=normalize)
+        self.asked = Inputs(spaces.Dict(asked), width, normalize=normalize, readings=readings) if asked else None
+        seen = without(observation_space, RETURN_TO_GO)
+        self.seen = Inputs(seen, width, normalize=normalize, readings=readings)
         self.count = 1 + bool(asked) + (previous_action or previous_reward)
 
     def forward(self, observation: Observation, start: Tensor) -> Tensor:

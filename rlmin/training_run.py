@@ -100,7 +100,7 @@ def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, An
     agent.set_logger(_logger(agent, folder, settings))  # first: W&B may refuse, and the run can then be started again
     if agent.num_timesteps == 0:
         agent.save(folder)  # from here on there is always a last good checkpoint
-    print(f"run: {folder}", flush=True)
+    print("\n".join([f"run: {folder}", *agent.policy.input_lines()]), flush=True)
     save = SaveEvery(agent, folder, agent.run.get("save_interval", SAVE_INTERVAL))
     try:
         with _signals(agent) as caught:

@@ -128,7 +128,8 @@ def test_floats_are_a_picture_where_bounds_sides_and_channels_say_so() -> None:
     for low, high, shape, kind in [
         (0, 1, (20, 20, 3), Picture),
         (0, 255, (4, 20, 20), Picture),
-        (-1, 1, (20, 20, 3), Numbers),
+        (-1, 1, (20, 20, 3), Picture),
+        (-2, 1, (20, 20, 3), Numbers),
         (0, np.inf, (20, 20, 3), Numbers),
         (0, 1, (20, 20, 2), Numbers),
         (0, 1, (15, 20, 3), Numbers),

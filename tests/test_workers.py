@@ -85,7 +85,7 @@ class Trouble(gym.Env):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(1000)
     def killed(self): os.kill(os.getpid(), signal.SIGKILL)
-    def segfault(self): os.kill(os.getpid(), signal.SIGSEGV)
+    def terminated(self): os.kill(os.getpid(), signal.SIGTERM)
     def exits(self): os._exit(3)
     def quits(self): raise SystemExit(4)
 
@@ -118,7 +118,7 @@ IN_WORKERS = {
     "hangs": r"no answer to step within 2 s; step_timeout sets how long to wait",
     "stubborn": r"no answer to step within 2 s",
     "killed": r"killed by SIGKILL during step, as where memory runs out",
-    "segfault": r"killed by SIGSEGV during step",
+    "terminated": r"killed by SIGTERM during step",
     "exits": r"ended with exit code 3 during step",
     "quits": r"ended with exit code 4 during step",
 }

@@ -33,6 +33,7 @@ from rlmin.checkpoint import Tensors, section
 from rlmin.heads import Distribution, Gaussian
 from rlmin.losses import weighted_mean
 from rlmin.progress import Progress
+from rlmin.readings import warn_of_doubts
 from rlmin.spaces import leaf_spaces
 from rlmin.types import Observation, State, map_state, tensors_of
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
@@ -94,6 +95,7 @@ class DecisionAgent(OfflineAgent):
         self._build(
             config, data.seen_space(found.observation_space, conditioned=config.conditioned), found.action_space
         )
+        warn_of_doubts(self.policy.readings)
         if env is not None:  # a mistake there should not show after hours of training
             data.check_env(self.env_spec, self.policy, conditioned=config.conditioned)
         self.attach(found, source)

@@ -30,6 +30,7 @@ from rlmin.losses import approximate_kl, clipped_surrogate, explained_variance, 
 from rlmin.normalize import RunningNorm
 from rlmin.progress import Progress
 from rlmin.progress import describe as describe_episodes
+from rlmin.readings import warn_of_doubts
 from rlmin.returns import discounted_return, gae
 from rlmin.rollout import Collector, Rollout
 from rlmin.sb3_names import check_positional
@@ -93,6 +94,7 @@ class PPO(OnlineAgent):
         options: dict[str, Any] = {"env_kwargs": env_kwargs, "workers": workers, "step_timeout": config.step_timeout}
         vector = adapt(env, num_envs=config.num_envs, device=device, **options)
         self._build(config, vector.observation_space, vector.action_space)
+        warn_of_doubts(self.policy.readings)
         self.attach(vector)
 
     def _build(self, config: PPOConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:

@@ -1,5 +1,6 @@
 """The inputs of a policy as a program for numpy: what rlmin.inputs computes, of every leaf."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -99,13 +100,16 @@ def _hot(program: Program, name: str, offset: np.ndarray, columns: str) -> None:
 
 def _symbols(program: Program, name: str, embed: Symbols, leaf: Leaf, columns: Columns) -> Linear:
     """A row of the table for each symbol, summed over the channels of a cell; silu."""
-    index = program.buffer(f"{name}.index", *leaf.shape, dtype="int64")
-    program.call("add", name, program.weight(f"{name}.offset", array(embed.offset, np.int64)), index)
-    each = program.buffer(f"{name}.each", *leaf.shape, embed.SIZE)
+    source, shape = name, leaf.shape
+    if embed.channels_first:
+        source, shape = program.view(f"{name}.last", name, "transpose", [0, 2, 3, 1]), (*shape[1:], shape[0])
+    index = program.buffer(f"{name}.index", *shape, dtype="int64")
+    program.call("add", source, program.weight(f"{name}.offset", array(embed.offset, np.int64)), index)
+    each = program.buffer(f"{name}.each", *shape, embed.SIZE)
     program.call("take", program.weight(f"{name}.table", -array(embed.table.weight)), index, each)
     size = embed.projection.in_features
     negated = program.buffer(f"{name}.cells", size)
-    grid = program.view(f"{name}.grid", negated, "reshape", ["B", *leaf.shape[:-1], embed.SIZE])
+    grid = program.view(f"{name}.grid", negated, "reshape", ["B", *shape[:-1], embed.SIZE])
     program.call("sum", each, -2, grid)
     program.silu(negated, columns(f"{name}.columns", size), size)
     return linear(embed.projection)
@@ -113,11 +117,14 @@ def _symbols(program: Program, name: str, embed: Symbols, leaf: Leaf, columns: C
 
 def _picture(program: Program, name: str, embed: Picture, leaf: Leaf, columns: Columns) -> Linear:
     """Convolutions as products of windows; [B, rows, columns, channels] throughout."""
-    shape = (*leaf.shape, 1) if embed.axes == 2 else leaf.shape
-    source = program.view(f"{name}.picture", name, "reshape", ["B", *shape])
-    if embed.axes == 3 and not embed.channels_last:
-        source, shape = program.view(f"{name}.last", source, "transpose", [0, 2, 3, 1]), (*shape[1:], shape[0])
-    rows, wide, channels = shape
+    lead, (row, column) = embed.order[:-2], embed.order[-2:]  # lead: frames, channels
+    rows, wide, channels = leaf.shape[row], leaf.shape[column], math.prod(leaf.shape[axis] for axis in lead)
+    source = program.view(f"{name}.last", name, "transpose", [0, *(1 + axis for axis in (row, column, *lead))])
+    if len(lead) > 1:  # a view with frames and channels apart is none with both on one axis
+        stack = program.buffer(f"{name}.stack", rows, wide, *(leaf.shape[axis] for axis in lead))
+        program.call("copyto", stack, source)
+        source = stack
+    source = program.view(f"{name}.picture", source, "reshape", ["B", rows, wide, channels])
     for i, convolution in enumerate(module for module in embed.net if isinstance(module, nn.Conv2d)):
         size, stride = convolution.kernel_size[0], convolution.stride[0]
         rows, wide = (rows - size) // stride + 1, (wide - size) // stride + 1
