@@ -14,6 +14,7 @@ from rlmin.arena import Arena
 from rlmin.evaluate import Evaluation, evaluate, evaluate_random
 from rlmin.hub_snapshot import is_address
 from rlmin.make import parse_pairs, readable_errors
+from rlmin.plain import encode
 from rlmin.play import LONGEST
 from rlmin.scores import NO_REFERENCE, described, score, unscored, width
 from rlmin.settings import Count, CountOrZero, Seed, Size
@@ -226,7 +227,7 @@ def reference_for(
     from rlmin.data import Reference
     from rlmin.data.reference import reference_in
 
-    is_own = (arena.id, arena.kwargs) == (agent.env_spec["id"], agent.env_spec["kwargs"])
+    is_own = arena.id == agent.env_spec["id"] and encode(arena.kwargs) == encode(agent.env_spec["kwargs"])
     own = agent.run.get("data", {}).get("reference") if is_own else None
     found = given or (Reference(**own) if own else None) or reference_in(arena.id, arena.kwargs)
     if found is not None or not measure:

@@ -19,6 +19,7 @@ from rlmin.interop.numpy_policy import ExportedPolicy, NumpyPolicy
 from rlmin.interop.onnx import OnnxPolicy, pack_onnx
 from rlmin.interop.torch_export import TorchExportPolicy, pack_torch
 from rlmin.make import parse_pairs, readable_errors
+from rlmin.plain import readable
 from rlmin.settings import CountOrZero, NonNegative, Seed, Settings
 from rlmin.targets import is_conditioned
 from rlmin.vector import Vector, adapt
@@ -142,7 +143,12 @@ def _checked(options: Export, file: Path, agent: Agent, form: ExportedPolicy, ve
 
 def _told(agent: Agent) -> dict[str, Any]:
     """Where the policy comes from, and what a return-conditioned one has to be shown."""
-    told = {"agent": agent.name, "env": agent.env_spec, "seed": agent.seed, "num_timesteps": agent.num_timesteps}
+    told = {
+        "agent": agent.name,
+        "env": readable(agent.env_spec),
+        "seed": agent.seed,
+        "num_timesteps": agent.num_timesteps,
+    }
     if is_conditioned(agent.policy):
         data = data_returns(agent)
         told |= {"return_scale": agent.return_scale, "best_return": None if data is None else float(data.max())}

@@ -12,7 +12,7 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import TimeLimit, TransformReward
 
 from rlmin import PPO, load
-from rlmin.agents.agent import describe
+from rlmin.agents.env_spec import describe
 from rlmin.envs import register
 from rlmin.vector import adapt, make_vec
 

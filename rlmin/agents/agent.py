@@ -5,23 +5,23 @@ The names are those of stable-baselines3, whose callbacks and helpers therefore 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.envs.registration import EnvSpec
-from gymnasium.wrappers import HumanRendering, OrderEnforcing, RenderCollection, TimeLimit
 
+from rlmin.agents.env_spec import describe, keepable
 from rlmin.agents.flat_adam import FlatAdam
 from rlmin.agents.schema import check_learner, check_weights
 from rlmin.checkpoint import LEARNER, Tensors, load_optimizer, optimizer_tensors, read, section, write
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.predict import PolicyState, predict
+from rlmin.settings import Seed, check_setting
 from rlmin.targets import is_conditioned
-from rlmin.vector import Vector
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
@@ -34,7 +34,6 @@ class Agent(ABC):
 
     Attributes:
         policy: the weights.
-        env_spec: {"id", "kwargs", "workers"}: how to make the environment again; the id is None where that is unknown.
         num_timesteps: environment steps learnt from.
         seconds: of wall-clock time that learning them took, interruptions not counted.
         total_timesteps: at which the last `learn` ends, or ended.
@@ -52,12 +51,21 @@ class Agent(ABC):
     trust: bool = False
 
     def __init__(self, *, seed: int, device: torch.device | str, env_spec: dict[str, Any]) -> None:
-        self.seed, self.device, self.env_spec = seed, torch.device(device), env_spec
+        self.seed, self.device, self.env_spec = check_setting("seed", seed, Seed), torch.device(device), env_spec
         self.num_timesteps = self.total_timesteps = self.num_updates = 0
         self.seconds = 0.0
         self.stop_requested = False
         self.run: dict[str, Any] = {}
         self._logger: Logger | None = None
+
+    @property
+    def env_spec(self) -> dict[str, Any]:
+        """{"id", "kwargs", "workers"}: how to make the environment again; the id is None where that is unknown."""
+        return self._env_spec
+
+    @env_spec.setter
+    def env_spec(self, spec: dict[str, Any]) -> None:
+        self._env_spec = keepable(spec)
 
     @classmethod
     def from_spaces(
@@ -150,6 +158,25 @@ class Agent(ABC):
                     f"{name} is {x} at step {self.num_timesteps} (update {self.num_updates}); "
                     "the weights are those before this gradient step. Try a smaller lr or max_grad_norm"
                 )
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Of `learn`: whatever is raised in here, a request to stop ends with it."""
+        try:
+            yield
+        finally:
+            self.stop_requested = False  # not before: a request that came before the first update counts too
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """The policy in training mode; however this ends, it acts afterwards, and no gradient is left."""
+        try:
+            self.policy.train()
+            yield
+        finally:
+            self.policy.eval()
+            for x in (*self.policy.parameters(), self.optimizer.flat):
+                x.grad = None
 
     def get_vec_normalize_env(self) -> Any:
         """None: rlmin normalises inside the policy, not in an environment wrapper."""
@@ -282,49 +309,3 @@ class Agent(ABC):
     def set_logger(self, logger: "Logger") -> None:
         """Log to `logger` from now on."""
         self._logger = logger
-
-
-MAKING = {"device", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers"}
-"""Arguments in a gymnasium spec that say how it was made, not what it is."""
-
-
-def describe(env: Any, env_kwargs: dict[str, Any] | None = None, workers: int = 0) -> dict[str, Any]:
-    """How to make `env` again, for a checkpoint: its id and the arguments of its constructor.
-
-    The id is None (unknown) where the environment does not tell one, and where it has wrappers that do not come with
-    the id: without them it would be another task. A time limit that is not the registered one is an argument.
-    """
-    if isinstance(env, str):
-        return {"id": env, "kwargs": env_kwargs or {}, "workers": workers}
-    env = env.env if isinstance(env, Vector) else env
-    spec = getattr(env, "spec", None)
-    if not isinstance(spec, EnvSpec) or _is_wrapped(env, spec):
-        return {"id": None, "kwargs": {}, "workers": workers}
-    told = {key: value for key, value in spec.kwargs.items() if key not in MAKING}
-    limit = told.pop("max_episode_steps", _limit(env, spec))  # make_vec puts it among the arguments
-    registered = gym.registry.get(spec.id)
-    if limit != (None if registered is None else registered.max_episode_steps):
-        told["max_episode_steps"] = -1 if limit is None else limit  # -1: gym.make shall set none
-    return {"id": spec.id, "kwargs": told, "workers": workers}
-
-
-def _limit(env: Any, spec: EnvSpec) -> int | None:
-    """Steps after which `env` is truncated; of several time limits the spec knows the outermost only."""
-    limits = []
-    while isinstance(env, TimeLimit):
-        limits.append(env._max_episode_steps)
-        env = env.env
-    return min(limits, default=spec.max_episode_steps)
-
-
-def _is_wrapped(env: Any, spec: EnvSpec) -> bool:
-    """Whether `env` has wrappers that making its id again would not give it."""
-    if not isinstance(env, gym.Env) and env.unwrapped is not env:  # a vector wrapper
-        return True
-    registered = gym.registry.get(spec.id)
-    known = () if registered is None else registered.additional_wrappers
-    if [part.name for part in spec.additional_wrappers] == [part.name for part in known]:
-        return bool(spec.kwargs.get("wrappers"))  # make_vec's
-    while isinstance(env, TimeLimit | HumanRendering | RenderCollection):  # gym.make's own, in its order
-        env = env.env
-    return not isinstance(env, OrderEnforcing)  # the entry point's own wrappers lie below this one

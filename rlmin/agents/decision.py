@@ -22,8 +22,8 @@ from torch import Tensor
 
 from rlmin.agents import decision_data as data
 from rlmin.agents.action_loss import accuracy, action_loss
-from rlmin.agents.agent import describe
 from rlmin.agents.decision_config import DecisionConfig as DecisionConfig
+from rlmin.agents.env_spec import describe
 from rlmin.agents.flat_adam import FlatAdam
 from rlmin.agents.offline import OfflineAgent
 from rlmin.agents.schedule import schedule
@@ -34,6 +34,7 @@ from rlmin.heads import Distribution, Gaussian
 from rlmin.losses import weighted_mean
 from rlmin.progress import Progress
 from rlmin.readings import warn_of_doubts
+from rlmin.settings import CountOrZero, check_setting
 from rlmin.spaces import leaf_spaces
 from rlmin.types import Observation, State, map_state, tensors_of
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
@@ -180,6 +181,7 @@ class DecisionAgent(OfflineAgent):
             ValueError: there are no data; see `dataset`.
         """
         self.ready()
+        total_timesteps = check_setting("total_timesteps", total_timesteps, CountOrZero)
         if reset_num_timesteps:
             self.num_timesteps, self.seconds = 0, 0.0
         first, total = self.num_timesteps, self.num_timesteps + total_timesteps
@@ -190,7 +192,7 @@ class DecisionAgent(OfflineAgent):
         self.warm_up()
         self.optimizer.read()
         before, began, going_on = self.seconds, time.perf_counter(), True
-        with Progress(total, first, enabled=progress_bar) as progress:
+        with self.learning(), Progress(total, first, enabled=progress_bar) as progress:
             while going_on and self.num_timesteps < total and not self.stop_requested:
                 hook.on_rollout_start()
                 metrics, going_on = self._round(interval, hook)
@@ -199,22 +201,26 @@ class DecisionAgent(OfflineAgent):
                 self.seconds, speed = before + took, (self.num_timesteps - first) / took
                 progress.update(self.num_timesteps, speed, f"loss {metrics['loss']:.4g}  ")
                 self._log(metrics, speed)
-        self.stop_requested = False  # here and not above: a request that came before the first update counts too
-        hook.on_training_end()
+            hook.on_training_end()
         return self
 
     def _round(self, steps: int, hook: Hook) -> tuple[dict[str, float], bool]:
         """One to so many gradient steps; the means of what they measured, and whether the callback wants to go on."""
-        taken, total = list[dict[str, float]](), self.total_timesteps
-        self.policy.train()
-        try:
-            going_on = True
+        taken, total, going_on = list[dict[str, float]](), self.total_timesteps, True
+        with self.training():
             while not taken or (going_on and len(taken) < steps and self.num_timesteps < total):
-                taken.append(self.update(self.packing.draw(), done=self.num_timesteps / total))
+                taken.append(self._step(self.num_timesteps / total))
                 going_on = hook.on_step(None) and not self.stop_requested
-        finally:
-            self.policy.eval()
         return {name: sum(one[name] for one in taken) / len(taken) for name in taken[0]}, going_on
+
+    def _step(self, done: float) -> dict[str, float]:
+        """`update` from the next batch, which stays the next one if the step is not taken."""
+        order = self.packing.state_dict()
+        try:
+            return self.update(self.packing.draw(), done=done)
+        except BaseException:
+            self.packing.load_state_dict(order)
+            raise
 
     def update(self, batch: "TensorDict", *, done: float = 0.0) -> dict[str, float]:
         """One gradient step.
@@ -243,11 +249,12 @@ class DecisionAgent(OfflineAgent):
         size = config.rows * config.steps
         warm = min(max((self.num_timesteps + size) / max(config.warmup_steps * size, 1), done / WARMUP_SHARE), 1.0)
         lr = self.optimizer.param_groups[0]["lr"] = warm * schedule(config.lr, config.last_lr, done)
+        memory = map_state(Tensor.detach, out.state) if self.packing.carries else None
+        steps, fit = batch.numel() if weight is None else int(weight.sum()), self._spread(out.distribution, batch)
         self.optimizer.step_within(norm, config.max_grad_norm)
-        self._fit_spread(out.distribution, batch)
-        self.memory = map_state(Tensor.detach, out.state) if self.packing.carries else None
-        self.num_timesteps += batch.numel() if weight is None else int(weight.sum())
-        self.num_updates += 1
+        if fit is not None:
+            fit[0].copy_(fit[1])
+        self.memory, self.num_timesteps, self.num_updates = memory, self.num_timesteps + steps, self.num_updates + 1
         return values | {"learning_rate": lr}
 
     @torch.no_grad()
@@ -292,18 +299,21 @@ class DecisionAgent(OfflineAgent):
         return found if right is None else found | {"accuracy": weighted_mean(right, weight)}
 
     @torch.no_grad()
-    def _fit_spread(self, distribution: Distribution, batch: "TensorDict") -> None:
+    def _spread(self, distribution: Distribution, batch: "TensorDict") -> tuple[Tensor, Tensor] | None:
         """Trained by squared error a point has no spread of its own: it gets that of the residuals, for who samples.
 
         var <- var + rate * (mean of (action - mean)^2 - var),    rate = 1 / (updates + 1), at least SPREAD_RATE
+
+        Returns:
+            the tensor that keeps the log of the spread, and what it becomes; None where there is none to fit.
         """
         if self.config.loss != "mse" or not isinstance(distribution, Gaussian):
-            return
+            return None
         log_std, weight = distribution.log_std, batch.get("weight", None)
         square = (distribution.mean - batch["action"]).square()
         found = torch.stack([weighted_mean(part, weight) for part in square.unbind(-1)])
         rate = max(1 / (self.num_updates + 1), SPREAD_RATE)
-        log_std.copy_((2 * log_std).exp().lerp_(found, rate).clamp_(min=SMALLEST_VARIANCE).log_().mul_(0.5))
+        return log_std.data, (2 * log_std).exp().lerp_(found, rate).clamp_(min=SMALLEST_VARIANCE).log_().mul_(0.5)
 
     @contextmanager
     def _dropout(self) -> Iterator[None]:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlmin.agents.agent import describe
 from rlmin.agents.decision_config import DecisionConfig
+from rlmin.agents.env_spec import describe
 from rlmin.evaluate import check_fit
 from rlmin.make import make_vec
 from rlmin.policy import Policy

@@ -1,6 +1,7 @@
 """Adam on all parameters as one vector."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,12 +32,25 @@ class FlatAdam(torch.optim.Adam):
         weight_decay: float = 0.0,
     ) -> None:
         self.parameters = list(parameters)
-        self.flat = torch.cat([x.detach().reshape(-1) for x in self.parameters])
-        pieces = torch.split(self.flat, [x.numel() for x in self.parameters])
-        self.views = [piece.view(x.shape) for piece, x in zip(pieces, self.parameters, strict=True)]
         self.decay = weight_decay  # not Adam's own setting of that name, which would decay every parameter
-        self.decayed = [view for view in self.views if view.dim() > 1] if weight_decay else []
+        self._tie(torch.cat([x.detach().reshape(-1) for x in self.parameters]))
         super().__init__([self.flat], lr=lr, betas=betas, eps=eps, fused=True)
+
+    def _tie(self, flat: Tensor) -> None:
+        """Take `flat` for the values of all parameters."""
+        self.flat = flat
+        pieces = torch.split(flat, [x.numel() for x in self.parameters])
+        self.views = [piece.view(x.shape) for piece, x in zip(pieces, self.parameters, strict=True)]
+        self.decayed = [view for view in self.views if view.dim() > 1] if self.decay else []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle has; views of `flat` are made anew, since a copy of one would be a tensor apart."""
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"parameters": self.parameters, "decay": self.decay}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._tie(self.param_groups[0]["params"][0])
 
     @torch.no_grad()
     def read(self) -> None:
@@ -55,9 +69,19 @@ class FlatAdam(torch.optim.Adam):
 
     @torch.no_grad()
     def step_within(self, norm: Tensor, largest: float) -> None:
-        """A step along the gradient taken, of 2-norm `norm`, scaled down to `largest` where it is longer."""
+        """A step along the gradient taken, of 2-norm `norm`, scaled down to `largest` where it is longer.
+
+        All of it or nothing: whatever is raised in here, values and moments are those of before.
+        """
         self.grad_scale = (norm / largest).clamp(min=1).float()  # what Adam divides by, before anything else
-        if self.decayed:
-            torch._foreach_mul_(self.decayed, 1 - self.param_groups[0]["lr"] * self.decay)
-        self.step()
-        torch._foreach_copy_(self.parameters, self.views)
+        flat, moments = self.flat.clone(), {name: x.clone() for name, x in self.state.get(self.flat, {}).items()}
+        try:
+            if self.decayed:
+                torch._foreach_mul_(self.decayed, 1 - self.param_groups[0]["lr"] * self.decay)
+            self.step()
+            torch._foreach_copy_(self.parameters, self.views)
+        except BaseException:  # Ctrl-C too, which may come between any two of these
+            self.flat.copy_(flat)
+            torch._foreach_copy_(self.parameters, self.views)
+            self.state[self.flat] = moments
+            raise

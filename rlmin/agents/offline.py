@@ -1,10 +1,13 @@
 """OfflineAgent: an agent that learns from logged episodes."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rlmin.agents import decision_data as data
-from rlmin.agents.agent import Agent, describe
+from rlmin.agents.agent import Agent
+from rlmin.agents.env_spec import describe
 from rlmin.checkpoint import Tensors
 from rlmin.vector import adapt
 
@@ -41,6 +44,15 @@ class OfflineAgent(Agent):
     @abstractmethod
     def restore_order(self, tensors: Tensors) -> None:
         """Go on in the order of the data where a checkpoint was."""
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """See `Agent.learning`; callbacks count by their own environment in here only."""
+        try:
+            with super().learning():
+                yield
+        finally:
+            self.callback_env = None
 
     @property
     def dataset(self) -> "Dataset":

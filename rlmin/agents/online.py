@@ -4,7 +4,8 @@ import sys
 from abc import abstractmethod
 from typing import Any
 
-from rlmin.agents.agent import Agent, describe
+from rlmin.agents.agent import Agent
+from rlmin.agents.env_spec import describe
 from rlmin.vector import Vector, adapt
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 import gymnasium as gym
 import torch
 
-from rlmin.agents.agent import describe
+from rlmin.agents.env_spec import describe
 from rlmin.agents.flat_adam import FlatAdam
 from rlmin.agents.online import OnlineAgent
 from rlmin.agents.ppo_config import PPOConfig as PPOConfig
@@ -34,6 +34,7 @@ from rlmin.readings import warn_of_doubts
 from rlmin.returns import discounted_return, gae
 from rlmin.rollout import Collector, Rollout
 from rlmin.sb3_names import check_positional
+from rlmin.settings import CountOrZero, check_setting
 from rlmin.types import State, Step, cat_states, map_state
 from rlmin.vector import Vector, adapt
 
@@ -154,6 +155,7 @@ class PPO(OnlineAgent):
             FloatingPointError: something became NaN or infinite; the message names it and the step. The weights are
                 those of the last good gradient step.
         """
+        total_timesteps = check_setting("total_timesteps", total_timesteps, CountOrZero)
         if reset_num_timesteps:
             self.num_timesteps, self.seconds = 0, 0.0
         num_envs = self.vector.num_envs
@@ -167,7 +169,7 @@ class PPO(OnlineAgent):
 
         self.warm_up()
         before, began = self.seconds, time.perf_counter()
-        with Progress(total, first, enabled=progress_bar) as progress:
+        with self.learning(), Progress(total, first, enabled=progress_bar) as progress:
             while self.num_timesteps < total and not self.stop_requested:
                 hook.on_rollout_start()
                 done = (
@@ -180,15 +182,13 @@ class PPO(OnlineAgent):
                 if not hook.wants_steps:
                     self.num_timesteps += num_envs * self.config.horizon
                 hook.on_rollout_end()
-                self.policy.train()
-                metrics = self.update(rollout, done=done)
-                self.policy.eval()
+                with self.training():
+                    metrics = self.update(rollout, done=done)
                 took = time.perf_counter() - began
                 self.seconds, speed = before + took, (self.num_timesteps - first) / took
                 progress.update(self.num_timesteps, speed, describe_episodes(self.collector.statistics))
                 if self.num_updates % log_interval == 0:
                     self._log(metrics, speed)
-        self.stop_requested = False  # here and not above: a request that came before the first update counts too
         hook.on_training_end()
         return self
 

@@ -1,0 +1,70 @@
+"""How to make an agent's environment again, for a checkpoint."""
+
+import warnings
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import HumanRendering, OrderEnforcing, RenderCollection, TimeLimit
+
+from rlmin.plain import encode
+from rlmin.vector import Vector
+
+MAKING = {"device", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers"}
+"""Arguments in a gymnasium spec that say how it was made, not what it is."""
+
+
+def describe(env: Any, env_kwargs: dict[str, Any] | None = None, workers: int = 0) -> dict[str, Any]:
+    """How to make `env` again, for a checkpoint: its id and the arguments of its constructor.
+
+    The id is None (unknown) where the environment does not tell one, and where it has wrappers that do not come with
+    the id: without them it would be another task. A time limit that is not the registered one is an argument.
+    """
+    if isinstance(env, str):
+        return {"id": env, "kwargs": env_kwargs or {}, "workers": workers}
+    env = env.env if isinstance(env, Vector) else env
+    spec = getattr(env, "spec", None)
+    if not isinstance(spec, EnvSpec) or _is_wrapped(env, spec):
+        return {"id": None, "kwargs": {}, "workers": workers}
+    told = {key: value for key, value in spec.kwargs.items() if key not in MAKING}
+    limit = told.pop("max_episode_steps", _limit(env, spec))  # make_vec puts it among the arguments
+    registered = gym.registry.get(spec.id)
+    if limit != (None if registered is None else registered.max_episode_steps):
+        told["max_episode_steps"] = -1 if limit is None else limit  # -1: gym.make shall set none
+    return {"id": spec.id, "kwargs": told, "workers": workers}
+
+
+def keepable(spec: dict[str, Any]) -> dict[str, Any]:
+    """How to make an environment again, as far as a file can say it.
+
+    Arguments that have no plain form (a function, an object) leave it unknown, which is a warning.
+    """
+    try:
+        encode(spec["kwargs"], "env_kwargs")
+    except TypeError as error:
+        told = "saved, the agent will not know its environment; load it by rlmin.load(folder, env=env)"
+        warnings.warn(f"{error}: {told}", stacklevel=5)  # where the agent is made
+        return {**spec, "id": None, "kwargs": {}}
+    return spec
+
+
+def _limit(env: Any, spec: EnvSpec) -> int | None:
+    """Steps after which `env` is truncated; of several time limits the spec knows the outermost only."""
+    limits = []
+    while isinstance(env, TimeLimit):
+        limits.append(env._max_episode_steps)
+        env = env.env
+    return min(limits, default=spec.max_episode_steps)
+
+
+def _is_wrapped(env: Any, spec: EnvSpec) -> bool:
+    """Whether `env` has wrappers that making its id again would not give it."""
+    if not isinstance(env, gym.Env) and env.unwrapped is not env:  # a vector wrapper
+        return True
+    registered = gym.registry.get(spec.id)
+    known = () if registered is None else registered.additional_wrappers
+    if [part.name for part in spec.additional_wrappers] == [part.name for part in known]:
+        return bool(spec.kwargs.get("wrappers"))  # make_vec's
+    while isinstance(env, TimeLimit | HumanRendering | RenderCollection):  # gym.make's own, in its order
+        env = env.env
+    return not isinstance(env, OrderEnforcing)  # the entry point's own wrappers lie below this one
