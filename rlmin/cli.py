@@ -94,7 +94,7 @@ def train_command(arguments: list[str]) -> None:
     from rlmin.parse_agent import parse_agent
     from rlmin.presets import config_class, preset_arguments, read_preset
     from rlmin.train import resume, train
-    from rlmin.train_config import DecisionTrainConfig, TrainConfig
+    from rlmin.train_config import OfflineRun, OnlineRun
     from rlmin.trust import Foreign
 
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
@@ -108,22 +108,24 @@ def train_command(arguments: list[str]) -> None:
             resume(given.resume, **settings)
         return
     settings = read_preset(name) if name else {}
-    kind: Any = config_class({*settings, *("dataset" for option in flags(own) if option == "--dataset")})
-    if kind is not config_class(settings) and name:
+    algorithm = [settings.get("algorithm"), *values(own, "--algorithm")][-1]
+    kind: Any = config_class({*settings, *("dataset" for option in flags(own) if option == "--dataset")}, algorithm)
+    online = issubclass(kind, OnlineRun)
+    if name and online != issubclass(config_class(settings, settings.get("algorithm")), OnlineRun):
         raise ValueError(f"{name}: a preset for an environment, not for data; leave it out, or leave out --dataset")
     settings = {key: value for key, value in settings.items() if key not in foreign(own)}
-    config: TrainConfig | DecisionTrainConfig = parse_agent(
+    config: Any = parse_agent(
         kind,
         preset_arguments(settings) + own,
-        prog="rlmin train PRESET" if kind is TrainConfig else "rlmin train",
+        prog="rlmin train PRESET" if online else "rlmin train",
         others=("--resume", "--dataset"),
-        description=_training(kind is TrainConfig),
+        description=_training(online),
     )
     if isinstance(settings.get("env"), Foreign) and config.env == settings["env"] and not config.trust:
         import_provider(settings["env"])  # raises where it may not
     pairs = [*settings.get("env_kwargs", []), *config.env_kwargs]  # changing one key of a preset keeps the others
     config = replace(config, env_kwargs=tuple({pair.split("=")[0]: pair for pair in pairs}.values()))
-    what = config.env if isinstance(config, TrainConfig) else Path(config.dataset).stem
+    what = Path(config.dataset).stem if isinstance(config, OfflineRun) else config.env
     with plain_warnings():
         train(config, name=Path(name).stem if name else re.split("[/:]", what)[-1])
 

@@ -162,10 +162,10 @@ def _line(axes: "Axes", curve: Curve, name: str, number: int) -> None:
 
 def _steps_label(folders: Sequence[Path]) -> str:
     """What the steps are steps of."""
-    agents = {read_settings(Path(folder)).get("agent") for folder in folders}
-    if len(agents) > 1:
+    logged = {"dataset" in read_settings(Path(folder)) for folder in folders}
+    if len(logged) > 1:
         return "steps"
-    return "logged steps learnt from" if "decision" in agents else "environment steps"
+    return "logged steps learnt from" if True in logged else "environment steps"
 
 
 def _time_axis(panels: dict[str, dict[str, Line]]) -> tuple[str, float]:

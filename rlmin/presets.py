@@ -7,7 +7,7 @@ from typing import Any
 from rlmin.checks import check_names
 from rlmin.read_yaml import read_yaml
 from rlmin.sb3_names import check_settings
-from rlmin.train_config import PAIRS, DecisionTrainConfig, TrainConfig, settable
+from rlmin.train_config import PAIRS, DecisionTrainConfig, TrainConfig, run_class, settable
 from rlmin.trust import from_file
 
 PRESETS = Path(__file__).parent / "configs"
@@ -40,7 +40,7 @@ def read_preset(name: str) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ValueError(f"{path.name}: expected settings as `key: value`, got {type(settings).__name__}")
     try:
-        check_settings(settings, settable(config_class(settings)))
+        check_settings(settings, settable(config_class(settings, settings.get("algorithm"))))
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
     if settings.get("env") is not None:
@@ -51,8 +51,14 @@ def read_preset(name: str) -> dict[str, Any]:
     return settings
 
 
-def config_class(settings: Collection[str]) -> type[TrainConfig] | type[DecisionTrainConfig]:
-    """What settings of these names are settings of."""
+def config_class(settings: Collection[str], algorithm: str | None = None) -> Any:
+    """What settings of these names are settings of; None: PPO's, or the decision agent's where there is a dataset.
+
+    Raises:
+        ValueError: there is no such algorithm.
+    """
+    if algorithm is not None:
+        return run_class(algorithm)
     return DecisionTrainConfig if "dataset" in settings else TrainConfig
 
 

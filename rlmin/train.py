@@ -3,12 +3,11 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rlmin.agents.agent import Agent
-from rlmin.agents.decision import DecisionAgent
 from rlmin.agents.load import load
-from rlmin.agents.ppo import PPO
+from rlmin.agents.offline import OfflineAgent
 from rlmin.checkpoint import LEARNER, read_header
 from rlmin.checks import require
 from rlmin.evaluate_run import Evaluate, evaluated
@@ -21,13 +20,14 @@ from rlmin.presets import preset_path as preset_path
 from rlmin.presets import read_preset as read_preset
 from rlmin.train_config import PAIRS as PAIRS
 from rlmin.train_config import DecisionTrainConfig as DecisionTrainConfig
+from rlmin.train_config import OfflineRun, OnlineRun
 from rlmin.train_config import TrainConfig as TrainConfig
 from rlmin.training_run import CURVE, check_folder, learn_into, new_folder, run_folder, uninterrupted, warm_up
 from rlmin.vector import adapt
 
 
-def train(config: TrainConfig | DecisionTrainConfig, *, name: str = "run", progress_bar: bool = True) -> Path:
-    """Train, save and evaluate: PPO in an environment, or a decision agent on logged data.
+def train(config: OnlineRun | OfflineRun, *, name: str = "run", progress_bar: bool = True) -> Path:
+    """Train, save and evaluate: an agent in an environment, or one on logged data.
 
     Args:
         config: everything.
@@ -46,12 +46,12 @@ def train(config: TrainConfig | DecisionTrainConfig, *, name: str = "run", progr
     check_folder(config.folder)
     if config.wandb is not None:
         require("wandb", extra="wandb")
-    agent = _ppo(config) if isinstance(config, TrainConfig) else _decision(config)
+    agent = _online(config) if isinstance(config, OnlineRun) else _offline(config)
     agent.run |= config.run
     warm_up(agent)
     folder = new_folder(name) if config.folder is None else config.folder
     with run_folder(folder, new=True):
-        learn_into(agent, folder, config.total_timesteps, config.saved(), progress_bar=progress_bar)
+        learn_into(agent, folder, config.total_timesteps, cast(Any, config).saved(), progress_bar=progress_bar)
         _report(agent, folder)
     return folder
 
@@ -115,7 +115,7 @@ def resume(
 def _check_env(folder: Path, header: Mapping[str, Any], env: str | None) -> None:
     """Raise a ValueError where a run cannot go on in its environment, or is asked to go on in another one."""
     known = header["env"]["id"]
-    if known is None and header["agent"] == PPO.name:
+    if known is None and "dataset" not in header:
         raise ValueError(
             f"{folder}: trained on an environment without an id; use agent.set_env(env), agent.resume(...)"
         )
@@ -138,27 +138,24 @@ def _check_wandb() -> None:
         raise ImportError(f"{error}, or go on without W&B: --wandb none") from None
 
 
-def _ppo(config: TrainConfig) -> PPO:
+def _online(config: OnlineRun) -> Agent:
     kwargs, other = parse_pairs(config.env_kwargs), parse_pairs(config.eval_kwargs)
+    kind: Any = config.agent_class
     with readable_errors(config.env):
         if other and config.eval_episodes:  # a mistake there should not show after hours of training
             adapt(config.env, env_kwargs={**kwargs, **other}).close()
+        settings: dict[str, Any] = {"seed": config.seed, "device": config.device, "workers": config.workers}
         with uninterrupted(config.workers):
-            return PPO(
-                config.env,
-                config=config.ppo,
-                seed=config.seed,
-                device=config.device,
-                env_kwargs=kwargs,
-                workers=config.workers,
-            )
+            agent: Agent = kind(config.env, config=config.agent_settings, env_kwargs=kwargs, **settings)
+    return agent
 
 
-def _decision(config: DecisionTrainConfig) -> DecisionAgent:
+def _offline(config: OfflineRun) -> Agent:
     env = None if config.env is None else {"id": config.env, "kwargs": parse_pairs(config.env_kwargs)}
+    kind: Any = config.agent_class
     with readable_errors(f"dataset {config.dataset!r}"):
         settings: dict[str, Any] = {"seed": config.seed, "device": config.device, "trust": config.trust}
-        agent = DecisionAgent(config.dataset, env=env, config=config.decision, **settings)
+        agent: Agent = kind(config.dataset, env=env, config=config.agent_settings, **settings)
     if agent.env_spec["id"] is None:
         told = "the data do not tell their environment, and what bounds its spaces is a guess; name it by --env ID"
         print(told, file=sys.stderr, flush=True)
@@ -167,7 +164,7 @@ def _decision(config: DecisionTrainConfig) -> DecisionAgent:
 
 def _give(agent: Agent, dataset: str, header: Mapping[str, Any]) -> None:
     """The data of a run from another place, in which they have to be the same."""
-    if not isinstance(agent, DecisionAgent):
+    if not isinstance(agent, OfflineAgent):
         raise ValueError(f"dataset={dataset!r}: this run learns in an environment, not from data")
     agent.set_dataset(dataset, env=header["dataset"]["env"], trust=agent.trust)
     if agent.source["digest"] != header["dataset"]["digest"]:
@@ -179,8 +176,8 @@ def _report(agent: Agent, folder: Path) -> None:
     from rlmin.plots import plot_runs
 
     plot_runs([folder], [folder / CURVE])
-    if isinstance(agent, DecisionAgent):
-        _report_decision(agent, folder)
+    if isinstance(agent, OfflineAgent):
+        _report_offline(agent, folder)
         return
     episodes = agent.run.get("eval_episodes", TrainConfig.eval_episodes)
     variants: list[dict[str, Any]] = [{}]
@@ -192,7 +189,7 @@ def _report(agent: Agent, folder: Path) -> None:
         print(f"greedy on {agent.env_spec['id']}{words}: {result}", flush=True)
 
 
-def _report_decision(agent: DecisionAgent, folder: Path) -> None:
+def _report_offline(agent: OfflineAgent, folder: Path) -> None:
     """The open-loop loss on what was kept out and, where the environment can be made here, what is achieved in it."""
     for name, value in agent.held_out().items():
         print(f"open loop, {name.replace('_', ' ')}: {value:.4g}", flush=True)

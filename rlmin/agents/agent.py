@@ -29,8 +29,16 @@ if TYPE_CHECKING:
     from rlmin.actor import Actor, EnvActor
 
 
+AGENTS: dict[str, type["Agent"]] = {}
+"""Every algorithm by its name: the one place that turns a name into a class. A class with a `name` is in it."""
+
+
 class Agent(ABC):
     """A policy that can act, be saved and be resumed; a subclass says how it is trained.
+
+    A subclass with a `name` of its own is an algorithm: runs are saved and loaded, and `rlmin train --algorithm` finds
+    it, by that name. It is an `OnlineAgent` or an `OfflineAgent`, and is made with the arguments that PPO or
+    DecisionAgent takes.
 
     Attributes:
         policy: the weights.
@@ -43,12 +51,18 @@ class Agent(ABC):
     """
 
     name: ClassVar[str]
+    about: ClassVar[str]  # what it is, for a model card
     settings: ClassVar[type[PolicyConfig]]
     config: PolicyConfig
     policy: Policy
     generator: torch.Generator
     optimizer: FlatAdam
     trust: bool = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" in vars(cls):
+            AGENTS[cls.name] = cls
 
     def __init__(self, *, seed: int, device: torch.device | str, env_spec: dict[str, Any]) -> None:
         self.seed, self.device, self.env_spec = check_setting("seed", seed, Seed), torch.device(device), env_spec

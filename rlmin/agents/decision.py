@@ -71,6 +71,7 @@ class DecisionAgent(OfflineAgent):
     """
 
     name: ClassVar[str] = "decision"
+    about: ClassVar[str] = "A return-conditioned decision agent"
     settings: ClassVar[type[DecisionConfig]] = DecisionConfig
     config: DecisionConfig
 

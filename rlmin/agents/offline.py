@@ -41,6 +41,10 @@ class OfflineAgent(Agent):
             ValueError: its spaces are not those of the policy.
         """
 
+    def held_out(self) -> dict[str, float]:
+        """Open-loop losses on the episodes that were kept out, by name; empty where none were."""
+        return {}
+
     @abstractmethod
     def restore_order(self, tensors: Tensors) -> None:
         """Go on in the order of the data where a checkpoint was."""

@@ -75,6 +75,7 @@ class PPO(OnlineAgent):
     """
 
     name: ClassVar[str] = "ppo"
+    about: ClassVar[str] = "Recurrent PPO"
     settings: ClassVar[type[PPOConfig]] = PPOConfig
     config: PPOConfig
 

@@ -85,10 +85,9 @@ def _metrics(found: Evaluation) -> list[dict[str, Any]]:
 
 def _about(agent: Agent) -> str:
     config, env = agent.config, agent.env_spec["id"]
-    kind = {"ppo": "Recurrent PPO", "decision": "A return-conditioned decision agent"}.get(agent.name, agent.name)
     where = f" on `{env}`{_words(agent.env_spec['kwargs'])}" if env else ""
     memory = f"{config.layers} layers of `{config.encoder}`, width {config.width}"
-    return f"{kind}{where}: {memory}, {agent.num_timesteps:,} steps of training, with rlmin.\n"
+    return f"{agent.about}{where}: {memory}, {agent.num_timesteps:,} steps of training, with rlmin.\n"
 
 
 def _scores_table(scores: Mapping[str, Evaluation]) -> str:

@@ -152,7 +152,7 @@ def trained(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
         train(replace(config, folder=folder), progress_bar=False)
         return
     header = read_header(folder, LEARNER)
-    settings = config.ppo if isinstance(config, TrainConfig) else config.decision
+    settings = config.agent_settings
     here = {"total_timesteps": config.total_timesteps, "seed": config.seed, **settings.saved()}
     there = {name: header.get(name) for name in ("total_timesteps", "seed")} | header["config"]
     plain = json.loads(json.dumps(here))  # as a file has it: lists, no tuples; None is what the data decide
