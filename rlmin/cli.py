@@ -132,13 +132,12 @@ def train_command(arguments: list[str]) -> None:
 
 def foreign(arguments: Sequence[str]) -> set[str]:
     """What a preset says that does not fit what is typed: of its own environment, and of its own encoder."""
-    from rlmin.encoders import CELLS
-    from rlmin.encoders.cell import option_names
+    from rlmin.encoders.cell import fitting, option_names
     from rlmin.train_config import PAIRS
 
     names: set[str] = set(PAIRS) if "--env" in flags(arguments) else set()
     for encoder in values(arguments, "--encoder")[-1:]:
-        names |= option_names() - set(CELLS[encoder].option_names if encoder in CELLS else ())
+        names |= option_names() - set(fitting(dict.fromkeys(option_names()), encoder))
     return names
 
 

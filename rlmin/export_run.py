@@ -1,6 +1,5 @@
 """Exporting a run: `rlmin export`. Nothing is written that does not agree with the policy itself."""
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,12 @@ import tyro
 
 from rlmin.agents.agent import Agent
 from rlmin.arena import Arena
-from rlmin.checkpoint import write_atomic
 from rlmin.evaluate import check_spaces
 from rlmin.evaluate_run import arena_of, data_returns, loaded
+from rlmin.interop import numpy_export, onnx, torch_export
 from rlmin.interop.agreement import largest_difference
-from rlmin.interop.numpy_export import check_beside, pack_numpy, write_numpy
-from rlmin.interop.numpy_policy import ExportedPolicy, NumpyPolicy
-from rlmin.interop.onnx import OnnxPolicy, pack_onnx
-from rlmin.interop.torch_export import TorchExportPolicy, pack_torch
+from rlmin.interop.form import Form
+from rlmin.interop.numpy_policy import ExportedPolicy
 from rlmin.make import parse_pairs, readable_errors
 from rlmin.plain import readable
 from rlmin.settings import CountOrZero, NonNegative, Seed, Settings
@@ -26,8 +23,8 @@ from rlmin.vector import Vector, adapt
 from rlmin.wrappers.return_to_go import VectorReturnToGo
 
 ROWS = 2  # environments that are played in a check
-SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "numpy": ".npz"}
-"""Of the file of each form; so no two forms, nor the runner beside one, have the same file."""
+FORMS: dict[str, Form] = {"onnx": onnx.FORM, "torch": torch_export.FORM, "numpy": numpy_export.FORM}
+"""By the setting of `Export` that names the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +73,19 @@ def exported(options: Export) -> str:
 
 def _check_files(options: Export) -> None:
     """Raise a ValueError where no file is named, or one that cannot be written."""
-    named = [(form, file) for form in SUFFIX if (file := getattr(options, form)) is not None]
+    named = [(form, file) for form in FORMS if (file := getattr(options, form)) is not None]
     if not named:
         raise ValueError("export: say what to write: --onnx FILE, --torch FILE or --numpy FILE")
     for form, file in named:
-        if file.suffix != SUFFIX[form]:
-            raise ValueError(f"--{form} {file}: expected the name of a file that ends in {SUFFIX[form]}")
+        if file.suffix != FORMS[form].suffix:
+            raise ValueError(f"--{form} {file}: expected the name of a file that ends in {FORMS[form].suffix}")
         if file.is_dir():
             raise ValueError(f"--{form} {file}: expected a file, this is a folder")
         there = next(folder for folder in file.absolute().parents if folder.exists())
         if not there.is_dir():
             raise ValueError(f"--{form} {file}: {there} is a file, not a folder")
-    if options.numpy is not None:
-        check_beside(options.numpy)
+    for form, file in named:
+        FORMS[form].check_file(file)
 
 
 def _asked(agent: Agent, env: Any, target: float | None) -> Any:
@@ -107,21 +104,17 @@ def _write(options: Export, agent: Agent, vector: Vector | None, arena: Arena | 
     if vector is not None and arena is not None:
         with readable_errors(arena.id):
             masked = vector.reset(seed=options.seed).action_mask is not None
-    graph: dict[str, Any] = {"value": options.value, "action_mask": masked, "run": told}
-    forms: list[tuple[Path | None, Callable[[], bytes], type[Any], Callable[[Path, bytes], None]]] = [
-        (options.onnx, lambda: pack_onnx(policy, **graph), OnnxPolicy, write_atomic),
-        (options.torch, lambda: pack_torch(policy, **graph), TorchExportPolicy, write_atomic),
-        (options.numpy, lambda: pack_numpy(policy, run=told), NumpyPolicy, lambda file, x: write_numpy(x, file)),
-    ]
+    given: dict[str, Any] = {"value": options.value, "action_mask": masked, "run": told}
     lines, ready = [], []
-    for file, pack, runner, write in forms:
+    for name, form in FORMS.items():
+        file: Path | None = getattr(options, name)
         if file is None:
             continue
-        content, said = pack(), "not checked"
+        content, said = form.pack(policy, **given), "not checked"
         if vector is not None and arena is not None:
-            said = _checked(options, file, agent, runner(content), vector, arena)
+            said = _checked(options, file, agent, form.runner(content), vector, arena)
         lines.append(f"{file}: {len(content) / 1024:,.0f} KB, {said}")
-        ready.append((file, content, write))
+        ready.append((file, content, form.write))
     for file, _, _ in ready:
         file.parent.mkdir(parents=True, exist_ok=True)
     for file, content, write in ready:

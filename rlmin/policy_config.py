@@ -105,11 +105,16 @@ class PolicyConfig(Settings):
             ValueError: the encoder is not registered here, or a setting does not fit.
         """
         name = saved.get("encoder", cls.encoder)
-        if name not in CELLS:
-            hint = "import the module that registers it first, as --env MODULE:ID does"
-            raise ValueError(f"encoder {name!r} is not registered here: {hint}; known: {', '.join(CELLS)}")
+        check_registered(name)
         foreign = set(OWN_DEFAULT) - set(CELLS[name].option_names)  # files have named these whatever the encoder
         return cls(**{key: value for key, value in saved.items() if key not in foreign})
+
+
+def check_registered(encoder: Any) -> None:
+    """Raise a ValueError where no such encoder is registered here, which is no fault of the file that names it."""
+    if encoder not in CELLS:
+        hint = "import the module that registers it first, as --env MODULE:ID does"
+        raise ValueError(f"encoder {encoder!r:.80} is not registered here: {hint}; known: {', '.join(CELLS)}")
 
 
 def _check_options(cell: Cell, options: Mapping[str, Any], settings: list[str]) -> None:

@@ -18,6 +18,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from rlmin.agents import AGENTS
 from rlmin.encoders import CELLS
 from rlmin.scan import KERNELS
 
@@ -60,7 +61,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    registered, cells = set(gym.registry), dict(CELLS)
+    registered, cells, agents = set(gym.registry), dict(CELLS), dict(AGENTS)
     yield tmp_path
     own = {"__main__", "builtins"}  # what a page itself defines; a package that it imported stays, with its ids
     for name, module in list(sys.modules.items()):
@@ -69,6 +70,8 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
     CELLS.clear()
     CELLS.update(cells)
+    AGENTS.clear()
+    AGENTS.update(agents)
     for id in set(gym.registry) - registered:
         entry = gym.registry[id].entry_point
         if (entry.split(":")[0] if isinstance(entry, str) else entry.__module__) in own:

@@ -123,7 +123,7 @@ def marked(page: Path) -> Any:
 
 
 @pytest.mark.filterwarnings("default", "error:::rlmin", "default::UserWarning")  # others', and of tiny budgets
-@pytest.mark.parametrize("page", [marked(page) for page in PAGES])
+@pytest.mark.parametrize("page", [*map(marked, PAGES), pytest.param(ROOT / "CONTRIBUTING.md", id="CONTRIBUTING.md")])
 def test_every_block_of_a_page_runs(page: Path, reader: Path) -> None:
     torch.manual_seed(0)
     run_page(page)
@@ -168,7 +168,9 @@ def links(page: Path) -> list[str]:
     return [link.partition("#")[0] for link in found if not re.match(r"https?://|mailto:|#", link)]
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.relative_to(ROOT).as_posix()
+)
 def test_every_link_leads_to_a_file(page: Path) -> None:
     for link in links(page):
         assert (page.parent / link).exists(), f"{page.name}: nothing at {link}"

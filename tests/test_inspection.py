@@ -270,7 +270,9 @@ def test_a_run_becomes_a_page(saved: Callable[..., Path], capfd: pytest.CaptureF
 
 @pytest.mark.parametrize("encoder", ["mlp", "gru", "attention"])
 def test_what_does_not_apply_is_said(encoder: str) -> None:
-    found = study(subject_of(agent_of(encoder, layers=1, context=4).policy), episodes=4, vary=("length", [3]), shown=1)
+    options = {"context": 4} if encoder == "attention" else {}
+    policy = agent_of(encoder, layers=1, **options).policy
+    found = study(subject_of(policy), episodes=4, vary=("length", [3]), shown=1)
     text = report(found, title="run", facts={}, command="rlmin inspect run")
     assert len(check_page(text)) == HEADS
     assert "no half-life of its own" in text and "no weighted sum" in text and "float64" not in text
@@ -410,7 +412,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
         ([*run, "--vary", "x={a: 1}"], "expected NAME=V1,V2"),
         (["inspect", "hf://user"], "expected hf://USER/NAME"),
         ([*run, "--vary", "width=3,4", "--episodes", "2"], "width=3: rlmin/TMaze-v0"),
-        ([*run, "--episodes", "0"], "expected at least 1"),
+        ([*run, "--episodes", "0"], "whole number of at least 1"),
         ([*run, "--target-return", "1"], "no return to aim for"),
         ([*run, "--env", "CartPole-v1"], "observation space: the policy expects"),
         ([*run, "--env", "rlmin/TMase-v0"], "did you mean"),

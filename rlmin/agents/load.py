@@ -12,6 +12,7 @@ from rlmin.checkpoint import read_newest
 from rlmin.checks import check_names
 from rlmin.hub_snapshot import fetched, is_address
 from rlmin.make import import_provider
+from rlmin.policy_config import check_registered
 from rlmin.trust import mark_header
 
 
@@ -37,6 +38,7 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
     kind = AGENTS[header["agent"]]
     if trust and header["env"]["id"] is not None:
         import_provider(header["env"]["id"])  # the encoder may be registered there
+    check_registered(header["config"].get("encoder"))
     try:
         config = read_settings(kind, header, tensors)
     except ValueError as error:

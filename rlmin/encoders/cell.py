@@ -159,6 +159,12 @@ def option_names() -> set[str]:
     return {option for cell in CELLS.values() for option in cell.option_names}
 
 
+def fitting(settings: Mapping[str, Any], encoder: str) -> dict[str, Any]:
+    """`settings` of several encoders, without the options that this one does not have."""
+    foreign = option_names() - set(CELLS[encoder].option_names if encoder in CELLS else ())
+    return {name: value for name, value in settings.items() if name not in foreign}
+
+
 def register(cell: Cell) -> Cell:
     """Make a cell known by its name. Registering a name again replaces it.
 

@@ -24,9 +24,10 @@ from rlmin.encoders.stack import Block
 from rlmin.heads import BoxHead
 from rlmin.interop import numpy_policy
 from rlmin.interop.description import describe
+from rlmin.interop.form import Form
 from rlmin.interop.numpy_inputs import embed
 from rlmin.interop.numpy_memory import add_block, add_norm
-from rlmin.interop.numpy_policy import DESCRIPTION
+from rlmin.interop.numpy_policy import DESCRIPTION, NumpyPolicy
 from rlmin.policy import Policy, Trunk
 from rlmin.spaces import NUMPY_TYPE
 
@@ -115,3 +116,15 @@ def program_of(policy: Policy) -> Program:
         program.outputs["logits"] = said
     program.outputs["next_state"] = "memory"
     return program
+
+
+def _pack(policy: Policy, *, value: bool, action_mask: bool, run: Mapping[str, Any]) -> bytes:
+    """`pack_numpy` as a form asks for it: there is no value in the file, and masks are `predict`'s."""
+    return pack_numpy(policy, run=run)
+
+
+def _write(file: Path, content: bytes) -> None:
+    write_numpy(content, file)
+
+
+FORM = Form(".npz", _pack, NumpyPolicy, _write, check_beside)

@@ -17,6 +17,7 @@ import torch
 
 from rlmin.checkpoint import write_atomic
 from rlmin.checks import require
+from rlmin.interop.form import Form
 from rlmin.interop.numpy_policy import ExportedPolicy
 from rlmin.interop.torch_export import StepModule, export_program
 from rlmin.policy import Policy
@@ -123,3 +124,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+FORM = Form(".onnx", pack_onnx, OnnxPolicy)

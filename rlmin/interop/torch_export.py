@@ -33,6 +33,7 @@ from rlmin.encoders.cell import cell_of
 from rlmin.heads import Categorical, Gaussian
 from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rlmin.interop.description import describe
+from rlmin.interop.form import Form
 from rlmin.interop.numpy_policy import ExportedPolicy, input_name
 from rlmin.policy import Policy
 from rlmin.spaces import leaves_of
@@ -222,3 +223,6 @@ def _parts(mixer: Encoder) -> tuple[str, ...]:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+FORM = Form(".pt2", pack_torch, TorchExportPolicy)

@@ -19,6 +19,7 @@ from typing import Any
 from rlmin.checkpoint import LEARNER, read_header
 from rlmin.checks import check_names
 from rlmin.encoders import CELLS
+from rlmin.encoders.cell import fitting
 from rlmin.envs.catalog import variants
 from rlmin.envs.tensor_env import Variant
 from rlmin.make import import_provider, parse_pairs
@@ -90,6 +91,7 @@ class Suite:
 
     def _settings(self, task: str, encoder: str, seed: int) -> dict[str, Any]:
         own = {"env": task, "steps": self.steps, **self.settings, **self.tasks[task]}
+        own = fitting(own, encoder)  # they are of several encoders
         steps = own.pop("steps")
         own = {name: value for name, value in own.items() if name not in OF_TASKS}
         return own | {"encoder": encoder, "seed": seed, "total_timesteps": steps, "threads": 1, "eval_episodes": 0}

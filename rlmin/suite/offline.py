@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from rlmin.checks import check_names, require
+from rlmin.encoders.cell import fitting
 from rlmin.make import import_provider
 from rlmin.read_yaml import read_yaml
 from rlmin.settings import Count, Jobs, Settings
@@ -84,7 +85,10 @@ class OfflineSuite:
 
     def _cell(self, task: str, agent: str, seed: int) -> OfflineCell:
         own = self.tasks[task]
-        settings = {**self.settings, **self.agents[agent], **{key: x for key, x in own.items() if key not in OF_TASKS}}
+        own_settings = {key: x for key, x in own.items() if key not in OF_TASKS}
+        encoder = {**self.settings, **self.agents[agent], **own_settings}.get("encoder", DecisionTrainConfig.encoder)
+        shared, last = fitting(self.settings, encoder), fitting(own_settings, encoder)  # they are of several encoders
+        settings = {**shared, **self.agents[agent], **last}
         asked = {"targets": list(own.get("targets", self.targets)), "variants": own.get("variants", [{}])}
         asked["episodes"] = own.get("episodes", self.episodes)
         settings |= {"total_timesteps": own.get("steps", self.steps), "seed": seed, "threads": 1, "eval_episodes": 0}
