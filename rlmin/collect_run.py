@@ -86,6 +86,8 @@ def _sources(options: Collect, agents: Sequence[Agent]) -> list[PlayedBy]:
     count = len(options.runs) + (options.policy == "random")
     if not count:
         raise ValueError("collect: name a run folder, or --env ID --policy random")
+    if options.stochastic and not options.runs:
+        raise ValueError("stochastic: random actions are drawn whatever it says; leave --stochastic out")
     if options.episodes < count:
         raise ValueError(f"episodes={options.episodes}: expected at least one for each of {count} sources")
     shares = [options.episodes // count + (i < options.episodes % count) for i in range(count)]

@@ -276,6 +276,11 @@ def evaluated(options: Evaluate) -> str:
     conditioned = is_conditioned(agent.policy)
     if not conditioned and (options.target_return or options.target_score):
         raise ValueError(f"{options.run}: this policy reads no return to aim for, so there is no target to give it")
+    if not conditioned and options.file is not None:
+        why = "this policy reads no return to aim for, so nothing is drawn"
+        raise ValueError(f"{options.run}: {why}; leave --file out")
+    if options.video is None and options.video_episodes != Evaluate.video_episodes:
+        raise ValueError(f"video_episodes={options.video_episodes}: no film is asked for; name its file with --video")
     reference = reference_for(agent, arena, given=given, measure=options.measure_reference, seed=options.seed)
     filmed = _filmed(options, agent, arena, reference)
     if conditioned:

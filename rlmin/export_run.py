@@ -54,6 +54,7 @@ def exported(options: Export) -> str:
             that cannot be exported, or what was exported differs from it.
     """
     _check_files(options)
+    _check_unheard(options)
     agent = loaded(options.run, device="cpu", trust=options.trust)
     if not options.check:
         return "\n".join(_write(options, agent, None, None))
@@ -69,6 +70,15 @@ def exported(options: Export) -> str:
     with closing(vector):
         check_spaces(agent.policy, vector)
         return "\n".join(_write(options, agent, vector, arena))
+
+
+def _check_unheard(options: Export) -> None:
+    """Raise a ValueError where an option would change nothing."""
+    if options.value and options.onnx is None and options.torch is None:
+        raise ValueError("value: a .npz file has none; name --onnx or --torch too, or leave --value out")
+    given = [name for name in ("env", "env_kwargs", "target_return") if getattr(options, name) not in (None, ())]
+    if not options.check and given:
+        raise ValueError(f"{given[0]}: of the check, and --check 0 makes none; leave one of them out")
 
 
 def _check_files(options: Export) -> None:

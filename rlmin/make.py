@@ -43,8 +43,8 @@ def make_vec(
         num_envs: B.
         device: of a native environment, one whose vector entry point takes a `device`; others compute in numpy.
         seed: the environment is reset once with it, so later unseeded resets are reproducible.
-        workers: above 0, other environments run in processes of their own (gymnasium's AsyncVectorEnv with shared
-            memory, one process for each environment) instead of one after the other.
+        workers: above 0, environments run in processes of their own (gymnasium's AsyncVectorEnv with shared memory,
+            one process for each environment) instead of one after the other; not for a native environment.
         step_timeout: seconds that such a process may take for a step or a reset; None: for ever.
         kwargs: of the environment; `max_episode_steps` is gym.make's, -1 for no limit.
 
@@ -56,6 +56,9 @@ def make_vec(
     with _needed_packages(id):
         spec = _spec(id)
         if _is_native(spec, kwargs):
+            if workers:
+                why = "it steps all its environments at once, in this process"
+                raise ValueError(f"workers={workers}: {id} has none, as {why}; leave it out")
             kwargs["device"] = device
             env = gym.make_vec(spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
         else:

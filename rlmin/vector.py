@@ -21,7 +21,7 @@ import inspect
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -263,7 +263,7 @@ class Vector(ABC):
 def adapt(
     env: Any,
     *,
-    num_envs: int = 1,
+    num_envs: int | None = None,
     device: torch.device | str = "cpu",
     seed: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
@@ -275,21 +275,25 @@ def adapt(
     Args:
         env: an id, a gymnasium vector environment (any autoreset mode, arrays or tensors), a stable-baselines3 VecEnv,
             one gymnasium environment (B = 1), or a `Vector`, which is returned as it is.
-        num_envs, env_kwargs, workers: of an id only, see `make_vec`.
+        num_envs, env_kwargs, workers: of an id, see `make_vec`; num_envs None: one. An environment has its own number,
+            arguments and processes: others are an error.
         device: where the tensors of a `Step` go.
         seed: of the first reset.
         step_timeout: seconds that a worker process of an AsyncVectorEnv may take for a step; None: for ever.
 
     Raises:
         TypeError: none of these.
-        ValueError: an unknown id, a space or autoreset mode that is not supported, a device that is not there.
+        ValueError: an unknown id, a space or autoreset mode that is not supported, a device that is not there, or
+            what is of an id only beside an environment.
     """
-    if isinstance(env, Vector):
-        return env
     if isinstance(env, str):
         options: dict[str, Any] = {"workers": workers, "step_timeout": step_timeout}
-        env = make_vec(env, num_envs, device=device, **options, **(env_kwargs or {}))
-    elif isinstance(env, gym.Env):
+        env = make_vec(env, 1 if num_envs is None else num_envs, device=device, **options, **(env_kwargs or {}))
+    else:
+        _check_made(env, num_envs=num_envs, env_kwargs=env_kwargs, workers=workers)
+    if isinstance(env, Vector):
+        return env
+    if isinstance(env, gym.Env):
         env = _alone(env)
     if isinstance(env, VectorEnv):
         from rlmin.vector_gym import GymVector
@@ -306,6 +310,16 @@ def adapt(
         "env: expected an id, a gymnasium Env or VectorEnv or a stable-baselines3 VecEnv, "
         f"got {type(env).__module__}.{type(env).__name__}"
     )
+
+
+def _check_made(env: Any, *, num_envs: int | None, env_kwargs: Mapping[str, Any] | None, workers: int) -> None:
+    """Raise a ValueError where something is asked of an environment that only its id could give."""
+    rows = 1 if isinstance(env, gym.Env) else getattr(env, "num_envs", num_envs)
+    unheard = {"env_kwargs": env_kwargs, "workers": workers, "num_envs": num_envs if num_envs != rows else None}
+    for name, value in unheard.items():
+        if value:
+            found = f" and has {rows} row{'' if rows == 1 else 's'}" if name == "num_envs" else ""
+            raise ValueError(f"{name}={value}: this environment is made already{found}; give its id instead")
 
 
 def _alone(env: gym.Env[Any, Any]) -> VectorEnv[Any, Any, Any]:

@@ -35,7 +35,8 @@ def verify_consistency(agent: Any, env: Any = None, *, tolerance: float = 1e-5, 
     """
     if env is None and not hasattr(agent, "vector"):
         raise ValueError("verify_consistency: this agent has no environment of its own; give one, env=...")
-    vector: Vector = agent.vector if env is None else adapt(env, num_envs=4, device=agent.device, seed=0)
+    rows = 4 if isinstance(env, str) else None
+    vector: Vector = agent.vector if env is None else adapt(env, num_envs=rows, device=agent.device, seed=0)
     check_spaces(agent.policy, vector)
     generator = torch.Generator(agent.device).manual_seed(0)
     collector = Collector(vector, agent.policy, horizon=max(steps // 2, 1), generator=generator, seed=0)

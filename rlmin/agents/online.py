@@ -55,7 +55,8 @@ class OnlineAgent(Agent):
 
     def set_env(self, env: Any) -> None:
         """Train in `env` from now on; it may be anything the agent can be made with. See `attach`."""
-        vector = adapt(env, num_envs=self.rows, device=self.device, step_timeout=self.step_timeout)
+        rows = self.rows if isinstance(env, str) else None
+        vector = adapt(env, num_envs=rows, device=self.device, step_timeout=self.step_timeout)
         self.attach(vector)
         self.env_spec = describe(env)
 

@@ -94,7 +94,8 @@ class PPO(OnlineAgent):
         config = (config or PPOConfig()).with_settings(settings)
         super().__init__(seed=seed, device=device, env_spec=describe(env, env_kwargs, workers))
         options: dict[str, Any] = {"env_kwargs": env_kwargs, "workers": workers, "step_timeout": config.step_timeout}
-        vector = adapt(env, num_envs=config.num_envs, device=device, **options)
+        asked = config.num_envs if isinstance(env, str) else settings.get("num_envs")
+        vector = adapt(env, num_envs=asked, device=device, **options)
         self._build(config, vector.observation_space, vector.action_space)
         warn_of_doubts(self.policy.readings)
         self.attach(vector)
