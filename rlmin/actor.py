@@ -22,9 +22,11 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from rlmin.boundary import checked
 from rlmin.evaluate import check_fit
 from rlmin.policy import Policy
 from rlmin.predict import PolicyState, predict
+from rlmin.settings import Positive, Seed
 from rlmin.spaces import leaf_spaces, leaves_of, pick, without
 from rlmin.targets import is_conditioned
 from rlmin.vector import MASK
@@ -55,6 +57,7 @@ class Actor:
         ValueError: a target for a policy that reads none.
     """
 
+    @checked
     def __init__(
         self,
         policy: Policy,
@@ -62,8 +65,8 @@ class Actor:
         deterministic: bool = True,
         target_return: float | Sequence[float] | None = None,
         default_target: float | None = None,
-        return_scale: float = 1.0,
-        seed: int | None = None,
+        return_scale: Positive = 1.0,
+        seed: Seed | None = None,
     ) -> None:
         target = default_target if target_return is None else target_return
         if target is not None and not is_conditioned(policy):

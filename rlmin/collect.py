@@ -12,12 +12,14 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
+from rlmin.boundary import checked
 from rlmin.data import Reference
 from rlmin.data.recorder import Recorded, Recorder
 from rlmin.data.writer import DatasetWriter
 from rlmin.evaluate import check_spaces, evaluate_random
 from rlmin.play import LONGEST, Actor, PolicyActor, RandomActor, play
 from rlmin.policy import Policy
+from rlmin.settings import Count, CountOrZero, Seed, Size
 from rlmin.targets import is_conditioned
 from rlmin.vector import Vector, adapt
 from rlmin.wrappers.return_to_go import VectorReturnToGo
@@ -67,19 +69,20 @@ class PlayedBy:
         return PolicyActor(self.policy, vector.num_envs, deterministic=self.deterministic, seed=seed)
 
 
+@checked
 def collect(
     played_by: Sequence[PlayedBy],
     make_vector: Callable[[int], VectorEnv[Any, Any, Any]],
     dataset: str,
     *,
-    num_envs: int = 16,
-    seed: int = 0,
+    num_envs: Size = 16,
+    seed: Seed = 0,
     env_spec: EnvSpec | None = None,
     reference: Reference | None = None,
-    measure_reference: int = 0,
+    measure_reference: CountOrZero = 0,
     recipe: dict[str, Any] | None = None,
     overwrite: bool = False,
-    max_steps: int = LONGEST,
+    max_steps: Count = LONGEST,
 ) -> "MinariDataset":
     """Play episodes and write them as a Minari dataset, without loss and in the environment's own form.
 

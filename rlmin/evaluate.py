@@ -8,9 +8,11 @@ from typing import Any, Self
 import gymnasium as gym
 import numpy as np
 
+from rlmin.boundary import checked
 from rlmin.episodes import Episode
 from rlmin.play import LONGEST, PolicyActor, RandomActor, play_episodes
 from rlmin.policy import Policy
+from rlmin.settings import Count, Seed
 from rlmin.spaces import as_read
 from rlmin.vector import Vector
 
@@ -79,14 +81,15 @@ class Evaluation:
         return text + f"  length {self.lengths.mean():.1f}  ({len(self.returns)} episodes, 95 % intervals)"
 
 
+@checked
 def evaluate(
     policy: Policy,
     vector: Vector,
     *,
-    episodes: int = 200,
+    episodes: Count = 200,
     deterministic: bool = True,
-    seed: int | None = 0,
-    max_steps: int = LONGEST,
+    seed: Seed | None = 0,
+    max_steps: Count = LONGEST,
 ) -> Evaluation:
     """Play whole episodes.
 
@@ -110,7 +113,10 @@ def evaluate(
     return Evaluation.of(list(chain.from_iterable(played)))
 
 
-def evaluate_random(vector: Vector, *, episodes: int, seed: int | None = 0, max_steps: int = LONGEST) -> Evaluation:
+@checked
+def evaluate_random(
+    vector: Vector, *, episodes: Count, seed: Seed | None = 0, max_steps: Count = LONGEST
+) -> Evaluation:
     """As `evaluate`, of a policy that takes every legal action with equal chance."""
     actor = RandomActor(vector.action_space, vector.num_envs, seed=seed)
     each = share(episodes, vector.num_envs)

@@ -6,19 +6,26 @@ A `weight` of None keeps every row, and is quicker than one of ones.
 import torch
 from torch import Tensor
 
+from rlmin.boundary import checked
+from rlmin.checks import check_alike
+from rlmin.settings import Positive
 
+
+@checked
 def weighted_mean(x: Tensor, weight: Tensor | None) -> Tensor:
     """sum(weight x) / sum(weight) over all entries; 0 where nothing is kept. Shapes equal, weight in {0, 1}.
 
     Entries of weight 0 are left out, not multiplied: there `x` may be infinite or NaN, and its gradient is exactly 0.
     """
+    check_alike(x=x, weight=weight)
     if weight is None:
         return x.mean()
     return (_kept(x, weight) * weight).sum() / weight.sum().clamp(min=1)
 
 
+@checked
 def clipped_surrogate(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, weight: Tensor | None, *, clip: float
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, weight: Tensor | None, *, clip: Positive
 ) -> Tensor:
     """PPO's policy loss.
 
@@ -36,13 +43,20 @@ def clipped_surrogate(
 
     Source: Schulman et al. 2017, eq. 7 (arXiv:1707.06347).
     """
+    check_alike(log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage, weight=weight)
     ratio = _kept(log_prob - old_log_prob, weight).exp()
     gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
     return -weighted_mean(gain, weight)
 
 
+@checked
 def value_loss(
-    value: Tensor, target: Tensor, weight: Tensor | None, *, old_value: Tensor | None = None, clip: float | None = None
+    value: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    *,
+    old_value: Tensor | None = None,
+    clip: Positive | None = None,
 ) -> Tensor:
     """Half the mean squared error; with `clip`, the larger of that and the error of a value held near the old one.
 
@@ -56,6 +70,7 @@ def value_loss(
     Returns:
         scalar.
     """
+    check_alike(value=value, target=target, weight=weight, old_value=old_value)
     error = _kept(value - target, weight).square()
     if clip is not None and old_value is not None:
         held = old_value + (value - old_value).clamp(-clip, clip)
@@ -64,21 +79,25 @@ def value_loss(
 
 
 @torch.no_grad()
+@checked
 def approximate_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None) -> Tensor:
     """KL(old || new), estimated by mean((ratio - 1) - log ratio): never negative, low variance. No gradient.
 
     Source: Schulman 2020, "Approximating KL divergence", estimator k3.
     """
+    check_alike(log_prob=log_prob, old_log_prob=old_log_prob, weight=weight)
     log_ratio = _kept(log_prob - old_log_prob, weight)
     return weighted_mean(log_ratio.expm1() - log_ratio, weight)  # expm1: exp(x) - 1 loses all digits near 0
 
 
 @torch.no_grad()
+@checked
 def explained_variance(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """1 - Var(target - value) / Var(target) over kept rows: 1 is perfect, 0 no better than a constant.
 
     A scalar; NaN where no row is kept. A target that hardly varies is given a variance of 1e-8.
     """
+    check_alike(value=value, target=target, weight=weight)
     keep = weight.bool()
     if not bool(keep.any()):
         return target.new_full((), torch.nan)

@@ -14,8 +14,11 @@ import torch
 from gymnasium.envs import registration
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
+from rlmin.boundary import checked
+from rlmin.checks import existing as existing
 from rlmin.faults import EnvError, in_words
 from rlmin.read_yaml import parse_yaml
+from rlmin.settings import Positive, Seed, Size, Workers
 from rlmin.trust import check_import
 from rlmin.workers import STEP_TIMEOUT, watch, worker
 
@@ -26,14 +29,15 @@ EXTRAS = {"ale_py": "atari", "mujoco": "mujoco"}
 """The extra of rlmin that brings a package."""
 
 
+@checked
 def make_vec(
     id: str,
-    num_envs: int,
+    num_envs: Size,
     *,
     device: torch.device | str = "cpu",
-    seed: int | None = None,
-    workers: int = 0,
-    step_timeout: float | None = STEP_TIMEOUT,
+    seed: Seed | None = None,
+    workers: Workers = 0,
+    step_timeout: Positive | None = STEP_TIMEOUT,
     **kwargs: Any,
 ) -> VectorEnv[Any, Any, Any]:
     """A vector environment by id, in SAME_STEP.
@@ -77,20 +81,6 @@ def make_one(id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """One environment by id; arguments and errors are those of `make_vec`."""
     with _needed_packages(id):
         return gym.make(_spec(id), **kwargs)
-
-
-def existing(device: torch.device | str) -> torch.device:
-    """`device`, after trying it.
-
-    Raises:
-        ValueError: there is none of that name here, whatever the environment.
-    """
-    try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device={device}: not available here") from error
-    return found
 
 
 def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:

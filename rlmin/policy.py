@@ -13,13 +13,17 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
+from rlmin.boundary import checked
+from rlmin.checks import check, check_flags
 from rlmin.encoders import Encoder, Stack
+from rlmin.encoders.base import parts
 from rlmin.heads import Distribution, ValueHead, action_head
 from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs
 from rlmin.policy_config import EncoderName as EncoderName
 from rlmin.policy_config import PolicyConfig as PolicyConfig
 from rlmin.policy_step import PolicyStep
 from rlmin.readings import read_as
+from rlmin.settings import CountOrZero
 from rlmin.spaces import leaf_spaces
 from rlmin.tokens import TokenInputs, TokenTrunk
 from rlmin.types import Observation, State
@@ -64,6 +68,7 @@ class Policy(nn.Module):
         ValueError: a space is not supported.
     """
 
+    @checked
     def __init__(
         self, observation_space: gym.Space[object], action_space: gym.Space[object], config: PolicyConfig | None = None
     ) -> None:
@@ -77,10 +82,12 @@ class Policy(nn.Module):
         self.trunks = nn.ModuleList(self._trunk() for _ in range(1 if config.share_memory else 2))
         self._in_one_call = PolicyStep(Trunk)
 
-    def initial_state(self, rows: int) -> State:
+    @checked
+    def initial_state(self, rows: CountOrZero) -> State:
         """Memory of `rows` agents that have seen nothing: a tuple, one part a trunk, of tensors [rows, ...]."""
         return tuple(trunk.encoder.initial_state(rows) for trunk in self._each_trunk())
 
+    @checked
     def unroll(
         self, observation: Observation, state: State, start: Tensor, action_mask: Tensor | None = None
     ) -> PolicyOutput:
@@ -96,7 +103,13 @@ class Policy(nn.Module):
             distribution and value of every step, and the memory after the last. Gradients flow through time, within
             episodes, and into `state`.
         """
-        return self._run(observation, state, start, action_mask, step=False)
+        size = check("start", start, "T B")
+        check_flags("start", start)
+        if not observation:
+            raise ValueError("observation: expected a dict of leaves, got an empty one")
+        for name, leaf in observation.items():
+            check(f"observation {name!r}", leaf, "T B ...", **size)
+        return self._run(observation, parts(state, len(self.trunks)), start, action_mask, step=False)
 
     def step(
         self, observation: Observation, state: State, start: Tensor, action_mask: Tensor | None = None
@@ -153,7 +166,8 @@ class Policy(nn.Module):
         found = [inputs.embed[inputs.names.index(leaf)] for inputs in every if leaf in inputs.names]
         return sum(x.numel() for module in found for x in module.parameters())
 
-    def no_action(self, rows: int) -> Tensor:
+    @checked
+    def no_action(self, rows: CountOrZero) -> Tensor:
         """[rows, ...] zeros in the form of an action: what stands for "none" before the first step."""
         device = next(self.parameters()).device
         return torch.zeros((rows, *self.action_head.event_shape), dtype=self.action_head.dtype, device=device)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlmin.boundary import checked
 from rlmin.policy import Policy
 from rlmin.spaces import leaves_of, pick, to_observation
 from rlmin.types import State
@@ -19,6 +20,7 @@ PolicyState: TypeAlias = tuple[State, Tensor]
 
 
 @torch.no_grad()
+@checked
 def predict(
     policy: Policy,
     observation: Any,
@@ -67,6 +69,8 @@ def predict(
         if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
             raise FloatingPointError(f"predict: observation {name!r} holds NaN or infinity")
     rows = next(iter(leaves.values())).shape[0]
+    if state is not None and not (isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], Tensor)):
+        raise TypeError(f"state: expected what the last call returned, or None, got {type(state).__name__}")
     memory, last = state if state is not None else (policy.initial_state(rows), policy.no_action(rows))
     if last.shape[0] != rows:
         raise ValueError(f"state: expected {rows} rows as in the observation, got {last.shape[0]}")
@@ -113,7 +117,11 @@ def _batched(observation: Any, space: gym.Space[Any]) -> Any:
 
 def _rows(name: str, x: Any, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """`x` as a tensor of `shape`; what belongs to a single environment may lack the axis B."""
-    tensor = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x), dtype=dtype, device=device)
+    try:
+        tensor = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x), dtype=dtype, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = "flags" if dtype is torch.bool else "numbers"
+        raise ValueError(f"{name}: expected {what}, {list(shape)}, got {x!r:.60}") from error
     if tensor.numel() != math.prod(shape):
         raise ValueError(f"{name}: expected {list(shape)}, got {list(tensor.shape)}")
     return tensor.reshape(shape)

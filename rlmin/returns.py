@@ -3,11 +3,14 @@
 import torch
 from torch import Tensor
 
-from rlmin.checks import check
+from rlmin.boundary import checked
+from rlmin.checks import check, check_alike, check_flags, check_numbers
 from rlmin.scan import linear_scan
+from rlmin.settings import Share
 
 
 @torch.no_grad()
+@checked
 def gae(
     reward: Tensor,
     value: Tensor,
@@ -15,8 +18,8 @@ def gae(
     terminated: Tensor,
     truncated: Tensor,
     *,
-    gamma: float,
-    lam: float,
+    gamma: Share,
+    lam: Share,
 ) -> Tensor:
     """Generalised advantage estimate.
 
@@ -43,6 +46,9 @@ def gae(
     size = check("reward", reward, "T B")
     for name, x in [("value", value), ("next_value", next_value), ("terminated", terminated), ("truncated", truncated)]:
         check(name, x, "T B", **size)
+    check_alike(reward=reward, value=value, next_value=next_value)
+    check_flags("terminated", terminated)
+    check_flags("truncated", truncated)
     alive = (~terminated).to(reward.dtype)
     going_on = (~(terminated | truncated)).to(reward.dtype)
     delta = reward + gamma * alive * next_value - value
@@ -51,7 +57,8 @@ def gae(
 
 
 @torch.no_grad()
-def discounted_return(reward: Tensor, start: Tensor, carry: Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
+@checked
+def discounted_return(reward: Tensor, start: Tensor, carry: Tensor, *, gamma: Share) -> tuple[Tensor, Tensor]:
     """Discounted sum of the rewards *so far*, the quantity whose spread scales rewards.
 
         R[t] = gamma (1 - start[t]) R[t-1] + reward[t]
@@ -66,11 +73,14 @@ def discounted_return(reward: Tensor, start: Tensor, carry: Tensor, *, gamma: fl
         [T, B] sums, and the last of them, [B], to carry into the next rollout. No gradient flows.
     """
     check("start", start, "T B", **check("reward", reward, "T B"))
+    check_numbers("reward", reward)
+    check_flags("start", start)
     return linear_scan(torch.full_like(reward, gamma), reward, carry, start)
 
 
 @torch.no_grad()
-def return_to_go(reward: Tensor, start: Tensor, *, gamma: float = 1.0) -> Tensor:
+@checked
+def return_to_go(reward: Tensor, start: Tensor, *, gamma: Share = 1.0) -> Tensor:
     """Discounted sum of the rewards still to come in the same episode.
 
         G[t] = reward[t] + gamma (1 - start[t+1]) G[t+1]
@@ -84,6 +94,8 @@ def return_to_go(reward: Tensor, start: Tensor, *, gamma: float = 1.0) -> Tensor
         [T, B] float in the dtype of `reward`. No gradient flows.
     """
     check("start", start, "T B", **check("reward", reward, "T B"))
+    check_numbers("reward", reward)
+    check_flags("start", start)
     decay = torch.full_like(reward, gamma)
     decay[:-1] *= (~start[1:]).to(reward.dtype)
     total, _ = linear_scan(decay, reward, torch.zeros_like(reward.sum(0)), reverse=True)

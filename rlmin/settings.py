@@ -118,7 +118,7 @@ def check_setting(name: str, value: Any, hint: Any) -> Any:
     for option in options:
         with contextlib.suppress(ValueError):
             return check_setting(name, value, option)
-    raise ValueError(f"{name}: expected {words(hint)}, got {_shown(value)}")
+    raise ValueError(f"{name}: expected {words(hint)}, got {shown(value)}")
 
 
 def _check(name: str, value: Any, hint: Any, *, declared: Any) -> Any:
@@ -134,7 +134,7 @@ def _check(name: str, value: Any, hint: Any, *, declared: Any) -> Any:
     found = _plain(value, kind)
     finite = found is not None and (kind is not float or math.isfinite(found))
     if not finite or not all(mark.holds(found) for mark in marks if isinstance(mark, Range)):
-        raise ValueError(f"{name}: expected {words(declared)}, got {_shown(value)}")
+        raise ValueError(f"{name}: expected {words(declared)}, got {shown(value)}")
     return found
 
 
@@ -144,22 +144,22 @@ def _check_choice(name: str, value: Any, choices: list[Any]) -> Any:
         return plain
     if isinstance(plain, str):
         check_names(name, [plain], map(str, choices))
-    raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {_shown(value)}")
+    raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {shown(value)}")
 
 
 def _check_tuple(name: str, value: Any, kinds: tuple[Any, ...], declared: Any) -> tuple[Any, ...]:
     items = value.tolist() if hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1 else value
     if not isinstance(items, list | tuple):
-        raise ValueError(f"{name}: expected {words(declared)}, got {_shown(value)}")
+        raise ValueError(f"{name}: expected {words(declared)}, got {shown(value)}")
     each = (kinds[0],) * len(items) if kinds[-1:] == (Ellipsis,) else kinds
     if len(items) != len(each):
-        raise ValueError(f"{name}: expected {words(declared)}, got {_shown(value)}")
+        raise ValueError(f"{name}: expected {words(declared)}, got {shown(value)}")
     return tuple(check_setting(f"{name}[{i}]", x, kind) for i, (x, kind) in enumerate(zip(items, each, strict=True)))
 
 
 def _check_mapping(name: str, value: Any, declared: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise ValueError(f"{name}: expected {words(declared)}, got {_shown(value)}")
+        raise ValueError(f"{name}: expected {words(declared)}, got {shown(value)}")
     return dict(value)
 
 
@@ -189,7 +189,7 @@ def _scalar(value: Any) -> Any:
     return value.item() if hasattr(value, "dtype") and getattr(value, "shape", None) == () else value
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """`value` in a message, cut where it is long."""
     text = " ".join(repr(_scalar(value)).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -117,10 +117,17 @@ def to_observation(raw: Any, space: gym.Space[Any], device: torch.device | str =
             value = pick(raw, leaf.path)
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(f"observation {leaf.name!r} is missing: {type(raw).__name__} given for {space}") from error
-        value = value if isinstance(value, Tensor | np.ndarray) else np.asarray(value, dtype=leaf.declared)
+        value = value if isinstance(value, Tensor | np.ndarray) else _array(value, leaf)
         batch = int(value.shape[0]) if batch is None and value.ndim else batch
         observation[leaf.name] = leaf_tensor(value, leaf, -1 if batch is None else batch, copy=True).to(device)
     return observation
+
+
+def _array(value: Any, leaf: Leaf) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(value, dtype=leaf.declared)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"observation {leaf.name!r}: expected numbers, got {value!r:.60}") from error
 
 
 def leaf_tensor(

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from rlmin.boundary import checked
 from rlmin.checkpoint import write_atomic
 from rlmin.evaluate import Evaluation, check_spaces, share
 from rlmin.play import LONGEST, PolicyActor, play_episodes
 from rlmin.policy import Policy
 from rlmin.scores import NO_REFERENCE, described, score, unscored, width
+from rlmin.settings import Count, Positive, Seed, check_setting
 from rlmin.spaces import leaf_spaces
 from rlmin.vector import adapt
 from rlmin.wrappers.return_to_go import RETURN_TO_GO, VectorReturnToGo
@@ -168,20 +170,21 @@ class TargetReport:
         write_atomic(Path(file), image.getvalue())
 
 
+@checked
 def evaluate_targets(
     policy: Policy,
     make_vector: Callable[[int], VectorEnv[Any, Any, Any]],
     targets: Sequence[float],
     *,
-    episodes: int = 100,
+    episodes: Count = 100,
     num_envs: int = 64,
     deterministic: bool = True,
-    seed: int | None = 0,
-    return_scale: float,
+    seed: Seed | None = 0,
+    return_scale: Positive,
     reference: "Reference | None" = None,
     data: np.ndarray | None = None,
     env: str = "",
-    max_steps: int = LONGEST,
+    max_steps: Count = LONGEST,
 ) -> TargetReport:
     """Ask a return-conditioned policy for several returns, and see what it achieves.
 
@@ -206,7 +209,7 @@ def evaluate_targets(
     Warns:
         UserWarning: a target lies outside the returns of the data.
     """
-    targets = [float(target) for target in targets]
+    targets = check_setting("targets", targets, tuple[float, ...])
     if not targets:
         raise ValueError("targets: expected at least one return to ask for, got none")
     if not is_conditioned(policy):

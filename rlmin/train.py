@@ -8,6 +8,7 @@ from typing import Any, cast
 from rlmin.agents.agent import Agent
 from rlmin.agents.load import load
 from rlmin.agents.offline import OfflineAgent
+from rlmin.boundary import checked
 from rlmin.checkpoint import LEARNER, read_header
 from rlmin.checks import require
 from rlmin.evaluate_run import Evaluate, evaluated
@@ -18,6 +19,7 @@ from rlmin.presets import PRESETS as PRESETS
 from rlmin.presets import preset_arguments as preset_arguments
 from rlmin.presets import preset_path as preset_path
 from rlmin.presets import read_preset as read_preset
+from rlmin.settings import Count
 from rlmin.train_config import PAIRS as PAIRS
 from rlmin.train_config import DecisionTrainConfig as DecisionTrainConfig
 from rlmin.train_config import OfflineRun, OnlineRun
@@ -26,6 +28,7 @@ from rlmin.training_run import CURVE, check_folder, learn_into, new_folder, run_
 from rlmin.vector import adapt
 
 
+@checked
 def train(config: OnlineRun | OfflineRun, *, name: str = "run", progress_bar: bool = True) -> Path:
     """Train, save and evaluate: an agent in an environment, or one on logged data.
 
@@ -43,6 +46,8 @@ def train(config: OnlineRun | OfflineRun, *, name: str = "run", progress_bar: bo
         FloatingPointError: training met NaN or infinity; the last checkpoint is the last good one.
         SystemExit: a signal ended it, after a checkpoint; the code is 128 plus the signal's number.
     """
+    if not isinstance(config, OnlineRun | OfflineRun):
+        raise TypeError(f"config: expected a TrainConfig or a DecisionTrainConfig, got {type(config).__name__}")
     check_folder(config.folder)
     if config.wandb is not None:
         require("wandb", extra="wandb")
@@ -56,10 +61,11 @@ def train(config: OnlineRun | OfflineRun, *, name: str = "run", progress_bar: bo
     return folder
 
 
+@checked
 def resume(
     folder: Path,
     *,
-    total_timesteps: int | None = None,
+    total_timesteps: Count | None = None,
     device: str | None = None,
     dataset: str | None = None,
     wandb: str | None = None,

@@ -33,9 +33,11 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
+from rlmin.boundary import checked
 from rlmin.faults import EnvError, in_words
 from rlmin.make import existing
 from rlmin.make import make_vec as make_vec
+from rlmin.settings import Positive, Seed, Size, Workers
 from rlmin.spaces import leaf_tensor, leaves_of, picked, without
 from rlmin.types import Observation, Step
 from rlmin.workers import STEP_TIMEOUT, watch
@@ -260,15 +262,16 @@ class Vector(ABC):
         return mask | ~known.unsqueeze(1)
 
 
+@checked
 def adapt(
     env: Any,
     *,
-    num_envs: int | None = None,
+    num_envs: Size | None = None,
     device: torch.device | str = "cpu",
-    seed: int | None = None,
+    seed: Seed | None = None,
     env_kwargs: dict[str, Any] | None = None,
-    workers: int = 0,
-    step_timeout: float | None = STEP_TIMEOUT,
+    workers: Workers = 0,
+    step_timeout: Positive | None = STEP_TIMEOUT,
 ) -> Vector:
     """The `Vector` of whatever a user calls an environment.
 

@@ -4,13 +4,17 @@ from typing import Any
 
 import torch
 
+from rlmin.boundary import checked
 from rlmin.evaluate import check_spaces
+from rlmin.policy import Policy
 from rlmin.rollout import Collector, Rollout
+from rlmin.settings import NonNegative, Size
 from rlmin.vector import Vector, adapt
 
 
 @torch.no_grad()
-def verify_consistency(agent: Any, env: Any = None, *, tolerance: float = 1e-5, steps: int = 256) -> float:
+@checked
+def verify_consistency(agent: Any, env: Any = None, *, tolerance: NonNegative = 1e-5, steps: Size = 256) -> float:
     """Act for a while, then run training's pass over what happened and compare.
 
         found = max over real rows of |log_prob(training pass) - log_prob(acting)|
@@ -33,6 +37,8 @@ def verify_consistency(agent: Any, env: Any = None, *, tolerance: float = 1e-5, 
         AssertionError: it is above `tolerance`; the message names where.
         ValueError: the spaces of `env` are not those of the policy.
     """
+    if not isinstance(getattr(agent, "policy", None), Policy):
+        raise TypeError(f"agent: expected one with a `policy`, such as PPO, got {type(agent).__name__}")
     if env is None and not hasattr(agent, "vector"):
         raise ValueError("verify_consistency: this agent has no environment of its own; give one, env=...")
     rows = 4 if isinstance(env, str) else None

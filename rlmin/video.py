@@ -13,9 +13,11 @@ from gymnasium.wrappers import RecordVideo
 
 from rlmin.agents.agent import Agent
 from rlmin.arena import Arena
+from rlmin.boundary import checked
 from rlmin.checks import require
 from rlmin.make import make_one, readable_errors
 from rlmin.play import LONGEST
+from rlmin.settings import Count, Seed
 
 SUFFIX = ".mp4"
 
@@ -32,16 +34,17 @@ class Film:
         return f"filmed, return {told}: {', '.join(str(file) for file in self.files)}"
 
 
+@checked
 def film(
     agent: Agent,
     arena: Arena,
     target: Path,
     *,
-    episodes: int = 1,
+    episodes: Count = 1,
     deterministic: bool = True,
-    seed: int | None = 0,
+    seed: Seed | None = 0,
     target_return: float | None = None,
-    max_steps: int = LONGEST,
+    max_steps: Count = LONGEST,
 ) -> Film:
     """Play whole episodes and film them.
 

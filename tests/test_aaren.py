@@ -127,5 +127,5 @@ def test_memory_grows_with_the_length_and_not_with_its_square() -> None:
 
 
 def test_no_head_is_too_few() -> None:
-    with pytest.raises(ValueError, match="heads: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="heads: expected a whole number of at least 1, got 0"):
         Aaren(D, H, heads=0)

@@ -158,7 +158,7 @@ def test_a_unit_of_time_scale_tau_takes_in_one_part_in_tau(encoder_class: type[M
 
 @pytest.mark.parametrize("wrong", [(1.0, 10.0), (0.5, 10.0), (10.0, 2.0), (2.0, float("inf"))])
 def test_time_scales_in_the_wrong_order_are_an_error(wrong: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match=r"time_scales: expected 1 < shortest <= longest"):
+    with pytest.raises(ValueError, match=r"time_scales(\[1\])?: expected (1 < shortest <= longest|a number, got inf)"):
         MinGRU(D, H, time_scales=wrong)
 
 
@@ -236,7 +236,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         Stack(D, H, mixer="mingru")
     with pytest.raises(ValueError, match=r"norm: expected one of layer, rms, none, got 'layernorm'; did you mean"):
         Stack(D, H, norm="layernorm")
-    with pytest.raises(ValueError, match=r"candidate: expected one of .* got 'relu'"):
+    with pytest.raises(ValueError, match="no candidate 'relu'; known: g, identity, tanh"):
         MinGRU(D, H, candidate="relu")  # type: ignore[arg-type]
 
 

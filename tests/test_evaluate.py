@@ -95,7 +95,7 @@ def test_every_environment_plays_its_share_and_a_remainder_is_rounded_up() -> No
     vector = long_is_good(rows=3)
     for episodes, played in ((1, 3), (3, 3), (7, 9)):
         assert len(evaluate(policy_of(vector), vector, episodes=episodes).returns) == played
-    with pytest.raises(ValueError, match="episodes: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="episodes: expected a whole number of at least 1, got 0"):
         evaluate(policy_of(vector), vector, episodes=0)
 
 

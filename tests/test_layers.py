@@ -12,7 +12,7 @@ PACKAGE = ROOT / "rlmin"
 LAYERS = [  # from the bottom up; a file may import from every layer above in this list, and from its own package
     {"types", "checks", "statistics", "atomic", "lock", "trust", "plain", "faults"},
     {"settings", "read_yaml", "sb3_names", "workers", "readings"},
-    {"parse"},
+    {"parse", "boundary"},
     {"scan", "spaces", "space_json", "envs"},
     {"header"},
     {"encoders", "returns", "losses", "episodes", "normalize", "make", "checkpoint", "wrappers"},

@@ -187,10 +187,10 @@ def test_a_shift_stands_in_one_order_around_one_environment_and_around_many() ->
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (lambda: wrappers.ObservationNoise(Echo(), -0.1), r"sigma=-0\.1: expected a number of at least 0"),
-        (lambda: wrappers.ObservationNoise(Echo(), math.nan), "sigma=nan"),
+        (lambda: wrappers.ObservationNoise(Echo(), -0.1), r"sigma: expected a number of at least 0, got -0\.1"),
+        (lambda: wrappers.ObservationNoise(Echo(), math.nan), "sigma: expected a number of at least 0, got nan"),
         (lambda: wrappers.ObservationNoise(gym.make("FrozenLake-v1"), 0.1), "no part is a Box of floats: Discrete"),
-        (lambda: wrappers.StickyAction(Echo(), 1.5), r"StickyAction: probability=1\.5: expected a number in \[0, 1\]"),
+        (lambda: wrappers.StickyAction(Echo(), 1.5), r"probability: expected a number from 0 to 1, got 1\.5"),
     ],
 )
 def test_bad_values_are_refused(broken: Callable[[], Any], message: str) -> None:

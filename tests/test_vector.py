@@ -275,7 +275,7 @@ def test_a_missing_package_and_a_missing_device_are_named(monkeypatch: pytest.Mo
         make_vec("no_such_module:X-v0", 2)
     for env in ("rlmin/TMaze-v0", "CartPole-v1", Climb()):
         for device in ("cuda:99", "no such device"):
-            with pytest.raises(ValueError, match=f"^device={device}: not available here"):
+            with pytest.raises(ValueError, match=f"^device: expected a device that is here, got '{device}'"):
                 adapt(env, device=device)
     adapt("rlmin/TMaze-v0", device="cpu").close()
 

@@ -17,6 +17,7 @@ import torch
 from rlmin.agents.env_spec import describe, keepable
 from rlmin.agents.flat_adam import FlatAdam
 from rlmin.agents.schema import check_learner, check_weights
+from rlmin.boundary import checked
 from rlmin.checkpoint import LEARNER, Tensors, load_optimizer, optimizer_tensors, read, section, write
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.predict import PolicyState, predict
@@ -82,13 +83,14 @@ class Agent(ABC):
         self._env_spec = keepable(spec)
 
     @classmethod
+    @checked
     def from_spaces(
         cls,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         *,
         config: Any,
-        seed: int = 0,
+        seed: Seed = 0,
         device: torch.device | str = "cpu",
         env_spec: dict[str, Any] | None = None,
     ) -> Self:
@@ -196,6 +198,7 @@ class Agent(ABC):
         """None: rlmin normalises inside the policy, not in an environment wrapper."""
         return None
 
+    @checked
     def predict(
         self,
         observation: Any,
@@ -240,6 +243,7 @@ class Agent(ABC):
         act: Actor | EnvActor = self.policy.actor(env, **options)
         return act
 
+    @checked
     def save(self, folder: str | Path) -> None:
         """Write config, weights and learner state to `folder`; each file appears whole or not at all."""
         spaces = (self.policy.observation_space, self.policy.action_space)
@@ -262,6 +266,7 @@ class Agent(ABC):
             "total_timesteps": self.total_timesteps,
         }
 
+    @checked
     def resume(self, folder: str | Path) -> None:
         """Go on where the agent saved in `folder` stopped.
 
@@ -321,5 +326,11 @@ class Agent(ABC):
         return self._logger
 
     def set_logger(self, logger: "Logger") -> None:
-        """Log to `logger` from now on."""
+        """Log to `logger` from now on.
+
+        Raises:
+            TypeError: it is no Logger of stable-baselines3, nor like one.
+        """
+        if not all(hasattr(logger, name) for name in ("record", "dump")):
+            raise TypeError(f"logger: expected a stable-baselines3 Logger, got {type(logger).__name__}")
         self._logger = logger

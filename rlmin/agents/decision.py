@@ -28,13 +28,14 @@ from rlmin.agents.flat_adam import FlatAdam
 from rlmin.agents.offline import OfflineAgent
 from rlmin.agents.schedule import schedule
 from rlmin.agents.warmup import warmup
+from rlmin.boundary import checked
 from rlmin.callbacks import Hook, start_callback
 from rlmin.checkpoint import Tensors, section
 from rlmin.heads import Distribution, Gaussian
 from rlmin.losses import weighted_mean
 from rlmin.progress import Progress
 from rlmin.readings import warn_of_doubts
-from rlmin.settings import CountOrZero, check_setting
+from rlmin.settings import Count, CountOrZero, Seed
 from rlmin.spaces import leaf_spaces
 from rlmin.types import Observation, State, map_state, tensors_of
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
@@ -75,13 +76,14 @@ class DecisionAgent(OfflineAgent):
     settings: ClassVar[type[DecisionConfig]] = DecisionConfig
     config: DecisionConfig
 
+    @checked
     def __init__(
         self,
         dataset: Any,
         *,
         env: Any = None,
         config: DecisionConfig | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         device: torch.device | str = "cpu",
         trust: bool = False,
         **settings: Any,
@@ -157,14 +159,15 @@ class DecisionAgent(OfflineAgent):
             warmup(self.policy, horizon=self.config.steps, num_envs=self.config.rows)
         self._warm = True
 
+    @checked
     def learn(
         self,
-        total_timesteps: int,
+        total_timesteps: CountOrZero,
         callback: Any = None,
         *,
         progress_bar: bool = False,
         reset_num_timesteps: bool = True,
-        log_interval: int | None = None,
+        log_interval: Count | None = None,
     ) -> Self:
         """Train.
 
@@ -182,7 +185,6 @@ class DecisionAgent(OfflineAgent):
             ValueError: there are no data; see `dataset`.
         """
         self.ready()
-        total_timesteps = check_setting("total_timesteps", total_timesteps, CountOrZero)
         if reset_num_timesteps:
             self.num_timesteps, self.seconds = 0, 0.0
         first, total = self.num_timesteps, self.num_timesteps + total_timesteps
@@ -259,7 +261,8 @@ class DecisionAgent(OfflineAgent):
         return values | {"learning_rate": lr}
 
     @torch.no_grad()
-    def held_out(self, *, batches: int | None = None) -> dict[str, float]:
+    @checked
+    def held_out(self, *, batches: Count | None = None) -> dict[str, float]:
         """The open-loop loss on the episodes kept out: the mean over their steps.
 
         Args:

@@ -8,6 +8,7 @@ import torch
 from rlmin.agents import AGENTS
 from rlmin.agents.agent import Agent
 from rlmin.agents.schema import read_settings
+from rlmin.boundary import checked
 from rlmin.checkpoint import read_newest
 from rlmin.checks import check_names
 from rlmin.hub_snapshot import fetched, is_address
@@ -16,6 +17,7 @@ from rlmin.policy_config import check_registered
 from rlmin.trust import mark_header
 
 
+@checked
 def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "cpu", trust: bool = False) -> Agent:
     """The agent saved in `folder`, ready to act or to go on learning; PPO or DecisionAgent, as the folder says.
 

@@ -23,6 +23,7 @@ from rlmin.agents.ppo_config import PPOConfig as PPOConfig
 from rlmin.agents.schedule import schedule
 from rlmin.agents.unroll import compiled
 from rlmin.agents.warmup import warmup
+from rlmin.boundary import checked
 from rlmin.callbacks import start_callback
 from rlmin.checkpoint import Tensors, section
 from rlmin.evaluate import check_spaces
@@ -34,7 +35,7 @@ from rlmin.readings import warn_of_doubts
 from rlmin.returns import discounted_return, gae
 from rlmin.rollout import Collector, Rollout
 from rlmin.sb3_names import check_positional
-from rlmin.settings import CountOrZero, check_setting
+from rlmin.settings import Count, CountOrZero, Seed, Workers
 from rlmin.types import State, Step, cat_states, map_state
 from rlmin.vector import Vector, adapt
 
@@ -79,15 +80,16 @@ class PPO(OnlineAgent):
     settings: ClassVar[type[PPOConfig]] = PPOConfig
     config: PPOConfig
 
+    @checked
     def __init__(
         self,
         env: Any,
         *others: Any,
         config: PPOConfig | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         device: torch.device | str = "cpu",
         env_kwargs: dict[str, Any] | None = None,
-        workers: int = 0,
+        workers: Workers = 0,
         **settings: Any,
     ) -> None:
         check_positional("PPO", env, others)
@@ -135,14 +137,15 @@ class PPO(OnlineAgent):
             warmup(self.policy, horizon=self.config.horizon, num_envs=self.rows)
         self._warm = True
 
+    @checked
     def learn(
         self,
-        total_timesteps: int,
+        total_timesteps: CountOrZero,
         callback: Any = None,
         *,
         progress_bar: bool = False,
         reset_num_timesteps: bool = True,
-        log_interval: int = 1,
+        log_interval: Count = 1,
     ) -> Self:
         """Train.
 
@@ -157,7 +160,6 @@ class PPO(OnlineAgent):
             FloatingPointError: something became NaN or infinite; the message names it and the step. The weights are
                 those of the last good gradient step.
         """
-        total_timesteps = check_setting("total_timesteps", total_timesteps, CountOrZero)
         if reset_num_timesteps:
             self.num_timesteps, self.seconds = 0, 0.0
         num_envs = self.vector.num_envs

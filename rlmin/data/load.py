@@ -105,6 +105,6 @@ def _spaces(env: dict[str, Any] | None, observation: Space, action: Space) -> tu
 def _described(env: str | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(env, str):
         return {"id": env, "kwargs": {}, "workers": 0}
-    if "id" not in env:
-        raise ValueError(f"env: expected an id or {{'id': ..., 'kwargs': ...}}, got {dict(env)}")
+    if not isinstance(env, Mapping) or "id" not in env:
+        raise ValueError(f"env: expected an id or {{'id': ..., 'kwargs': ...}}, got {env!r:.60}")
     return {"id": env["id"], "kwargs": dict(env.get("kwargs", {})), "workers": 0}

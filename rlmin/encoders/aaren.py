@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder, Heads, check_counts, one, parts, wipe
 from rlmin.encoders.cell import Cell, register
 from rlmin.scan import linear_scan
-from rlmin.settings import Settings
+from rlmin.settings import Count, Settings, Size
 from rlmin.types import State
 
 
@@ -44,7 +45,8 @@ class Aaren(Encoder):
     Source: Feng et al. 2024, "Attention as an RNN" (arXiv:2405.13956).
     """
 
-    def __init__(self, input_size: int, hidden_size: int, *, heads: int = 4) -> None:
+    @checked
+    def __init__(self, input_size: Size, hidden_size: Size, *, heads: Count = 4) -> None:
         super().__init__()
         check_counts(heads=heads)
         self.input_size, self.output_size = input_size, hidden_size
@@ -60,7 +62,7 @@ class Aaren(Encoder):
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with `state` (m, u, w); m is a choice of scale, and no gradient passes through it."""
-        self.check_input(x, start)
+        self.check_input(x, start, state)
         before, u, w = self._enter(state, start[0])
         score, value = self._read(x, u.dtype)
         with torch.no_grad():

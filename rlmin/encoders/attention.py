@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder, Heads, check_counts, one, parts, wipe
 from rlmin.encoders.cell import Cell, register
-from rlmin.settings import Settings, Size
+from rlmin.settings import Count, Settings, Size
 from rlmin.types import State
 
 Context: TypeAlias = Size
@@ -47,8 +48,9 @@ class Attention(Encoder):
 
     frequency: Tensor  # [size / 2] radians a step, of each pair of features
 
+    @checked
     def __init__(
-        self, input_size: int, hidden_size: int, *, heads: int = 4, context: int = 64, rotary: bool = True
+        self, input_size: Size, hidden_size: Size, *, heads: Count = 4, context: Size = 64, rotary: bool = True
     ) -> None:
         super().__init__()
         check_counts(heads=heads, context=context)
@@ -67,7 +69,7 @@ class Attention(Encoder):
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with `state` (keys, values, age); no gradient reaches the age."""
-        self.check_input(x, start)
+        self.check_input(x, start, state)
         keys, values, age = (wipe(one(part), start[0]) for part in parts(state, 3))
         T, B, _ = x.shape
         blocks = max(1, T // max(self.context - 1, _SHORTEST_BLOCK))

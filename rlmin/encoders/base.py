@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlmin.checks import check
+from rlmin.checks import check, check_flags
 from rlmin.settings import Range
 from rlmin.types import State
 
@@ -66,14 +67,42 @@ class Encoder(nn.Module, ABC):
 
     def zeros(self, *size: int) -> Tensor:
         """Zeros of `size` where this module's weights are, in the precision memory is kept in."""
+        if isinstance(size[0], bool) or not isinstance(size[0], int | torch.SymInt | np.integer) or size[0] < 0:
+            raise ValueError(f"B: expected a whole number of at least 0, got {size[0]!r:.60}")
         weight = next(self.parameters())
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         return torch.zeros(size, dtype=dtype, device=weight.device)
 
-    def check_input(self, x: Tensor, start: Tensor) -> None:
-        """Raise a ValueError that names the axes where `x` or `start` does not fit this encoder."""
+    def check_input(self, x: Tensor, start: Tensor, state: "State | None" = None) -> None:
+        """Raise an error that names the axes where an argument does not fit: a kernel would read past its end.
+
+        Args:
+            x, start: of `forward`.
+            state: of `forward`; None: not looked at.
+
+        Raises:
+            ValueError: another shape or type.
+            TypeError: `state` has not the parts that `initial_state` gives.
+        """
         size = check("x", x, "T B D", D=self.input_size)
         check("start", start, "T B", T=size["T"], B=size["B"])
+        check_flags("start", start)
+        weight = next(self.parameters())
+        if x.dtype is not weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(f"x: expected {weight.dtype} as the weights are, got {x.dtype}")
+        if state is not None:
+            check_state(state, self.initial_state(size["B"]))
+
+
+def check_state(state: State, like: State) -> None:
+    """Raise an error where `state` has other parts or shapes than `like`."""
+    if isinstance(like, tuple):
+        for part, wanted in zip(parts(state, len(like)), like, strict=True):
+            check_state(part, wanted)
+        return
+    found = one(state)
+    if found.shape != like.shape:
+        raise ValueError(f"state: expected {list(like.shape)}, got {list(found.shape)}")
 
 
 def check_counts(**counts: int) -> None:
@@ -87,15 +116,20 @@ def one(state: State) -> Tensor:
     """`state` as the single tensor it must be."""
     if isinstance(state, Tensor):
         return state
-    raise TypeError(f"state: expected one tensor, got a tuple of {len(state)}; use this encoder's own initial_state()")
+    raise TypeError(f"state: expected one tensor, got {_kind(state)}; use this encoder's own initial_state()")
 
 
 def parts(state: State, count: int) -> tuple[State, ...]:
     """`state` as the tuple of `count` that it must be."""
     if isinstance(state, tuple) and len(state) == count:
         return state
-    found = f"a tuple of {len(state)}" if isinstance(state, tuple) else "one tensor"
-    raise TypeError(f"state: expected a tuple of {count}, got {found}; use this encoder's own initial_state()")
+    raise TypeError(f"state: expected a tuple of {count}, got {_kind(state)}; use this encoder's own initial_state()")
+
+
+def _kind(state: object) -> str:
+    if isinstance(state, tuple):
+        return f"a tuple of {len(state)}"
+    return "one tensor" if isinstance(state, Tensor) else type(state).__name__
 
 
 def wipe(state: Tensor, start: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder, one, wipe
+from rlmin.settings import Size
 from rlmin.types import State
 
 
@@ -29,7 +31,8 @@ class CausalConv(Encoder):
     The state is the last inputs, [B, width - 1, D], newest first, zero where the episode is not that old.
     """
 
-    def __init__(self, size: int, *, width: int = 4) -> None:
+    @checked
+    def __init__(self, size: Size, *, width: Size = 4) -> None:
         super().__init__()
         if width < 2:
             raise ValueError(f"width: expected at least 2, got {width}")
@@ -46,7 +49,7 @@ class CausalConv(Encoder):
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with `state` [B, width - 1, D]; first derivatives only."""
-        self.check_input(x, start)
+        self.check_input(x, start, state)
         before = one(state)
         x = x.to(before.dtype)
         y, after = _CausalConv.apply(x, before, start, self.weight, self.bias)  # type: ignore[no-untyped-call]

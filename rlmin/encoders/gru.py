@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder, full_precision, one, wipe
 from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negated
 from rlmin.encoders.projected import fits_cpu
+from rlmin.settings import Size
 from rlmin.types import State
 
 
@@ -36,7 +38,8 @@ class GRU(Encoder):
     Source: Cho et al. 2014 (arXiv:1406.1078), in the form torch.nn.GRU documents.
     """
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    @checked
+    def __init__(self, input_size: Size, hidden_size: Size) -> None:
         super().__init__()
         self.input_size, self.output_size = input_size, hidden_size
         self.projection = nn.Linear(input_size, 3 * hidden_size)
@@ -50,7 +53,7 @@ class GRU(Encoder):
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with `state` [B, H]; first derivatives only."""
-        self.check_input(x, start)
+        self.check_input(x, start, state)
         before = one(state)
         projected = self.projection(x).to(before.dtype)
         walk: Any = _GRU

@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder, full_precision, one, parts, wipe
 from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, negated
 from rlmin.encoders.numpy_program import linear as weights_of
 from rlmin.encoders.projected import fits_cpu
+from rlmin.settings import Size
 from rlmin.types import State
 
 
@@ -39,7 +41,8 @@ class LSTM(Encoder):
     Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000, as torch.nn.LSTM documents it.
     """
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    @checked
+    def __init__(self, input_size: Size, hidden_size: Size) -> None:
         super().__init__()
         self.input_size, self.output_size = input_size, hidden_size
         self.projection = nn.Linear(input_size, 4 * hidden_size)
@@ -53,7 +56,7 @@ class LSTM(Encoder):
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with `state` (h, c), [B, H] each; first derivatives only."""
-        self.check_input(x, start)
+        self.check_input(x, start, state)
         h, c = (one(part) for part in parts(state, 2))
         projection, recurrence = self.projection, self.recurrence
         on_cpu = fits_cpu(recurrence, x, h) and type(projection) is nn.Linear

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder, one, wipe
 from rlmin.encoders.candidate import Candidate, check_candidate
 from rlmin.encoders.cell import Cell, FastStep, Terms, register
@@ -13,6 +14,7 @@ from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, nega
 from rlmin.encoders.projected import scan_projection
 from rlmin.encoders.time_scale import TimeScales, spread_bias
 from rlmin.scan.activation import activate
+from rlmin.settings import Size
 from rlmin.types import State
 
 
@@ -38,10 +40,11 @@ class MinGRU(Encoder):
     Source: Feng et al. 2024, section 3.1 (arXiv:2410.01201).
     """
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
+        input_size: Size,
+        hidden_size: Size,
         *,
         candidate: Candidate = "tanh",
         time_scales: TimeScales = (2.0, 256.0),
@@ -61,7 +64,7 @@ class MinGRU(Encoder):
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with `state` [B, H]."""
-        self.check_input(x, start)
+        self.check_input(x, start, state)
         return scan_projection(self.projection, x, one(state), start, activation=self.candidate)
 
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:

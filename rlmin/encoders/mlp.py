@@ -4,9 +4,11 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder
 from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear
+from rlmin.settings import Count, Size
 from rlmin.types import State
 
 
@@ -23,7 +25,8 @@ class MLP(Encoder):
     Its state is (), which every function on states accepts; `start` has nothing to wipe.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, *, layers: int = 2) -> None:
+    @checked
+    def __init__(self, input_size: Size, hidden_size: Size, *, layers: Count = 2) -> None:
         super().__init__()
         if layers < 1:
             raise ValueError(f"layers: expected at least 1, got {layers}")
@@ -38,7 +41,7 @@ class MLP(Encoder):
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with `state` ()."""
-        self.check_input(x, start)
+        self.check_input(x, start, state)
         return self.network(x), state
 
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:

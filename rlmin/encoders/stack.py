@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 
+from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder, one, parts
 from rlmin.encoders.cell import CELLS
 from rlmin.encoders.conv import CausalConv
 from rlmin.encoders.stack_step import StackStep
 from rlmin.scan import block as fused
+from rlmin.settings import Count, CountOrZero, ShareBelowOne, Size
 from rlmin.types import State
 
 Choice = TypeVar("Choice")
@@ -52,17 +54,18 @@ class Stack(Encoder):
         ValueError: an unknown mixer, option of it or norm, fewer than one layer, or no such dropout.
     """
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
+        input_size: Size,
+        hidden_size: Size,
         *,
         mixer: str = "min_gru",
-        layers: int = 2,
-        conv: int = 4,
-        mlp: int = 2,
+        layers: Count = 2,
+        conv: CountOrZero = 4,
+        mlp: CountOrZero = 2,
         norm: str = "layer",
-        dropout: float = 0.0,
+        dropout: ShareBelowOne = 0.0,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -93,7 +96,7 @@ class Stack(Encoder):
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with the state of every block."""
-        self.check_input(x, start)
+        self.check_input(x, start, state)
         x, after = self.embed(x), []
         for block, before in zip(self.encoders(), parts(state, len(self.blocks)), strict=True):
             x, last = block(x, before, start)

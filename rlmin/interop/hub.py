@@ -10,6 +10,7 @@ import torch
 
 from rlmin.agents.agent import Agent
 from rlmin.agents.load import load
+from rlmin.boundary import checked
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY, derived, read_newest
 from rlmin.checks import require
 from rlmin.hub_snapshot import snapshot
@@ -19,6 +20,7 @@ FILES = (CARD, CONFIG, POLICY, "metrics.csv", "curve.png")
 """What is pushed of a run, where it is there; and LEARNER, if wanted. Nothing else."""
 
 
+@checked
 def push_to_hub(
     folder: str | Path,
     repo_id: str,
@@ -69,6 +71,7 @@ def push_to_hub(
     return str(place)
 
 
+@checked
 def load_from_hub(
     repo_id: str,
     *,

@@ -9,9 +9,11 @@ from typing import Any
 import yaml
 
 from rlmin.agents.agent import Agent
+from rlmin.boundary import checked
 from rlmin.checkpoint import write_atomic
 from rlmin.evaluate import Evaluation
 from rlmin.evaluate_run import evaluate_run, evaluate_run_targets, loaded
+from rlmin.settings import CountOrZero
 from rlmin.targets import is_conditioned
 
 CARD = "README.md"
@@ -19,7 +21,8 @@ LOCAL = 'rlmin.load(".")'
 """How a card loads the run in whose folder it lies; the hub's address takes its place when it is pushed."""
 
 
-def write_card(folder: str | Path, *, episodes: int = 100, trust: bool = False) -> Path:
+@checked
+def write_card(folder: str | Path, *, episodes: CountOrZero = 100, trust: bool = False) -> Path:
     """Write the card of a run into its folder, over one that is there.
 
     Args:

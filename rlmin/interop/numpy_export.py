@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from rlmin.boundary import checked
 from rlmin.checkpoint import write_atomic
 from rlmin.encoders import Stack
 from rlmin.encoders.numpy_program import INSTEAD, Program, after, array, known, linear
@@ -45,6 +46,7 @@ def pack_numpy(policy: Policy, *, run: Mapping[str, Any] | None = None) -> bytes
     return content.getvalue()
 
 
+@checked
 def export_numpy(policy: Policy, file: str | Path, *, run: Mapping[str, Any] | None = None) -> None:
     """Write a policy for numpy alone, and beside it `numpy_policy.py`, which runs it.
 

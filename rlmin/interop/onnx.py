@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlmin.boundary import checked
 from rlmin.checkpoint import write_atomic
 from rlmin.checks import require
 from rlmin.interop.form import Form
@@ -87,6 +88,7 @@ def pack_onnx(
     return content
 
 
+@checked
 def export_onnx(
     policy: Policy,
     file: str | Path,

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlmin.boundary import checked
 from rlmin.checkpoint import write_atomic
 from rlmin.encoders import Encoder, Stack
 from rlmin.encoders.cell import cell_of
@@ -179,6 +180,7 @@ def pack_torch(
     return content.getvalue()
 
 
+@checked
 def export_torch(
     policy: Policy,
     file: str | Path,

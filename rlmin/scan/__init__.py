@@ -14,9 +14,11 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from rlmin.boundary import checked
 from rlmin.scan.activation import ACTIVATIONS as ACTIVATIONS
 from rlmin.scan.dispatch import KERNELS as KERNELS
 from rlmin.scan.ops import Option, scan
+from rlmin.settings import Size
 
 
 def linear_scan(
@@ -44,6 +46,8 @@ def linear_scan(
         ValueError: shapes, dtypes or devices that do not fit.
     """
     _check({"decay": decay, "value": value}, state, start)
+    if not isinstance(reverse, bool):
+        raise ValueError(f"reverse: expected True or False, got {reverse!r:.60}")
     shape = value.shape
     if value.dim() != 3:
         decay, value, state = _three_axes(decay), _three_axes(value), _three_axes(state[None])[0]
@@ -77,6 +81,7 @@ def min_gru_scan(
 
     Source: Feng et al. 2024, section 3.1 (arXiv:2410.01201). The paper trains in log space; this is linear space.
     """
+    _check_activation(activation)
     _check({"gate": gate, "candidate": candidate}, state, start, activation)
     return _run("gru", activation, start, state, gate, candidate)
 
@@ -114,11 +119,13 @@ def min_lstm_scan(
     Source: Feng et al. 2024, section 3.2 (arXiv:2410.01201), with its normalised gates, which keep the size of the
     memory independent of the length. The paper trains in log space; this is linear space.
     """
+    _check_activation(activation)
     _check({"forget": forget, "input": input, "candidate": candidate}, state, start, activation)
     return _run("lstm", activation, start, state, forget, input, candidate)
 
 
-def warmup(device: torch.device | str = "cpu", *, shape: tuple[int, int, int] = (1, 1, 1)) -> None:
+@checked
+def warmup(device: torch.device | str = "cpu", *, shape: tuple[Size, Size, Size] = (1, 1, 1)) -> None:
     """Compile what the first update would compile: every float32 scan, forward and backward.
 
     Takes some seconds the first time and a fraction of one when the compiled code is cached on disk. On a GPU it is
@@ -152,6 +159,9 @@ def _three_axes(x: Tensor) -> Tensor:
 
 def _check(inputs: dict[str, Tensor], state: Tensor, start: Tensor | None, activation: str | None = None) -> None:
     """Reject, by name, what the kernels would misread."""
+    for name, x in (*inputs.items(), ("state", state), ("start", start)):
+        if not isinstance(x, Tensor) and not (x is None and name == "start"):
+            raise ValueError(f"{name}: expected a tensor, got {type(x).__name__}")
     *others, (lead, value) = inputs.items()
     shape, dtype, device = value.shape, value.dtype, value.device
     axes = len(shape)
@@ -168,8 +178,11 @@ def _check(inputs: dict[str, Tensor], state: Tensor, start: Tensor | None, activ
         raise ValueError(f"state: expected {list(shape[1:])} as {lead} is {list(shape)}, got {list(state.shape)}")
     if start is not None:
         _check_start(start, lead, value)
-    if activation is not None and activation not in ACTIVATIONS:
-        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+
+
+def _check_activation(activation: str) -> None:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r:.60}")
 
 
 def _check_float(name: str, x: Tensor, dtype: torch.dtype, device: torch.device) -> None:

@@ -6,6 +6,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from rlmin.boundary import checked
+from rlmin.settings import Count
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.transform import Like, Memory, Rows, Transform, where
 
@@ -31,12 +33,14 @@ class DelayedReward(Wrapped):
     An episode's return is unchanged.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], every: int | None = None) -> None:
+    @checked
+    def __init__(self, env: gym.Env[Any, Any], every: Count | None = None) -> None:
         super().__init__(env, _DelayedReward(every), every=every)
 
 
 class VectorDelayedReward(VectorWrapped):
     """`DelayedReward` of every environment."""
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], every: int | None = None) -> None:
+    @checked
+    def __init__(self, env: VectorEnv[Any, Any, Any], every: Count | None = None) -> None:
         super().__init__(env, _DelayedReward(every))

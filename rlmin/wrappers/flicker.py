@@ -8,7 +8,9 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from rlmin.boundary import checked
 from rlmin.envs.draws import uniform
+from rlmin.settings import Share
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.transform import Like, Memory, Rows, Transform, counted, drawn, where
 
@@ -63,12 +65,14 @@ class FrameFlicker(Wrapped):
     Source: Hausknecht and Stone 2015 (arXiv:1507.06527), flickering Pong.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], probability: float = 0.5) -> None:
+    @checked
+    def __init__(self, env: gym.Env[Any, Any], probability: Share = 0.5) -> None:
         super().__init__(env, _FrameFlicker(probability), probability=probability)
 
 
 class VectorFrameFlicker(VectorWrapped):
     """`FrameFlicker` of every environment."""
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], probability: float = 0.5) -> None:
+    @checked
+    def __init__(self, env: VectorEnv[Any, Any, Any], probability: Share = 0.5) -> None:
         super().__init__(env, _FrameFlicker(probability))

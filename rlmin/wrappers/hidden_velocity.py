@@ -7,6 +7,8 @@ import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
+from rlmin.boundary import checked
+from rlmin.settings import check_setting
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.transform import Memory, Transform
 
@@ -67,15 +69,21 @@ class HiddenVelocity(Wrapped):
         shown: entries of the observation that stay; None: those known for the id.
     """
 
+    @checked
     def __init__(self, env: gym.Env[Any, Any], shown: Sequence[int] | None = None) -> None:
-        found = positions(env.spec, env.unwrapped) if shown is None else tuple(shown)
+        found = positions(env.spec, env.unwrapped) if shown is None else check_setting("shown", shown, tuple[int, ...])
         super().__init__(env, _HiddenVelocity(found), shown=found)
 
 
 class VectorHiddenVelocity(VectorWrapped):
     """`HiddenVelocity` of every environment."""
 
+    @checked
     def __init__(self, env: VectorEnv[Any, Any, Any], shown: Sequence[int] | None = None) -> None:
         inner = getattr(env.unwrapped, "envs", [env.unwrapped])[0]
-        found = positions(env.spec, getattr(inner, "unwrapped", inner)) if shown is None else tuple(shown)
+        found = (
+            positions(env.spec, getattr(inner, "unwrapped", inner))
+            if shown is None
+            else check_setting("shown", shown, tuple[int, ...])
+        )
         super().__init__(env, _HiddenVelocity(found))

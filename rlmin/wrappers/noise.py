@@ -9,7 +9,9 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from rlmin.boundary import checked
 from rlmin.envs.draws import normal
+from rlmin.settings import NonNegative
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.transform import Like, Memory, Rows, Transform, counted, drawn
 
@@ -78,12 +80,14 @@ class ObservationNoise(Wrapped):
         sigma: standard deviation, in the units of the observation.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], sigma: float) -> None:
+    @checked
+    def __init__(self, env: gym.Env[Any, Any], sigma: NonNegative) -> None:
         super().__init__(env, _ObservationNoise(sigma), sigma=sigma)
 
 
 class VectorObservationNoise(VectorWrapped):
     """`ObservationNoise` of every environment."""
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], sigma: float) -> None:
+    @checked
+    def __init__(self, env: VectorEnv[Any, Any, Any], sigma: NonNegative) -> None:
         super().__init__(env, _ObservationNoise(sigma))

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from rlmin.boundary import checked
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.transform import Like, Memory, Rows, Transform, with_entry, with_leaf
 
@@ -73,6 +74,7 @@ class PreviousAction(Wrapped):
     the start of an episode; numbers (a Box) are zero there. A MultiBinary becomes MultiDiscrete, 2 being "none".
     """
 
+    @checked
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env, _PreviousAction())
 
@@ -80,6 +82,7 @@ class PreviousAction(Wrapped):
 class VectorPreviousAction(VectorWrapped):
     """`PreviousAction` of every environment."""
 
+    @checked
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
         super().__init__(env, _PreviousAction())
 
@@ -87,6 +90,7 @@ class VectorPreviousAction(VectorWrapped):
 class PreviousReward(Wrapped):
     """Adds "previous_reward" [1] float32, the reward received one step ago, 0 at the start of an episode."""
 
+    @checked
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env, _PreviousReward())
 
@@ -94,5 +98,6 @@ class PreviousReward(Wrapped):
 class VectorPreviousReward(VectorWrapped):
     """`PreviousReward` of every environment."""
 
+    @checked
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
         super().__init__(env, _PreviousReward())

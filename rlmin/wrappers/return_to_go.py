@@ -8,6 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
+from rlmin.boundary import checked
+from rlmin.settings import Positive, check_setting
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.previous import as_leaf
 from rlmin.wrappers.transform import Like, Memory, Rows, Transform, with_entry, with_leaf
@@ -19,6 +21,7 @@ class _ReturnToGo(Transform):
     def __init__(self, target: float | Sequence[float], scale: float) -> None:
         if not scale > 0:
             raise ValueError(f"ReturnToGo: scale={scale}: expected a number above 0")
+        target = check_setting("target", target, float | tuple[float, ...])
         self.target, self.scale = np.asarray(target, dtype=np.float64), scale
         if not np.isfinite(self.target).all():
             raise ValueError(f"ReturnToGo: target={target}: expected finite numbers")
@@ -49,14 +52,18 @@ class ReturnToGo(Wrapped):
     Source: Chen et al. 2021, decision transformer (arXiv:2106.01345).
     """
 
-    def __init__(self, env: gym.Env[Any, Any], target: float, *, scale: float = 1.0) -> None:
+    @checked
+    def __init__(self, env: gym.Env[Any, Any], target: float, *, scale: Positive = 1.0) -> None:
         super().__init__(env, _ReturnToGo(target, scale), target=target, scale=scale)
 
 
 class VectorReturnToGo(VectorWrapped):
     """`ReturnToGo` of every environment; `target` is one number, or one for each environment."""
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], target: float | Sequence[float], *, scale: float = 1.0) -> None:
+    @checked
+    def __init__(
+        self, env: VectorEnv[Any, Any, Any], target: float | Sequence[float], *, scale: Positive = 1.0
+    ) -> None:
         if np.ndim(target) == 1 and len(np.asarray(target)) != env.num_envs:
             raise ValueError(f"ReturnToGo: expected 1 or {env.num_envs} targets, got {len(np.asarray(target))}")
         super().__init__(env, _ReturnToGo(target, scale))

@@ -8,7 +8,9 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from rlmin.boundary import checked
 from rlmin.envs.draws import uniform
+from rlmin.settings import Share
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.transform import Like, Memory, Rows, Transform, counted, drawn, where
 
@@ -48,12 +50,14 @@ class StickyAction(Wrapped):
     Source: Machado et al. 2018, sticky actions of the Arcade Learning Environment (arXiv:1709.06009).
     """
 
-    def __init__(self, env: gym.Env[Any, Any], probability: float = 0.25) -> None:
+    @checked
+    def __init__(self, env: gym.Env[Any, Any], probability: Share = 0.25) -> None:
         super().__init__(env, _StickyAction(probability), probability=probability)
 
 
 class VectorStickyAction(VectorWrapped):
     """`StickyAction` of every environment."""
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], probability: float = 0.25) -> None:
+    @checked
+    def __init__(self, env: VectorEnv[Any, Any, Any], probability: Share = 0.25) -> None:
         super().__init__(env, _StickyAction(probability))

@@ -7,6 +7,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
+from rlmin.boundary import checked
+from rlmin.settings import Count
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.previous import as_leaf
 from rlmin.wrappers.transform import Like, Memory, Rows, Transform, with_entry, with_leaf
@@ -36,12 +38,14 @@ class _TimeStep(Transform):
 class TimeStep(Wrapped):
     """Adds "time_step" [1] float32: steps taken in the episode, divided by `limit` where one is given."""
 
-    def __init__(self, env: gym.Env[Any, Any], limit: int | None = None) -> None:
+    @checked
+    def __init__(self, env: gym.Env[Any, Any], limit: Count | None = None) -> None:
         super().__init__(env, _TimeStep(limit), limit=limit)
 
 
 class VectorTimeStep(VectorWrapped):
     """`TimeStep` of every environment."""
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], limit: int | None = None) -> None:
+    @checked
+    def __init__(self, env: VectorEnv[Any, Any, Any], limit: Count | None = None) -> None:
         super().__init__(env, _TimeStep(limit))
