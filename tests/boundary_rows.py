@@ -204,6 +204,7 @@ def rows() -> dict[str, Row]:
                 "lam": 0.9,
             },
             {"terminated": [x(T, B)], "truncated": [x(T, B)]},
+            called={"reward": "reward|value"},
         ),
         "rlmin.returns.discounted_return": Row(
             discounted_return,

@@ -153,7 +153,7 @@ def cases() -> dict[tuple[str, str], list[Any]]:
 CASES = cases()
 
 
-@pytest.mark.parametrize(("name", "argument"), list(CASES), ids="-".join)
+@pytest.mark.parametrize(("name", "argument"), list(CASES), ids=str)
 def test_a_wrong_argument_is_named(name: str, argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     row = ROWS[name]

@@ -103,6 +103,8 @@ def check_state(state: State, like: State) -> None:
     found = one(state)
     if found.shape != like.shape:
         raise ValueError(f"state: expected {list(like.shape)}, got {list(found.shape)}")
+    if found.dtype is torch.bool and like.dtype is not torch.bool:
+        raise ValueError(f"state: expected {like.dtype}, got {found.dtype}")
 
 
 def check_counts(**counts: int) -> None:

@@ -14,11 +14,10 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from rlmin.boundary import checked
+from rlmin.checks import existing
 from rlmin.scan.activation import ACTIVATIONS as ACTIVATIONS
 from rlmin.scan.dispatch import KERNELS as KERNELS
 from rlmin.scan.ops import Option, scan
-from rlmin.settings import Size
 
 
 def linear_scan(
@@ -124,8 +123,7 @@ def min_lstm_scan(
     return _run("lstm", activation, start, state, forget, input, candidate)
 
 
-@checked
-def warmup(device: torch.device | str = "cpu", *, shape: tuple[Size, Size, Size] = (1, 1, 1)) -> None:
+def warmup(device: torch.device | str = "cpu", *, shape: tuple[int, int, int] = (1, 1, 1)) -> None:
     """Compile what the first update would compile: every float32 scan, forward and backward.
 
     Takes some seconds the first time and a fraction of one when the compiled code is cached on disk. On a GPU it is
@@ -135,6 +133,13 @@ def warmup(device: torch.device | str = "cpu", *, shape: tuple[Size, Size, Size]
         device: where the scans will run.
         shape: [T, B, D] of the update to come. On the CPU it makes no difference; on a GPU kernels are chosen by size.
     """
+    device = existing(device)
+    if (
+        not isinstance(shape, tuple)
+        or len(shape) != 3
+        or not all(type(size) is int and 0 < size < 1 << 24 for size in shape)
+    ):
+        raise ValueError(f"shape: expected [T, B, D], three whole numbers of at least 1, got {shape!r:.60}")
     x = torch.zeros(shape, device=device, requires_grad=True)
     state = torch.zeros(shape[1:], device=device)
     start = torch.zeros(shape[:2], dtype=torch.bool, device=device)
