@@ -1,7 +1,7 @@
 """Callbacks: stable-baselines3's own classes, run from rlmin's training loop."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,33 @@ class Hook:
     def on_rollout_end(self) -> None: ...
 
     def on_training_end(self) -> None: ...
+
+
+class Hooks(Hook):
+    """Several hooks, called in order."""
+
+    def __init__(self, hooks: Sequence[Hook]) -> None:
+        self.hooks = hooks
+
+    def on_rollout_start(self) -> None:
+        for hook in self.hooks:
+            hook.on_rollout_start()
+
+    def on_step(self, step: Step | None) -> bool:
+        answers = [hook.on_step(step) for hook in self.hooks]  # every hook is called, whatever the others say
+        return all(answers)
+
+    @property
+    def wants_steps(self) -> bool:
+        return any(hook.wants_steps for hook in self.hooks)
+
+    def on_rollout_end(self) -> None:
+        for hook in self.hooks:
+            hook.on_rollout_end()
+
+    def on_training_end(self) -> None:
+        for hook in self.hooks:
+            hook.on_training_end()
 
 
 class LoggedSteps:

@@ -35,10 +35,10 @@ USAGE = """usage: rlmin COMMAND ...
   plot RUN ... [--file PNG|SVG|PDF]           draw learning curves, seeds as one line; --over time
   hub card RUN; hub push RUN USER/NAME        write a run's model card; push it to the Hugging Face hub
   list presets|envs|encoders|datasets         what there is
-  bench NAME|all|memory|offline               measure speed, or learning over a suite; `rlmin bench` lists the names
+  bench NAME|all|memory|offline|defaults      measure speed, or learning over a suite; `rlmin bench` lists the names
 """
 
-MEMORY, OFFLINE = "memory", "offline"
+MEMORY, OFFLINE, DEFAULTS = "memory", "offline", "defaults"
 """The benchmarks of learning; every other one is of speed."""
 
 
@@ -235,9 +235,10 @@ def bench_command(arguments: list[str]) -> None:
     if name is None:
         about = f"{summary()}\n  {MEMORY:9} Learning: a suite of memory tasks, cell by cell (hours)."
         about += f"\n  {OFFLINE:9} Learning: decision agents on logged data, cell by cell; --make makes these (hours)."
+        about += f"\n  {DEFAULTS:9} Learning: agents with nothing set, beside other libraries', cell by cell (hours)."
         print(f"usage: rlmin bench NAME [--quick] [--key value ...]; `rlmin bench NAME --help` says more\n\n{about}")
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
-    check_names("benchmark", [name], [*NAMES, "all", MEMORY, OFFLINE])
+    check_names("benchmark", [name], [*NAMES, "all", MEMORY, OFFLINE, DEFAULTS])
     if name == MEMORY:
         from rlmin.suite import SuiteOptions, run_suite
 
@@ -247,6 +248,11 @@ def bench_command(arguments: list[str]) -> None:
         from rlmin.suite.offline import OfflineOptions, run_offline
 
         print(run_offline(parse(OfflineOptions, arguments[1:], prog=f"rlmin bench {name}", switches=True)))
+        return
+    if name == DEFAULTS:
+        from rlmin.suite.defaults import DefaultOptions, run_defaults
+
+        print(run_defaults(parse(DefaultOptions, arguments[1:], prog=f"rlmin bench {name}", switches=True)))
         return
     about = summary() if name == "all" else module(name).__doc__ or ""
     run(name, parse(Options, arguments[1:], prog=f"rlmin bench {name}", description=about, switches=True))

@@ -232,18 +232,51 @@ class BoxHead(ActionHead):
 
 
 class ValueHead(nn.Module):
-    """features [..., H] -> value [...], float32."""
+    """features [..., H] -> value [...], float32, in the unit of the returns.
+
+        value = mean + scale * projection(features)
+
+    `projection` works in a unit in which returns have mean 0 and deviation 1, so that a gradient step is as large for
+    returns of 1e4 as for returns of 1e-4. It starts at zero: values that mean nothing would be bootstrapped from.
+
+    Source: van Hasselt et al. 2016 (arXiv:1602.07714), for `rescale`.
+    """
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, features: int) -> None:
         """Args: features: H."""
         super().__init__()
         self.projection = nn.Linear(features, 1)
-        nn.init.orthogonal_(self.projection.weight, 1.0)
+        nn.init.zeros_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
 
     def forward(self, features: Tensor) -> Tensor:
         value: Tensor = self.projection(features).squeeze(-1)
-        return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+        return self.in_returns(value)
+
+    def in_returns(self, projected: Tensor) -> Tensor:
+        """[...] `projection`'s output, in the unit of the returns; float32, or float64 where the weights are."""
+        x = projected.float() if projected.dtype in (torch.bfloat16, torch.float16) else projected
+        return torch.addcmul(self.mean.to(x.dtype), x, self.scale.to(x.dtype))
+
+    @torch.no_grad()
+    def rescale(self, mean: Tensor, scale: Tensor) -> None:
+        """Change the unit in which `projection` works; the values stay the same within rounding.
+
+        Args:
+            mean, scale: float scalars, mean and deviation (> 0) of the returns.
+        """
+        weight, bias = self.projection.weight, self.projection.bias
+        before = self.mean.double() + self.scale.double() * bias.double()
+        mean, scale = mean.to(self.mean.dtype), scale.to(self.scale.dtype)
+        weight.mul_(self.scale / scale)
+        bias.copy_((before - mean.double()) / scale.double())
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
 
 
 def action_head(space: gym.Space[object], features: int, *, log_std: float = 0.0) -> ActionHead:

@@ -3,6 +3,8 @@
 A `weight` of None keeps every row, and is quicker than one of ones.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -50,6 +52,30 @@ def clipped_surrogate(
 
 
 @checked
+def ratio_penalty(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None, *, clip: Positive) -> Tensor:
+    """How far the policy has left the region that the rollout vouches for, step by step.
+
+        excess = max(|log_prob - old_log_prob| - log(1 + clip), 0)
+        loss   = 1/2 mean(excess^2)
+
+    The clip of `clipped_surrogate` takes the slope away from a step that has gone far enough. It does not bring back
+    a step that others carried along, and where one step of an episode decides, a mean over all steps hides it.
+
+    Args:
+        log_prob: log-probability of the action now; gradient flows here only.
+        old_log_prob: same shape, constants from the rollout.
+        weight: same shape, float 1 for real rows and 0 for filler; None: all rows are real.
+        clip: scalar > 0, how far the probability ratio may leave 1 freely.
+
+    Returns:
+        scalar, in nats squared. Its slope is zero inside the region, whatever the advantage.
+    """
+    check_alike(log_prob=log_prob, old_log_prob=old_log_prob, weight=weight)
+    excess = (_kept(log_prob - old_log_prob, weight).abs() - math.log1p(clip)).clamp(min=0)
+    return 0.5 * weighted_mean(excess.square(), weight)
+
+
+@checked
 def value_loss(
     value: Tensor,
     target: Tensor,
@@ -80,14 +106,22 @@ def value_loss(
 
 @torch.no_grad()
 @checked
-def approximate_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None) -> Tensor:
-    """KL(old || new), estimated by mean((ratio - 1) - log ratio): never negative, low variance. No gradient.
+def step_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None) -> Tensor:
+    """KL(old || new) of every step, estimated by (ratio - 1) - log ratio: never negative, low variance; 0 for filler.
 
     Source: Schulman 2020, "Approximating KL divergence", estimator k3.
     """
     check_alike(log_prob=log_prob, old_log_prob=old_log_prob, weight=weight)
     log_ratio = _kept(log_prob - old_log_prob, weight)
-    return weighted_mean(log_ratio.expm1() - log_ratio, weight)  # expm1: exp(x) - 1 loses all digits near 0
+    return log_ratio.expm1() - log_ratio  # expm1: exp(x) - 1 loses all digits near 0
+
+
+@torch.no_grad()
+@checked
+def approximate_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of `step_kl` over kept rows. No gradient."""
+    check_alike(log_prob=log_prob, old_log_prob=old_log_prob, weight=weight)
+    return weighted_mean(step_kl(log_prob, old_log_prob, weight), weight)
 
 
 @torch.no_grad()

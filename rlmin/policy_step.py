@@ -46,6 +46,7 @@ class _Known(NamedTuple):
     inputs: Inputs
     numbers: Numbers | None  # what embeds the observation, where the plan has its layers
     head: ActionHead
+    critic: ValueHead
 
     @classmethod
     def of(cls, policy: Any, trunk_type: type[Any]) -> Self | None:
@@ -64,7 +65,7 @@ class _Known(NamedTuple):
         owners = [policy, trunks, trunk, actor, critic, inputs, inputs.embed]
         owners, front = (owners, None) if numbers is None else ([*owners, numbers], numbers.net)
         plan = Plan(trunk.encoder, heads[0].weight.dtype, Block, Ends(front, heads, tuple(owners)))
-        return cls(plan, inputs, numbers, actor)
+        return cls(plan, inputs, numbers, actor, critic)
 
     def run(
         self, observation: Observation, state: tuple[State, ...], start: Tensor, mask: Tensor | None
@@ -78,4 +79,4 @@ class _Known(NamedTuple):
         if done is None:
             return None
         (projected, value), after = done
-        return self.head.distribution(projected, mask), value.view(-1), (after,)
+        return self.head.distribution(projected, mask), self.critic.in_returns(value.view(-1)), (after,)

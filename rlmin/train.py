@@ -26,6 +26,7 @@ from rlmin.train_config import OfflineRun, OnlineRun
 from rlmin.train_config import TrainConfig as TrainConfig
 from rlmin.training_run import CURVE, check_folder, learn_into, new_folder, run_folder, uninterrupted, warm_up
 from rlmin.vector import adapt
+from rlmin.watchdog import BEST, read_best
 
 
 @checked
@@ -185,6 +186,7 @@ def _report(agent: Agent, folder: Path) -> None:
     if isinstance(agent, OfflineAgent):
         _report_offline(agent, folder)
         return
+    _compare_with_best(agent, folder)
     episodes = agent.run.get("eval_episodes", TrainConfig.eval_episodes)
     variants: list[dict[str, Any]] = [{}]
     if agent.run.get("eval_kwargs"):
@@ -195,8 +197,24 @@ def _report(agent: Agent, folder: Path) -> None:
         print(f"greedy on {agent.env_spec['id']}{words}: {result}", flush=True)
 
 
+def _compare_with_best(agent: Agent, folder: Path) -> None:
+    """Print whether the last policy, which is evaluated at the end, is as good as the best one on the way."""
+    best, last = read_best(folder), agent.run.get("last")
+    if best is None or last is None:
+        return
+    if last["mean_return"] >= best.mean_return:
+        print(f"the last policy is the best of {agent.run['evaluations']} evaluations", flush=True)
+        return
+    print(
+        f"note: the last policy returned {last['mean_return']:.3f} in evaluations, the best one {best.mean_return:.3f} "
+        f"at {best.num_timesteps:,} steps. What follows is the last; play the best: rlmin evaluate {folder / BEST}",
+        flush=True,
+    )
+
+
 def _report_offline(agent: OfflineAgent, folder: Path) -> None:
     """The open-loop loss on what was kept out and, where the environment can be made here, what is achieved in it."""
+    _compare_with_best(agent, folder)
     for name, value in agent.held_out().items():
         print(f"open loop, {name.replace('_', ' ')}: {value:.4g}", flush=True)
     spec, episodes = agent.env_spec, agent.run.get("eval_episodes", DecisionTrainConfig.eval_episodes)

@@ -62,6 +62,7 @@ class OnlineRun(Run, Settings):
     folder: Path | None = None  # Folder of the run; None: runs/NAME-NUMBER, the next free number
     wandb: str | None = None  # Project of Weights & Biases to log to as well; None: none
     save_interval: Count = 100_000  # Environment steps between checkpoints
+    evaluations: CountOrZero = 10  # Greedy evaluations during training, the best policy kept in RUN/best; 0: none
     eval_episodes: CountOrZero = 200  # Episodes of the greedy evaluation at the end; 0: none
     eval_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from env_kwargs, for a second evaluation
     trust: bool = False  # Whether the module that a preset file's `env` names is imported, whose code then runs
@@ -87,6 +88,7 @@ class OfflineRun(Run, Settings):
     folder: Path | None = None  # Folder of the run; None: runs/NAME-NUMBER, the next free number
     wandb: str | None = None  # Project of Weights & Biases to log to as well; None: none
     save_interval: Count = 1_000_000  # Logged steps between checkpoints
+    evaluations: CountOrZero = 10  # Greedy evaluations during training, the best policy kept in RUN/best; 0: none
     eval_episodes: CountOrZero = 100  # Episodes of each target in the evaluation at the end; 0: none
     trust: bool = False  # Whether the modules that the dataset or a preset file names are imported; their code runs
 
@@ -136,7 +138,7 @@ def run_class(algorithm: str) -> Any:
     return dataclass(frozen=True, kw_only=True)(type(f"{kind.__name__}Run", (base, kind.settings), body))
 
 
-RUN = ("device", "threads", "save_interval", "eval_episodes", "wandb")
+RUN = ("device", "threads", "save_interval", "evaluations", "eval_episodes", "wandb")
 
 
 def settable(kind: Any) -> list[str]:

@@ -14,10 +14,11 @@ import torch
 
 from rlmin.agents.agent import Agent
 from rlmin.atomic import remove_leftovers
-from rlmin.callbacks import Hook
+from rlmin.callbacks import Hook, Hooks
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY
 from rlmin.faults import EnvError
 from rlmin.lock import check_free, locked
+from rlmin.watchdog import watched
 
 if TYPE_CHECKING:  # slow to import
     from stable_baselines3.common.logger import Logger
@@ -103,9 +104,10 @@ def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, An
     print("\n".join([f"run: {folder}", *agent.policy.input_lines()]), flush=True)
     save = SaveEvery(agent, folder, agent.run.get("save_interval", SAVE_INTERVAL))
     try:
-        with _signals(agent) as caught:
+        with watched(agent, folder, total) as watchdog, _signals(agent) as caught:
+            hooks = Hooks([watchdog, save])  # a checkpoint knows of the evaluations before it
             steps = total - agent.num_timesteps
-            agent.learn(steps, save, progress_bar=progress_bar, reset_num_timesteps=False)
+            agent.learn(steps, hooks, progress_bar=progress_bar, reset_num_timesteps=False)
             agent.save(folder)
     except EnvError as error:
         where = f"the last checkpoint, of step {save.saved:,}, is whole; go on with: rlmin train --resume {folder}"

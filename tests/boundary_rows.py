@@ -21,7 +21,15 @@ from rlmin.interop.model_card import write_card
 from rlmin.interop.numpy_export import export_numpy
 from rlmin.interop.onnx import export_onnx
 from rlmin.interop.torch_export import export_torch
-from rlmin.losses import approximate_kl, clipped_surrogate, explained_variance, value_loss, weighted_mean
+from rlmin.losses import (
+    approximate_kl,
+    clipped_surrogate,
+    explained_variance,
+    ratio_penalty,
+    step_kl,
+    value_loss,
+    weighted_mean,
+)
 from rlmin.predict import predict
 from rlmin.returns import discounted_return, gae, return_to_go
 from rlmin.scan import linear_scan, min_gru_scan, min_lstm_scan, warmup
@@ -239,6 +247,10 @@ def rows() -> dict[str, Row]:
         "rlmin.losses.value_loss": Row(
             value_loss, {"value": x(T, B), "target": x(T, B), "weight": x(T, B) + 1, "old_value": x(T, B), "clip": 0.2}
         ),
+        "rlmin.losses.ratio_penalty": Row(
+            ratio_penalty, {"log_prob": x(T, B), "old_log_prob": x(T, B), "weight": None, "clip": 0.2}
+        ),
+        "rlmin.losses.step_kl": Row(step_kl, {"log_prob": x(T, B), "old_log_prob": x(T, B), "weight": None}),
         "rlmin.losses.approximate_kl": Row(
             approximate_kl, {"log_prob": x(T, B), "old_log_prob": x(T, B), "weight": x(T, B) + 1}
         ),

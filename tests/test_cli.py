@@ -17,6 +17,7 @@ from rlmin.cli import main
 from rlmin.train import TrainConfig, read_preset
 
 SMALL = ["--width", "8", "--horizon", "10", "--num-envs", "4", "--minibatches", "2", "--env-kwargs", "length=4"]
+SMALL += ["--evaluations", "0"]  # tests/test_watchdog.py has them
 SHORT = [*SMALL, "--total-timesteps", "200", "--eval-episodes", "8"]
 
 

@@ -276,6 +276,24 @@ def test_values_have_one_number_a_step_in_float32() -> None:
     assert head.double()(torch.zeros(B, H).double()).dtype == torch.float64
 
 
+@pytest.mark.parametrize(("mean", "scale"), [(-60.0, 20.0), (3e-9, 1e-8), (1e8, 1e6)])
+def test_a_change_of_the_values_unit_leaves_the_values_and_moves_the_projection(mean: float, scale: float) -> None:
+    head, features = ValueHead(H).double(), random(T, B, H, seed=4)
+    with torch.no_grad():
+        head.projection.weight.copy_(random(1, H, seed=5))
+        head.projection.bias.fill_(0.7)
+    head.rescale(torch.tensor(1.5), torch.tensor(4.0))
+    before, weight = head(features), head.projection.weight.clone()
+    head.rescale(torch.tensor(mean, dtype=torch.float64), torch.tensor(scale, dtype=torch.float64))
+    torch.testing.assert_close(head(features), before, rtol=1e-6, atol=0)
+    torch.testing.assert_close(head.projection.weight, weight * (4.0 / scale))
+    torch.testing.assert_close(head(features), mean + scale * head.projection(features).squeeze(-1), rtol=1e-6, atol=0)
+
+
+def test_values_are_0_before_training() -> None:
+    assert (ValueHead(H)(random(T, B, H, seed=4).float()) == 0).all()
+
+
 def test_distributions_of_single_steps_make_one_over_time() -> None:
     choices = [Categorical(torch.randn(3, 2, 5)) for _ in range(4)]
     points = [Gaussian(torch.randn(3, 2), torch.tensor([0.5, -1.0])) for _ in range(4)]

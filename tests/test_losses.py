@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlmin.losses import approximate_kl, clipped_surrogate, explained_variance, value_loss, weighted_mean
+from rlmin.losses import (
+    approximate_kl,
+    clipped_surrogate,
+    explained_variance,
+    ratio_penalty,
+    step_kl,
+    value_loss,
+    weighted_mean,
+)
 
 T, B = 5, 3
 
@@ -51,6 +59,25 @@ def test_the_slope_is_zero_only_beyond_the_clip_in_the_direction_the_advantage_a
     held = min(max(ratio, 0.8), 1.2)
     torch.testing.assert_close(loss.detach(), torch.tensor(-min(ratio * advantage, held * advantage)).double())
     torch.testing.assert_close(gradient, f64(0.0 if flat else -ratio * advantage))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_ratio_penalty_pulls_a_step_back_from_beyond_the_clip_and_leaves_the_others_alone(sign: float) -> None:
+    clip, excess = 0.2, 0.5
+    inside, beyond = sign * 0.99 * math.log1p(clip), sign * (math.log1p(clip) + excess)
+    log_prob, old = f64(inside, beyond).requires_grad_(), f64(0.0, 0.0)
+    loss = ratio_penalty(log_prob, old, None, clip=clip)
+    torch.testing.assert_close(loss.detach(), torch.tensor(0.5 * excess**2 / 2, dtype=torch.float64))
+    torch.testing.assert_close(slope(loss, log_prob), f64(0.0, sign * excess / 2))
+    surrogate = clipped_surrogate(log_prob, old, f64(sign, sign), None, clip=clip)
+    assert slope(surrogate, log_prob)[1] == 0, "the clip alone does not bring it back: the arm that must differ"
+
+
+def test_the_divergence_is_the_mean_of_that_of_each_step() -> None:
+    log_prob, old = random(T, B, seed=1), random(T, B, seed=2)
+    each = step_kl(log_prob, old, SOME)
+    torch.testing.assert_close(approximate_kl(log_prob, old, SOME), each.sum() / SOME.sum())
+    assert (each[SOME == 0] == 0).all() and (each[SOME == 1] > 0).all()
 
 
 def test_the_value_loss_is_half_the_mean_squared_error() -> None:

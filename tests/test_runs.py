@@ -22,7 +22,7 @@ from rlmin.encoders import MIXERS
 from rlmin.train import TrainConfig, resume, train
 
 T, B = 10, 4
-SMALL: dict[str, Any] = {"width": 8, "horizon": T, "num_envs": B, "minibatches": 2}
+SMALL: dict[str, Any] = {"width": 8, "horizon": T, "num_envs": B, "minibatches": 2, "lr_final": None}
 MAZE = {"length": 4}
 
 
@@ -61,8 +61,9 @@ def test_a_loaded_agent_goes_on_learning_with_the_optimizer_and_normaliser_it_ha
     again = PPO.load(tmp_path)
     steps = {name: x for name, x in again.learner_state().items() if name.startswith("optimizer")}
     assert steps and all(torch.equal(x, agent.learner_state()[name]) for name, x in steps.items())
-    assert float(again.return_norm.count) == float(agent.return_norm.count) > 0
-    assert float(make().return_norm.count) == 0, "a new agent has none of it: the arm that must differ"
+    assert float(again.advantages.return_norm.count) == float(agent.advantages.return_norm.count) > 0
+    assert float(again.advantages.value_norm.mean) == float(agent.advantages.value_norm.mean) != 0
+    assert float(make().advantages.return_norm.count) == 0, "a new agent has none of it: the arm that must differ"
 
 
 def test_the_class_loads_as_in_stable_baselines3(run: Path) -> None:
@@ -295,7 +296,7 @@ def test_a_file_is_replaced_whole_with_the_rights_that_files_have(tmp_path: Path
 
 
 def config(folder: Path, **changes: Any) -> TrainConfig:
-    small = {**SMALL, "total_timesteps": 6 * T * B, "eval_episodes": 4, "save_interval": 2 * T * B}
+    small = {**SMALL, "total_timesteps": 6 * T * B, "eval_episodes": 4, "save_interval": 2 * T * B, "evaluations": 0}
     return TrainConfig(env="rlmin/TMaze-v0", env_kwargs=("length=4",), folder=folder, **{**small, **changes})
 
 
@@ -363,3 +364,17 @@ def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
     worker.start()
     worker.join()
     assert load(tmp_path / "run").num_updates == 6
+
+
+def test_a_run_from_before_values_had_a_unit_acts_and_goes_on_as_it_was(tmp_path: Path) -> None:
+    agent = make(normalize_return=True, normalize_value=False).learn(2 * T * B)
+    agent.save(tmp_path)
+    header, tensors = read(tmp_path, LEARNER)
+    old = {name: x for name, x in tensors.items() if "value_head.mean" not in name and "value_head.scale" not in name}
+    old = {name: x for name, x in old.items() if not name.startswith(("value_norm", "largest_reward", "usual_norm"))}
+    again = make(normalize_return=True, normalize_value=False)
+    again.restore(header, old)
+    assert same(again.policy.state_dict(), agent.policy.state_dict())
+    assert same(again.advantages.return_norm.state_dict(), agent.advantages.return_norm.state_dict())
+    assert torch.equal(again.advantages.discounted, agent.advantages.discounted)
+    assert float(again.policy.value_head.scale) == 1

@@ -19,7 +19,7 @@ import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from rlmin import PPO, load, make_vec
-from rlmin.agents.ppo import _blamed
+from rlmin.agents.advantages import blame
 from rlmin.cli import main
 from rlmin.faults import EnvError
 from rlmin.vector import adapt
@@ -247,7 +247,7 @@ def test_a_reward_whose_sum_is_too_large_is_named_too(monkeypatch: pytest.Monkey
     agent = PPO("CartPole-v1", **SMALL)
     with pytest.raises(FloatingPointError, match="Try a smaller lr"):  # the arm with rewards of 1
         agent.check_finite({"value_loss": np.inf})
-    assert _blamed("x. Try this", torch.ones(3, 2)) == "x. Try this"
+    assert blame("x. Try this", torch.ones(3, 2)) == "x. Try this"
 
 
 # at the command line

@@ -16,7 +16,7 @@ import torch
 
 from rlmin.agents.env_spec import describe, keepable
 from rlmin.agents.flat_adam import FlatAdam
-from rlmin.agents.schema import check_learner, check_weights
+from rlmin.agents.schema import check_learner, check_weights, policy_weights
 from rlmin.boundary import checked
 from rlmin.checkpoint import LEARNER, Tensors, load_optimizer, optimizer_tensors, read, section, write
 from rlmin.policy import Policy, PolicyConfig
@@ -299,7 +299,7 @@ class Agent(ABC):
         Raises:
             ValueError: the weights or the learner state do not fit this agent; nothing has changed.
         """
-        weights = section(tensors, "policy")
+        weights = policy_weights(tensors)
         wanted = {name: x.shape for name, x in self.policy.state_dict().items()}
         if wanted != {name: x.shape for name, x in weights.items()}:
             made, found = self.config.saved(), header["config"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 import gymnasium as gym
 import torch
 
+from rlmin.agents.advantages import Advantages, blame
 from rlmin.agents.env_spec import describe
 from rlmin.agents.flat_adam import FlatAdam
 from rlmin.agents.online import OnlineAgent
@@ -27,12 +28,10 @@ from rlmin.boundary import checked
 from rlmin.callbacks import start_callback
 from rlmin.checkpoint import Tensors, section
 from rlmin.evaluate import check_spaces
-from rlmin.losses import approximate_kl, clipped_surrogate, explained_variance, value_loss, weighted_mean
-from rlmin.normalize import RunningNorm
+from rlmin.losses import clipped_surrogate, explained_variance, ratio_penalty, step_kl, value_loss, weighted_mean
 from rlmin.progress import Progress
 from rlmin.progress import describe as describe_episodes
 from rlmin.readings import warn_of_doubts
-from rlmin.returns import discounted_return, gae
 from rlmin.rollout import Collector, Rollout
 from rlmin.sb3_names import check_positional
 from rlmin.settings import Count, CountOrZero, Seed, Workers
@@ -41,22 +40,6 @@ from rlmin.vector import Vector, adapt
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
-
-
-LARGE_REWARD = 1e6
-"""From which on a reward, and not the learning rate, is what to look at where a loss is infinite."""
-SMALLEST_SPREAD = 0.1
-"""Advantages are divided by their deviation, or by this share of the returns' deviation where that is more."""
-
-
-def _blamed(error: str, reward: torch.Tensor) -> str:
-    """What became infinite, with the reward [T, B] that made it so, where one is as large as that."""
-    row = int(reward.abs().argmax())
-    largest, (t, b) = float(reward.flatten()[row]), divmod(row, reward.shape[1])
-    if abs(largest) < LARGE_REWARD:
-        return error
-    where = f"a reward of {largest:g}, from environment {b} at step {t} of the rollout"
-    return f"{error.partition('. Try')[0]}. The cause may be {where}: scale the rewards"
 
 
 class PPO(OnlineAgent):
@@ -107,7 +90,8 @@ class PPO(OnlineAgent):
         super()._build(config, observation_space, action_space)
         self._unroll = compiled(self.policy) if config.compile else self.policy.unroll
         self.optimizer = FlatAdam(self.policy.parameters(), lr=config.lr, betas=(0.9, config.beta2), eps=1e-5)
-        self.return_norm = RunningNorm(()).to(self.device)
+        self.advantages = Advantages(config).to(self.device)
+        self.usual_norm = 0.0  # of an update: see `_compare_norm`
 
     def attach(self, vector: Vector) -> None:
         """Train in `vector` from now on: see `OnlineAgent.attach`."""
@@ -115,7 +99,7 @@ class PPO(OnlineAgent):
         self.config.minibatches_of(vector.num_envs)
         self._vector, self.config = vector, replace(self.config, num_envs=vector.num_envs)
         self._warm = False  # whether what an update of this size needs is compiled
-        self.discounted = torch.zeros(vector.num_envs, device=self.device)
+        self.advantages.begin(vector.num_envs)
         settings = {"horizon": self.config.horizon, "seed": self.seed + self.num_timesteps}
         self.collector = Collector(
             vector, self.policy, generator=self.generator, cuda_graph=self.config.cuda_graph, **settings
@@ -214,30 +198,42 @@ class PPO(OnlineAgent):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
-        self.optimizer.read()
-        batch = self._with_advantage(rollout.batch)
-        sums, steps = dict[str, float](), 0
-        for part, state in self._minibatches(batch.select(*self._learnt_from(batch)), rollout.state):
-            try:
-                measured = self._gradient_step(part, state, entropy)
-            except FloatingPointError as error:
-                raise FloatingPointError(_blamed(str(error), batch["reward"])) from None
-            steps += 1
-            for name, x in measured.items():
-                sums[name] = sums.get(name, 0.0) + x
-            if config.target_kl is not None and measured["approx_kl"] > 1.5 * config.target_kl:
-                break
+        head, steps = self.policy.value_head, list[dict[str, float]]()
+        kept = self.advantages.keep(head)
+        try:
+            batch = self.advantages(rollout.batch, head)
+            self.optimizer.read()  # after the value head has got its unit
+            weights = self.optimizer.flat.detach().clone()
+            for part, state in self._minibatches(batch.select(*self._learnt_from(batch)), rollout.state):
+                steps.append(self._gradient_step(part, state, entropy))
+                if config.target_kl is not None and steps[-1]["approx_kl"] > 1.5 * config.target_kl:
+                    break
+        except BaseException as error:
+            self.advantages.give_back(kept, head, exact=not steps)
+            if isinstance(error, FloatingPointError):
+                raise FloatingPointError(blame(str(error), rollout.batch["reward"])) from None
+            raise
         self.num_updates += 1
         real = ~batch["filler"]
         if config.normalize_observation:
             self.policy.update_normalizer(batch["observation"], real)
         variance = explained_variance(batch["value"], batch["target"], real.float())
-        return {name: x / steps for name, x in sums.items()} | {
+        last = steps[-self.config.minibatches_of(self.vector.num_envs) :]  # the whole update but one epoch behind them
+        return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]} | {
+            "update_kl": sum(step["approx_kl"] for step in last) / len(last),
+            "kl_max": max(step["kl_max"] for step in last),
+            **self._compare_norm(float((self.optimizer.flat.detach() - weights).norm())),
             "explained_variance": float(variance),
             "learning_rate": lr,
             "entropy_weight": entropy,
-            "gradient_steps": steps,
+            "gradient_steps": len(steps),
         }
+
+    def _compare_norm(self, norm: float) -> dict[str, float]:
+        """How far an update moved the weights, and beside it how many times the mean of those before, exponential."""
+        before = self.usual_norm or norm
+        self.usual_norm = 0.9 * before + 0.1 * norm
+        return {"update_norm": norm, "update_norm_ratio": norm / before if before else 1.0}
 
     def _gradient_step(self, part: "TensorDict", state: State, entropy_weight: float) -> dict[str, float]:
         """Forward, loss, backward and one optimizer step on one minibatch [W, rows]; what it measured."""
@@ -246,24 +242,30 @@ class PPO(OnlineAgent):
         with self._autocast():
             out = self._unroll(dict(part["observation"].items()), state, part["start"], part.get("action_mask", None))
         log_prob = out.distribution.log_prob(part["action"])
-        policy_loss = clipped_surrogate(log_prob, part["log_prob"], part["advantage"], weight, clip=config.clip)
-        critic_loss = value_loss(
-            out.value, part["target"], weight, old_value=part.get("value", None), clip=config.value_clip
-        )
+        before, clip = part["log_prob"], config.clip
+        policy_loss = clipped_surrogate(log_prob, before, part["advantage"], weight, clip=clip)
+        penalty = ratio_penalty(log_prob, before, weight, clip=clip)
+        unit = self.policy.value_head.scale
+        old = part["value"] / unit if config.value_clip is not None else None
+        critic_loss = value_loss(out.value / unit, part["target"] / unit, weight, old_value=old, clip=config.value_clip)
         entropy = weighted_mean(out.distribution.entropy(), weight)
-        loss = policy_loss + config.value_weight * critic_loss - entropy_weight * entropy
+        loss = (
+            policy_loss + config.ratio_penalty * penalty + config.value_weight * critic_loss - entropy_weight * entropy
+        )
 
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self.optimizer.take_gradient()
         with torch.no_grad():
-            ratio = (log_prob - part["log_prob"]).exp()
+            ratio, kl = (log_prob - before).exp(), step_kl(log_prob, before, weight)
             measured = {
                 "loss": loss.detach(),
                 "policy_loss": policy_loss.detach(),
                 "value_loss": critic_loss.detach(),
                 "entropy": entropy.detach(),
-                "approx_kl": approximate_kl(log_prob, part["log_prob"], weight),
-                "clip_fraction": weighted_mean(((ratio - 1).abs() > config.clip).float(), weight),
+                "ratio_penalty": penalty.detach(),
+                "approx_kl": weighted_mean(kl, weight),
+                "kl_max": kl.max(),
+                "clip_fraction": weighted_mean(((ratio - 1).abs() > clip).float(), weight),
                 "grad_norm": norm,
             }
             values = dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))  # one transfer
@@ -279,29 +281,6 @@ class PPO(OnlineAgent):
         if bool(batch["filler"].any()):
             names.append("filler")
         return names + [name for name in ("action_mask",) if name in batch.keys()]  # noqa: SIM118
-
-    @torch.no_grad()
-    def _with_advantage(self, batch: "TensorDict") -> "TensorDict":
-        """The rollout with "advantage" and "target" (of the value) added."""
-        config, real = self.config, ~batch["filler"]
-        reward = batch["reward"]
-        if config.normalize_return:
-            sums, self.discounted = discounted_return(reward, batch["start"], self.discounted, gamma=config.gamma)
-            self.return_norm.update(sums[real])
-            reward = (reward / (self.return_norm.var + 1e-8).sqrt().float()).clamp(-10, 10)
-        columns = (batch[name] for name in ("value", "next_value", "terminated", "truncated"))
-        advantage = gae(reward, *columns, gamma=config.gamma, lam=config.lam)
-        target = advantage + batch["value"]
-        if not bool(torch.isfinite(target).all()):
-            where = f"at step {self.num_timesteps}; the largest reward is {float(reward.abs().max()):g}"
-            raise FloatingPointError(f"advantage: expected finite numbers, got NaN or infinity {where}")
-        if config.normalize_advantage and int(real.sum()) > 1:
-            kept = advantage[real]
-            # Where the value explains all but a hundredth of the variance, what is left is noise: dividing by its
-            # deviation would blow it up, and a solved policy would be thrown away.
-            scale = torch.maximum(kept.std(), SMALLEST_SPREAD * target[real].std())
-            advantage = (advantage - kept.mean()) / (scale + 1e-8)
-        return batch.clone(recurse=False).update({"advantage": advantage, "target": target})
 
     def _minibatches(self, batch: "TensorDict", state: State) -> Iterator[tuple["TensorDict", State]]:
         """All epochs: shuffled rows, each a whole environment or a window of one, with the memory it begins with."""
@@ -341,18 +320,21 @@ class PPO(OnlineAgent):
     def learner_state(self) -> Tensors:
         """Everything training depends on beside the weights, as named tensors."""
         state = super().learner_state()
-        state |= {f"return_norm.{name}": x for name, x in self.return_norm.state_dict().items()}
+        state["usual_norm"] = torch.tensor(self.usual_norm, dtype=torch.float64)
+        state |= self.advantages.state_dict()
         if self._vector is not None:
-            state["discounted"] = self.discounted
+            state["discounted"] = self.advantages.discounted
             state |= {f"collector.{name}": x for name, x in self.collector.state_dict().items()}
         return state
 
     def load_learner_state(self, tensors: Tensors) -> None:
         """The inverse of `learner_state`, as far as the environment and the device allow."""
         super().load_learner_state(tensors)
-        self.return_norm.load_state_dict(section(tensors, "return_norm"))
+        self.usual_norm = float(tensors.get("usual_norm", 0.0))
+        known = self.advantages.state_dict()  # older versions saved less
+        self.advantages.load_state_dict({name: tensors.get(name, x) for name, x in known.items()})
         rows = 0 if self._vector is None else self._vector.num_envs
         if rows and "discounted" in tensors and len(tensors["discounted"]) == rows:
             exact = self.collector.load_state_dict(section(tensors, "collector"), seed=self.seed + self.num_timesteps)
             if exact:
-                self.discounted = tensors["discounted"].to(self.device)
+                self.advantages.discounted = tensors["discounted"].to(self.device)

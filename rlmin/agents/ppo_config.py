@@ -12,25 +12,27 @@ from rlmin.workers import STEP_TIMEOUT
 class PPOConfig(PolicyConfig):
     """Every number PPO reads, beside those of the policy. Derived sizes are properties, so they cannot disagree."""
 
-    num_envs: Size = 16  # Number of environments B, where the environment is given by its id
+    num_envs: Size = 8  # Number of environments B, where the environment is given by its id
     step_timeout: Positive | None = STEP_TIMEOUT  # Seconds that a worker may take for a step or reset; None: for ever
     horizon: Size = 128  # Steps T of each environment between updates
-    epochs: Count = 4  # Passes over a rollout
+    epochs: Count = 10  # Passes over a rollout
     minibatches: Count | None = None  # Gradient steps a pass, each on whole environments or windows; None: 4 if it can
     bptt: Count | None = None  # Steps that gradients flow back through, a divisor of horizon; None: the whole rollout
     gamma: Share = 0.99  # Discount a step
     lam: Share = 0.95  # Decay lambda of the generalised advantage estimate
     lr: Positive = 1e-3  # Learning rate at the start of training
-    lr_final: NonNegative | None = None  # Learning rate at the end, linear between; None: constant
+    lr_final: NonNegative | None = 0.0  # Learning rate at the end, linear between; None: constant
     beta2: ShareBelowOne = 0.999  # Decay of Adam's mean of squared gradients
     clip: Positive = 0.2  # Distance from 1 at which the probability ratio is clipped
-    value_clip: Positive | None = None  # Distance from the old value at which the new one is clipped; None: not clipped
+    ratio_penalty: NonNegative = 10.0  # Weight of the penalty on steps whose ratio has left [1/(1+clip), 1+clip]
+    value_clip: Positive | None = None  # Distance from the old value to clip at, in deviations of targets; None: none
     value_weight: NonNegative = 0.5  # Weight of the value loss
-    entropy: NonNegative = 1e-3  # Weight of the entropy bonus at the start of training
+    entropy: NonNegative = 1e-2  # Weight of the entropy bonus at the start of training
     entropy_final: NonNegative | None = None  # Weight of the entropy bonus at the end, linear between; None: constant
     max_grad_norm: Positive = 0.5  # Largest 2-norm of the gradient; a larger gradient is scaled down
     target_kl: Positive | None = None  # Divergence; beyond 1.5 times this the epochs of an update stop; None: never
     normalize_advantage: bool = True  # Whether advantages are brought to mean 0 and deviation 1 over the rollout
+    normalize_value: bool = True  # Whether values are learned in the unit of all targets so far: mean 0, deviation 1
     normalize_return: bool = False  # Whether rewards are divided by the running deviation of the discounted return
     autocast: bool = False  # Whether matrix products are in bfloat16; memory, losses and weights stay float32
     cuda_graph: bool = True  # Whether a rollout of a native environment is one CUDA graph, where that is possible

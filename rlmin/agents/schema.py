@@ -28,8 +28,15 @@ MOST_MEMORY = 2**26
 """Numbers that a policy remembers of one environment, of settings that a file brings."""
 MOST_TENSORS = 20_000
 BLOCK = re.compile(r"\.blocks\.(\d+)\.")
+WITHOUT_UNIT = {"value_head.mean": torch.tensor(0.0), "value_head.scale": torch.tensor(1.0)}
+"""The unit of values in checkpoints from before values had one."""
 VARIABLE = ("collector.statistics.window_",)
 """Tensors whose length is not known before."""
+FINITE = (
+    *("optimizer.", "return_norm.", "value_norm.", "largest_reward", "usual_norm", "discounted"),
+    *("memory.", "collector.memory."),
+)
+"""Tensors of a learner without NaN or infinity."""
 
 
 def read_settings(kind: type["Agent"], header: Mapping[str, Any], tensors: Tensors) -> Any:
@@ -41,7 +48,7 @@ def read_settings(kind: type["Agent"], header: Mapping[str, Any], tensors: Tenso
     names: Any = kind.settings
     check_names("setting", header["config"], declared(names))
     config = kind.settings.from_saved(header["config"])
-    weights = section(tensors, "policy")
+    weights = policy_weights(tensors)
     _check_sizes(config, weights)
     skeleton = _skeleton(header, config)
     check_weights(skeleton, weights)
@@ -52,6 +59,11 @@ def read_settings(kind: type["Agent"], header: Mapping[str, Any], tensors: Tenso
     if rows - {getattr(config, "rows", 0)}:
         raise ValueError(f"rows={getattr(config, 'rows', 0)}: the memory kept is of {', '.join(map(str, rows))}")
     return config
+
+
+def policy_weights(tensors: Tensors) -> Tensors:
+    """Weights and normalisers of the policy among the tensors of a checkpoint, also of one from an older version."""
+    return {**WITHOUT_UNIT, **section(tensors, "policy")}
 
 
 def check_weights(policy: Policy, weights: Tensors) -> None:
@@ -87,10 +99,11 @@ def check_learner(agent: "Agent", tensors: Tensors) -> None:
         for name, x in known.items():
             _check_like(name, x, given.get(name), any_length=name.startswith(VARIABLE))
     for name, x in tensors.items():
-        if name.startswith(("optimizer.", "return_norm.", "discounted", "memory.", "collector.memory.")):
+        if name.startswith(FINITE):
             _check_finite(name, x)
-    if "return_norm.var" in tensors:
-        _check_norm("return_norm", section(tensors, "return_norm"))
+    for norm in ("return_norm", "value_norm"):
+        if f"{norm}.var" in tensors:
+            _check_norm(norm, section(tensors, norm))
 
 
 _SIDES = ("low", "high")

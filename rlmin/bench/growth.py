@@ -75,7 +75,7 @@ def _over_environments(table: Table, options: Options) -> None:
 def case(what: str, B: int, options: Options) -> Case:
     """A rollout of B environments, or a rollout and its update."""
     sizes: dict[str, Any] = {"num_envs": B, "horizon": HORIZON, "width": 8 if options.quick else WIDTH}
-    agent = PPO("rlmin/TMaze-v0", env_kwargs={"length": 10}, device=options.device, lr=1e-6, **sizes)
+    agent = PPO("rlmin/TMaze-v0", env_kwargs={"length": 10}, device=options.device, lr=1e-6, epochs=4, **sizes)
 
     def training() -> None:
         rollout = agent.collector.collect()

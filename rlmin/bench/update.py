@@ -39,9 +39,9 @@ def run(options: Options) -> Table:
 
 def make(encoder: str, width: int, options: Options) -> PPO:
     """An agent in the T-maze, whose many updates of one rollout stay close to where they began."""
-    sizes = {"num_envs": 4, "horizon": 8} if options.quick else {"num_envs": 64, "horizon": 128}
-    settings: dict[str, Any] = {"encoder": encoder, "width": width, "minibatches": 4, "lr": 1e-7, **sizes}
-    return PPO("rlmin/TMaze-v0", env_kwargs={"length": 10}, device=options.device, **settings)
+    sizes: dict[str, Any] = {"num_envs": 4, "horizon": 8} if options.quick else {"num_envs": 64, "horizon": 128}
+    settings: dict[str, Any] = {"encoder": encoder, "width": width, "minibatches": 4, "epochs": 4, "lr": 1e-7}
+    return PPO("rlmin/TMaze-v0", env_kwargs={"length": 10}, device=options.device, **settings, **sizes)
 
 
 def _measure(table: Table, name: str, width: int, agent: PPO, options: Options) -> None:

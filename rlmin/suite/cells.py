@@ -29,6 +29,7 @@ from rlmin.read_yaml import read_yaml
 from rlmin.train_config import DecisionTrainConfig, TrainConfig, settable
 
 SUITES = Path(__file__).parent.parent / "configs" / "suites"
+UNWATCHED = {"threads": 1, "evaluations": 0, "eval_episodes": 0}  # a cell is scored by the suite
 OF_TASKS = ("steps", "seeds", "encoders")  # what a task may set beside settings of a run
 KEYS = ("steps", "encoders", "seeds", "settings", "tasks")
 
@@ -94,7 +95,7 @@ class Suite:
         own = fitting(own, encoder)  # they are of several encoders
         steps = own.pop("steps")
         own = {name: value for name, value in own.items() if name not in OF_TASKS}
-        return own | {"encoder": encoder, "seed": seed, "total_timesteps": steps, "threads": 1, "eval_episodes": 0}
+        return own | {"encoder": encoder, "seed": seed, "total_timesteps": steps} | UNWATCHED
 
 
 def read_suite(name: str) -> Suite:

@@ -36,7 +36,7 @@ from rlmin.encoders.cell import fitting
 from rlmin.make import import_provider
 from rlmin.read_yaml import read_yaml
 from rlmin.settings import Count, Jobs, Settings
-from rlmin.suite.cells import SUITES, check_mappings
+from rlmin.suite.cells import SUITES, UNWATCHED, check_mappings
 from rlmin.suite.offline_cell import BEST, OfflineCell
 from rlmin.suite.offline_report import write_report
 from rlmin.suite.peer import PeerCell
@@ -91,7 +91,7 @@ class OfflineSuite:
         settings = {**shared, **self.agents[agent], **last}
         asked = {"targets": list(own.get("targets", self.targets)), "variants": own.get("variants", [{}])}
         asked["episodes"] = own.get("episodes", self.episodes)
-        settings |= {"total_timesteps": own.get("steps", self.steps), "seed": seed, "threads": 1, "eval_episodes": 0}
+        settings |= {"total_timesteps": own.get("steps", self.steps), "seed": seed} | UNWATCHED
         kind = PeerCell if PEER in settings else OfflineCell
         return kind(task, agent, seed, {"dataset": task, **settings, "asked": asked})
 

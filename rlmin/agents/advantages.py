@@ -1,0 +1,168 @@
+"""Advantages and value targets of a rollout, whatever the unit of the rewards."""
+
+import warnings
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rlmin.agents.ppo_config import PPOConfig
+from rlmin.heads import ValueHead
+from rlmin.normalize import RunningNorm
+from rlmin.returns import discounted_return, gae
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
+
+SMALLEST_SPREAD = 0.1
+"""Advantages are divided by their deviation, or by this share of the targets' deviation where that is more."""
+
+SMALLEST_SCALE = 1e-4
+"""The least deviation of the targets beside their mean: float32 has seven digits."""
+
+LARGE_REWARD = 1e6
+"""From which on a reward, and not the learning rate, is what to look at where a loss is infinite."""
+
+TOO_MANY = 0.01
+"""Share of impossible values from which on they are reported."""
+
+
+class Kept(NamedTuple):
+    """What an update changes beside the weights."""
+
+    statistics: dict[str, Tensor]
+    head: dict[str, Tensor]
+    discounted: Tensor
+
+
+class Advantages(nn.Module):
+    """What PPO learns from: the advantage of every action, and the target of every value.
+
+    Buffers are statistics of all rollouts so far. They are saved with the learner.
+
+    Args:
+        config: gamma, lam, and what is normalised.
+    """
+
+    discounted: Tensor
+    largest_reward: Tensor
+
+    def __init__(self, config: PPOConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.return_norm, self.value_norm = RunningNorm(()), RunningNorm(())
+        self.register_buffer("largest_reward", torch.zeros(()))
+        self.register_buffer("discounted", torch.zeros(0), persistent=False)  # [B] return so far of running episodes
+
+    def begin(self, num_envs: int) -> None:
+        """New episodes in B environments; the statistics stay."""
+        self.discounted = self.discounted.new_zeros(num_envs)
+
+    @torch.no_grad()
+    def forward(self, batch: "TensorDict", head: ValueHead) -> "TensorDict":
+        """The rollout [T, B] with "advantage" and "target" (of the value) added.
+
+        Args:
+            batch: a rollout, see `rlmin.rollout.Rollout`.
+            head: gets the unit of the targets.
+
+        Raises:
+            FloatingPointError: a target is NaN or infinite.
+        """
+        config, real = self.config, ~batch["filler"]
+        reward = (
+            self._scale_reward(batch["reward"], batch["start"], real) if config.normalize_return else batch["reward"]
+        )
+        value, next_value = self._bound(reward, batch["value"], batch["next_value"])
+        ends = (batch["terminated"], batch["truncated"])
+        advantage = gae(reward, value, next_value, *ends, gamma=config.gamma, lam=config.lam)
+        target = advantage + value
+        if not bool(torch.isfinite(target).all()):
+            largest = f"the largest reward is {float(reward.abs().max()):g}"
+            raise FloatingPointError(f"advantage: expected finite numbers, got NaN or infinity; {largest}")
+        spread = target[real].std()
+        if config.normalize_value:
+            spread = self._rescale(head, target[real])
+        if config.normalize_advantage and int(real.sum()) > 1:
+            advantage = _normalise(advantage, advantage[real], SMALLEST_SPREAD * spread)
+        return batch.clone(recurse=False).update({"advantage": advantage, "target": target})
+
+    def keep(self, head: ValueHead) -> Kept:
+        """Copies of the statistics and of `head`, for `give_back`."""
+        own, theirs = ({n: x.clone() for n, x in part.state_dict().items()} for part in (self, head))
+        return Kept(own, theirs, self.discounted)
+
+    def give_back(self, kept: Kept, head: ValueHead, *, exact: bool) -> None:
+        """Undo a `forward`: an update that failed leaves the statistics as they were, and the unit of `head` with them.
+
+        Args:
+            kept: what `keep` returned.
+            head: the same.
+            exact: whether no gradient step has changed `head` since. Else its values stay those of the last step.
+        """
+        self.discounted = kept.discounted
+        self.load_state_dict(kept.statistics)
+        if exact:
+            head.load_state_dict(kept.head)
+        else:
+            head.rescale(kept.head["mean"], kept.head["scale"])
+
+    def _scale_reward(self, reward: Tensor, start: Tensor, real: Tensor) -> Tensor:
+        """Rewards in units of the deviation of the discounted return so far."""
+        sums, last = discounted_return(reward, start, self.discounted, gamma=self.config.gamma)
+        self.discounted = last
+        self.return_norm.update(sums[real])
+        scale = self.return_norm.var.sqrt().to(reward.dtype)
+        return (reward / scale.clamp(min=torch.finfo(reward.dtype).tiny)).clamp(-10, 10)
+
+    def _bound(self, reward: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        """Values cut off at what rewards as large as the largest so far can add up to.
+
+            |value| <= max |reward| / (1 - gamma)
+
+        A value beyond it is wrong whatever the policy. Bootstrapped from, it would be the next target, and grow.
+        """
+        torch.maximum(self.largest_reward, reward.abs().max(), out=self.largest_reward)
+        if self.config.gamma == 1:
+            return values
+        bound = self.largest_reward / (1 - self.config.gamma)
+        share = float((values[0].abs() > bound).float().mean())
+        if share > TOO_MANY:
+            warnings.warn(
+                f"the value of {share:.0%} of the steps is beyond {float(bound):.3g}, the most that rewards up to "
+                f"{float(self.largest_reward):.3g} can add up to; it is cut off there. Training is unstable: try a "
+                "smaller lr",
+                stacklevel=2,
+            )
+        return tuple(value.clamp(-bound, bound) for value in values)
+
+    def _rescale(self, head: ValueHead, target: Tensor) -> Tensor:
+        """Give `head` the unit of all targets [N] so far; returns their deviation.
+
+        Old targets are never forgotten. The targets of a solved task hardly vary, and noise must not become the unit.
+        """
+        self.value_norm.update(target)
+        mean = self.value_norm.mean
+        spread = torch.maximum(self.value_norm.var.sqrt(), SMALLEST_SCALE * mean.abs())
+        head.rescale(mean, torch.where(spread > 0, spread, 1.0))  # 0: nothing but zeros so far
+        return head.scale
+
+
+def blame(error: str, reward: Tensor) -> str:
+    """What became infinite, with the reward [T, B] that made it so, where one is as large as that."""
+    row = int(reward.abs().argmax())
+    largest, (t, b) = float(reward.flatten()[row]), divmod(row, reward.shape[1])
+    if abs(largest) < LARGE_REWARD:
+        return error
+    where = f"a reward of {largest:g}, from environment {b} at step {t} of the rollout"
+    return f"{error.partition('. Try')[0]}. The cause may be {where}: scale the rewards"
+
+
+def _normalise(advantage: Tensor, kept: Tensor, smallest: Tensor) -> Tensor:
+    """(advantage - mean) / max(deviation, smallest), mean and deviation over `kept`.
+
+    Where the value explains all but a hundredth of the targets' variance, what is left is noise. Divided by its own
+    deviation it would be as large as a signal, and a solved policy would be thrown away.
+    """
+    scale = torch.maximum(kept.std(), smallest).clamp(min=torch.finfo(kept.dtype).tiny)
+    return (advantage - kept.mean()) / scale

@@ -1,0 +1,39 @@
+"""Any environment with its rewards in another unit: the same task, so the same policy should be learned.
+
+    rlmin/Rescaled-v0   game=ID, scale=1.0, offset=0.0;   reward = scale * (reward of the game) + offset
+
+Further arguments are the game's own, `max_episode_steps` among them. An offset changes the task where an episode's end
+depends on the policy; with episodes of one length it does not.
+"""
+
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+
+
+class Rescaled(gym.Wrapper[Any, Any, Any, Any]):
+    """A game whose rewards are `scale` times as large, plus `offset`."""
+
+    def __init__(
+        self,
+        *,
+        game: str = "CartPole-v1",
+        scale: float = 1.0,
+        offset: float = 0.0,
+        render_mode: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Make the game.
+
+        Args:
+            game: id of an environment that gymnasium knows.
+            scale, offset: see the module.
+            render_mode: of the game.
+            kwargs: of the game.
+        """
+        super().__init__(gym.make(game, render_mode=render_mode, **kwargs))
+        self.scale, self.offset = scale, offset
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, self.scale * float(reward) + self.offset, terminated, truncated, info

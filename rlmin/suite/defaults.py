@@ -1,0 +1,144 @@
+"""The defaults suite: what people get who set nothing, beside what other libraries give them.
+
+rlmin bench defaults [--tasks ...] [--columns ...] [--seeds N] [--jobs N]     train, score, report
+rlmin bench defaults --report                                                 the table of all that is finished
+rlmin bench defaults --quick                                                  two short cells, to see that it runs
+
+    steps: 100_000                     environment steps a cell
+    seeds: 5
+    columns:                           NAME -> settings that make the column; `peer` names another library's class
+      mlp: {encoder: mlp}
+      stable-baselines3: {peer: PPO}
+    tasks:                             id or NAME -> env, env_kwargs, steps, seeds;
+      CartPole-v1: {floor: 22, ceiling: 500}       floor and ceiling: returns that count as 0 and 1;
+                                                   settings: what belongs to the task, as previous_action
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rlmin.checks import check_names
+from rlmin.make import import_provider
+from rlmin.read_yaml import read_yaml
+from rlmin.settings import Count, Jobs, Settings
+from rlmin.suite.cells import SUITES, check_mappings
+from rlmin.suite.default_cell import DefaultCell, settings_of
+from rlmin.suite.default_report import write_report
+from rlmin.suite.run import finished, run_cells
+from rlmin.suite.sb3_cell import PEERS, SB3Cell
+from rlmin.train_config import TrainConfig, settable
+from rlmin.trust import from_file
+
+KEYS = ("steps", "seeds", "columns", "tasks")
+OF_TASKS = ("env", "env_kwargs", "steps", "seeds", "floor", "ceiling", "settings")
+QUICK: dict[str, Any] = {"tasks": ("CartPole-v1",), "columns": ("min_gru", "mlp"), "seeds": 1, "steps": 4096}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultSuite:
+    """What is trained on what, for how long; see the module."""
+
+    name: str
+    columns: Mapping[str, Mapping[str, Any]]
+    tasks: Mapping[str, Mapping[str, Any]]
+    steps: int
+    seeds: int
+
+    def cells(self) -> list[DefaultCell]:
+        """Every cell; the cells of a task stand together, so that a stopped suite has whole lines."""
+        return [
+            (SB3Cell if "peer" in made else DefaultCell)(
+                task, column, seed, settings_of(task, own, made, steps=own.get("steps", self.steps))
+            )
+            for task, own in self.tasks.items()
+            for column, made in self.columns.items()
+            for seed in range(own.get("seeds", self.seeds))
+        ]
+
+
+def read_default_suite(name: str) -> DefaultSuite:
+    """The suite of that name, or in that .yaml file.
+
+    Raises:
+        ValueError: there is none, or it has entries that no such suite has.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else SUITES / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"{name}: no such file" if path == Path(name) else f"no suite of defaults {name!r}")
+    content = read_yaml(path)
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in ("columns", "tasks")):
+        raise ValueError(f"{path.name}: expected a mapping with `columns` and `tasks`, see rlmin/suite/defaults.py")
+    for key in ("columns", "tasks"):
+        check_mappings(content[key], path.name)
+    known = settable(TrainConfig)
+    try:
+        check_names("entry", content, KEYS)
+        for made in content["columns"].values():
+            check_names("setting", made, [*known, "peer"])
+            check_names("peer", [made["peer"]] if "peer" in made else [], PEERS)
+        for task, own in content["tasks"].items():
+            check_names(f"entry of {task}", own, OF_TASKS)
+            check_names("setting", own.get("settings", {}), known)
+            missing = [key for key in ("floor", "ceiling") if key not in own]
+            if missing:
+                raise ValueError(f"{task}: expected {' and '.join(missing)}")
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    own = {key: content[key] for key in ("columns", "tasks")}
+    return DefaultSuite(
+        name=path.stem, steps=int(content.get("steps", 100_000)), seeds=int(content.get("seeds", 5)), **own
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultOptions(Settings):
+    """Train agents with nothing set, cell by cell, and report; started again it goes on where it was stopped."""
+
+    suite: str = "defaults"  # Name of the suite, or a .yaml file
+    quick: bool = False  # Whether to train two short cells only, to see that it runs
+    report: bool = False  # Whether to train nothing, and report the cells that are finished
+    tasks: tuple[str, ...] = ()  # Tasks to train; none: all of them
+    columns: tuple[str, ...] = ()  # Columns to train; none: all of them
+    seeds: Count | None = None  # Number of seeds; None: the suite's and every task's own
+    steps: Count | None = None  # Environment steps of a cell; None: the suite's and every task's own
+    jobs: Jobs = 1  # Processes at once, each on one thread
+    trust: bool = False  # Whether the modules that the ids in a suite's file name are imported, whose code then runs
+    out: Path = Path("runs/suite")  # Folder of the run folders
+    results: Path = Path("runs/suite")  # Folder of the report
+
+    def chosen(self) -> DefaultSuite:
+        """The suite with what was asked for otherwise."""
+        suite = read_default_suite(self.suite)
+        if self.quick:
+            return replace(self, quick=False, **QUICK).chosen()
+        check_names("task", self.tasks, suite.tasks)
+        check_names("column", self.columns, suite.columns)
+        given = {"steps": self.steps, "seeds": self.seeds}
+        asked = {name: value for name, value in given.items() if value is not None}
+        columns = {name: suite.columns[name] for name in self.columns or suite.columns}
+        tasks = {task: {**suite.tasks[task], **asked} for task in self.tasks or suite.tasks}
+        return replace(suite, columns=columns, tasks=tasks)
+
+
+def run_defaults(options: DefaultOptions) -> str:
+    """Train and report; returns the table as Markdown.
+
+    Raises:
+        ValueError: no such suite, task or column; settings that contradict finished cells; a cell that failed.
+    """
+    suite = options.chosen()
+    cells, out = suite.cells(), options.out / (f"{suite.name}-quick" if options.quick else suite.name)
+    for cell in cells:  # a bad setting should not show after hours of training
+        if not options.trust:
+            import_provider(from_file(cell.settings["env"], where=suite.name))  # raises where it may not
+        if not isinstance(cell, SB3Cell):
+            assert cell.config.env
+    if options.report:
+        rows = [row for cell in cells if (row := finished(cell, out)) is not None]
+        if not rows:
+            raise ValueError(f"{out}: no cell is finished there")
+    else:
+        rows = run_cells(cells, out, jobs=options.jobs)
+    return write_report(rows, options.results, name=out.name)

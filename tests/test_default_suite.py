@@ -1,0 +1,101 @@
+"""The suite of defaults: every column with nothing set, cells of any library with the same row."""
+
+import csv
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+
+from rlmin.agents.ppo_config import PPOConfig
+from rlmin.cli import main
+from rlmin.make import make_one
+from rlmin.suite.default_cell import EVALUATIONS, DefaultCell, reached
+from rlmin.suite.default_report import as_markdown, summarise
+from rlmin.suite.defaults import DefaultOptions, read_default_suite, run_defaults
+from rlmin.suite.sb3_cell import SB3Cell
+
+SMALL = """
+steps: 600
+seeds: 2
+columns: {min_gru: {}, stable-baselines3: {peer: PPO}}
+tasks:
+  maze: {env: rlmin/TMaze-v0, env_kwargs: {length: 2}, floor: 0, ceiling: 1}
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL)
+    return file
+
+
+def test_the_shipped_suite_sets_nothing_but_what_belongs_to_a_task_and_its_tasks_can_be_made() -> None:
+    suite = read_default_suite("defaults")
+    cells = [cell for cell in suite.cells() if cell.seed == 0 and not isinstance(cell, SB3Cell)]
+    assert len(suite.tasks) == 19 and len(cells) == 19 * 2
+    for cell in cells:
+        belongs = {"encoder", *cell.settings["settings"]}
+        usual, own = vars(PPOConfig()), vars(cell.config.ppo)
+        assert {name for name in usual if usual[name] != own[name]} <= belongs, cell.task
+    for env, kwargs in {cell.settings["env"]: cell.settings["env_kwargs"] for cell in cells}.items():
+        if env != "LunarLander-v3":  # its package is not among those of the tests
+            make_one(env, **kwargs).close()
+
+
+def test_a_suite_trains_both_libraries_and_reports_them_alike(small: Path, tmp_path: Path) -> None:
+    options = DefaultOptions(suite=str(small), out=tmp_path / "out", results=tmp_path)
+    text = run_defaults(options)
+    assert "| maze | " in text and "IQM of normalised returns, final" in text
+    with (tmp_path / "small-cells.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["encoder"], row["seed"]) for row in rows] == [
+        (column, seed) for column in ("min_gru", "stable-baselines3") for seed in ("0", "1")
+    ]
+    assert all(0 < len(row["curve"].split()) <= EVALUATIONS for row in rows)
+    assert (tmp_path / "small.png").stat().st_size > 10_000
+    assert run_defaults(DefaultOptions(suite=str(small), report=True, out=tmp_path / "out", results=tmp_path)) == text
+
+
+def test_worst_and_steps_to_nine_tenths_are_those_of_the_curve() -> None:
+    assert reached([10, 20, 30, 40], [0.0, 0.8, 1.0, 0.5], 0.0) == 30
+    assert reached([10, 20, 30, 40], [-5.0, -4.0, -4.9, -4.0], -5.0) == 20
+    assert reached([10, 20], [0.0, 0.0], 0.0) is None
+    settings = {"floor": 0.0, "ceiling": 1.0}
+    curve = [0.0, 0.1, 0.9, 0.3, 0.8, 0.9, 1.0, 1.0]
+    row = DefaultCell("task", "mlp", 0, settings).row(range(10_000, 90_000, 10_000), curve, 0.95)
+    assert (row["worst"], row["reached"], row["final"]) == (0.3, 30_000.0, 0.95)
+    rows = [row | {"seconds": 1.0, "seed": seed, "worst": worst} for seed, worst in ((0, 0.3), (1, 0.7))]
+    assert summarise(rows)[0]["worst"] == 0.3, "the worst of any seed"
+    assert "0.95 [0.95, 0.95], worst 0.3, 90 % 30 k" in as_markdown(rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("columns: {a: {peer: DQN}}\ntasks: {}", "small.yaml: no peer 'DQN'"),
+        ("columns: {a: {gama: 1}}\ntasks: {}", "did you mean 'gamma'"),
+        ("columns: {}\ntasks: {x: {floor: 0}}", "x: expected ceiling"),
+        ("columns: {}\ntasks: {x: {flor: 0}}", "did you mean 'floor'"),
+        ("tasks: {}", "expected a mapping with `columns` and `tasks`"),
+    ],
+)
+def test_a_suite_that_cannot_be_is_named(change: str, message: str, small: Path) -> None:
+    small.write_text(change)
+    with pytest.raises(ValueError, match=message):
+        read_default_suite(str(small))
+
+
+def test_the_command_line_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench"])
+    assert "defaults" in capsys.readouterr().out
+
+
+def test_rewards_in_another_unit_are_those_of_the_game_scaled_and_moved() -> None:
+    plain, other = gym.make("CartPole-v1"), gym.make("rlmin/Rescaled-v0", game="CartPole-v1", scale=1e4, offset=-1)
+    plain.reset(seed=0), other.reset(seed=0)
+    for action in (0, 1, 1, 0):
+        one, another = plain.step(action), other.step(action)
+        assert (one[0] == another[0]).all() and another[1] == 1e4 * float(one[1]) - 1
+    assert other.unwrapped.spec is not None
