@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rlmin.boundary import checked
 from rlmin.checks import check, check_flags
-from rlmin.encoders import Encoder, Stack
+from rlmin.encoders import Stack
 from rlmin.encoders.base import parts
 from rlmin.heads import Distribution, ValueHead, action_head
 from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs
@@ -26,6 +26,7 @@ from rlmin.readings import read_as
 from rlmin.settings import CountOrZero
 from rlmin.spaces import leaf_spaces
 from rlmin.tokens import TokenInputs, TokenTrunk
+from rlmin.trunk import Trunk as Trunk
 from rlmin.types import Observation, State
 
 if TYPE_CHECKING:
@@ -38,22 +39,6 @@ class PolicyOutput(NamedTuple):
     distribution: Distribution  # of the action
     value: Tensor  # [B] or [T, B] float32
     state: State  # memory after the (last) step
-
-
-class Trunk(nn.Module):
-    """Inputs and memory: observation leaves -> features [..., H]."""
-
-    def __init__(self, inputs: Inputs, encoder: Encoder) -> None:
-        super().__init__()
-        self.inputs, self.encoder = inputs, encoder
-
-    def forward(self, observation: Observation, state: State, start: Tensor) -> tuple[Tensor, State]:
-        """Leaves [T, B, ...] -> features [T, B, H] and the memory after step T-1."""
-        return self.encoder(self.inputs(observation, start), state, start)
-
-    def step(self, observation: Observation, state: State, start: Tensor) -> tuple[Tensor, State]:
-        """Leaves [B, ...] -> features [B, H] and the memory after this step."""
-        return self.encoder.step(self.inputs(observation, start), state, start)
 
 
 class Policy(nn.Module):
@@ -80,7 +65,7 @@ class Policy(nn.Module):
         self.action_head = action_head(action_space, config.width, log_std=config.log_std)
         self.value_head = ValueHead(config.width)
         self.trunks = nn.ModuleList(self._trunk() for _ in range(1 if config.share_memory else 2))
-        self._in_one_call = PolicyStep(Trunk)
+        self._in_one_call = PolicyStep()
 
     @checked
     def initial_state(self, rows: CountOrZero) -> State:

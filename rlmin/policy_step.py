@@ -6,26 +6,24 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.encoders import Stack
-from rlmin.encoders.stack import Block
 from rlmin.encoders.stack_step import Ends, Plan, plain
 from rlmin.heads import ActionHead, BoxHead, ChoiceHead, Distribution, ValueHead
 from rlmin.inputs import Inputs, Numbers
+from rlmin.trunk import Trunk
 from rlmin.types import Observation, State
 
 
 class PolicyStep:
     """`Policy.step` in one call, where that is possible: one trunk, and a stack that can be stepped so."""
 
-    def __init__(self, trunk: type[Any]) -> None:
-        """Args: trunk: what `policy.trunks` has to hold, and not of a class derived from it."""
-        self._trunk = trunk
+    def __init__(self) -> None:
         self._known: _Known | None = None
 
     def __deepcopy__(self, memo: object) -> Self:
-        return type(self)(self._trunk)  # a plan for the copy's own weights
+        return type(self)()  # a plan for the copy's own weights
 
-    def __reduce__(self) -> tuple[type[Self], tuple[type]]:
-        return type(self), (self._trunk,)
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
 
     def __call__(
         self, policy: nn.Module, observation: Observation, state: State, start: Tensor, mask: Tensor | None
@@ -35,7 +33,7 @@ class PolicyStep:
             return None
         known = self._known
         if known is None or not known.plan.holds():
-            known = self._known = _Known.of(policy, self._trunk)
+            known = self._known = _Known.of(policy)
         return None if known is None else known.run(observation, cast(tuple[State, ...], state), start, mask)
 
 
@@ -49,11 +47,11 @@ class _Known(NamedTuple):
     critic: ValueHead
 
     @classmethod
-    def of(cls, policy: Any, trunk_type: type[Any]) -> Self | None:
+    def of(cls, policy: Any) -> Self | None:
         """None where there is no call for a policy like this."""
         trunks, actor, critic = policy.trunks, policy.action_head, policy.value_head
         trunk = trunks[0]
-        if len(trunks) != 1 or type(trunk) is not trunk_type or type(trunk.encoder) is not Stack:
+        if len(trunks) != 1 or type(trunk) is not Trunk or type(trunk.encoder) is not Stack:
             return None
         inputs = trunk.inputs
         if type(inputs) is not Inputs or type(actor) not in (ChoiceHead, BoxHead) or type(critic) is not ValueHead:
@@ -64,7 +62,7 @@ class _Known(NamedTuple):
         numbers = inputs.only_numbers
         owners = [policy, trunks, trunk, actor, critic, inputs, inputs.embed]
         owners, front = (owners, None) if numbers is None else ([*owners, numbers], numbers.net)
-        plan = Plan(trunk.encoder, heads[0].weight.dtype, Block, Ends(front, heads, tuple(owners)))
+        plan = Plan(trunk.encoder, heads[0].weight.dtype, Ends(front, heads, tuple(owners)))
         return cls(plan, inputs, numbers, actor, critic)
 
     def run(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rlmin.heads import Distribution
 from rlmin.policy import Policy, PolicyConfig
-from rlmin.scan import cpu_step_product
+from rlmin.scan.step import product
 from rlmin.types import Observation, State, map_state
 
 T, B, D, H = 4, 5, 3, 19
@@ -37,7 +37,7 @@ every_space = pytest.mark.parametrize("name", SPACES)
 @pytest.fixture(autouse=True)
 def the_fast_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RLMIN_KERNEL", raising=False)
-    if cpu_step_product.address(torch.float32) is None:
+    if product.address(torch.float32) is None:
         pytest.skip("torch's libraries show no matrix product here")
 
 

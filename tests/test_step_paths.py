@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rlmin.encoders import Stack, stack_step
 from rlmin.heads import ILLEGAL, Categorical, ChoiceHead
 from rlmin.inputs import Inputs
-from rlmin.scan import cpu_step_product
+from rlmin.scan.step import product
 from rlmin.types import State, map_state
 
 T, B, D, H = 4, 5, 3, 19
@@ -39,7 +39,7 @@ every_option = pytest.mark.parametrize("name", OPTIONS)
 @pytest.fixture(autouse=True)
 def the_fast_kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("RLMIN_KERNEL", raising=False)
-    if cpu_step_product.address(torch.float32) is None:
+    if product.address(torch.float32) is None:
         pytest.skip("torch's libraries show no matrix product here")
     yield
 
@@ -302,7 +302,7 @@ def test_a_stack_that_the_call_does_not_know_calls_its_modules(change: Callable[
 
 
 def test_without_the_symbol_the_modules_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_step_product, "address", lambda dtype: None)
+    monkeypatch.setattr(product, "address", lambda dtype: None)
     encoder = stack()
     with torch.no_grad():
         got = played(encoder, resets(B))
@@ -311,8 +311,8 @@ def test_without_the_symbol_the_modules_are_called(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_symbol_is_found_by_name_only() -> None:
-    assert cpu_step_product.address(torch.float64) is not None
-    assert cpu_step_product.address(torch.bfloat16) is None
+    assert product.address(torch.float64) is not None
+    assert product.address(torch.bfloat16) is None
 
 
 @pytest.mark.parametrize("mixer", ["gru", "lstm", "mlp"])

@@ -104,6 +104,6 @@ CELL = register(
         options=GateOptions,
         terms=terms,
         to_numpy=NumpyForm(write_numpy),
-        fast_step=FastStep(parts=2),
+        fast_step=FastStep("min_gru", parts=2),
     )
 )

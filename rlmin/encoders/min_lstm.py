@@ -118,6 +118,6 @@ CELL = register(
         options=GateOptions,
         terms=terms,
         to_numpy=NumpyForm(write_numpy),
-        fast_step=FastStep(parts=3),
+        fast_step=FastStep("min_lstm", parts=3),
     )
 )

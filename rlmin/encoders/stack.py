@@ -1,19 +1,18 @@
-"""Residual blocks around any mixer: what an agent uses as its memory."""
+"""A stack of residual blocks around any mixer: what an agent uses as its memory."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout as drop
 
 from rlmin.boundary import checked
-from rlmin.encoders.base import Encoder, one, parts
+from rlmin.encoders.base import Encoder, parts
+from rlmin.encoders.block import Block, feed_forward
 from rlmin.encoders.cell import CELLS
 from rlmin.encoders.conv import CausalConv
 from rlmin.encoders.stack_step import StackStep
-from rlmin.scan import block as fused
 from rlmin.settings import Count, CountOrZero, ShareBelowOne, Size
 from rlmin.types import State
 
@@ -88,7 +87,7 @@ class Stack(Encoder):
             for _ in range(layers)
         )
         self.norm = make_norm(hidden_size)
-        self._in_one_call = StackStep(Block)
+        self._in_one_call = StackStep()
 
     def initial_state(self, B: int) -> State:
         """A tuple over blocks of (conv state, mixer state), zeros."""
@@ -118,78 +117,6 @@ class Stack(Encoder):
     def encoders(self) -> list[Encoder]:
         """The blocks, in order."""
         return [block for block in self.blocks if isinstance(block, Encoder)]
-
-
-class Block(Encoder):
-    """x + mixer(conv(norm(x))), then x + mlp(norm(x)); `conv` and `mlp` may be None. State: (conv's, mixer's)."""
-
-    def __init__(
-        self,
-        mixer: Encoder,
-        *,
-        conv: CausalConv | None,
-        mlp: nn.Sequential | None,
-        norm: Callable[[int], nn.Module],
-        dropout: float,
-    ) -> None:
-        super().__init__()
-        self.input_size = self.output_size = mixer.output_size
-        self.norm = norm(self.input_size)
-        self.conv = conv
-        self.mixer = mixer
-        self.mlp_norm = None if mlp is None else norm(self.input_size)
-        self.mlp = mlp
-        self.dropout = dropout
-
-    def initial_state(self, B: int) -> State:
-        """(conv state, mixer state)."""
-        return () if self.conv is None else self.conv.initial_state(B), self.mixer.initial_state(B)
-
-    def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
-        """`Encoder.forward` with `state` (conv state, mixer state)."""
-        seen, memory = parts(state, 2)
-        y, seen = self._read(x, seen, start, step=False)
-        y, memory = self.mixer(y, memory, start)
-        return self._feed(x, y), (seen, memory)
-
-    def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
-        """`Encoder.step` with `state` (conv state, mixer state)."""
-        seen, memory = parts(state, 2)
-        y, seen = self._read(x, seen, start, step=True)
-        y, memory = self.mixer.step(y, memory, start)
-        return self._feed(x, y), (seen, memory)
-
-    def _read(self, x: Tensor, seen: State, start: Tensor, *, step: bool) -> tuple[Tensor, State]:
-        """What the mixer reads, conv(norm(x)), and the convolution's state."""
-        norm, conv = self.norm, self.conv
-        if isinstance(conv, CausalConv) and isinstance(norm, nn.LayerNorm) and fused.usable(x, norm.weight):
-            return fused.norm_conv(x, norm, one(seen), start, conv.weight, conv.bias)
-        y = norm(x)
-        if conv is None:
-            return y, seen
-        return (conv.step if step else conv)(y, seen, start)
-
-    def _feed(self, x: Tensor, update: Tensor) -> Tensor:
-        """The residual sum, and the feed-forward half; the same for one step and for many."""
-        norm, mlp, drops = self.mlp_norm, self.mlp, self.dropout > 0 and self.training
-        if drops:
-            update = drop(update, self.dropout)
-        if norm is None or mlp is None:
-            return x + update
-        if isinstance(norm, nn.LayerNorm) and not drops and fused.usable(x, norm.weight) and update.dtype is x.dtype:
-            first, _, second = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(mlp))
-            return fused.feed_forward(x, update, norm, first, second)
-        x = x + update
-        update = mlp(norm(x))
-        return x + (drop(update, self.dropout) if drops else update)
-
-
-def feed_forward(size: int, hidden: int, *, scale: float) -> nn.Sequential:
-    """Two layers; the second is scaled so that the residual stream does not grow with depth."""
-    last = nn.Linear(hidden, size)
-    nn.init.orthogonal_(last.weight, gain=scale)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(size, hidden), nn.SiLU(), last)
 
 
 def named(kind: str, name: str, choices: Mapping[str, Choice]) -> Choice:

@@ -1,4 +1,4 @@
-"""When a step of a `Stack` can be one call, and what that call is given: see `rlmin.scan.cpu_step`.
+"""When a step of a `Stack` can be one call, and what that call is given: see `rlmin.scan.step`.
 
 A policy's step is such a call too: with the layers that lead into its stack, and the heads that read it.
 """
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
+from rlmin.encoders.block import Block
 from rlmin.encoders.cell import cell_of
 from rlmin.encoders.conv import CausalConv
 from rlmin.scan.dispatch import kernel_for
 from rlmin.types import State
 
 if TYPE_CHECKING:
-    from rlmin.encoders.stack import Block, Stack
+    from rlmin.encoders.stack import Stack
 
 _PARALLEL_SIZE = 1 << 11  # elements of x for which a thread pays
 _MANY = 128  # rows that a thread takes at once
@@ -32,16 +33,14 @@ _NOTHING = torch.empty(0)  # the state of a part that is left out
 class StackStep:
     """`Stack.step` in one call, where that is possible: plain CPU tensors, a cell with a fast step, no gradients."""
 
-    def __init__(self, block: type) -> None:
-        """Args: block: what `stack.blocks` has to be made of, and not of a class derived from it."""
-        self._block = block
+    def __init__(self) -> None:
         self._plan: Plan | None = None
 
     def __deepcopy__(self, memo: object) -> Self:
-        return type(self)(self._block)  # a plan for the copy's own weights
+        return type(self)()  # a plan for the copy's own weights
 
-    def __reduce__(self) -> tuple[type[Self], tuple[type]]:
-        return type(self), (self._block,)
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
 
     def __call__(self, stack: "Stack", x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State] | None:
         """What `stack.step` returns, or None where its modules have to be called one by one."""
@@ -49,7 +48,7 @@ class StackStep:
             return None
         plan = self._plan
         if plan is None or plan.dtype is not x.dtype or not plan.holds():
-            plan = self._plan = Plan(stack, x.dtype, self._block)
+            plan = self._plan = Plan(stack, x.dtype)
         done = plan.run(x, state, start)
         return None if done is None else (done[0][0], done[1])
 
@@ -89,9 +88,8 @@ class Plan:
         usable: whether all of it is known here; else its modules have to be called.
     """
 
-    def __init__(self, stack: "Stack", dtype: torch.dtype, block: type, ends: Ends | None = None) -> None:
-        """Args: block: what `stack.blocks` has to be made of, and not of a class derived from it."""
-        from rlmin.scan import cpu_step, cpu_step_product  # need numba, which kernel_for has found
+    def __init__(self, stack: "Stack", dtype: torch.dtype, ends: Ends | None = None) -> None:
+        from rlmin.scan.step import loop, product, table  # need numba, which kernel_for has found
 
         form, self.dtype, whole = _Form.of(stack, dtype, ends), dtype, _whole(stack, ends)
         modules = [stack, *(() if ends is None else ends.modules()), *list(whole.modules())[1:]]
@@ -105,24 +103,25 @@ class Plan:
         self.slots = [] if form is None else [_slot(whole, name) for name in form.shapes()]
         self.addresses = self._addresses()
         self.usable = False
-        routine = cpu_step_product.address(dtype)
-        if form is None or routine is None or not form.fits(whole, dtype, block) or not all(self.addresses):
+        routine = product.address(dtype)
+        if form is None or routine is None or not form.fits(whole, dtype) or not all(self.addresses):
             return
         self.usable, self.form = True, form
         self.numbers = torch.tensor([form.eps, 1 / form.H], dtype=dtype)
-        self.loop = cpu_step.loop(dtype, form.parts, form.activation)
-        self.room = cpu_step.room
-        found = dict(zip(form.shapes(), self.addresses, strict=True))
+        self.loop = loop.loop(dtype, form.average, form.parts, form.activation)
+        self.room = loop.room
+        found = {_entry(name): x for name, x in zip(form.shapes(), self.addresses, strict=True)}
         found |= {"layers": form.layers, "H": form.H, "width": form.width, "F": form.F, "D": form.D, "G": form.G}
-        found |= {"norm": cpu_step.NORMS.index(form.norm), "routine": routine, "numbers": self.numbers.data_ptr()}
-        found |= {"heads": len(form.heads)} | {f"heads.{i}.outputs": n for i, n in enumerate(form.heads)}
-        blocks = [f"blocks.{i}.{name}" for i in range(form.layers) for name in cpu_step.BLOCK]
-        heads = [f"heads.{i}.{name}" for i in range(len(form.heads)) for name in cpu_step.HEAD]
-        names = [*cpu_step.HEADER, *blocks, *heads]
+        found |= {"norm": table.NORMS.index(form.norm), "routine": routine, "numbers": self.numbers.data_ptr()}
+        found |= {"heads": len(form.heads)} | {f"heads_{i}_outputs": n for i, n in enumerate(form.heads)}
+        names = table.names(form.layers, len(form.heads))
         self.table = [found.get(name, 0) for name in names]
         self.entry = {name: i for i, name in enumerate(names)}
-        self.state_entries = [self.entry[f"blocks.{i}.seen"] for i in range(form.layers)]
-        self.head_entries = [self.entry[f"heads.{i}.projected"] for i in range(len(form.heads))]
+        self.state_entries = [
+            [self.entry[f"blocks_{i}_{part}"] for part in ("seen", "seen_after", "memory", "memory_after")]
+            for i in range(form.layers)
+        ]
+        self.head_entries = [self.entry[f"heads_{i}_projected"] for i in range(len(form.heads))]
         self.free: dict[tuple[int, int], list[_Buffer]] = {}
 
     def holds(self) -> bool:
@@ -160,11 +159,10 @@ class Plan:
         table[entry["x"]], table[entry["start"]] = x_.data_ptr(), flags.data_ptr()
         for at, output in zip(self.head_entries or [entry["y"]], outputs, strict=True):
             table[at] = output.data_ptr()
-        for i, at in enumerate(self.state_entries):
-            for k in (0, 1):
-                table[at + 2 * k] = before[2 * i + k].data_ptr()
-                table[at + 2 * k + 1] = after[2 * i + k].data_ptr()
-        table[0] = buffer.counter[0] = 0
+        for i, (seen_at, seen_after_at, memory_at, memory_after_at) in enumerate(self.state_entries):
+            table[seen_at], table[memory_at] = before[2 * i].data_ptr(), before[2 * i + 1].data_ptr()
+            table[seen_after_at], table[memory_after_at] = after[2 * i].data_ptr(), after[2 * i + 1].data_ptr()
+        table[entry["taken"]] = buffer.counter[0] = 0
         self.loop.run(table, buffer.threads)
         buffers.append(buffer)
         states = zip(after[::2], after[1::2], strict=True)
@@ -207,6 +205,7 @@ class _Form:
     layers: int
     width: int  # of the convolution, or 0
     mixer: type[nn.Module]
+    average: str  # by which the mixer remembers
     parts: int  # of the mixer's projection
     attribute: str  # of the mixer, which names the activation
     activation: str
@@ -218,7 +217,7 @@ class _Form:
     @classmethod
     def of(cls, stack: "Stack", dtype: torch.dtype, ends: Ends | None) -> Self | None:
         """That of the first block; `fits` says whether it is that of all. None where it is a form of another kind."""
-        block, norm = cast("Block", stack.blocks[0]), stack.norm
+        block, norm = cast(Block, stack.blocks[0]), stack.norm
         mixer, conv, mlp = block.mixer, block.conv, block.mlp
         cell = cell_of(mixer)
         if cell is None or cell.fast_step is None or type(norm) not in _NORMS or set(stack._modules) != _PARTS:
@@ -235,6 +234,7 @@ class _Form:
             layers=len(stack.blocks),
             width=0 if conv is None else conv.width,
             mixer=type(mixer),
+            average=cell.fast_step.average,
             parts=cell.fast_step.parts,
             attribute=cell.fast_step.activation,
             activation=getattr(mixer, cell.fast_step.activation),
@@ -244,15 +244,15 @@ class _Form:
             heads=tuple(head.out_features for head in heads),
         )
 
-    def fits(self, whole: nn.ModuleDict, dtype: torch.dtype, block: type) -> bool:
+    def fits(self, whole: nn.ModuleDict, dtype: torch.dtype) -> bool:
         """Whether every module and weight of `whole` is what this form says."""
         weights = dict(whole.named_parameters(remove_duplicate=False))
-        blocks = [cast("Block", part) for part in cast(nn.ModuleList, whole["blocks"])]
+        blocks = [cast(Block, part) for part in cast(nn.ModuleList, whole["blocks"])]
         norms = [whole["norm"], *(norm for part in blocks for norm in (part.norm, part.mlp_norm) if norm is not None)]
         return (
             {name: tuple(w.shape) for name, w in weights.items()} == self.shapes()
             and all(w.dtype is dtype and w.is_cpu and w.is_contiguous() for w in weights.values())
-            and {type(m) for m in whole.modules()} <= {block, self.mixer, *_KNOWN}
+            and {type(m) for m in whole.modules()} <= {Block, self.mixer, *_KNOWN}
             and all(
                 type(norm) is type(norms[0]) and getattr(norm, "eps", 0) == getattr(norms[0], "eps", 0)
                 for norm in norms
@@ -296,6 +296,11 @@ def _names(module: nn.Module, owner: dict[str, Any], of_mixer: str) -> list[str]
         return list(owner)
     relied = ("eps", of_mixer, "dropout", *(("training",) if owner.get("dropout") else ()))
     return [name for name in relied if name in owner]
+
+
+def _entry(name: str) -> str:
+    """The entry of the table that holds the address of a weight of this name."""
+    return name.replace(".", "_")
 
 
 def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.encoders import Encoder, Stack
-from rlmin.encoders.stack import Block
+from rlmin.encoders.block import Block
 from rlmin.heads import Distribution
 from rlmin.policy import Policy
 from rlmin.types import Observation

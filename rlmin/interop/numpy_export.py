@@ -20,8 +20,8 @@ import numpy as np
 from rlmin.boundary import checked
 from rlmin.checkpoint import write_atomic
 from rlmin.encoders import Stack
+from rlmin.encoders.block import Block
 from rlmin.encoders.numpy_program import INSTEAD, Program, after, array, known, linear
-from rlmin.encoders.stack import Block
 from rlmin.heads import BoxHead
 from rlmin.interop import numpy_policy
 from rlmin.interop.description import describe

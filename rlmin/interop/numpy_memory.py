@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor, nn
 
+from rlmin.encoders.block import Block
 from rlmin.encoders.cell import CELLS, cell_of
 from rlmin.encoders.numpy_program import (
     INSTEAD,
@@ -17,7 +18,6 @@ from rlmin.encoders.numpy_program import (
     linear,
     of_mean_zero,
 )
-from rlmin.encoders.stack import Block
 
 
 def add_block(program: Program, name: str, block: Block, x: str, centred: bool) -> bool:

@@ -40,9 +40,9 @@ def cached(build: Callable[..., Any]) -> Any:
 def digest() -> str:
     """Of the names and contents of all kernel sources."""
     hasher = hashlib.sha256()
-    for path in sorted(SOURCES.glob("*.py")):
+    for path in sorted(SOURCES.rglob("*.py")):
         content = path.read_bytes()
-        hasher.update(f"{path.name} {len(content)} ".encode() + content)
+        hasher.update(f"{path.relative_to(SOURCES).as_posix()} {len(content)} ".encode() + content)
     return hasher.hexdigest()[:16]
 
 
