@@ -41,6 +41,7 @@ SLOW = {
     "benchmarks.md": "a suite of cells, each trained in a process of its own",
     "howto/gymnasium.md": "a film is made",
     "howto/inspect.md": "a policy that has learnt something, and three reports on it",
+    "stability.md": "two suites of cells",
     "howto/logging.md": "wandb starts a process for every run",
 }
 """Pages that take longer than a few seconds, and why; the others together stay below a minute."""
