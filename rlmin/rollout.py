@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,9 +60,22 @@ class Collector:
         self.observed: Observation = {}  # leaves [T, B, ...]; this and `buffer` are allocated once
         self.buffer: dict[str, Tensor] = {}
         self._allocate()
-        self.graph: RolloutGraph | None = None
-        if cuda_graph and obstacle(vector, policy) is None:
-            self.graph = RolloutGraph(self, CUDARecorder(generator), horizon=horizon)
+        self.cuda_graph = cuda_graph
+        self.graph = self._graph()
+
+    def _graph(self) -> RolloutGraph | None:
+        """The recorder of rollouts, where it is wanted and possible."""
+        if not self.cuda_graph or obstacle(self.vector, self.policy) is not None:
+            return None
+        return RolloutGraph(self, CUDARecorder(self.generator), horizon=self.horizon)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has; a graph is of these tensors alone."""
+        return vars(self) | {"graph": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.graph = self._graph()
 
     def reset(self, seed: int | None = None) -> None:
         """Begin new episodes everywhere, with no memory."""

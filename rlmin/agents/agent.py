@@ -8,12 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, overload
 
 import gymnasium as gym
 import numpy as np
 import torch
 
+from rlmin.agents.copying import deep_copy, pickled
 from rlmin.agents.env_spec import describe, keepable
 from rlmin.agents.flat_adam import FlatAdam
 from rlmin.agents.schema import check_learner, check_weights, policy_weights
@@ -53,6 +54,7 @@ class Agent(ABC):
 
     name: ClassVar[str]
     about: ClassVar[str]  # what it is, for a model card
+    finds_data: bool = False  # whether data it learns from can be found again
     settings: ClassVar[type[PolicyConfig]]
     config: PolicyConfig
     policy: Policy
@@ -220,6 +222,24 @@ class Agent(ABC):
             action_mask=action_mask,
             generator=self.generator,
         )
+
+    def parts(self, *, environment: bool) -> dict[str, Any]:
+        """What a copy is made of: attributes by name; see `rlmin.agents.copying`.
+
+        Args:
+            environment: whether the environment that is learnt in is one of them.
+        """
+        return vars(self) | {"_logger": None}
+
+    def regain(self, data: Any) -> None:
+        """Make what no part of a copy is, from the data that were given to the original, if there were any."""
+        assert data is None, "an agent that learns from data makes something of them"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return cast(Self, deep_copy(self, memo))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickled(self)
 
     @property
     def return_scale(self) -> float:

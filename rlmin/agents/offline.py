@@ -89,6 +89,25 @@ class OfflineAgent(Agent):
         """
         self.attach(*data.opened(dataset, env, trust=trust))
 
+    @property
+    def finds_data(self) -> bool:  # type: ignore[override]
+        """Whether the data have a name or a place."""
+        return self.source["source"] is not None
+
+    def parts(self, *, environment: bool) -> dict[str, Any]:
+        """See `Agent.parts`; data are "given", and their order is as in a checkpoint."""
+        order = {name: x for name, x in self.learner_state().items() if name.startswith(("packing.", "memory."))}
+        made = ("packing", "_held_out", "_dataset", "memory", "_env", "callback_env")
+        parts = {name: x for name, x in super().parts(environment=environment).items() if name not in made}
+        return parts | {"_order": order, "memory": None, "given": self._dataset}
+
+    def regain(self, data: Any) -> None:
+        """See `Agent.regain`; without data they are found again at first use."""
+        if data is not None:
+            order = self._order
+            self.attach(data, self.source)
+            self.restore_order(order)
+
     def ready(self) -> None:
         """Have the data: see `dataset`."""
         _ = self.dataset

@@ -60,6 +60,15 @@ class OnlineAgent(Agent):
         self.attach(vector)
         self.env_spec = describe(env)
 
+    def parts(self, *, environment: bool) -> dict[str, Any]:
+        """See `Agent.parts`; without its environments an agent has no memory of them either."""
+        parts = super().parts(environment=environment)
+        if environment or self._vector is None:
+            return parts
+        raw = self._vector.env
+        left = {name: x for name, x in parts.items() if name not in ("collector", "discounted") and x is not raw}
+        return left | {"_vector": None}
+
     def get_vec_normalize_env(self) -> Any:
         """The stable-baselines3 VecNormalize around the environment given, so that callbacks save it; else None."""
         sb3 = sys.modules.get("stable_baselines3.common.vec_env")  # there, if the user has made one

@@ -11,6 +11,7 @@ Source: Schulman et al. 2017 (arXiv:1707.06347).
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import gymnasium as gym
@@ -22,7 +23,7 @@ from rlmin.agents.flat_adam import FlatAdam
 from rlmin.agents.online import OnlineAgent
 from rlmin.agents.ppo_config import PPOConfig as PPOConfig
 from rlmin.agents.schedule import schedule
-from rlmin.agents.unroll import compiled
+from rlmin.agents.unroll import Unroll, compiled
 from rlmin.agents.warmup import warmup
 from rlmin.boundary import checked
 from rlmin.callbacks import start_callback
@@ -88,10 +89,18 @@ class PPO(OnlineAgent):
     def _build(self, config: PPOConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Everything that needs no environment."""
         super()._build(config, observation_space, action_space)
-        self._unroll = compiled(self.policy) if config.compile else self.policy.unroll
         self.optimizer = FlatAdam(self.policy.parameters(), lr=config.lr, betas=(0.9, config.beta2), eps=1e-5)
         self.advantages = Advantages(config).to(self.device)
         self.usual_norm = 0.0  # of an update: see `_compare_norm`
+
+    @cached_property
+    def _unroll(self) -> Unroll:
+        """The pass over a minibatch."""
+        return compiled(self.policy) if self.config.compile else self.policy.unroll
+
+    def parts(self, *, environment: bool) -> dict[str, Any]:
+        """See `OnlineAgent.parts`; a compiled pass is compiled anew."""
+        return {name: x for name, x in super().parts(environment=environment).items() if name != "_unroll"}
 
     def attach(self, vector: Vector) -> None:
         """Train in `vector` from now on: see `OnlineAgent.attach`."""
@@ -144,9 +153,9 @@ class PPO(OnlineAgent):
             FloatingPointError: something became NaN or infinite; the message names it and the step. The weights are
                 those of the last good gradient step.
         """
+        num_envs = self.vector.num_envs
         if reset_num_timesteps:
             self.num_timesteps, self.seconds = 0, 0.0
-        num_envs = self.vector.num_envs
         first, total = self.num_timesteps, self.num_timesteps + total_timesteps
         self.total_timesteps = total
         hook = start_callback(self, callback, total)

@@ -1,0 +1,94 @@
+"""Copies of agents, by deepcopy, pickle, cloudpickle or a queue between processes: they learn on as the original.
+
+A copy has weights, optimizer, random numbers, memory and statistics of its own, and an environment of its own where
+that can be copied as it stands. Else it makes its environment anew from the id, with new episodes, or asks for one by
+`set_env`. Data of an offline agent are shared by a deep copy; a pickle holds them only if nothing says where they are.
+The logger stays with the original.
+"""
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import cloudpickle
+
+if TYPE_CHECKING:
+    from rlmin.agents.agent import Agent
+
+T = TypeVar("T")
+
+OWN = ("__getstate__", "__reduce__", "__reduce_ex__", "__deepcopy__")
+"""What a class has that decides itself what its copy is. A gymnasium EzPickle makes a new game, for instance."""
+
+
+def deep_copy(agent: "Agent", memo: dict[int, Any]) -> "Agent":
+    """For `copy.deepcopy`."""
+
+    def copied(environment: bool) -> "Agent":
+        state, kept = agent.parts(environment=environment), dict(memo)
+        if state.get("given") is not None:  # data are only read
+            kept[id(state["given"])] = state["given"]
+        return revived(type(agent), copy.deepcopy(state, kept))
+
+    return with_environment_or_without(agent, copied)
+
+
+def pickled(agent: "Agent") -> tuple[Any, ...]:
+    """For pickle: bytes, so that a queue between processes cannot share the weights instead of copying them."""
+
+    def packed(environment: bool) -> bytes:
+        state = agent.parts(environment=environment) | ({"given": None} if agent.finds_data else {})
+        content: bytes = cloudpickle.dumps(state)
+        if environment:
+            pickle.loads(content)  # an environment may only notice here
+        return content
+
+    return opened, (type(agent), with_environment_or_without(agent, packed))
+
+
+def with_environment_or_without(agent: "Agent", make: Callable[[bool], T]) -> T:
+    """What `make` makes with the environment, if that can be copied, else without."""
+    if can_be_copied(agent):
+        with suppress(Exception):  # whatever it is that an environment raises
+            return make(True)
+    return make(False)
+
+
+def opened(kind: type["Agent"], content: bytes) -> "Agent":
+    """The inverse of `pickled`."""
+    return revived(kind, pickle.loads(content))
+
+
+def revived(kind: type["Agent"], state: dict[str, Any]) -> "Agent":
+    """The agent of these parts."""
+    agent = kind.__new__(kind)
+    given = state.pop("given", None)
+    vars(agent).update(state)
+    agent.regain(given)
+    return agent
+
+
+def can_be_copied(agent: "Agent") -> bool:
+    """Whether a copy of its environment goes on where that stands, as far as can be told."""
+    return all(
+        not hasattr(env, "processes") and not any(_decides(type(env), name) for name in OWN)
+        for env in _layers(getattr(agent, "_vector", None))
+    )
+
+
+def _decides(kind: type, name: str) -> bool:
+    return getattr(kind, name, None) is not getattr(object, name, None)
+
+
+def _layers(env: Any) -> Iterator[Any]:
+    """An environment, and those inside of it."""
+    if env is None:
+        return
+    yield env
+    inside = vars(env) if hasattr(env, "__dict__") else {}
+    for name in ("env", "venv"):
+        yield from _layers(inside.get(name))
+    for one in inside.get("envs", ()):
+        yield from _layers(one)
