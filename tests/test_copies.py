@@ -23,6 +23,7 @@ from rlmin.encoders import MIXERS
 from rlmin.policy import Policy, PolicyConfig
 
 SMALL: dict[str, Any] = {"width": 8, "horizon": 8, "num_envs": 4, "minibatches": 2, "epochs": 1}
+ALONE: dict[str, Any] = {"width": 8, "horizon": 32, "minibatches": 1, "epochs": 1}
 
 COPIES: dict[str, Callable[[Any], Any]] = {
     "deepcopy": copy.deepcopy,
@@ -48,7 +49,7 @@ def pole() -> PPO:
 
 
 def single() -> PPO:
-    return PPO(gym.make("CartPole-v1"), **{**SMALL, "minibatches": 1})
+    return PPO(gym.make("CartPole-v1"), **ALONE)
 
 
 def stable() -> PPO:
@@ -154,7 +155,7 @@ class Easy(Stubborn, EzPickle):
 @pytest.mark.parametrize("how", COPIES)
 @pytest.mark.parametrize("wrapper", [Stubborn, Easy])
 def test_an_environment_that_cannot_be_copied_is_made_anew_or_asked_for(how: str, wrapper: Any) -> None:
-    agent = PPO(wrapper(gym.make("CartPole-v1")), **{**SMALL, "minibatches": 1}).learn(32)
+    agent = PPO(wrapper(gym.make("CartPole-v1")), **ALONE).learn(32)
     other = COPIES[how](agent)
     weights = other.policy.state_dict()
     assert all(torch.equal(x, weights[name]) for name, x in agent.policy.state_dict().items())

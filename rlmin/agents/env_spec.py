@@ -43,7 +43,7 @@ def keepable(spec: dict[str, Any]) -> dict[str, Any]:
         encode(spec["kwargs"], "env_kwargs")
     except TypeError as error:
         told = "saved, the agent will not know its environment; load it by rlmin.load(folder, env=env)"
-        warnings.warn(f"{error}: {told}", stacklevel=5)  # where the agent is made
+        warnings.warn(f"{error}: {told}", stacklevel=6)  # where the agent is made
         return {**spec, "id": None, "kwargs": {}}
     return spec
 
