@@ -23,8 +23,8 @@ SMALLEST_SCALE = 1e-4
 LARGE_REWARD = 1e6
 """From which on a reward, and not the learning rate, is what to look at where a loss is infinite."""
 
-TOO_MANY = 0.01
-"""Share of impossible values from which on they are reported."""
+TOO_MANY, TOO_FAR = 0.01, 2
+"""Share of values beyond so many times the possible from which on they are reported: just beyond it lies any error."""
 
 
 class Kept(NamedTuple):
@@ -126,10 +126,10 @@ class Advantages(nn.Module):
         if self.config.gamma == 1:
             return values
         bound = self.largest_reward / (1 - self.config.gamma)
-        share = float((values[0].abs() > bound).float().mean())
+        share = float((values[0].abs() > TOO_FAR * bound).float().mean())
         if share > TOO_MANY:
             warnings.warn(
-                f"the value of {share:.0%} of the steps is beyond {float(bound):.3g}, the most that rewards up to "
+                f"the value of {share:.0%} of the steps is far beyond {float(bound):.3g}, the most that rewards up to "
                 f"{float(self.largest_reward):.3g} can add up to; it is cut off there. Training is unstable: try a "
                 "smaller lr",
                 stacklevel=2,
