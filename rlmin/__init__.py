@@ -1,5 +1,9 @@
 """rlmin: policies that remember, trained in parallel over whole rollouts, acting one step at a time."""
 
+# isort: off
+from rlmin.waiting import CHOSEN as _CHOSEN  # first, as it has no effect once torch is imported  # noqa: F401
+
+# isort: on
 from rlmin.agents.decision import DecisionAgent as DecisionAgent
 from rlmin.agents.decision import DecisionConfig as DecisionConfig
 from rlmin.agents.load import load as load

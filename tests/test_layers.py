@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "rlmin"
 
 LAYERS = [  # from the bottom up; a file may import from every layer above in this list, and from its own package
-    {"types", "checks", "statistics", "atomic", "lock", "trust", "plain", "faults"},
+    {"types", "checks", "statistics", "atomic", "lock", "trust", "plain", "faults", "waiting"},
     {"settings", "read_yaml", "sb3_names", "workers", "readings"},
     {"parse", "boundary"},
     {"scan", "spaces", "space_json", "envs"},

@@ -31,6 +31,7 @@ NAMES = (
     "recurrent_policy",
     "deploy",
     "overhead",
+    "busy",
     "envs",
     "decision",
 )
