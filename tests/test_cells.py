@@ -14,6 +14,7 @@ from rlmin.encoders import CELLS, LSTM, MIXERS, Cell, MinGRU, Terms, register
 from rlmin.encoders.capabilities import CAPABILITIES, lacking, table
 from rlmin.encoders.cell import cell_of
 from rlmin.inspection.recurrence import contribution, memory_of
+from rlmin.policy import PolicyConfig
 from rlmin.settings import Settings
 from rlmin.types import tensors_of
 
@@ -125,6 +126,19 @@ def test_a_wrong_claim_is_noticed(monkeypatch: pytest.MonkeyPatch, claim: Claim,
     monkeypatch.setitem(CELLS, wrong.name, wrong)
     with pytest.raises((AssertionError, TypeError)):
         claim(wrong)
+
+
+@every_cell
+def test_files_of_before_options_were_the_cells_own_are_read(name: str) -> None:
+    """They name four options whatever the encoder; those that are not its own say nothing."""
+    four: dict[str, Any] = {"candidate": "g", "time_scales": None, "heads": 3, "context": 9}
+    cell = CELLS[name]
+    config = PolicyConfig.from_saved({"encoder": name, "width": 8, **four})
+    own = {key: value for key, value in four.items() if key in cell.option_names}
+    assert config.cell_options == cell.options_of({}) | own
+    assert PolicyConfig.from_saved(config.saved()).cell_options == config.cell_options
+    with pytest.raises(ValueError, match=f"encoder '{name}' has no option '(heads|candidate)'"):
+        PolicyConfig(encoder=name, **four)  # what a user gives is not dropped
 
 
 # -- lists and names --------------------------------------------------------------------------------------------------

@@ -160,7 +160,8 @@ def test_an_option_that_does_not_fit_is_refused(settings: dict[str, Any], messag
 def test_learning_saving_and_resuming_are_exact(tmp_path: Path) -> None:
     straight, stopped = agent_of(size=4), agent_of(size=4)
     before = weights(straight)
-    straight.learn(64)
+    straight.learn(32)
+    straight.learn(32, reset_num_timesteps=False)
     assert any(not torch.equal(a, b) for a, b in zip(before, weights(straight), strict=True))
     stopped.learn(32)
     stopped.save(tmp_path / "run")
@@ -275,6 +276,26 @@ def test_the_state_goes_through_predict() -> None:
     for t in range(4):
         _, state = agent.predict(observation, state, np.array([t == 0, t == 2, False]), deterministic=True)
     assert state is not None and [list(x.shape) for x in tensors_of(state[0])] == [[3, 3, 8], [3, 2, 3, 3]]
+
+
+def test_torchrl_carries_the_matrix() -> None:
+    pytest.importorskip("torchrl")
+    from tensordict import TensorDict
+
+    from rlmin.interop.torchrl import EncoderModule
+
+    encoder = Stack(D, H, mixer="outer", layers=1, conv=0)
+    module = EncoderModule(encoder)
+    state: dict[str, Any] = {str(i): torch.randn(x.shape) for i, x in enumerate(tensors_of(encoder.initial_state(B)))}
+    columns: dict[str, Any] = {
+        "observation": torch.randn(B, D),
+        "is_init": torch.zeros(B, 1, dtype=torch.bool),
+        "recurrent_state": state,
+    }
+    found = module(TensorDict(columns, [B]))
+    y, _ = encoder.step(columns["observation"], (((), state["0"]),), torch.zeros(B, dtype=torch.bool))
+    torch.testing.assert_close(found["embed"], y)
+    assert found["next", "recurrent_state", "0"].shape == (B, 2, 3, 3)
 
 
 def test_the_command_line_knows_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
