@@ -19,9 +19,9 @@ from test_data_episodes import LENGTHS, episodes
 from rlmin.data import Dataset, Episode, Reference, load_dataset
 from rlmin.data.reference import reference_of
 from rlmin.data.source import Block
-from rlmin.data.store import cache_folder
 from rlmin.data.subset import rows_of
 from rlmin.data.summary import plot_returns, summary
+from rlmin.data.tables import cache_folder
 
 
 @pytest.fixture(autouse=True)

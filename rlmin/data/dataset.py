@@ -11,6 +11,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from rlmin.data.subset import rows_of
+from rlmin.data.summary import summary
 from rlmin.returns import return_to_go
 
 
@@ -140,8 +142,6 @@ class Dataset:
             ValueError: nothing is selected.
             IndexError: there is no such episode.
         """
-        from rlmin.data.subset import rows_of
-
         index = torch.as_tensor(select)
         index = index.nonzero().flatten() if index.dtype is torch.bool else index.to(torch.int64).flatten()
         if not len(index):
@@ -160,6 +160,4 @@ class Dataset:
 
     def summary(self) -> str:
         """Episodes, lengths, returns, spaces, environment and reference scores, as text."""
-        from rlmin.data.summary import summary
-
         return summary(self)

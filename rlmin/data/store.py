@@ -9,46 +9,25 @@ whole or not at all: it is written beside its place and renamed.
 
 import hashlib
 import json
-import math
-import os
 import re
 import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, unquote
 
 import torch
 from tensordict import TensorDict
-from torch import Tensor
 
 from rlmin.checkpoint import write_atomic
 from rlmin.data.convert import Converter
 from rlmin.data.dataset import Dataset
 from rlmin.data.source import Source
+from rlmin.data.tables import IN_MEMORY, Columns, allocate, cache_folder, mapped, row_bytes, temporary_folder
 from rlmin.space_json import space_to_json
 
 FORMAT = 1
-IN_MEMORY = 2**30
-"""Bytes of `step` from which on a dataset is memory-mapped, unless the caller decides."""
 MANY = 10_000
-"""Episodes from which on it is, too, where reading them takes half a minute."""
+"""Episodes above which a dataset that is slow to read is memory-mapped too: reading them takes half a minute."""
 
 STEP, EPISODE, INFO = "step", "episode", "dataset.json"
-HIDDEN = ".rlmin-"
-OLD = 7 * 24 * 3600
-"""Seconds after which a folder left by a killed process is removed."""
-
-Columns = Mapping[tuple[str, ...], tuple[tuple[int, ...], torch.dtype]]
-"""Key of a nested TensorDict -> shape and dtype of one entry."""
-
-
-def cache_folder() -> Path:
-    """RLMIN_CACHE, else rlmin in the user's cache folder (XDG_CACHE_HOME or ~/.cache)."""
-    told = os.environ.get("RLMIN_CACHE")
-    return Path(told) if told else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlmin"
 
 
 def build(source: Source, cache: str | Path | bool | None = None) -> Dataset:
@@ -76,59 +55,6 @@ def build(source: Source, cache: str | Path | bool | None = None) -> Dataset:
     if not _is_whole(folder, digest):
         _convert(converter, folder, digest)
     return _dataset(source, mapped(folder / STEP), mapped(folder / EPISODE))
-
-
-def allocate(columns: Columns, rows: int, folder: Path | None = None) -> TensorDict:
-    """[rows] TensorDict of these columns, not yet filled; memory-mapped in `folder`, if one is given.
-
-    Raises:
-        ValueError: the disk has less room (a full one would kill the process while the columns are written).
-    """
-    if folder is None:
-        return _nested({key: torch.empty((rows, *shape), dtype=dtype) for key, (shape, dtype) in columns.items()}, rows)
-    folder.mkdir(parents=True)
-    need, free = rows * row_bytes(columns), shutil.disk_usage(folder).free
-    if need > free:
-        raise ValueError(
-            f"{folder.parent}: expected {need / 2**30:.2f} GiB of room for a memory-mapped dataset, found "
-            f"{free / 2**30:.2f}; name another folder by cache= or RLMIN_CACHE"
-        )
-    like = {key: torch.zeros((), dtype=dtype).expand(rows, *shape) for key, (shape, dtype) in columns.items()}
-    # a leaf may have any name, a file may not
-    _nested({tuple(quote(part, safe="") for part in key): x for key, x in like.items()}, rows).memmap_like(folder)
-    return mapped(folder)
-
-
-def mapped(folder: Path) -> TensorDict:
-    """The columns in a folder that `allocate` made; writing to them writes to the files."""
-    found = TensorDict.load_memmap(folder)
-    return _nested({tuple(map(unquote, key)): x for key, x in leaves(found)}, found.batch_size[0])
-
-
-def leaves(rows: TensorDict) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-    """Every column with its whole key."""
-    for key, x in rows.items(include_nested=True, leaves_only=True):
-        path: Any = key  # a text where it is not nested
-        column: Any = x
-        yield (path,) if isinstance(path, str) else path, column
-
-
-def row_bytes(columns: Columns) -> int:
-    """Bytes of one row."""
-    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in columns.values())
-
-
-def temporary_folder(root: Path) -> Path:
-    """A new hidden folder in `root`, which is created; what killed processes left there is removed after a week."""
-    root.mkdir(parents=True, exist_ok=True)
-    for left in abandoned(root, f"{HIDDEN}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=HIDDEN, dir=root))
-
-
-def abandoned(root: Path, pattern: str) -> list[Path]:
-    """Folders in `root` that nothing has been written into for a week."""
-    return [path for path in root.glob(pattern) if time.time() - path.stat().st_mtime > OLD]
 
 
 def _columns(converter: Converter) -> tuple[Columns, Columns]:
@@ -215,10 +141,3 @@ def _dataset(source: Source, step: TensorDict, episode: TensorDict) -> Dataset:
         reference=source.reference,
         recipe=source.recipe,
     )
-
-
-def _nested(columns: Mapping[tuple[str, ...], Tensor], rows: int) -> TensorDict:
-    nested = TensorDict({}, [rows])
-    for key, x in columns.items():
-        nested[key] = x
-    return nested

@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rlmin.data.store import IN_MEMORY, allocate, cache_folder, leaves, row_bytes, temporary_folder
+from rlmin.data.tables import IN_MEMORY, allocate, cache_folder, leaves, row_bytes, temporary_folder
 
 COPIED = 2**25
 """About how many bytes are copied at once."""

@@ -1,15 +1,18 @@
 """What is in a dataset: as text, and its returns as a picture."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rlmin.checkpoint import write_atomic
-from rlmin.data.dataset import Dataset
 from rlmin.spaces import leaf_spaces
 
+if TYPE_CHECKING:  # a Dataset has a summary
+    from rlmin.data.dataset import Dataset
 
-def summary(dataset: Dataset) -> str:
+
+def summary(dataset: "Dataset") -> str:
     """Episodes, lengths, returns, spaces, environment, reference scores and recipe, a line each."""
     E, N, ended = dataset.num_episodes, dataset.num_steps, int(dataset.terminated.sum())
     leaves = ", ".join(f"{name} {space}" for name, space in leaf_spaces(dataset.observation_space).items())
@@ -34,7 +37,7 @@ def summary(dataset: Dataset) -> str:
     return "\n".join(f"{key:<{width}}{value}" for key, value in lines.items())
 
 
-def plot_returns(dataset: Dataset, file: str | Path) -> None:
+def plot_returns(dataset: "Dataset", file: str | Path) -> None:
     """Draw a histogram of the returns, with the reference scores that lie among them.
 
     Args:

@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from rlmin.checks import require
 from rlmin.data.recorder import Recorded
-from rlmin.data.store import abandoned
+from rlmin.data.tables import abandoned
 
 HELD_BYTES = 32 * 2**20
 """About how much is held before it is written."""
