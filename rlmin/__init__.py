@@ -1,5 +1,7 @@
 """rlmin: policies that remember, trained in parallel over whole rollouts, acting one step at a time."""
 
+__version__ = "0.1.0"  # first: files below put it into what they write
+
 # isort: off
 from rlmin.waiting import CHOSEN as _CHOSEN  # first, as it has no effect once torch is imported  # noqa: F401
 
@@ -14,7 +16,5 @@ from rlmin.policy import Policy as Policy
 from rlmin.policy import PolicyConfig as PolicyConfig
 from rlmin.vector import make_vec as make_vec
 from rlmin.verify import verify_consistency as verify_consistency
-
-__version__ = "0.1.0"
 
 _register()

@@ -23,12 +23,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from rlmin.boundary import checked
-from rlmin.evaluate import check_fit
+from rlmin.fit import check_fit, is_conditioned
 from rlmin.policy import Policy
 from rlmin.predict import PolicyState, predict
 from rlmin.settings import Positive, Seed
 from rlmin.spaces import leaf_spaces, leaves_of, pick, without
-from rlmin.targets import is_conditioned
 from rlmin.vector import MASK
 from rlmin.vector_gym import autoreset_mode
 from rlmin.wrappers.previous import as_leaf

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlmin import __version__
 from rlmin.checks import check_names
 from rlmin.faults import EnvError
 from rlmin.parse import flag, parse, values
@@ -62,8 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(USAGE, end="")
         return
     if arguments[0] == "--version":
-        from rlmin import __version__
-
         print(__version__)
         return
     try:

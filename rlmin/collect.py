@@ -12,15 +12,16 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
+from rlmin import __version__
 from rlmin.boundary import checked
 from rlmin.data import Reference
 from rlmin.data.recorder import Recorded, Recorder
 from rlmin.data.writer import DatasetWriter
-from rlmin.evaluate import check_spaces, evaluate_random
+from rlmin.evaluate import evaluate_random
+from rlmin.fit import check_spaces, is_conditioned
 from rlmin.play import LONGEST, Actor, PolicyActor, RandomActor, play
 from rlmin.policy import Policy
 from rlmin.settings import Count, CountOrZero, Seed, Size
-from rlmin.targets import is_conditioned
 from rlmin.vector import Vector, adapt
 from rlmin.wrappers.return_to_go import VectorReturnToGo
 
@@ -170,8 +171,6 @@ def _add(writer: DatasetWriter, episode: Recorded, source: int, by: PlayedBy, se
 def _metadata(
     played_by: Sequence[PlayedBy], parts: Sequence[np.ndarray], reference: Reference | None, told: dict[str, Any]
 ) -> dict[str, Any]:
-    from rlmin import __version__
-
     sources = [
         {
             "name": one.name,

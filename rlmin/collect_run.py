@@ -16,10 +16,11 @@ from rlmin.arena import Arena
 from rlmin.collect import PlayedBy, collect
 from rlmin.data.reference import given_reference, reference_in
 from rlmin.evaluate_run import arena_of, data_returns, loaded
+from rlmin.fit import is_conditioned
 from rlmin.make import parse_pairs, readable_errors
 from rlmin.play import LONGEST
 from rlmin.settings import Count, CountOrZero, Seed, Size, Workers
-from rlmin.targets import is_conditioned, warn_of_outliers
+from rlmin.targets import warn_of_outliers
 from rlmin.wrappers.shift import Shift
 
 

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Self
+from typing import Self
 
-import gymnasium as gym
 import numpy as np
 
 from rlmin.boundary import checked
 from rlmin.episodes import Episode
+from rlmin.fit import check_spaces
 from rlmin.play import LONGEST, PolicyActor, RandomActor, play_episodes
 from rlmin.policy import Policy
 from rlmin.settings import Count, Seed
-from rlmin.spaces import as_read
 from rlmin.vector import Vector
 
 
@@ -134,31 +133,3 @@ def share(episodes: int, rows: int) -> int:
     if episodes < 1:
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
     return -(-episodes // rows)
-
-
-def check_spaces(policy: Policy, vector: Vector) -> None:
-    """Raise a ValueError where the spaces of the environment are not those the policy was made for.
-
-    Bounds and precision of observed floats may differ: data without spaces do not tell them, and no policy reads them.
-    """
-    check_fit(policy, vector.observation_space, vector.action_space)
-
-
-def check_fit(
-    policy: Policy,
-    observation_space: gym.Space[Any],
-    action_space: gym.Space[Any],
-    *,
-    of: str = "the environment",
-) -> None:
-    """`check_spaces`, of what is no `Vector`; these are the spaces of a single environment."""
-    from rlmin.space_json import space_to_json
-
-    pairs: list[tuple[str, Any, Any]] = [
-        ("observation space", policy.observation_space, observation_space),
-        ("action space", policy.action_space, action_space),
-    ]
-    for what, wanted, found in pairs:
-        alike = (as_read(wanted), as_read(found)) if what == "observation space" else (wanted, found)
-        if space_to_json(alike[0]) != space_to_json(alike[1]):
-            raise ValueError(f"{what}: the policy expects {wanted}, {of} has {found}")

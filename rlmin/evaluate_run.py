@@ -12,13 +12,14 @@ from rlmin.agents.agent import Agent
 from rlmin.agents.load import load
 from rlmin.arena import Arena
 from rlmin.evaluate import Evaluation, evaluate, evaluate_random
+from rlmin.fit import is_conditioned
 from rlmin.hub_snapshot import is_address
 from rlmin.make import parse_pairs, readable_errors
 from rlmin.plain import encode
 from rlmin.play import LONGEST
 from rlmin.scores import NO_REFERENCE, described, score, unscored, width
 from rlmin.settings import Count, CountOrZero, Seed, Size
-from rlmin.targets import TargetReport, evaluate_targets, is_conditioned
+from rlmin.targets import TargetReport, evaluate_targets
 from rlmin.vector import adapt
 from rlmin.video import film
 from rlmin.wrappers.shift import Shift

@@ -9,8 +9,8 @@ import tyro
 
 from rlmin.agents.agent import Agent
 from rlmin.arena import Arena
-from rlmin.evaluate import check_spaces
 from rlmin.evaluate_run import arena_of, data_returns, loaded
+from rlmin.fit import check_spaces, is_conditioned
 from rlmin.interop import numpy_export, onnx, torch_export
 from rlmin.interop.agreement import largest_difference
 from rlmin.interop.form import Form
@@ -18,7 +18,6 @@ from rlmin.interop.numpy_policy import ExportedPolicy
 from rlmin.make import parse_pairs, readable_errors
 from rlmin.plain import readable
 from rlmin.settings import CountOrZero, NonNegative, Seed, Settings
-from rlmin.targets import is_conditioned
 from rlmin.vector import Vector, adapt
 from rlmin.wrappers.return_to_go import VectorReturnToGo
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import tyro
 
+from rlmin import __version__
 from rlmin.agents.agent import Agent
 from rlmin.checkpoint import CONFIG, LEARNER, POLICY, write_atomic
 from rlmin.evaluate_run import arena_of, default_targets, loaded
+from rlmin.fit import is_conditioned
 from rlmin.hub_snapshot import fetched, is_address
 from rlmin.inspection.report import report
 from rlmin.inspection.study import Study, study
@@ -16,7 +18,6 @@ from rlmin.inspection.subject import Subject
 from rlmin.make import parse_pairs
 from rlmin.read_yaml import parse_yaml
 from rlmin.settings import Count, Seed, Settings
-from rlmin.targets import is_conditioned
 
 REPORT = "inspection.html"
 
@@ -153,8 +154,6 @@ def parse_vary(text: str | None) -> tuple[str, list[Any]] | None:
 
 def _facts(agent: Agent, found: Study) -> dict[str, str]:
     """What stands in the header."""
-    from rlmin import __version__
-
     config, evaluation = agent.config, found.evaluation
     low, high = evaluation.return_interval()
     facts = {

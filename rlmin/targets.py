@@ -19,12 +19,12 @@ from gymnasium.vector import VectorEnv
 
 from rlmin.boundary import checked
 from rlmin.checkpoint import write_atomic
-from rlmin.evaluate import Evaluation, check_spaces, share
+from rlmin.evaluate import Evaluation, share
+from rlmin.fit import check_spaces, is_conditioned
 from rlmin.play import LONGEST, PolicyActor, play_episodes
 from rlmin.policy import Policy
 from rlmin.scores import NO_REFERENCE, described, score, unscored, width
 from rlmin.settings import Count, Positive, Seed, check_setting
-from rlmin.spaces import leaf_spaces
 from rlmin.vector import adapt
 from rlmin.wrappers.return_to_go import RETURN_TO_GO, VectorReturnToGo
 
@@ -34,11 +34,6 @@ if TYPE_CHECKING:  # tensordict is slow to import
 
 ROUNDING = 1e-4
 """Share by which a target may exceed the returns of the data: these are sums of float32."""
-
-
-def is_conditioned(policy: Policy) -> bool:
-    """Whether the policy reads a return to aim for."""
-    return RETURN_TO_GO in leaf_spaces(policy.observation_space)
 
 
 @dataclass(frozen=True, kw_only=True)

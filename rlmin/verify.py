@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from rlmin.boundary import checked
-from rlmin.evaluate import check_spaces
+from rlmin.fit import check_spaces
 from rlmin.policy import Policy
 from rlmin.rollout import Collector, Rollout
 from rlmin.settings import NonNegative, Size

@@ -11,7 +11,8 @@ from rlmin.arena import Arena
 from rlmin.callbacks import Hook
 from rlmin.checkpoint import LEARNER, read_header
 from rlmin.evaluate import Evaluation, evaluate
-from rlmin.targets import evaluate_targets, is_conditioned
+from rlmin.fit import is_conditioned
+from rlmin.targets import evaluate_targets
 from rlmin.vector import Vector, adapt
 
 BEST = "best"

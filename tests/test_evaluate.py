@@ -16,7 +16,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlmin.envs import register
 from rlmin.episodes import Episode, EpisodeStatistics
-from rlmin.evaluate import Evaluation, check_spaces, evaluate
+from rlmin.evaluate import Evaluation, evaluate
+from rlmin.fit import check_spaces
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.vector import Vector, adapt
 

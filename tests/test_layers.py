@@ -21,7 +21,7 @@ LAYERS = [  # from the bottom up; a file may import from every layer above in th
     {"policy_config", "trunk", "tokens"},
     {"policy_step"},
     {"policy", "parse_agent"},
-    {"rollout_graph", "play", "scores"},
+    {"rollout_graph", "play", "scores", "fit"},
     {"predict", "evaluate", "rollout", "callbacks", "progress", "logs"},
     {"verify", "curves", "run_groups", "targets"},
     {"actor"},

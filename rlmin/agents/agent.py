@@ -14,16 +14,18 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from rlmin import __version__
 from rlmin.agents.copying import deep_copy, pickled
 from rlmin.agents.env_spec import describe, keepable
 from rlmin.agents.flat_adam import FlatAdam
+from rlmin.agents.restore import restore
 from rlmin.agents.schema import check_learner, check_weights, policy_weights
 from rlmin.boundary import checked
 from rlmin.checkpoint import LEARNER, Tensors, load_optimizer, optimizer_tensors, read, section, write
+from rlmin.fit import is_conditioned
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.predict import PolicyState, predict
 from rlmin.settings import Seed, check_setting
-from rlmin.targets import is_conditioned
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
@@ -271,8 +273,6 @@ class Agent(ABC):
 
     def header(self) -> dict[str, Any]:
         """What a checkpoint says beside its tensors and spaces; plain values."""
-        from rlmin import __version__
-
         return {
             "agent": self.name,
             "rlmin": __version__,
@@ -306,9 +306,7 @@ class Agent(ABC):
         cls, folder: str | Path, env: Any = None, *, device: torch.device | str = "cpu", trust: bool = False
     ) -> Self:
         """The agent saved in `folder`: see `rlmin.load`; a ValueError where it was trained by another algorithm."""
-        from rlmin.agents.load import load
-
-        agent = load(folder, env=env, device=device, trust=trust)
+        agent = restore(AGENTS, folder, env=env, device=device, trust=trust)
         if not isinstance(agent, cls):
             raise ValueError(f"{folder}: expected an agent of kind {cls.name!r}, found {agent.name!r}")
         return agent

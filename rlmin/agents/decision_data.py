@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlmin.agents.decision_config import DecisionConfig
 from rlmin.agents.env_spec import describe
-from rlmin.evaluate import check_fit
+from rlmin.fit import check_fit
 from rlmin.make import make_vec
 from rlmin.policy import Policy
 from rlmin.spaces import without

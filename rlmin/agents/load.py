@@ -5,16 +5,9 @@ from typing import Any
 
 import torch
 
-from rlmin.agents import AGENTS
-from rlmin.agents.agent import Agent
-from rlmin.agents.schema import read_settings
+from rlmin.agents.agent import AGENTS, Agent
+from rlmin.agents.restore import restore
 from rlmin.boundary import checked
-from rlmin.checkpoint import read_newest
-from rlmin.checks import check_names
-from rlmin.hub_snapshot import fetched, is_address
-from rlmin.make import import_provider
-from rlmin.policy_config import check_registered
-from rlmin.trust import mark_header
 
 
 @checked
@@ -33,28 +26,4 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
         ValueError: the folder is no run, is incomplete, of another version, damaged or edited, or the spaces of `env`
             are not those of the policy; see `rlmin.hub_snapshot.fetched` for what may be wrong on the hub.
     """
-    folder = fetched(folder) if is_address(folder) else folder
-    header, tensors = read_newest(Path(folder))
-    mark_header(header, trust=trust, where=str(folder))
-    check_names("agent", [header["agent"]], AGENTS)
-    kind = AGENTS[header["agent"]]
-    if trust and header["env"]["id"] is not None:
-        import_provider(header["env"]["id"])  # the encoder may be registered there
-    check_registered(header["config"].get("encoder"))
-    try:
-        config = read_settings(kind, header, tensors)
-    except ValueError as error:
-        raise ValueError(f"{folder}: damaged, {error}") from None
-    agent = kind.from_spaces(
-        header["observation_space"],
-        header["action_space"],
-        config=config,
-        seed=header["seed"],
-        device=device,
-        env_spec=header["env"],
-    )
-    agent.trust = trust
-    agent.restore(header, tensors)
-    if env is not None:
-        agent.set_env(env)
-    return agent
+    return restore(AGENTS, folder, env=env, device=device, trust=trust)

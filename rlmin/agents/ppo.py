@@ -28,7 +28,7 @@ from rlmin.agents.warmup import warmup
 from rlmin.boundary import checked
 from rlmin.callbacks import start_callback
 from rlmin.checkpoint import Tensors, section
-from rlmin.evaluate import check_spaces
+from rlmin.fit import check_spaces
 from rlmin.losses import clipped_surrogate, explained_variance, ratio_penalty, step_kl, value_loss, weighted_mean
 from rlmin.progress import Progress
 from rlmin.progress import describe as describe_episodes

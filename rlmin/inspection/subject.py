@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from rlmin.arena import Arena
-from rlmin.evaluate import Evaluation, check_spaces, share
+from rlmin.evaluate import Evaluation, share
+from rlmin.fit import check_spaces
 from rlmin.make import readable_errors
 from rlmin.play import Actor, PolicyActor, play, play_episodes
 from rlmin.policy import Policy

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from rlmin import __version__
 from rlmin.heads import BoxHead, ChoiceHead
 from rlmin.interop.numpy_policy import FORMAT
 from rlmin.policy import Policy
@@ -28,8 +29,6 @@ def describe(policy: Policy, run: Mapping[str, Any] | None = None) -> dict[str, 
         policy: to be exported.
         run: where it comes from, plain values.
     """
-    from rlmin import __version__
-
     return {
         "format": FORMAT,
         "rlmin": __version__,

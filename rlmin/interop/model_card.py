@@ -13,8 +13,8 @@ from rlmin.boundary import checked
 from rlmin.checkpoint import write_atomic
 from rlmin.evaluate import Evaluation
 from rlmin.evaluate_run import evaluate_run, evaluate_run_targets, loaded
+from rlmin.fit import is_conditioned
 from rlmin.settings import CountOrZero
-from rlmin.targets import is_conditioned
 
 CARD = "README.md"
 LOCAL = 'rlmin.load(".")'

@@ -1,0 +1,56 @@
+"""Restoring an agent: from what a folder holds to an object of the class that it names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlmin.agents.schema import read_settings
+from rlmin.boundary import checked
+from rlmin.checkpoint import read_newest
+from rlmin.checks import check_names
+from rlmin.hub_snapshot import fetched, is_address
+from rlmin.make import import_provider
+from rlmin.policy_config import check_registered
+from rlmin.trust import mark_header
+
+if TYPE_CHECKING:  # an Agent can be loaded by its class
+    from rlmin.agents.agent import Agent
+
+
+@checked
+def restore(
+    kinds: Mapping[str, type["Agent"]],
+    folder: str | Path,
+    *,
+    env: Any = None,
+    device: torch.device | str = "cpu",
+    trust: bool = False,
+) -> "Agent":
+    """The agent saved in `folder`, one of `kinds`; see `rlmin.load` for the other arguments and what may be wrong."""
+    folder = fetched(folder) if is_address(folder) else folder
+    header, tensors = read_newest(Path(folder))
+    mark_header(header, trust=trust, where=str(folder))
+    check_names("agent", [header["agent"]], kinds)
+    kind = kinds[header["agent"]]
+    if trust and header["env"]["id"] is not None:
+        import_provider(header["env"]["id"])  # the encoder may be registered there
+    check_registered(header["config"].get("encoder"))
+    try:
+        config = read_settings(kind, header, tensors)
+    except ValueError as error:
+        raise ValueError(f"{folder}: damaged, {error}") from None
+    agent = kind.from_spaces(
+        header["observation_space"],
+        header["action_space"],
+        config=config,
+        seed=header["seed"],
+        device=device,
+        env_spec=header["env"],
+    )
+    agent.trust = trust
+    agent.restore(header, tensors)
+    if env is not None:
+        agent.set_env(env)
+    return agent
