@@ -25,7 +25,7 @@ from rlmin.workers import STEP_TIMEOUT, watch, worker
 PROVIDERS = {r"MiniGrid-|BabyAI-": "minigrid", r"ALE/|\w+NoFrameskip-v": "ale_py", r"popgym-": "popgym"}
 """Packages that register their ids on import, by how their ids look: gymnasium has no plug-ins since 1.0."""
 
-EXTRAS = {"ale_py": "atari", "mujoco": "mujoco"}
+EXTRAS = {"ale_py": "atari", "mujoco": "mujoco", "Box2D": "box2d"}
 """The extra of rlmin that brings a package."""
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rlmin.checks import check_names
-from rlmin.make import import_provider
+from rlmin.make import import_provider, make_one
 from rlmin.read_yaml import read_yaml
 from rlmin.settings import Count, Jobs, Settings
 from rlmin.suite.cells import SUITES, check_mappings
@@ -138,6 +138,8 @@ def run_defaults(options: DefaultOptions) -> str:
             import_provider(from_file(cell.settings["env"], where=suite.name))  # raises where it may not
         if not isinstance(cell, SB3Cell):
             assert cell.config.env
+        if not options.report and cell.seed == 0:  # nor should a package that is missing
+            make_one(cell.settings["env"], **cell.settings["env_kwargs"]).close()
     if options.report:
         rows = [row for cell in cells if (row := finished(cell, out)) is not None]
         if not rows:
