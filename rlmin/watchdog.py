@@ -1,6 +1,5 @@
 """Watchdog: greedy evaluations while an agent trains, and the best policy so far, kept in a folder of its own."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from rlmin.callbacks import Hook
 from rlmin.checkpoint import LEARNER, read_header
 from rlmin.evaluate import Evaluation, evaluate
 from rlmin.fit import is_conditioned
+from rlmin.play import LONGEST
 from rlmin.targets import evaluate_targets
 from rlmin.vector import Vector, adapt
 
@@ -56,6 +56,7 @@ class Watchdog(Hook):
         self.arena = Arena(id=spec["id"], kwargs=spec["kwargs"], device=str(agent.device))
         self.vector: Vector | None = None
         self.best = read_best(folder)
+        self.longest = min(int(SHARE * total / EPISODES), LONGEST)  # steps of an episode; 0: nothing is played
         known = agent.run.get("watchdog", {})
         self.played = known.get("played", 0)
         self.next = self._after(agent.num_timesteps) if known.get("interval") != self.interval else known["next"]
@@ -67,12 +68,12 @@ class Watchdog(Hook):
 
     def on_rollout_start(self) -> None:
         steps = self.agent.num_timesteps
-        if steps >= self.next and self.played <= SHARE * steps:
+        if self.longest and steps >= self.next and self.played <= SHARE * steps:
             self.next = self._after(steps)
             self.evaluate()
 
     def on_training_end(self) -> None:
-        if self.agent.num_timesteps >= self.agent.total_timesteps:
+        if self.agent.num_timesteps >= self.agent.total_timesteps and self.longest:
             self.evaluate()
 
     def _after(self, steps: int) -> int:
@@ -80,13 +81,13 @@ class Watchdog(Hook):
         return (steps // self.interval + 1) * self.interval
 
     def evaluate(self) -> None:
-        """Evaluate now. Where an episode does not end, there is a warning and no further evaluation."""
+        """Evaluate now. Where episodes are too long for the steps of this training, that is said, and was the last."""
         agent = self.agent
         try:
             found = self._play()
         except ValueError as error:
-            warnings.warn(f"no more evaluations while training: {error}", stacklevel=2)
-            self.played = 4 * agent.total_timesteps + 4
+            print(f"no more evaluations while training: {error}", flush=True)
+            self.next, self.longest = agent.total_timesteps + 1, 0
             return
         self.played += int(found.lengths.sum())
         agent.run["watchdog"] = {"interval": self.interval, "next": self.next, "played": self.played}
@@ -103,13 +104,14 @@ class Watchdog(Hook):
         if is_conditioned(policy):
             assert data is not None, "a conditioned agent has learned from data"
             options: dict[str, Any] = {"num_envs": EPISODES, "return_scale": self.agent.return_scale}
+            options["max_steps"] = self.longest
             report = evaluate_targets(
                 policy, self.arena, [max(data["returns"])], episodes=EPISODES, seed=SEED, **options
             )
             return report.asked[0].evaluation
         if self.vector is None:
             self.vector = adapt(self.arena(EPISODES), device=self.agent.device)
-        return evaluate(policy, self.vector, episodes=EPISODES, seed=SEED)
+        return evaluate(policy, self.vector, episodes=EPISODES, seed=SEED, max_steps=self.longest)
 
     def _log(self, found: Evaluation) -> None:
         logger = self.agent.logger

@@ -1,6 +1,5 @@
 """The watchdog: evaluations on environments of their own, the best policy kept, training unchanged by either."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,22 +136,22 @@ class Endless(Falling):
 
 
 def test_an_episode_that_does_not_end_stops_the_evaluations_and_not_the_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gym.register("Endless-v0", entry_point=lambda **kwargs: Endless())
-    monkeypatch.setattr("rlmin.watchdog.evaluate", partial(evaluate, max_steps=50))
     try:
-        with pytest.warns(UserWarning, match="no more evaluations while training"):
-            folder = train(config(tmp_path / "run", env="Endless-v0", env_kwargs=()), progress_bar=False)
+        folder = train(config(tmp_path / "run", env="Endless-v0", env_kwargs=()), progress_bar=False)
     finally:
         del gym.registry["Endless-v0"]
     assert load(folder).num_timesteps == STEPS and read_best(folder) is None
+    said = "no more evaluations while training: environment 0 has not ended its episode after 20 steps"
+    assert capsys.readouterr().out.count(said) == 1, "a quarter of the steps of training, over 20 episodes"
 
 
-def test_long_episodes_have_fewer_evaluations(tmp_path: Path) -> None:
-    folder = train(config(tmp_path / "run", env_kwargs=("length=60",), evaluations=64), progress_bar=False)
+def test_evaluations_take_at_most_a_quarter_of_the_steps_and_the_last_one(tmp_path: Path) -> None:
+    folder = train(config(tmp_path / "run", evaluations=40), progress_bar=False)
     steps, _ = read_curve(folder, "eval/mean_reward")
-    assert len(steps) <= 2, "one evaluation takes 20 x 61 steps, a quarter of training has 400"
+    assert 20 * 5 * (len(steps) - 2) <= STEPS / 4 and len(steps) > 3
 
 
 def test_several_hooks_are_one() -> None:
