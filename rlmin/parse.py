@@ -1,5 +1,8 @@
 """Parsing: the arguments of a command become its settings. What is wrong with them is one ValueError of one line."""
 
+import contextlib
+import io
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import MISSING
 from itertools import pairwise
@@ -23,6 +26,8 @@ from rlmin.settings import About, Known, Settings, check_setting, describe, from
 Config = TypeVar("Config", bound=Settings)
 
 HELP = ("-h", "--help")
+BOX = re.compile(r"[\u2500-\u257f]|-{3,}")
+"""Lines that tyro draws around what it says."""
 
 REGISTRY = ConstructorRegistry()
 """How tyro reads settings."""
@@ -98,7 +103,15 @@ def parse(
     if not any(word in HELP for word in arguments):
         _check(kind, arguments, prog=prog, switches=switches, others=others)
     options = () if switches else (FlagConversionOff,)
-    return tyro.cli(kind, args=arguments, prog=prog, description=description, config=options, registry=REGISTRY)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=arguments, prog=prog, description=description, config=options, registry=REGISTRY)
+    except SystemExit as end:
+        if not end.code:
+            raise
+    words_ = " ".join(BOX.sub(" ", said.getvalue().partition("For full helptext")[0]).split())
+    raise ValueError(f"{prog}: {words_}")
 
 
 def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, others: Collection[str]) -> None:

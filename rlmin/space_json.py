@@ -48,8 +48,11 @@ def space_from_json(x: Any, *, most: int = 2**30) -> gym.Space[Any]:
         size = _size(x)
         if size > most:
             raise ValueError(f"expected at most {most:,} entries and choices, got {size:,}")
+    except (KeyError, TypeError, OverflowError, AttributeError, RecursionError) as error:
+        raise ValueError(f"not the description of a space ({type(error).__name__}: {error!s:.100})") from None
+    try:
         return _made(x)
-    except (KeyError, TypeError, AssertionError, OverflowError, AttributeError, RecursionError) as error:
+    except Exception as error:  # each space of gymnasium has its own for numbers that it cannot have
         raise ValueError(f"not the description of a space ({type(error).__name__}: {error!s:.100})") from None
 
 

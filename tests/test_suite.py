@@ -199,6 +199,10 @@ def test_the_suites_of_the_library_can_be_read(name: str) -> None:
         ("seed: 3\ntasks: {a: {}}", "no entry 'seed'; did you mean 'seeds'"),
         ("steps: 3", "expected a mapping with `tasks`"),
         ("tasks: {a: {", "not readable as YAML"),
+        ("steps: null\ntasks: {a: {}}", "suite: steps: expected a whole number of at least 1, got None"),
+        ("tasks: {a: {seeds: [1]}}", "a: seeds: expected a whole number"),
+        ("tasks: {a: {encoders: {mlp: x}}}", "a: seeds of mlp: expected a whole number"),
+        ("tasks: {a: {}}\nencoders: 3", "suite: encoders: expected a list"),
     ],
 )
 def test_a_bad_suite_is_refused(tmp_path: Path, text: str, message: str) -> None:

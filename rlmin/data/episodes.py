@@ -146,6 +146,8 @@ def _array(value: Any, where: str) -> np.ndarray:
         raise ValueError(f"{where}: expected an array, got lists of different lengths") from error
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{where}: expected numbers, got {array.dtype}")
+    if not array.ndim:
+        raise ValueError(f"{where}: expected one for each step, got a number")
     return array
 
 

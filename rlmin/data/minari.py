@@ -123,7 +123,7 @@ def _episodes(dataset: "MinariDataset", name: str) -> Iterator[Episode]:
             if not early and np.any(episode.terminations[:-1]):
                 early = f"dataset {name!r}: episode {e}: step {int(np.argmax(episode.terminations))} is marked terminal"
             yield Episode(episode.observations, episode.actions, episode.rewards, last)
-    except (OSError, KeyError, RuntimeError) as error:
+    except Exception as error:  # Minari and h5py raise whatever they meet first in a damaged file
         hint = "its files are damaged or were not copied whole; get it again"
         raise ValueError(f"dataset {name!r}: cannot be read after episode {e} ({error}); {hint}") from error
     if early:
@@ -142,7 +142,8 @@ def _found(id: str, *, trust: bool) -> "MinariDataset":
         _check_spaces(root / id / "data", id)
     try:
         dataset: MinariDataset = minari.load_dataset(id)
-    except (OSError, ValueError, TypeError, KeyError, AssertionError) as error:
+        _ = dataset.total_steps, dataset.total_episodes, dataset.env_spec  # as its metadata say
+    except Exception as error:  # see `_episodes`
         raise ValueError(f"dataset {id!r}: {root / id} cannot be read by Minari ({error}); get it again") from error
     return dataset
 

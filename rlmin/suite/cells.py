@@ -26,12 +26,26 @@ from rlmin.make import import_provider, parse_pairs
 from rlmin.parse_agent import parse_agent
 from rlmin.presets import preset_arguments
 from rlmin.read_yaml import read_yaml
+from rlmin.settings import Count, check_setting
 from rlmin.train_config import DecisionTrainConfig, TrainConfig, settable
 
 SUITES = Path(__file__).parent.parent / "configs" / "suites"
 UNWATCHED = {"threads": 1, "evaluations": 0, "eval_episodes": 0}  # a cell is scored by the suite
 OF_TASKS = ("steps", "seeds", "encoders")  # what a task may set beside settings of a run
 KEYS = ("steps", "encoders", "seeds", "settings", "tasks")
+ENTRIES: dict[str, Any] = {
+    "steps": Count,
+    "seeds": Count,
+    "episodes": Count,
+    "floor": float,
+    "ceiling": float,
+    "env": str,
+    "encoders": tuple[str, ...] | dict[str, Any],
+    "agents": tuple[str, ...] | dict[str, Any],
+    "targets": tuple[float | str, ...],
+    "variants": tuple[dict[str, Any], ...],
+}
+"""What entries of suites and their tasks have to be, in any of their files."""
 
 
 EPISODES = 400  # held out: seeds of their own, memory wiped, greedy actions
@@ -118,8 +132,9 @@ def read_suite(name: str) -> Suite:
     known = settable(TrainConfig)
     try:
         check_names("entry", said, KEYS)
+        said = checked_entries(said, "suite")
         check_names("encoder", said.get("encoders", []), CELLS)
-        tasks = {task: settings or {} for task, settings in said["tasks"].items()}
+        tasks = {task: checked_entries(settings or {}, task) for task, settings in said["tasks"].items()}
         for settings in (said.get("settings") or {}, *tasks.values()):
             check_names("setting", settings, [*known, *OF_TASKS])
             check_names("encoder", settings.get("encoders", []), CELLS)
@@ -129,10 +144,26 @@ def read_suite(name: str) -> Suite:
         name=path.stem,
         tasks={task: _as_pairs(settings) for task, settings in tasks.items()},
         encoders=said.get("encoders", ["min_gru", "mlp"]),
-        seeds=int(said.get("seeds", 5)),
-        steps=int(said.get("steps", 1_000_000)),
+        seeds=said.get("seeds", 5),
+        steps=said.get("steps", 1_000_000),
         settings=_as_pairs(said.get("settings") or {}),
     )
+
+
+def checked_entries(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Entries of a suite or of a task, whose numbers are plain numbers.
+
+    Raises:
+        ValueError: one is of another type than its key wants, or out of range.
+    """
+    found = dict(entries)
+    for key in set(entries) & set(ENTRIES):
+        plain = check_setting(f"{where}: {key}", entries[key], ENTRIES[key])
+        found[key] = plain if isinstance(plain, int | float) else entries[key]  # lists as they are, for score.json
+    if isinstance(found.get("encoders"), dict):
+        for name, seeds in found["encoders"].items():
+            check_setting(f"{where}: seeds of {name}", seeds, Count)
+    return found
 
 
 def check_mappings(parts: Mapping[Any, Any], file: str) -> None:

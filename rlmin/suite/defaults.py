@@ -22,8 +22,8 @@ from typing import Any
 from rlmin.checks import check_names
 from rlmin.make import import_provider, make_one
 from rlmin.read_yaml import read_yaml
-from rlmin.settings import Count, Jobs, Settings
-from rlmin.suite.cells import SUITES, check_mappings
+from rlmin.settings import Count, Jobs, Settings, check_setting
+from rlmin.suite.cells import SUITES, check_mappings, checked_entries
 from rlmin.suite.default_cell import DefaultCell, settings_of
 from rlmin.suite.default_report import write_report
 from rlmin.suite.run import finished, run_cells
@@ -76,11 +76,16 @@ def read_default_suite(name: str) -> DefaultSuite:
     known = settable(TrainConfig)
     try:
         check_names("entry", content, KEYS)
+        content = checked_entries(content, "suite")
+        content["columns"] = {name: made or {} for name, made in content["columns"].items()}
+        content["tasks"] = {task: checked_entries(own or {}, task) for task, own in content["tasks"].items()}
         for made in content["columns"].values():
             check_names("setting", made, [*known, "peer"])
             check_names("peer", [made["peer"]] if "peer" in made else [], PEERS)
         for task, own in content["tasks"].items():
             check_names(f"entry of {task}", own, OF_TASKS)
+            for key in ("settings", "env_kwargs"):
+                check_setting(f"{task}: {key}", own.get(key, {}), dict[str, Any])
             check_names("setting", own.get("settings", {}), known)
             missing = [key for key in ("floor", "ceiling") if key not in own]
             if missing:
@@ -88,9 +93,7 @@ def read_default_suite(name: str) -> DefaultSuite:
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
     own = {key: content[key] for key in ("columns", "tasks")}
-    return DefaultSuite(
-        name=path.stem, steps=int(content.get("steps", 100_000)), seeds=int(content.get("seeds", 5)), **own
-    )
+    return DefaultSuite(name=path.stem, steps=content.get("steps", 100_000), seeds=content.get("seeds", 5), **own)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ from rlmin.encoders.cell import fitting
 from rlmin.make import import_provider
 from rlmin.read_yaml import read_yaml
 from rlmin.settings import Count, Jobs, Settings
-from rlmin.suite.cells import SUITES, UNWATCHED, check_mappings
+from rlmin.suite.cells import SUITES, UNWATCHED, check_mappings, checked_entries
 from rlmin.suite.offline_cell import BEST, OfflineCell
 from rlmin.suite.offline_report import write_report
 from rlmin.suite.peer import PeerCell
@@ -111,9 +111,12 @@ def read_offline_suite(name: str) -> OfflineSuite:
     for key in ("agents", "tasks", "recipes"):
         check_mappings({"settings": said.get("settings"), **(said.get(key) or {})}, path.name)
     known = settable(DecisionTrainConfig)
-    tasks, agents = ({name: x or {} for name, x in said[key].items()} for key in ("tasks", "agents"))
     try:
         check_names("entry", said, KEYS)
+        said = checked_entries(said, "suite")
+        tasks, agents = (
+            {name: checked_entries(x or {}, name) for name, x in said[key].items()} for key in ("tasks", "agents")
+        )
         check_names("setting", said.get("settings") or {}, known)
         for settings in agents.values():
             check_names("setting", settings, [*known, PEER])
