@@ -66,6 +66,12 @@ def test_a_column_of_numbers_may_have_an_axis_of_its_own(tmp_path: Path) -> None
     assert dataset.lengths.tolist() == LENGTHS
 
 
+def test_a_column_called_metadata_is_none_of_its_entries(tmp_path: Path) -> None:
+    content = columns()
+    dataset = load_dataset(write(tmp_path, content | {"metadata": np.ones(N, np.float32)}))
+    check_rows(dataset, content)
+
+
 def test_a_file_without_any_mark_is_warned_of(tmp_path: Path) -> None:
     never = np.zeros(N, bool)
     path = write(tmp_path, columns(terminals=never, timeouts=never))

@@ -50,8 +50,9 @@ class OnlineAgent(Agent):
         _ = self.vector
 
     def close(self) -> None:
-        """Close the environments."""
-        self.vector.close()
+        """Close the environments, where there are any."""
+        if self._vector is not None:
+            self._vector.close()
 
     def set_env(self, env: Any) -> None:
         """Train in `env` from now on; it may be anything the agent can be made with. See `attach`."""

@@ -166,6 +166,8 @@ def _flag(file: Any, key: str, name: str) -> np.ndarray:
 def _metadata(file: Any) -> dict[str, Any]:
     """The small entries below `metadata`: algorithm, seeds and the like; weights are left out."""
     group = file.get("metadata", {})
+    if not hasattr(group, "keys"):  # a column of that name
+        return {}
     return {key: plain(group[key][()]) for key in group if getattr(group[key], "size", 2) == 1}
 
 

@@ -97,7 +97,9 @@ def _observations(policy: Policy, seed: int) -> list[dict[str, Tensor]]:
     action.seed(seed)
     found = []
     for _ in range(T):
-        seen = to_observation(batch.sample(), policy.observation_space, torch.device("cpu"))
+        sample = batch.sample()
+        predict(policy, sample, reward=np.zeros(B))  # refuses what is not finite
+        seen = to_observation(sample, policy.observation_space, torch.device("cpu"))
         done = policy.action_head.from_env(torch.as_tensor(np.stack([action.sample() for _ in range(B)])))
         found.append(policy.with_previous(seen, done, torch.linspace(-1, 1, B)))
     return found
