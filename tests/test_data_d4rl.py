@@ -72,6 +72,27 @@ def test_a_column_called_metadata_is_none_of_its_entries(tmp_path: Path) -> None
     check_rows(dataset, content)
 
 
+def test_columns_that_nobody_wrote_do_not_fill_the_memory(tmp_path: Path) -> None:
+    path = write(tmp_path, {})
+    with h5py.File(path, "w") as file:
+        for key, value in columns().items():
+            file.create_dataset(key, (10**10, *value.shape[1:]), value.dtype, chunks=True)
+    with pytest.raises(ValueError, match="observations: expected 200,000,000,000 bytes, of which 0 are in the file"):
+        load_dataset(path)
+
+
+def test_columns_packed_as_well_as_can_be_are_read(tmp_path: Path) -> None:
+    path, content = tmp_path / "zeros.hdf5", columns()
+    with h5py.File(path, "w") as file:
+        for key, value in content.items():
+            zeros = np.zeros((2 * 10**6, *value.shape[1:]), value.dtype)
+            zeros[:: 10**5] = key in ("terminals", "timeouts")
+            file.create_dataset(
+                key, data=zeros, compression="gzip", compression_opts=9, chunks=(10**5, *value.shape[1:])
+            )
+    assert load_dataset(path, cache=tmp_path / "cache").num_steps == 2 * 10**6
+
+
 def test_a_file_without_any_mark_is_warned_of(tmp_path: Path) -> None:
     never = np.zeros(N, bool)
     path = write(tmp_path, columns(terminals=never, timeouts=never))

@@ -31,6 +31,7 @@ column = st.fixed_dictionaries(
 CASES = st.fixed_dictionaries(
     {
         "steps": st.sampled_from([12, 12, 1, 2, 0, 30]),
+        "unwritten": st.sampled_from([0, 0, 0, 10**8, 10**11]),
         "columns": st.dictionaries(st.sampled_from([*KEYS, NEXT, "metadata", "more"]), column, max_size=2),
         "bytes": damage,
         "env": st.sampled_from([None, None, "CartPole-v1", "Pendulum-v1"]),
@@ -44,13 +45,18 @@ USUAL: dict[str, dict[str, Any]] = {
     "timeouts": {"type": "?", "tail": [], "fill": "zeros", "form": "array"},
 }
 
+USUAL_CASE = {"steps": 12, "unwritten": 0, "columns": {}, "bytes": [], "env": None}
+
 
 def run(case: dict[str, Any], base: Path, work: Path) -> None:
     """Write the file, read it in memory and memory-mapped, and look at every number."""
     path = work / "hopper-medium-v2.hdf5"
     with h5py.File(path, "w") as file:
-        for name, told in {**USUAL, **case["columns"]}.items():
-            _write(file, name, told, case["steps"])
+        usual = USUAL
+        if case["unwritten"]:
+            usual = {name: told | {"form": "lazy"} for name, told in USUAL.items()}
+        for name, told in {**usual, **case["columns"]}.items():
+            _write(file, name, told, case["unwritten"] if told["form"] == "lazy" else case["steps"])
     damage_file(path, case["bytes"])
     dataset = load_dataset(path, cache=False, env=case["env"])
     check(dataset)
@@ -83,7 +89,7 @@ def _write(file: h5py.File, name: str, told: dict[str, Any], steps: int) -> None
     elif form == "lazy":  # a petabyte that nobody wrote
         kind = told["type"] if told["type"] in TYPES[:8] else "f4"
         file.create_dataset(
-            name, (10**9, *told["tail"]), kind, chunks=(1024, *told["tail"]) if 0 not in told["tail"] else None
+            name, (steps or 10**9, *told["tail"]), kind, chunks=(1024, *told["tail"]) if 0 not in told["tail"] else None
         )
     elif form == "empty":
         file[name] = h5py.Empty("f4")

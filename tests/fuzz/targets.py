@@ -65,7 +65,7 @@ class Target:
 TARGETS = {
     "policies": Target(policies.CASES, policies.run, usual=policies.USUAL),
     "runs": Target(runs.CASES, runs.run, runs.prepare, usual=runs.USUAL),
-    "d4rl": Target(d4rl.CASES, d4rl.run, usual={"steps": 12, "columns": {}, "bytes": [], "env": None}),
+    "d4rl": Target(d4rl.CASES, d4rl.run, usual=d4rl.USUAL_CASE),
     "minari": Target(minari_folders.CASES, minari_folders.run, minari_folders.prepare, usual=minari_folders.USUAL),
     "presets": Target(presets.CASES, presets.run, usual={"kind": "preset", "edits": [], "bytes": [], "bomb": ""}),
     "commands": Target(commands.CASES, commands.run, commands.prepare),
