@@ -37,6 +37,8 @@ FORMAT = "1"
 CONFIG, POLICY, LEARNER = "config.yaml", "policy.safetensors", "learner.safetensors"
 
 SEAL = "# to read only; of an edit, this no longer is the sha256 of what follows: "
+STAMPED = 10**15
+"""Stamps of saves are larger, numbers of steps smaller."""
 LARGEST_CONFIG = 2**20
 """Bytes of config.yaml that are looked at."""
 
@@ -129,15 +131,34 @@ def when(path: Path) -> int:
 
 
 def derived(folder: Path) -> dict[str, bytes]:
-    """What policy.safetensors and config.yaml hold once the last save is whole: its weights and settings."""
+    """What policy.safetensors and config.yaml hold once the last save is whole: its weights and settings.
+
+    Raises:
+        ValueError: see `read_header`.
+    """
     file, _ = newest(folder)
-    with safe_open(folder / file, framework="pt") as opened:
-        metadata = opened.metadata()
-        weights = {name: opened.get_tensor(name) for name in opened.keys() if name.startswith("policy.")}  # noqa: SIM118
-    files = _derived(weights, metadata["header"], int(metadata["saved"]) if "saved" in metadata else None)
-    if when(folder / POLICY) == when(folder / file):
+    text, tensors = _read_plain(folder, file)
+    weights, saved = {name: x for name, x in tensors.items() if name.startswith("policy.")}, when(folder / file)
+    files = _derived(weights, text, None if saved < STAMPED else saved)
+    if when(folder / POLICY) == saved:
         files[POLICY] = (folder / POLICY).read_bytes()
     return files
+
+
+def finish_save(folder: Path) -> None:
+    """Write what a kill kept the last save from writing; the folder has to be held, see `rlmin.lock`.
+
+    Raises:
+        ValueError: see `read_header`.
+    """
+    if newest(folder)[0] != LEARNER:
+        return
+    files, lines = derived(folder), _config_lines(folder)
+    if when(folder / POLICY) == when(folder / LEARNER):
+        del files[POLICY]
+    if lines and (_is_edited(lines) or lines == files[CONFIG].decode().splitlines()):
+        del files[CONFIG]
+    write_in_order(folder, files)
 
 
 def warn_of_edits(folder: Path, file: str) -> None:
@@ -145,17 +166,12 @@ def warn_of_edits(folder: Path, file: str) -> None:
 
     Its first line has a digest of the rest, so an edit is told from a file that is older or newer than the weights.
     """
-    try:
-        with (folder / CONFIG).open("rb") as config:
-            lines = config.read(LARGEST_CONFIG).decode(errors="replace").splitlines()
-    except OSError:  # none is there: it is to read, and nothing needs it
-        return
-    first, *rest = lines or [""]
-    if first == _seal(rest):
+    lines = _config_lines(folder)
+    if lines is None or not _is_edited(lines):
         return
     with safe_open(folder / file, framework="pt") as opened:
         wanted = _readable(opened.metadata()["header"]).splitlines()
-    rest = rest if first.startswith(SEAL) else lines  # a file of before there was a digest has none
+    rest = lines[1:] if lines and lines[0].startswith(SEAL) else lines  # one of before there was a digest has none
     if rest == wanted:
         return
     changed = [line.strip()[:60] for line in rest if line not in wanted][:3] or ["something is missing"]
@@ -164,6 +180,19 @@ def warn_of_edits(folder: Path, file: str) -> None:
         "to the settings they were trained with. Start a new run with the settings you want",
         stacklevel=3,
     )
+
+
+def _config_lines(folder: Path) -> list[str] | None:
+    """The lines of config.yaml, as far as they are looked at; None where there is none: it is to read."""
+    try:
+        with (folder / CONFIG).open("rb") as config:
+            return config.read(LARGEST_CONFIG).decode(errors="replace").splitlines()
+    except OSError:
+        return None
+
+
+def _is_edited(lines: list[str]) -> bool:
+    return not lines or lines[0] != _seal(lines[1:])
 
 
 def _read_plain(folder: Path, file: str) -> tuple[str, Tensors]:

@@ -42,6 +42,11 @@ def mapping(x: Any) -> bool:
     return isinstance(x, dict) and all(isinstance(key, str) for key in x)
 
 
+def score(x: Any) -> bool:
+    """What an evaluation while training found."""
+    return mapping(x) and x.keys() == {"mean_return", "num_timesteps"} and all(map(number, x.values()))
+
+
 def or_none(check: Check) -> Check:
     """None, or what passes."""
     return lambda x: x is None or check(x)
@@ -77,6 +82,13 @@ OPTIONAL: dict[str, Check] = {
     "run.data.returns": lambda x: isinstance(x, list) and len(x) > 0 and all(map(number, x)),
     "run.data.mean": number,
     "run.data.reference": or_none(mapping),
+    "run.evaluations": whole(0, 10**9),
+    "run.best": score,
+    "run.last": score,
+    "run.watchdog": mapping,
+    "run.watchdog.interval": whole(1),
+    "run.watchdog.next": whole(),
+    "run.watchdog.played": whole(),
     "dataset.source": or_none(text),
     "dataset.name": text,
     "dataset.digest": text,

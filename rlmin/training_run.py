@@ -15,10 +15,10 @@ import torch
 from rlmin.agents.agent import Agent
 from rlmin.atomic import remove_leftovers
 from rlmin.callbacks import Hook, Hooks
-from rlmin.checkpoint import CONFIG, LEARNER, POLICY
+from rlmin.checkpoint import CONFIG, LEARNER, POLICY, finish_save
 from rlmin.faults import EnvError
 from rlmin.lock import check_free, locked
-from rlmin.watchdog import watched
+from rlmin.watchdog import BEST, watched
 
 if TYPE_CHECKING:  # slow to import
     from stable_baselines3.common.logger import Logger
@@ -77,6 +77,11 @@ def run_folder(folder: Path, *, new: bool) -> Iterator[None]:
             if new:
                 _check_empty(folder)
             remove_leftovers(folder, (CONFIG, POLICY, LEARNER, METRICS, CURVE))
+            if (folder / BEST).is_dir():
+                with locked(folder / BEST):  # which leaves no lock of a killed process there either
+                    remove_leftovers(folder / BEST, (CONFIG, POLICY, LEARNER))
+            if not new:
+                finish_save(folder)
             yield
     except BaseException:
         if new:

@@ -22,6 +22,7 @@ from rlmin.cli import main
 from rlmin.collect import PlayedBy, collect
 from rlmin.data import Reference, load_dataset, writer
 from rlmin.data.recorder import stored_space
+from rlmin.lock import locked
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.scores import score
 from rlmin.wrappers.shift import Shift
@@ -316,15 +317,26 @@ def test_a_dataset_stays_where_its_successor_is_stopped_between_two_renames(
     assert [path.name for path in (root / "odd").glob(".*")] == []
 
 
-def test_what_a_killed_process_left_a_week_ago_is_removed_and_nothing_else(root: Path) -> None:
-    killed, young, old = root / ".kept-v0.123", root / ".kept-v0.124", root / ".kept-v0.123.old"
-    for path in (killed, young, old):
+def test_what_a_killed_process_left_is_removed_and_not_what_another_one_writes(root: Path) -> None:
+    killed, written, old = root / ".kept-v0.123", root / ".kept-v0.124", root / ".kept-v0.123.old"
+    collect([chance(3)], odd(), "kept")
+    for path in (killed, written, old):
         (path / "data").mkdir(parents=True)
-    week = time.time() - 8 * 24 * 3600
-    for path in (killed, old):
-        os.utime(path, (week, week))
+    with locked(written):
+        collect([chance(3)], odd(), "kept", overwrite=True)
+        assert not killed.exists() and written.exists()
+    assert not old.exists() and minari.load_dataset("kept-v0").total_episodes == 3
+    assert [path.name for path in root.glob(".*")] == [written.name] and not list(root.rglob(".lock"))
+
+
+def test_what_was_replaced_comes_back_where_its_successor_was_killed_between_two_renames(root: Path) -> None:
     collect([chance(3)], odd(), "odd/kept")
-    assert not killed.exists() and young.exists() and old.exists(), "what was replaced may be all there is"
+    (root / "odd" / "kept-v0").rename(root / "odd" / ".kept-v0.123.old")
+    with pytest.raises(ValueError, match="there is one already"):
+        collect([chance(4)], odd(), "odd/kept")
+    assert minari.load_dataset("odd/kept-v0").total_episodes == 3
+    collect([chance(4)], odd(), "odd/kept", overwrite=True)
+    assert minari.load_dataset("odd/kept-v0").total_episodes == 4 and not list((root / "odd").glob(".*"))
 
 
 def test_a_terminated_process_leaves_nothing_behind(root: Path) -> None:

@@ -143,6 +143,28 @@ def goes_on(run: Path, *, begun: bool) -> None:
     assert not [path for path in run.iterdir() if path.name.startswith(".")]
 
 
+def test_going_on_finishes_what_the_last_save_could_not(tmp_path: Path) -> None:
+    """A run that was killed in its last save has the policy and the settings of that save in the end."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    settings = {**SMALL, "total_timesteps": 2 * STEPS, "eval_episodes": 0, "evaluations": 0}
+    train(TrainConfig(env="rlmin/TMaze-v0", env_kwargs=("length=4",), folder=whole, **settings), progress_bar=False)
+    (whole / "curve.png").unlink()
+    early = {name: (whole / name).read_bytes() for name in (POLICY, CONFIG)}
+    agent = load(whole)
+    agent.run["device"] = "cpu "
+    agent.save(whole)
+    for stale in ((POLICY, CONFIG), (CONFIG,)):
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(whole, run)
+        for name in stale:
+            (run / name).write_bytes(early[name])
+        with pytest.raises(ValueError, match="device"):  # the run itself is of no account here
+            resume(run, progress_bar=False)
+        for file in (POLICY, LEARNER):
+            assert read(run, file)[0]["run"]["device"] == "cpu "
+        assert (run / CONFIG).read_bytes() == (whole / CONFIG).read_bytes() != early[CONFIG]
+
+
 def test_the_old_way_of_writing_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The arm that must fail: files written in their places."""
     agent = maze().learn(STEPS)

@@ -147,7 +147,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture
 def run(hub: Hub) -> Path:
     """A run as training leaves it, and files beside it that are nobody's business."""
-    small = "--width 8 --horizon 10 --num-envs 4 --minibatches 2 --total-timesteps 80 --eval-episodes 0"
+    small = "--width 8 --horizon 10 --num-envs 4 --minibatches 2 --total-timesteps 80 --eval-episodes 0 --evaluations 0"
     main(["train", "tmaze", *small.split(), "--env-kwargs", "length=4", "--folder", "run"])
     (Path("run") / "secret.pkl").write_bytes(b"no")
     (Path("run") / "program.py").write_text("raise SystemExit")

@@ -143,12 +143,12 @@ def test_the_command_line_refuses_a_folder_in_use(
         assert refused("train", *RUN.split()) == 2
         assert "is training or saving there" in capsys.readouterr().err
     main(["train", *RUN.split()])
-    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir() if path.is_file()}
     with child(lambda: hold(Path("run"))) as pid:
         assert refused("train", "--resume", "run", "--total-timesteps", "64") == 2
         assert capsys.readouterr().err.startswith(f"rlmin: run: process {pid} on ")
         main(["evaluate", "run", "--episodes", "2"])  # reading needs no lock
-    assert {path.name: path.read_bytes() for path in Path("run").iterdir() if path.name != LOCK} == before
+    assert {path.name: path.read_bytes() for path in Path("run").iterdir() if path.name in before} == before
     main(["train", "--resume", "run", "--total-timesteps", "64"])
     assert load("run").num_timesteps == 64 and not (Path("run") / LOCK).exists()
 

@@ -189,7 +189,7 @@ class DecisionAgent(OfflineAgent):
             self.num_timesteps, self.seconds = 0, 0.0
         first, total = self.num_timesteps, self.num_timesteps + total_timesteps
         self.total_timesteps = total
-        updates = -(-total_timesteps // (self.config.rows * self.config.steps))
+        updates = -(-total // (self.config.rows * self.config.steps))  # of all training, also when resumed
         interval = max(1, min(50, updates // ROWS)) if log_interval is None else log_interval
         hook = start_callback(self, callback, total)
         self.warm_up()

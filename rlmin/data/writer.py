@@ -3,9 +3,11 @@
 Episodes are written as they come to a hidden folder beside the other datasets; only `commit` gives it its name.
 """
 
+import glob
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from rlmin.checks import require
 from rlmin.data.recorder import Recorded
-from rlmin.data.tables import abandoned
+from rlmin.lock import check_free, locked
 
 HELD_BYTES = 32 * 2**20
 """About how much is held before it is written."""
@@ -67,33 +69,53 @@ class DatasetWriter:
         require("h5py", extra="offline")
         self.id, self.overwrite = dataset_id(id), overwrite
         self.path: Path = minari.storage.datasets_root_dir.get_dataset_path(self.id)
+        self._put_back()
         self._check()
         self._temporary = minari.storage.datasets_root_dir.get_dataset_path() / f".{self.path.name}.{os.getpid()}"
         self._spaces = {"observation_space": observation_space, "action_space": action_space}
         self._env_spec = env_spec
         self._held: list[tuple[Recorded, dict[str, Any]]] = []
         self._bytes = 0
+        self._held_lock: AbstractContextManager[None] | None = None
 
     def __enter__(self) -> Self:
         from minari.dataset.minari_storage import MinariStorage
 
-        for left in (self._temporary, *abandoned(self._temporary.parent, f".{self.path.name}.*[0-9]")):
-            shutil.rmtree(left, ignore_errors=True)
-        self._temporary.mkdir(parents=True)
+        for left in self._temporary.parent.glob(f".{glob.escape(self.path.name)}.*[0-9]"):
+            with suppress(ValueError):  # somebody is writing there
+                check_free(left)
+                shutil.rmtree(left, ignore_errors=True)
+        self._held_lock = locked(self._temporary)
+        self._held_lock.__enter__()
         try:
             # no JPEG: pictures are kept as they were seen
             self._storage = MinariStorage.new(
                 self._temporary / "data", env_spec=self._env_spec, jpeg_encoding=False, **self._spaces
             )
         except BaseException:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            self.__exit__(None, None, None)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        self._let_go()
         shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _let_go(self) -> None:
+        """Give up the lock, whose file must not become a part of the dataset."""
+        if self._held_lock is not None:
+            self._held_lock.__exit__(None, None, None)
+            self._held_lock = None
+
+    def _put_back(self) -> None:
+        """What was there before, where a writer was killed between moving that away and putting its own there."""
+        for old in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.old"):
+            if self.path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.rename(self.path)
 
     def add(self, episode: Recorded, *, seed: int | None, about: dict[str, Any]) -> None:
         """Add one episode.
@@ -123,7 +145,8 @@ class DatasetWriter:
         namespace = self.id.rpartition("/")[0]
         if namespace and namespace not in list_local_namespaces():
             create_namespace(namespace)
-        old = self._temporary.with_name(f"{self._temporary.name}.old")
+        self._let_go()
+        old = self.path.with_name(f".{self.path.name}.{os.getpid()}.old")
         try:
             if self.path.exists():
                 self.path.rename(old)
