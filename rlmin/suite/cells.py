@@ -28,6 +28,7 @@ from rlmin.presets import preset_arguments
 from rlmin.read_yaml import read_yaml
 from rlmin.settings import Count, check_setting
 from rlmin.train_config import DecisionTrainConfig, TrainConfig, settable
+from rlmin.training_run import CURVE
 
 SUITES = Path(__file__).parent.parent / "configs" / "suites"
 UNWATCHED = {"threads": 1, "evaluations": 0, "eval_episodes": 0}  # a cell is scored by the suite
@@ -194,7 +195,7 @@ def trained(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
     differ = differences({name: there[name] for name in known}, known)
     if differ:
         raise ValueError(f"{folder}: half-trained with {differ}; choose another --out, or delete that folder")
-    if int(header["num_timesteps"]) < config.total_timesteps:
+    if int(header["num_timesteps"]) < config.total_timesteps or not (folder / CURVE).exists():
         resume(folder, progress_bar=False, env=config.env, trust=config.trust)
 
 
