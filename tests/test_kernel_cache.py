@@ -68,7 +68,7 @@ def test_new_sources_over_an_old_cache_do_not_run_it(copy: Path, tmp_path: Path)
     """An upgrade in place: pip replaces the sources and leaves the cache, here one that every version shares."""
     shared = str(tmp_path / "shared")
     assert run(copy, NUMBA_CACHE_DIR=shared) == [1.0, 1.0]
-    stamps = {path: path.stat() for path in (copy / "rlmin" / "scan").rglob("*.py")}
+    stamps = {path: path.stat() for path in (copy / "rlmin").rglob("*.py")}
     edit(copy)
     for path, stamp in stamps.items():  # as old as they were, as files from a wheel are
         os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
@@ -79,16 +79,18 @@ def test_new_sources_over_an_old_cache_do_not_run_it(copy: Path, tmp_path: Path)
 def test_the_digest_covers_every_kernel_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for path in Path(rlmin.__path__[0]).rglob("*.py"):
         compiles = "_numba" in path.read_text() or "@compiled" in path.read_text() or "@c_loop" in path.read_text()
-        assert not compiles or path.is_relative_to(cpu_cache.SOURCES), f"{path}: a kernel outside of what is digested"
-    shutil.copytree(cpu_cache.SOURCES, tmp_path / "scan")
-    monkeypatch.setattr(cpu_cache, "SOURCES", tmp_path / "scan")
+        digested = any(path.is_relative_to(cpu_cache.PACKAGE / folder) for folder in cpu_cache.FOLDERS)
+        assert not compiles or digested, f"{path}: a kernel outside of what is digested"
+    for folder in cpu_cache.FOLDERS:
+        shutil.copytree(cpu_cache.PACKAGE / folder, tmp_path / folder)
+    monkeypatch.setattr(cpu_cache, "PACKAGE", tmp_path)
     found = {cpu_cache.digest()}
-    for path in sorted((tmp_path / "scan").rglob("*.py")):
+    for path in sorted(tmp_path.rglob("*.py")):
         path.write_text(path.read_text() + "\n")
         found.add(cpu_cache.digest())
         path.rename(path.with_name(f"other_{path.name}"))
         found.add(cpu_cache.digest())
-    assert len(found) == 1 + 2 * len(list((tmp_path / "scan").rglob("*.py")))
+    assert len(found) == 1 + 2 * len(list(tmp_path.rglob("*.py")))
 
 
 def test_old_folders_do_not_pile_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

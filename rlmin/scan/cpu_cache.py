@@ -16,7 +16,9 @@ from typing import Any
 
 import numba
 
-SOURCES = Path(__file__).parent
+PACKAGE = Path(__file__).parent.parent
+FOLDERS = ("scan",)
+"""Folders of the package that hold kernels."""
 NAME = "rlmin-kernels-"
 KEPT = 3
 """Folders of other sources that stay, the latest: several versions may share a place."""
@@ -40,9 +42,9 @@ def cached(build: Callable[..., Any]) -> Any:
 def digest() -> str:
     """Of the names and contents of all kernel sources."""
     hasher = hashlib.sha256()
-    for path in sorted(SOURCES.rglob("*.py")):
+    for path in sorted(path for folder in FOLDERS for path in (PACKAGE / folder).rglob("*.py")):
         content = path.read_bytes()
-        hasher.update(f"{path.relative_to(SOURCES).as_posix()} {len(content)} ".encode() + content)
+        hasher.update(f"{path.relative_to(PACKAGE).as_posix()} {len(content)} ".encode() + content)
     return hasher.hexdigest()[:16]
 
 
@@ -64,7 +66,7 @@ def _places() -> Iterator[Path]:
     if _config.CACHE_DIR:
         yield Path(_config.CACHE_DIR)
         return
-    yield SOURCES / "__pycache__"
+    yield Path(__file__).parent / "__pycache__"
     with contextlib.suppress(RuntimeError):  # there is no home
         yield Path.home() / ".cache" / "rlmin"
 
