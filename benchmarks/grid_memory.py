@@ -58,8 +58,8 @@ def train_seed(view: str, encoder: str, seed: int, out: Path) -> list[dict[str, 
     from stable_baselines3.common.logger import configure
 
     from rlmin import PPO, make_vec
-    from rlmin.curves import read_curve
-    from rlmin.evaluate import evaluate
+    from rlmin.evaluation.evaluate import evaluate
+    from rlmin.runs.curves import read_curve
     from rlmin.vector import adapt
 
     torch.set_num_threads(1)

@@ -64,8 +64,8 @@ def main() -> None:
     parser.add_argument("--name", help="of the files written; the preset's by default")
     arguments, extra = parser.parse_known_args()
 
-    from rlmin.curves import read_curve
-    from rlmin.train import evaluate_run, parse_pairs, read_preset
+    from rlmin.commands.train import evaluate_run, parse_pairs, read_preset
+    from rlmin.runs.curves import read_curve
 
     name = arguments.name or arguments.preset
     cells = [("min_gru", s) for s in range(arguments.seeds)] + [("mlp", s) for s in range(arguments.control)]
@@ -106,7 +106,7 @@ def draw(runs: Sequence[Run], file: Path, threshold: float) -> None:
     """Mean return over steps, a line a run; the memoryless control in grey."""
     from matplotlib.figure import Figure
 
-    from rlmin.curves import read_curve
+    from rlmin.runs.curves import read_curve
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

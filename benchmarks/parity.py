@@ -21,7 +21,7 @@ EPISODES = 200
 
 def play(out: Path, jobs: int) -> list[dict[str, Any]]:
     """Train what is not trained yet; the mean return of every run at every length."""
-    from rlmin.evaluate_run import evaluate_run
+    from rlmin.commands.evaluate import evaluate_run
     from rlmin.suite import SuiteOptions
     from rlmin.suite.run import run_cells
 

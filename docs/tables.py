@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from rlmin.encoders import capabilities
-from rlmin.sb3_names import SB3_NAMES
 from rlmin.settings import describe, words
+from rlmin.settings.sb3_names import SB3_NAMES
 
 RESULTS = Path(__file__).parent / "results"
 MARK = re.compile(r"<!-- (table|measured|targets|settings|names|encoders): (.*?) -->")

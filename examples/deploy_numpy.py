@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rlmin.export_run import Export, exported
-from rlmin.train import TrainConfig, train
+from rlmin.commands.export import Export, exported
+from rlmin.commands.train import TrainConfig, train
 
 PLAY = """
 import gymnasium as gym

@@ -6,10 +6,10 @@ python examples/offline.py --steps 40000
 import argparse
 
 from rlmin import load, make_vec
-from rlmin.collect import PlayedBy, collect
-from rlmin.evaluate_run import Evaluate, evaluated
-from rlmin.plots import plot_runs
-from rlmin.train import DecisionTrainConfig, TrainConfig, train
+from rlmin.commands.evaluate import Evaluate, evaluated
+from rlmin.commands.train import DecisionTrainConfig, TrainConfig, train
+from rlmin.evaluation.collect import PlayedBy, collect
+from rlmin.runs.plots import plot_runs
 
 ENV, DATASET = "rlmin/PositionOnlyCartPoleEasy-v0", "pole/example-v0"
 

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 import rlmin
-from rlmin.evaluate import evaluate
+from rlmin.evaluation.evaluate import evaluate
 from rlmin.vector import adapt
 
 

@@ -6,8 +6,8 @@ python examples/train_memory.py --steps 300000
 import argparse
 from pathlib import Path
 
-from rlmin.plots import plot_runs
-from rlmin.train import TrainConfig, evaluate_run, train
+from rlmin.commands.train import TrainConfig, evaluate_run, train
+from rlmin.runs.plots import plot_runs
 
 
 def main() -> None:

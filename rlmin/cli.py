@@ -15,10 +15,10 @@ from typing import Any
 
 from rlmin import __version__
 from rlmin.checks import check_names
-from rlmin.faults import EnvError
-from rlmin.parse import flag, parse, values
+from rlmin.commands.parse import flag, parse, values
+from rlmin.files.trust import typed
 from rlmin.settings import Count, Settings
-from rlmin.trust import typed
+from rlmin.vector.faults import EnvError
 
 USAGE = """usage: rlmin COMMAND ...
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def import_named(ids: Sequence[str]) -> None:
     """Import the modules that these ids, which the user typed, name: encoders may be registered there too."""
-    from rlmin.make import import_provider
+    from rlmin.vector.make import import_provider
 
     for id in ids:
         if ":" in id:
@@ -89,12 +89,12 @@ def import_named(ids: Sequence[str]) -> None:
 
 
 def train_command(arguments: list[str]) -> None:
-    from rlmin.make import import_provider
-    from rlmin.parse_agent import parse_agent
-    from rlmin.presets import config_class, preset_arguments, read_preset
-    from rlmin.train import resume, train
-    from rlmin.train_config import OfflineRun, OnlineRun
-    from rlmin.trust import Foreign
+    from rlmin.commands.parse_agent import parse_agent
+    from rlmin.commands.presets import config_class, preset_arguments, read_preset
+    from rlmin.commands.train import resume, train
+    from rlmin.commands.train_config import OfflineRun, OnlineRun
+    from rlmin.files.trust import Foreign
+    from rlmin.vector.make import import_provider
 
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
     own = arguments[1 if name else 0 :]
@@ -131,8 +131,8 @@ def train_command(arguments: list[str]) -> None:
 
 def foreign(arguments: Sequence[str]) -> set[str]:
     """What a preset says that does not fit what is typed: of its own environment, and of its own encoder."""
+    from rlmin.commands.train_config import PAIRS
     from rlmin.encoders.cell import fitting, option_names
-    from rlmin.train_config import PAIRS
 
     names: set[str] = set(PAIRS) if "--env" in flags(arguments) else set()
     for encoder in values(arguments, "--encoder")[-1:]:
@@ -160,7 +160,7 @@ def flags(arguments: Sequence[str]) -> list[str]:
 
 
 def evaluate_command(arguments: list[str]) -> None:
-    from rlmin.evaluate_run import Evaluate, evaluated
+    from rlmin.commands.evaluate import Evaluate, evaluated
 
     given = parse(Evaluate, arguments, prog="rlmin evaluate")
     with plain_warnings():
@@ -168,7 +168,7 @@ def evaluate_command(arguments: list[str]) -> None:
 
 
 def collect_command(arguments: list[str]) -> None:
-    from rlmin.collect_run import Collect, collected
+    from rlmin.commands.collect import Collect, collected
 
     given = parse(Collect, arguments, prog="rlmin collect")
     with plain_warnings():
@@ -176,7 +176,7 @@ def collect_command(arguments: list[str]) -> None:
 
 
 def export_command(arguments: list[str]) -> None:
-    from rlmin.export_run import Export, exported
+    from rlmin.commands.export import Export, exported
 
     given = parse(Export, arguments, prog="rlmin export")
     with plain_warnings():
@@ -184,7 +184,7 @@ def export_command(arguments: list[str]) -> None:
 
 
 def inspect_command(arguments: list[str]) -> None:
-    from rlmin.inspect_run import Inspect, inspected
+    from rlmin.commands.inspect import Inspect, inspected
 
     given = parse(Inspect, arguments, prog="rlmin inspect")
     with plain_warnings():
@@ -205,7 +205,7 @@ def plain_warnings() -> Iterator[None]:
 
 
 def plot_command(arguments: list[str]) -> None:
-    from rlmin.plot_run import Plot, plotted
+    from rlmin.commands.plot import Plot, plotted
 
     with plain_warnings():
         print(plotted(parse(Plot, arguments, prog="rlmin plot", switches=True)))
@@ -259,7 +259,7 @@ def bench_command(arguments: list[str]) -> None:
 
 def presets() -> list[str]:
     """Names of the presets."""
-    from rlmin.train import PRESETS
+    from rlmin.commands.train import PRESETS
 
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 

@@ -13,15 +13,16 @@ from torch import Tensor
 import rlmin
 from rlmin import PPO, DecisionAgent, Policy, PolicyConfig, wrappers
 from rlmin import encoders as cells
-from rlmin.actor import Actor
-from rlmin.arena import Arena
+from rlmin.commands.film import film
+from rlmin.commands.train import resume, train
 from rlmin.data import Episode, load_dataset
-from rlmin.evaluate import evaluate, evaluate_random
+from rlmin.evaluation.evaluate import evaluate, evaluate_random
+from rlmin.evaluation.targets import evaluate_targets
+from rlmin.export.numpy_export import export_numpy
+from rlmin.export.onnx import export_onnx
+from rlmin.export.torch_export import export_torch
 from rlmin.interop.model_card import write_card
-from rlmin.interop.numpy_export import export_numpy
-from rlmin.interop.onnx import export_onnx
-from rlmin.interop.torch_export import export_torch
-from rlmin.losses import (
+from rlmin.learning.losses import (
     approximate_kl,
     clipped_surrogate,
     explained_variance,
@@ -30,13 +31,12 @@ from rlmin.losses import (
     value_loss,
     weighted_mean,
 )
-from rlmin.predict import predict
-from rlmin.returns import discounted_return, gae, return_to_go
+from rlmin.learning.returns import discounted_return, gae, return_to_go
+from rlmin.policy.actor import Actor
+from rlmin.policy.predict import predict
 from rlmin.scan import linear_scan, min_gru_scan, min_lstm_scan, warmup
-from rlmin.targets import evaluate_targets
-from rlmin.train import resume, train
 from rlmin.vector import adapt
-from rlmin.video import film
+from rlmin.vector.arena import Arena
 from rlmin.wrappers import vector as vector_wrappers
 
 T, B, D = 4, 3, 8
@@ -199,8 +199,8 @@ def rows() -> dict[str, Row]:
             {"observation": NO_LEAVES, "state": NO_STATE},
             called={"start": "start|observation"},
         ),
-        "rlmin.predict.predict": Row(predict, {"policy": head, **seen, "deterministic": True}, SEEN),
-        "rlmin.returns.gae": Row(
+        "rlmin.policy.predict.predict": Row(predict, {"policy": head, **seen, "deterministic": True}, SEEN),
+        "rlmin.learning.returns.gae": Row(
             gae,
             {
                 "reward": x(T, B),
@@ -214,13 +214,13 @@ def rows() -> dict[str, Row]:
             {"terminated": [x(T, B)], "truncated": [x(T, B)]},
             called={"reward": "reward|value"},
         ),
-        "rlmin.returns.discounted_return": Row(
+        "rlmin.learning.returns.discounted_return": Row(
             discounted_return,
             {**sums, "carry": x(B), "gamma": 0.9},
             {"start": [x(T, B)]},
             called={"carry": "carry|state", "reward": "reward|start"},
         ),
-        "rlmin.returns.return_to_go": Row(
+        "rlmin.learning.returns.return_to_go": Row(
             return_to_go, {**sums, "gamma": 0.9}, {"start": [x(T, B)]}, called={"reward": "reward|start"}
         ),
         "rlmin.scan.linear_scan": Row(
@@ -239,22 +239,22 @@ def rows() -> dict[str, Row]:
         "rlmin.scan.warmup": Row(
             warmup, {"device": "cpu", "shape": (1, 1, 1)}, {"shape": [3, (1, 1), (-1, 1, 1), ("a", 1, 1)]}, runs=False
         ),
-        "rlmin.losses.weighted_mean": Row(weighted_mean, {"x": x(T, B), "weight": x(T, B) + 1}),
-        "rlmin.losses.clipped_surrogate": Row(
+        "rlmin.learning.losses.weighted_mean": Row(weighted_mean, {"x": x(T, B), "weight": x(T, B) + 1}),
+        "rlmin.learning.losses.clipped_surrogate": Row(
             clipped_surrogate,
             {"log_prob": x(T, B), "old_log_prob": x(T, B), "advantage": x(T, B), "weight": x(T, B) + 1, "clip": 0.2},
         ),
-        "rlmin.losses.value_loss": Row(
+        "rlmin.learning.losses.value_loss": Row(
             value_loss, {"value": x(T, B), "target": x(T, B), "weight": x(T, B) + 1, "old_value": x(T, B), "clip": 0.2}
         ),
-        "rlmin.losses.ratio_penalty": Row(
+        "rlmin.learning.losses.ratio_penalty": Row(
             ratio_penalty, {"log_prob": x(T, B), "old_log_prob": x(T, B), "weight": None, "clip": 0.2}
         ),
-        "rlmin.losses.step_kl": Row(step_kl, {"log_prob": x(T, B), "old_log_prob": x(T, B), "weight": None}),
-        "rlmin.losses.approximate_kl": Row(
+        "rlmin.learning.losses.step_kl": Row(step_kl, {"log_prob": x(T, B), "old_log_prob": x(T, B), "weight": None}),
+        "rlmin.learning.losses.approximate_kl": Row(
             approximate_kl, {"log_prob": x(T, B), "old_log_prob": x(T, B), "weight": x(T, B) + 1}
         ),
-        "rlmin.losses.explained_variance": Row(
+        "rlmin.learning.losses.explained_variance": Row(
             explained_variance, {"value": x(T, B), "target": x(T, B), "weight": x(T, B) + 1}
         ),
         "rlmin.vector.adapt": Row(
@@ -262,7 +262,7 @@ def rows() -> dict[str, Row]:
             {"env": MAZE, "num_envs": 2, "device": "cpu", "seed": 0, "workers": 0, "env_kwargs": {}},
             {"env": NO_ENV},
         ),
-        "rlmin.evaluate.evaluate": Row(
+        "rlmin.evaluation.evaluate.evaluate": Row(
             evaluate,
             {
                 "policy": one.policy,
@@ -273,10 +273,10 @@ def rows() -> dict[str, Row]:
                 "max_steps": 1000,
             },
         ),
-        "rlmin.evaluate.evaluate_random": Row(
+        "rlmin.evaluation.evaluate.evaluate_random": Row(
             evaluate_random, {"vector": vector, "episodes": 2, "seed": 0, "max_steps": 10_000}
         ),
-        "rlmin.targets.evaluate_targets": Row(
+        "rlmin.evaluation.targets.evaluate_targets": Row(
             evaluate_targets,
             {
                 "policy": one.policy,
@@ -293,12 +293,12 @@ def rows() -> dict[str, Row]:
             fine=("make_vector",),
             runs=False,
         ),
-        "rlmin.actor.Actor": Row(
+        "rlmin.policy.actor.Actor": Row(
             Actor,
             {"policy": head, "deterministic": True, "return_scale": 1.0, "seed": 0},
             {"target_return": [1.0, "a"]},
         ),
-        "rlmin.video.film": Row(
+        "rlmin.commands.film.film": Row(
             film,
             {
                 "agent": one,
@@ -313,10 +313,10 @@ def rows() -> dict[str, Row]:
             {"arena": [3, None]},
             runs=False,
         ),
-        "rlmin.train.train": Row(
+        "rlmin.commands.train.train": Row(
             train, {"config": None, "name": "x", "progress_bar": False}, {"config": [3, None, "a"]}, runs=False
         ),
-        "rlmin.train.resume": Row(
+        "rlmin.commands.train.resume": Row(
             resume,
             {"folder": "x", "total_timesteps": None, "device": None, "progress_bar": False},
             {"folder": ["no-such-run"]},
@@ -331,9 +331,9 @@ def rows() -> dict[str, Row]:
         "rlmin.interop.model_card.write_card": Row(
             write_card, {"folder": "x", "episodes": 2}, {"folder": ["no-such-run"]}, runs=False
         ),
-        "rlmin.interop.onnx.export_onnx": Row(export_onnx, {"policy": head, "file": "x.onnx"}, runs=False),
-        "rlmin.interop.torch_export.export_torch": Row(export_torch, {"policy": head, "file": "x.pt2"}, runs=False),
-        "rlmin.interop.numpy_export.export_numpy": Row(export_numpy, {"policy": head, "file": "x.npz"}, runs=False),
+        "rlmin.export.onnx.export_onnx": Row(export_onnx, {"policy": head, "file": "x.onnx"}, runs=False),
+        "rlmin.export.torch_export.export_torch": Row(export_torch, {"policy": head, "file": "x.pt2"}, runs=False),
+        "rlmin.export.numpy_export.export_numpy": Row(export_numpy, {"policy": head, "file": "x.npz"}, runs=False),
     }
     for kind in (cells.MinGRU, cells.MinLSTM, cells.GRU, cells.LSTM, cells.Attention, cells.Aaren, cells.MLP):
         found |= encoder(kind)

@@ -42,8 +42,8 @@ def train(command: str) -> Act:
     """Begin a run, or go on with it."""
 
     def act(place: Path) -> None:
-        from rlmin.checkpoint import LEARNER
         from rlmin.cli import main
+        from rlmin.runs.checkpoint import LEARNER
 
         begun = (place / "run" / LEARNER).exists()
         try:
@@ -184,7 +184,7 @@ def prepare() -> None:
     import h5py
 
     import rlmin.cli
-    import rlmin.plots
+    import rlmin.runs.plots
     import rlmin.suite.run  # noqa: F401
 
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """Acting in a loop of one's own: the memory is kept, and episodes start where the environment says.
 
-What an actor earns is what `rlmin.evaluate` and a loop with the state in the caller's hands earn on the same seeds; one
-that is not told where episodes start earns something else.
+What an actor earns is what `rlmin.evaluation.evaluate` and a loop with the state in the caller's hands earn on the same
+seeds; one that is not told where episodes start earns something else.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from gymnasium.wrappers import RecordEpisodeStatistics, RecordVideo, TimeLimit
 from gymnasium.wrappers.vector import RecordEpisodeStatistics as VectorRecordEpisodeStatistics
 
 from rlmin import DecisionAgent, make_vec
-from rlmin.actor import Actor, EnvActor
 from rlmin.data import Episode, load_dataset
 from rlmin.envs import register
-from rlmin.evaluate import evaluate
+from rlmin.evaluation.evaluate import evaluate
 from rlmin.policy import Policy, PolicyConfig
-from rlmin.predict import PolicyState, predict
+from rlmin.policy.actor import Actor, EnvActor
+from rlmin.policy.predict import PolicyState, predict
 from rlmin.types import tensors_of
 from rlmin.vector import adapt
 from rlmin.wrappers import ReturnToGo
@@ -111,7 +111,7 @@ def deaf(act: EnvActor) -> EnvActor:
     return act
 
 
-# -- the same as rlmin.evaluate ---------------------------------------------------------------------------------------
+# -- the same as rlmin.evaluation.evaluate -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

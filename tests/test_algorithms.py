@@ -10,10 +10,10 @@ import pytest
 import rlmin
 from rlmin import PPO, DecisionAgent, PPOConfig
 from rlmin.agents import AGENTS
-from rlmin.checkpoint import read_header
 from rlmin.cli import main
+from rlmin.commands.train_config import DecisionTrainConfig, TrainConfig, run_class
+from rlmin.runs.checkpoint import read_header
 from rlmin.settings import Count
-from rlmin.train_config import DecisionTrainConfig, TrainConfig, run_class
 
 ENV = "rlmin/RepeatFirstEasy-v0"
 SIZES = ["--width", "8", "--layers", "1", "--num-envs", "2", "--horizon", "8", "--eval-episodes", "2"]

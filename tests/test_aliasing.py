@@ -17,8 +17,8 @@ from rlmin import Policy, PolicyConfig
 from rlmin.bench import peers
 from rlmin.data import Episode, load_dataset
 from rlmin.encoders import MIXERS, CausalConv, Encoder, Stack
-from rlmin.predict import predict
-from rlmin.returns import discounted_return, gae, return_to_go
+from rlmin.learning.returns import discounted_return, gae, return_to_go
+from rlmin.policy.predict import predict
 from rlmin.scan import linear_scan, min_gru_scan, min_lstm_scan
 from rlmin.types import State, tensors_of
 

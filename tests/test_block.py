@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.encoders import CausalConv, Stack
-from rlmin.scan import block
+from rlmin.kernels import block
 
 T, B, D, H = 7, 3, 5, 11
 

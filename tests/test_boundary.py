@@ -18,8 +18,8 @@ import torch
 from boundary_rows import Row, rows
 from torch import Tensor
 
-from rlmin.boundary import _resolved, check_of
 from rlmin.settings import check_setting
+from rlmin.settings.boundary import _resolved, check_of
 
 ROWS = rows()
 OTHERS_WORDS = re.compile(
@@ -32,27 +32,27 @@ EXEMPT = {
     "rlmin.PPOConfig": "settings, see test_settings.py",
     "rlmin.DecisionConfig": "settings",
     "rlmin.PolicyConfig": "settings",
-    "rlmin.train.TrainConfig": "settings",
-    "rlmin.train.DecisionTrainConfig": "settings",
+    "rlmin.commands.train.TrainConfig": "settings",
+    "rlmin.commands.train.DecisionTrainConfig": "settings",
     "rlmin.agents.Agent": "abstract",
     "rlmin.encoders.Encoder": "abstract",
     "rlmin.vector.Vector": "abstract",
     "rlmin.data.Dataset": "made by load_dataset",
     "rlmin.data.Episode": "checked by load_dataset",
     "rlmin.data.Reference": "a record",
-    "rlmin.evaluate.Evaluation": "a record",
+    "rlmin.evaluation.evaluate.Evaluation": "a record",
     "rlmin.inspection.study.Study": "a record",
-    "rlmin.collect.PlayedBy": "a record",
+    "rlmin.evaluation.collect.PlayedBy": "a record",
     "rlmin.encoders.Terms": "a record",
     "rlmin.encoders.Cell": "for authors of cells",
     "rlmin.encoders.register": "for authors of cells",
     "rlmin.envs.register": "no arguments",
-    "rlmin.actor.EnvActor": "made by Policy.actor, see test_actor.py",
-    "rlmin.collect.collect": "see test_collect.py",
+    "rlmin.policy.actor.EnvActor": "made by Policy.actor, see test_actor.py",
+    "rlmin.evaluation.collect.collect": "see test_collect.py",
     "rlmin.interop.hub.push_to_hub": "see test_hub.py",
     "rlmin.interop.hub.load_from_hub": "see test_hub.py",
-    "rlmin.logs.make_logger": "see test_runs.py",
-    "rlmin.plots.plot_runs": "see test_plots.py",
+    "rlmin.runs.logs.make_logger": "see test_runs.py",
+    "rlmin.runs.plots.plot_runs": "see test_plots.py",
 }
 """Documented names without a row, and why."""
 OTHERS = re.compile(r"rlmin\.(inspection|interop\.(torchrl|sb3_|zoo|onnx\.Onnx|torch_export\.Torch|numpy_policy))")
@@ -65,7 +65,7 @@ def reference() -> list[str]:
     return re.findall(r"^::: (\S+)$", "\n".join(page.read_text() for page in pages), re.MULTILINE)
 
 
-MODULES = {"rlmin.returns", "rlmin.losses"}
+MODULES = {"rlmin.learning.returns", "rlmin.learning.losses"}
 
 
 def documented() -> Iterator[str]:

@@ -20,7 +20,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from rlmin import PPO, load
-from rlmin.callbacks import Hook
+from rlmin.runs.callbacks import Hook
 
 T, B = 16, 2
 

@@ -11,7 +11,8 @@ from rlmin.encoders import GRU, LSTM, Encoder, MinGRU, MinLSTM
 from rlmin.encoders import gru as gru_module
 from rlmin.encoders import lstm as lstm_module
 from rlmin.encoders import projected as projected_module
-from rlmin.scan import cpu, cpu_cell, cpu_memory
+from rlmin.kernels import cell as cpu_cell
+from rlmin.scan import cpu, cpu_memory
 from rlmin.types import State, map_state
 
 T, B, D, H = 11, 5, 4, 7

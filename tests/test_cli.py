@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from rlmin import PPO, __version__, load
-from rlmin.checkpoint import LEARNER, read
 from rlmin.cli import main
-from rlmin.train import TrainConfig, read_preset
+from rlmin.commands.train import TrainConfig, read_preset
+from rlmin.runs.checkpoint import LEARNER, read
 
 SMALL = ["--width", "8", "--horizon", "10", "--num-envs", "4", "--minibatches", "2", "--env-kwargs", "length=4"]
 SMALL += ["--evaluations", "0"]  # tests/test_watchdog.py has them

@@ -17,14 +17,14 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from rlmin import PPO, DecisionAgent
-from rlmin.arena import Arena
 from rlmin.cli import main
-from rlmin.collect import PlayedBy, collect
 from rlmin.data import Reference, load_dataset, writer
 from rlmin.data.recorder import stored_space
-from rlmin.lock import locked
+from rlmin.evaluation.collect import PlayedBy, collect
+from rlmin.evaluation.scores import score
+from rlmin.files.lock import locked
 from rlmin.policy import Policy, PolicyConfig
-from rlmin.scores import score
+from rlmin.vector.arena import Arena
 from rlmin.wrappers.shift import Shift
 
 modes = pytest.mark.parametrize("mode", list(AutoresetMode))

@@ -212,7 +212,7 @@ def test_weights_alone_go_through_torch_save() -> None:
 
 
 def test_a_copy_logs_nowhere_and_a_list_of_copies_is_one_of_different_agents(tmp_path: Path) -> None:
-    from rlmin.logs import make_logger
+    from rlmin.runs.logs import make_logger
 
     agent = maze()
     agent.set_logger(make_logger(tmp_path, {}))

@@ -17,11 +17,11 @@ from torch import Tensor
 import rlmin
 from rlmin import PPO, DecisionAgent, load
 from rlmin.agents.agent import Agent
-from rlmin.atomic import write_atomic
-from rlmin.checkpoint import CONFIG, LEARNER, POLICY, newest, read, read_newest
+from rlmin.commands.evaluate import evaluate_run
+from rlmin.commands.train import TrainConfig, resume, train
 from rlmin.data import Episode
-from rlmin.evaluate_run import evaluate_run
-from rlmin.train import TrainConfig, resume, train
+from rlmin.files.atomic import write_atomic
+from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, newest, read, read_newest
 
 SMALL: dict[str, Any] = {"width": 8, "horizon": 8, "num_envs": 4, "minibatches": 2, "epochs": 1}
 STEPS = 32
@@ -177,7 +177,7 @@ def test_the_old_way_of_writing_is_found_out(tmp_path: Path, monkeypatch: pytest
             os.write(handle, content)
             os.close(handle)
 
-    monkeypatch.setattr("rlmin.checkpoint.write_in_order", in_place)
+    monkeypatch.setattr("rlmin.runs.checkpoint.write_in_order", in_place)
     bad = 0
     shutil.copytree(whole, run)
     for _ in every_death(lambda: agent.save(run)):

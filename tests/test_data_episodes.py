@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 
 from rlmin.data import Dataset, Episode, load_dataset
-from rlmin.heads import action_head
+from rlmin.policy.heads import action_head
 
 LENGTHS = (4, 1, 7, 2)
 D = 3

@@ -20,7 +20,7 @@ import rlmin  # noqa: F401 - registers its environments
 from rlmin.data import Dataset, Reference, load_dataset
 from rlmin.data.minari import _reference
 from rlmin.data.reference import reference_of
-from rlmin.heads import action_head
+from rlmin.policy.heads import action_head
 
 TOLD = {
     "algorithm_name": "a rule",

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from rlmin import PPO, DecisionAgent, DecisionConfig, load, verify_consistency
 from rlmin.agents import decision_data
-from rlmin.checkpoint import LEARNER, POLICY, read, write
 from rlmin.data import Dataset, Episode, load_dataset
+from rlmin.runs.checkpoint import LEARNER, POLICY, read, write
 from rlmin.wrappers.return_to_go import RETURN_TO_GO, ReturnToGo
 
 SEEN, ACTION = spaces.Box(-1, 1, (2,)), spaces.Discrete(2)

@@ -15,9 +15,9 @@ import torch
 import yaml
 
 from rlmin import DecisionAgent, load
-from rlmin.checkpoint import LEARNER, read
 from rlmin.cli import main
-from rlmin.train_config import DecisionTrainConfig
+from rlmin.commands.train_config import DecisionTrainConfig
+from rlmin.runs.checkpoint import LEARNER, read
 
 h5py = pytest.importorskip("h5py")
 

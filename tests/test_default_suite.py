@@ -8,11 +8,11 @@ import pytest
 
 from rlmin.agents.ppo_config import PPOConfig
 from rlmin.cli import main
-from rlmin.make import make_one
 from rlmin.suite.default_cell import EVALUATIONS, DefaultCell, reached
 from rlmin.suite.default_report import as_markdown, summarise
 from rlmin.suite.defaults import DefaultOptions, read_default_suite, run_defaults
 from rlmin.suite.sb3_cell import SB3Cell
+from rlmin.vector.make import make_one
 
 SMALL = """
 steps: 600

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rlmin.episodes import Episode, EpisodeStatistics
 from rlmin.types import Step
+from rlmin.vector.episodes import Episode, EpisodeStatistics
 
 
 def record(

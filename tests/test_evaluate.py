@@ -15,11 +15,11 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlmin.envs import register
-from rlmin.episodes import Episode, EpisodeStatistics
-from rlmin.evaluate import Evaluation, evaluate
-from rlmin.fit import check_spaces
+from rlmin.evaluation.evaluate import Evaluation, evaluate
 from rlmin.policy import Policy, PolicyConfig
+from rlmin.policy.fit import check_spaces
 from rlmin.vector import Vector, adapt
+from rlmin.vector.episodes import Episode, EpisodeStatistics
 
 register()
 

@@ -19,9 +19,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from rlmin.agents.ppo import PPO
-from rlmin.interop.agreement import largest_difference
-from rlmin.interop.onnx import OnnxPolicy, export_onnx, pack_onnx
-from rlmin.interop.torch_export import DESCRIPTION, StepModule, TorchExportPolicy, export_torch, pack_torch
+from rlmin.export.agreement import largest_difference
+from rlmin.export.onnx import OnnxPolicy, export_onnx, pack_onnx
+from rlmin.export.torch_export import DESCRIPTION, StepModule, TorchExportPolicy, export_torch, pack_torch
 from rlmin.policy import Policy
 from rlmin.vector import adapt, make_vec
 

@@ -18,12 +18,12 @@ from exporting import ACTIONS, BOX, OBSERVATIONS, anything, make
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
-from rlmin.interop import numpy_policy
-from rlmin.interop.agreement import largest_difference
-from rlmin.interop.numpy_export import export_numpy, pack_numpy, write_numpy
-from rlmin.interop.numpy_policy import DESCRIPTION, NumpyPolicy
+from rlmin.export import numpy_policy
+from rlmin.export.agreement import largest_difference
+from rlmin.export.numpy_export import export_numpy, pack_numpy, write_numpy
+from rlmin.export.numpy_policy import DESCRIPTION, NumpyPolicy
 from rlmin.policy import Policy
-from rlmin.predict import predict
+from rlmin.policy.predict import predict
 from rlmin.vector import adapt, make_vec
 
 T, B = 9, 3

@@ -13,11 +13,11 @@ from gymnasium import spaces
 
 from rlmin import PPO, DecisionAgent, load
 from rlmin.cli import main
+from rlmin.commands.export import Export, exported
 from rlmin.data import Episode
-from rlmin.export_run import Export, exported
-from rlmin.interop.numpy_policy import NumpyPolicy
-from rlmin.interop.onnx import OnnxPolicy
-from rlmin.interop.torch_export import TorchExportPolicy
+from rlmin.export.numpy_policy import NumpyPolicy
+from rlmin.export.onnx import OnnxPolicy
+from rlmin.export.torch_export import TorchExportPolicy
 
 
 @pytest.fixture(scope="module")

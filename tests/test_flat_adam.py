@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from rlmin.agents.flat_adam import FlatAdam
+from rlmin.learning.flat_adam import FlatAdam
 
 
 def network() -> nn.Sequential:

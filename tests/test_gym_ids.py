@@ -9,7 +9,7 @@ import torch
 
 from rlmin import PPO, load, make_vec
 from rlmin.cli import main
-from rlmin.make import make_one
+from rlmin.vector.make import make_one
 
 IDS: dict[str, dict[str, Any]] = {
     "ALE/Pong-v5": {"max_episode_steps": 30},

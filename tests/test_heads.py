@@ -13,7 +13,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rlmin.heads import ILLEGAL, Categorical, ChoiceHead, Gaussian, ValueHead, action_head
+from rlmin.policy.heads import ILLEGAL, Categorical, ChoiceHead, Gaussian, ValueHead, action_head
 
 T, B, H = 3, 4, 5
 

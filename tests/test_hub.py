@@ -25,11 +25,11 @@ import yaml
 from huggingface_hub import constants
 
 import rlmin
-from rlmin.checkpoint import CONFIG, LEARNER, POLICY
 from rlmin.cli import main
 from rlmin.data import Episode
 from rlmin.interop.hub import load_from_hub, push_to_hub
 from rlmin.interop.model_card import CARD, LOCAL, write_card
+from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY
 
 REPO = "someone/a-run"
 

@@ -14,8 +14,8 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from rlmin.heads import action_head
-from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs, Numbers, Picture, Symbols
+from rlmin.policy.heads import action_head
+from rlmin.policy.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs, Numbers, Picture, Symbols
 from rlmin.spaces import to_observation
 from rlmin.types import Observation
 

@@ -18,14 +18,12 @@ from torch import Tensor
 
 from rlmin.agents.decision import DecisionAgent
 from rlmin.agents.ppo import PPO
-from rlmin.arena import Arena
 from rlmin.cli import main
+from rlmin.commands.evaluate import loaded
+from rlmin.commands.inspect import Inspect, is_run, parse_vary, subject_of_run
 from rlmin.data import Episode
-from rlmin.episodes import Episode as Done
-from rlmin.evaluate import Evaluation
-from rlmin.evaluate_run import loaded
-from rlmin.heads import Categorical, Gaussian
-from rlmin.inspect_run import Inspect, is_run, parse_vary, subject_of_run
+from rlmin.evaluation.evaluate import Evaluation
+from rlmin.evaluation.play import play
 from rlmin.inspection.delays import Varied, knob, varied
 from rlmin.inspection.findings import in_short
 from rlmin.inspection.lengths import UnwipedActor, by_age, norms
@@ -35,9 +33,11 @@ from rlmin.inspection.subject import Subject, played, shrunk
 from rlmin.inspection.time_scales import share_beyond, time_scales
 from rlmin.inspection.wipe import WipedActor, divergence, forgetting, wipe_returns
 from rlmin.inspection.wipe_pictures import draw_wipes
-from rlmin.play import play
 from rlmin.policy import Policy
+from rlmin.policy.heads import Categorical, Gaussian
 from rlmin.types import Observation, State, map_state, tensors_of
+from rlmin.vector.arena import Arena
+from rlmin.vector.episodes import Episode as Done
 
 LENGTH, WIDTH, ROWS = 5, 8, 3
 

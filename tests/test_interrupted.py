@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rlmin import PPO, DecisionAgent
 from rlmin.agents.agent import Agent
-from rlmin.agents.flat_adam import FlatAdam
 from rlmin.data import Episode
+from rlmin.learning.flat_adam import FlatAdam
 
 SMALL: dict[str, Any] = {"width": 8, "horizon": 8, "num_envs": 4, "minibatches": 2, "epochs": 2, "dropout": 0.5}
 RAISED: list[BaseException] = [

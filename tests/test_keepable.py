@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from rlmin import PPO, load
-from rlmin.plain import decode, encode
-from rlmin.train import TrainConfig, resume, train
+from rlmin.commands.train import TrainConfig, resume, train
+from rlmin.files.plain import decode, encode
 
 SMALL: dict[str, Any] = {"width": 8, "horizon": 8, "num_envs": 4, "minibatches": 1, "epochs": 1}
 ALONE = {name: x for name, x in SMALL.items() if name != "num_envs"}

@@ -87,8 +87,8 @@ def test_imports_point_down(path: Path) -> None:
 
 def test_an_import_that_points_up_is_found() -> None:
     assert upward(PACKAGE / "envs" / "t_maze.py", iter(["rlmin.types.Step", "rlmin.agents.PPO"])) == ["agents"]
-    assert upward(PACKAGE / "policy.py", iter(["rlmin.agents.ppo.PPO", "rlmin.heads.ValueHead"])) == ["agents"]
-    assert upward(PACKAGE / "cli.py", iter(["rlmin.train.train", "torch.nn"])) == []
+    assert upward(PACKAGE / "policy.py", iter(["rlmin.agents.ppo.PPO", "rlmin.policy.heads.ValueHead"])) == ["agents"]
+    assert upward(PACKAGE / "cli.py", iter(["rlmin.commands.train.train", "torch.nn"])) == []
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda path: path.name)

@@ -12,7 +12,7 @@ import pytest
 
 from rlmin import PPO, verify_consistency
 from rlmin.cli import main
-from rlmin.train import evaluate_run
+from rlmin.commands.train import evaluate_run
 
 pytestmark = pytest.mark.slow
 

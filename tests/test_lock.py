@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from rlmin import PPO, load, lock
+from rlmin import PPO, load
 from rlmin.cli import main
-from rlmin.lock import LOCK, check_free, locked, locked_or_own
+from rlmin.files import lock
+from rlmin.files.lock import LOCK, check_free, locked, locked_or_own
 
 fcntl = pytest.importorskip("fcntl")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlmin.losses import (
+from rlmin.learning.losses import (
     approximate_kl,
     clipped_surrogate,
     explained_variance,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rlmin.normalize import Range, RunningNorm
+from rlmin.policy.normalize import Range, RunningNorm
 
 N, D = 50, 3
 

@@ -14,11 +14,9 @@ import torch
 
 from rlmin import load
 from rlmin.agents.ppo_config import PPOConfig
-from rlmin.arena import Arena
 from rlmin.cli import main
 from rlmin.data import load_dataset
 from rlmin.data.recorder import Recorded
-from rlmin.make import make_vec
 from rlmin.suite.behaviour import Behaviour, Measured
 from rlmin.suite.demonstrations import play_bot, walk_t_mazes
 from rlmin.suite.offline import OfflineOptions, read_offline_suite, run_offline
@@ -27,6 +25,8 @@ from rlmin.suite.offline_report import as_markdown, flat, iqm, summarise
 from rlmin.suite.peer import _steps_of_a_window
 from rlmin.suite.recipes import Recipe
 from rlmin.suite.run import finished
+from rlmin.vector.arena import Arena
+from rlmin.vector.make import make_vec
 
 pytest.importorskip("h5py")
 minari = pytest.importorskip("minari")

@@ -19,22 +19,22 @@ from torch import Tensor, nn
 
 import rlmin
 from rlmin import PPO, PPOConfig, verify_consistency
-from rlmin.arena import Arena
-from rlmin.checkpoint import read_header
 from rlmin.cli import main
 from rlmin.encoders import CELLS, Cell, Encoder, Stack, Terms, register
 from rlmin.encoders.base import one, wipe
+from rlmin.export.agreement import largest_difference
+from rlmin.export.numpy_export import pack_numpy
+from rlmin.export.onnx import OnnxPolicy, pack_onnx
+from rlmin.export.torch_export import TorchExportPolicy, pack_torch
 from rlmin.inspection.attribution import attribution
 from rlmin.inspection.recurrence import contribution, deletion_error, memory_of, output_of
 from rlmin.inspection.report import report
 from rlmin.inspection.study import study
 from rlmin.inspection.subject import Subject
-from rlmin.interop.agreement import largest_difference
-from rlmin.interop.numpy_export import pack_numpy
-from rlmin.interop.onnx import OnnxPolicy, pack_onnx
-from rlmin.interop.torch_export import TorchExportPolicy, pack_torch
+from rlmin.runs.checkpoint import read_header
 from rlmin.settings import Range, Settings
 from rlmin.types import State, tensors_of
+from rlmin.vector.arena import Arena
 
 T, B, D, H = 9, 3, 4, 6
 

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from rlmin.cli import main
-from rlmin.curves import SECONDS, mean_curve, read_curve, smoothed
-from rlmin.logs import STEPS
-from rlmin.plots import plot_runs
-from rlmin.run_groups import Group, group_runs
-from rlmin.statistics import mean_band, mean_interval
+from rlmin.runs.curves import SECONDS, mean_curve, read_curve, smoothed
+from rlmin.runs.groups import Group, group_runs
+from rlmin.runs.logs import STEPS
+from rlmin.runs.plots import plot_runs
+from rlmin.runs.statistics import mean_band, mean_interval
 
 RETURN, SUCCESS, LOSS = "rollout/ep_rew_mean", "rollout/success_rate", "train/loss"
 MAGIC = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
@@ -239,9 +239,9 @@ def test_what_cannot_be_drawn_is_said_in_one_line_and_leaves_nothing(
 def test_real_runs_of_both_agents_are_drawn_over_time_which_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
     from rlmin import DecisionAgent
     from rlmin.agents.decision import DecisionConfig
+    from rlmin.commands.train import TrainConfig, resume, train
     from rlmin.data import Episode
-    from rlmin.logs import make_logger
-    from rlmin.train import TrainConfig, resume, train
+    from rlmin.runs.logs import make_logger
 
     small = TrainConfig(
         env="rlmin/TMaze-v0",

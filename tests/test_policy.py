@@ -12,9 +12,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rlmin.heads import Categorical, Gaussian
-from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rlmin.policy import EncoderName, Policy, PolicyConfig, PolicyOutput
+from rlmin.policy.heads import Categorical, Gaussian
+from rlmin.policy.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rlmin.types import Observation, State, map_state
 
 T, B, D, H = 8, 3, 4, 6

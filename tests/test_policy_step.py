@@ -11,9 +11,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlmin.heads import Distribution
+from rlmin.kernels.step import product
 from rlmin.policy import Policy, PolicyConfig
-from rlmin.scan.step import product
+from rlmin.policy.heads import Distribution
 from rlmin.types import Observation, State, map_state
 
 T, B, D, H = 4, 5, 3, 19

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rlmin import PPO, PPOConfig, make_vec, verify_consistency
 from rlmin.agents.warmup import warmup
+from rlmin.learning.rollout import Rollout
 from rlmin.policy import Policy
-from rlmin.rollout import Rollout
 from rlmin.types import State
 
 T, B = 12, 4

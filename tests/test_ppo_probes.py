@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlmin import PPO
-from rlmin.evaluate import evaluate
+from rlmin.evaluation.evaluate import evaluate
 from rlmin.vector import adapt
 
 

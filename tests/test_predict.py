@@ -18,10 +18,10 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rlmin.agents.ppo import PPO
-from rlmin.heads import Categorical
-from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rlmin.policy import Policy, PolicyConfig
-from rlmin.predict import PolicyState, predict
+from rlmin.policy.heads import Categorical
+from rlmin.policy.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD
+from rlmin.policy.predict import PolicyState, predict
 from rlmin.types import Observation, State
 
 T, B, D, H = 7, 3, 4, 6

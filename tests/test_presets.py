@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from rlmin import PPO, verify_consistency
-from rlmin.parse import parse
+from rlmin.commands.parse import parse
+from rlmin.commands.train import PRESETS, TrainConfig, parse_pairs, preset_arguments, preset_path, read_preset
 from rlmin.settings import describe
-from rlmin.train import PRESETS, TrainConfig, parse_pairs, preset_arguments, preset_path, read_preset
 
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 

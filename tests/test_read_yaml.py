@@ -11,9 +11,9 @@ import yaml
 
 from rlmin import PPO
 from rlmin.cli import main
-from rlmin.make import parse_pairs
-from rlmin.presets import PRESETS
-from rlmin.read_yaml import BYTES, DEPTH, VALUES, parse_yaml, read_yaml
+from rlmin.commands.presets import PRESETS
+from rlmin.files.read_yaml import BYTES, DEPTH, VALUES, parse_yaml, read_yaml
+from rlmin.vector.make import parse_pairs
 
 
 def layers(count: int, line: str) -> str:
@@ -171,7 +171,7 @@ def test_a_suite_of_another_form_is_one_line(
 
 def test_without_the_fast_parser_it_says_the_same() -> None:
     """PyYAML may have been built without libyaml."""
-    code = "import yaml, sys; del yaml.CSafeLoader; from rlmin.read_yaml import parse_yaml\n"
+    code = "import yaml, sys; del yaml.CSafeLoader; from rlmin.files.read_yaml import parse_yaml\n"
     code += "assert parse_yaml('a: [1, {b: 2}]', where='x') == {'a': [1, {'b': 2}]}\n"
     code += "for text in (sys.argv[1:]):\n  try: parse_yaml(text, where='x')\n  except ValueError as e: print(e)\n"
     texts: list[Any] = [BOMBS["aliases"], BOMBS["merged"], DEEP["just too deep"], TWICE[0], WRONG["tag"]]

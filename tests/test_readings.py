@@ -12,13 +12,13 @@ from gymnasium import spaces
 
 from rlmin import PPO, load
 from rlmin.cli import main
-from rlmin.evaluate import evaluate
-from rlmin.inputs import Inputs, Numbers, Picture, Symbols
-from rlmin.interop.agreement import largest_difference
-from rlmin.interop.numpy_export import pack_numpy
-from rlmin.interop.numpy_policy import NumpyPolicy
+from rlmin.evaluation.evaluate import evaluate
+from rlmin.export.agreement import largest_difference
+from rlmin.export.numpy_export import pack_numpy
+from rlmin.export.numpy_policy import NumpyPolicy
 from rlmin.policy import Policy, PolicyConfig
-from rlmin.readings import Reading, read_as
+from rlmin.policy.inputs import Inputs, Numbers, Picture, Symbols
+from rlmin.policy.readings import Reading, read_as
 from rlmin.vector import adapt
 
 SMALL: dict[str, Any] = {"width": 8, "layers": 1, "horizon": 8, "minibatches": 1, "epochs": 1}

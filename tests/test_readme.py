@@ -7,7 +7,7 @@ import pytest
 
 from rlmin import load
 from rlmin.cli import COMMANDS
-from rlmin.train import preset_path, train
+from rlmin.commands.train import preset_path, train
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = [re.sub(r"(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n|^\n(?=    ))+", README)]
@@ -49,7 +49,7 @@ def test_the_example_with_logged_data_runs(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_example_that_loads_a_run_plays_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlmin.train import TrainConfig
+    from rlmin.commands.train import TrainConfig
 
     monkeypatch.chdir(tmp_path)
     small = TrainConfig(

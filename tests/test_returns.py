@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlmin.returns import discounted_return, gae, return_to_go
+from rlmin.learning.returns import discounted_return, gae, return_to_go
 
 T, B = 9, 4
 GAMMA, LAM = 0.9, 0.8

@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rlmin import PPO
-from rlmin.rollout import Rollout, check_finite
+from rlmin.learning.rollout import Rollout, check_finite
 from rlmin.types import Observation, map_state
 
 T, B = 12, 3

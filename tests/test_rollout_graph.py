@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rlmin import PPO
-from rlmin.callbacks import Hook, start_callback
-from rlmin.rollout import Rollout
-from rlmin.rollout_graph import RolloutGraph, obstacle
+from rlmin.learning.rollout import Rollout
+from rlmin.learning.rollout_graph import RolloutGraph, obstacle
+from rlmin.runs.callbacks import Hook, start_callback
 from rlmin.types import Step
 from rlmin.wrappers.vector import PreviousReward
 

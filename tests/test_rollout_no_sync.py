@@ -7,10 +7,10 @@ import torch
 from test_rollout_graph import GAMES, B, Keeper, T, tensors
 
 from rlmin.envs.t_maze import TMaze
-from rlmin.episodes import EpisodeStatistics
+from rlmin.learning.rollout import Collector
 from rlmin.policy import Policy, PolicyConfig
-from rlmin.rollout import Collector
 from rlmin.vector import adapt, make_vec
+from rlmin.vector.episodes import EpisodeStatistics
 
 
 def without_values(game: str) -> list[set[str]]:

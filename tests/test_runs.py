@@ -17,9 +17,9 @@ from torch import Tensor
 
 from rlmin import PPO, load, make_vec
 from rlmin.agents.agent import Agent
-from rlmin.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
+from rlmin.commands.train import TrainConfig, resume, train
 from rlmin.encoders import MIXERS
-from rlmin.train import TrainConfig, resume, train
+from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
 
 T, B = 10, 4
 SMALL: dict[str, Any] = {"width": 8, "horizon": T, "num_envs": B, "minibatches": 2, "lr_final": None}
@@ -320,7 +320,7 @@ def test_a_run_that_was_killed_has_in_the_end_the_metrics_of_one_that_was_not(tm
 
 def killed_run(folder: Path, *, saved: int, lost: int) -> None:
     """A run that was killed `lost` updates after its last checkpoint, with all of its metrics on disk."""
-    from rlmin.logs import make_logger
+    from rlmin.runs.logs import make_logger
 
     agent = make()
     folder.mkdir()

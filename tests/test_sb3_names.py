@@ -10,10 +10,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from rlmin import PPO, DecisionAgent, PPOConfig
 from rlmin.cli import main
+from rlmin.commands.presets import read_preset
 from rlmin.interop.zoo import NAMES
-from rlmin.presets import read_preset
-from rlmin.sb3_names import SB3_NAMES, answer
 from rlmin.settings import declared
+from rlmin.settings.sb3_names import SB3_NAMES, answer
 
 KNOWN: set[str] = set(declared(PPOConfig))
 OF_THE_CLASS = {"self", "env", "seed", "device", "_init_setup_model", "observation_space", "action_space"}

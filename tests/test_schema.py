@@ -19,10 +19,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from rlmin import PPO, DecisionAgent, load
-from rlmin.checkpoint import LEARNER, POLICY, _pack, read
 from rlmin.cli import main
 from rlmin.data import Episode
 from rlmin.encoders import MIXERS
+from rlmin.runs.checkpoint import LEARNER, POLICY, _pack, read
 
 SMALL: dict[str, Any] = {"width": 8, "horizon": 8, "num_envs": 4, "minibatches": 2, "epochs": 1}
 MIB = 2**20

@@ -15,7 +15,7 @@ import torch
 import rlmin
 from rlmin import PPO, DecisionConfig, PPOConfig
 from rlmin.cli import main
-from rlmin.parse import parse
+from rlmin.commands.parse import parse
 from rlmin.settings import (
     Count,
     CountOrZero,

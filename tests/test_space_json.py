@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rlmin.space_json import space_from_json, space_to_json
 from rlmin.spaces import leaf_spaces
+from rlmin.spaces.as_json import space_from_json, space_to_json
 
 INF = np.inf
 

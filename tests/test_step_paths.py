@@ -10,9 +10,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlmin.encoders import Stack, stack_step
-from rlmin.heads import ILLEGAL, Categorical, ChoiceHead
-from rlmin.inputs import Inputs
-from rlmin.scan.step import product
+from rlmin.kernels.step import product
+from rlmin.policy.heads import ILLEGAL, Categorical, ChoiceHead
+from rlmin.policy.inputs import Inputs
 from rlmin.types import State, map_state
 
 T, B, D, H = 4, 5, 3, 19

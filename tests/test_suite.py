@@ -16,14 +16,14 @@ import pytest
 from scipy.stats import trim_mean
 
 from rlmin import PPO, load
-from rlmin.checkpoint import LEARNER, read_header
-from rlmin.logs import make_logger
-from rlmin.statistics import interquartile_mean, iqm_interval, mean_interval, normalised
+from rlmin.commands.train import train
+from rlmin.runs.checkpoint import LEARNER, read_header
+from rlmin.runs.logs import make_logger
+from rlmin.runs.statistics import interquartile_mean, iqm_interval, mean_interval, normalised
 from rlmin.suite import SuiteOptions, run_suite
 from rlmin.suite.cells import SUITES, anchors, read_suite, score
 from rlmin.suite.report import as_markdown, iqm, summarise
 from rlmin.suite.run import SCORE, finished, train_cell
-from rlmin.train import train
 
 SMALL = """
 steps: 512

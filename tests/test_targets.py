@@ -17,15 +17,15 @@ from torch import Tensor
 
 from rlmin.cli import main
 from rlmin.data import Reference
-from rlmin.episodes import Episode
-from rlmin.evaluate import Evaluation, evaluate
-from rlmin.heads import Categorical
-from rlmin.play import RandomActor, play
+from rlmin.evaluation.evaluate import Evaluation, evaluate
+from rlmin.evaluation.play import RandomActor, play
+from rlmin.evaluation.scores import score, unscored
+from rlmin.evaluation.targets import Asked, TargetReport, evaluate_targets
 from rlmin.policy import Policy, PolicyConfig, PolicyOutput
-from rlmin.scores import score, unscored
-from rlmin.targets import Asked, TargetReport, evaluate_targets
+from rlmin.policy.heads import Categorical
 from rlmin.types import Observation, State
 from rlmin.vector import adapt
+from rlmin.vector.episodes import Episode
 
 LENGTH = 6
 REFERENCE = Reference(random=1.0, expert=5.0, source="by hand")

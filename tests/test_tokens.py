@@ -7,9 +7,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rlmin.heads import Gaussian
-from rlmin.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rlmin.policy import Policy, PolicyConfig, PolicyOutput
+from rlmin.policy.heads import Gaussian
+from rlmin.policy.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD
 from rlmin.types import Observation, State, map_state
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
 

@@ -10,9 +10,9 @@ from dying import every_death
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from rlmin import load
-from rlmin.curves import read_columns, read_curve
-from rlmin.logs import METRICS, STEPS, ContinuedBoard, ContinuedCSV, read_rows
-from rlmin.train import TrainConfig, resume, train
+from rlmin.commands.train import TrainConfig, resume, train
+from rlmin.runs.curves import read_columns, read_curve
+from rlmin.runs.logs import METRICS, STEPS, ContinuedBoard, ContinuedCSV, read_rows
 
 NONE: dict[str, tuple[str, ...]] = {}
 

@@ -21,13 +21,13 @@ import yaml
 
 from rlmin import PPO, DecisionAgent, load, make_vec
 from rlmin.cli import main
+from rlmin.commands.train import read_preset
 from rlmin.data import Episode, load_dataset
+from rlmin.files.trust import Foreign, from_file
 from rlmin.interop.model_card import card, write_card
-from rlmin.make import import_provider
 from rlmin.suite import SuiteOptions, run_suite
 from rlmin.suite.offline import OfflineOptions, run_offline
-from rlmin.train import read_preset
-from rlmin.trust import Foreign, from_file
+from rlmin.vector.make import import_provider
 
 SMALL: dict[str, Any] = {"width": 8, "layers": 1, "horizon": 8, "num_envs": 2, "minibatches": 1, "epochs": 1}
 ID = "intruder:CartPole-v1"

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from rlmin.envs import register
 from rlmin.envs.t_maze import TMaze
-from rlmin.episodes import Episode, EpisodeStatistics
 from rlmin.spaces import leaf_spaces
 from rlmin.types import Step
 from rlmin.vector import Vector, adapt, make_vec
+from rlmin.vector.episodes import Episode, EpisodeStatistics
 
 register()
 

@@ -13,9 +13,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from test_spaces import Sampled
 from test_vector import LIMIT, MODES, Climb, Tensors
 
-from rlmin.faults import EnvError
 from rlmin.spaces import leaf_spaces
 from rlmin.vector import Vector, adapt
+from rlmin.vector.faults import EnvError
 
 
 class Masked(gym.Env[Any, Any]):

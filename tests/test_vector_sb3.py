@@ -11,8 +11,8 @@ import torch
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
 
 from rlmin import PPO
-from rlmin.faults import EnvError
 from rlmin.vector import adapt
+from rlmin.vector.faults import EnvError
 
 SMALL: dict[str, Any] = {"width": 8, "layers": 1, "horizon": 8, "minibatches": 1, "epochs": 1}
 

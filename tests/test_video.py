@@ -13,13 +13,13 @@ from imageio_ffmpeg import count_frames_and_secs
 from moviepy import VideoFileClip
 
 from rlmin import PPO, DecisionAgent
-from rlmin.arena import Arena
 from rlmin.cli import main
+from rlmin.commands.film import film
 from rlmin.data import Episode
-from rlmin.evaluate import evaluate
-from rlmin.make import make_vec
+from rlmin.evaluation.evaluate import evaluate
 from rlmin.vector import adapt
-from rlmin.video import film
+from rlmin.vector.arena import Arena
+from rlmin.vector.make import make_vec
 from rlmin.wrappers.shift import Shift
 
 LENGTH = 4  # of the corridor: an episode of a policy that stands still lasts one step more
@@ -91,7 +91,7 @@ def test_the_film_aims_for_the_first_target_asked_for(
         aims.append(target_return)
         return film(*what, target_return=target_return, **settings)
 
-    monkeypatch.setattr("rlmin.evaluate_run.film", watched)
+    monkeypatch.setattr("rlmin.commands.evaluate.film", watched)
     command = ["evaluate", "aims", "--episodes", "2", "--video", "aims.mp4"]
     score = ["--target-score", "50", "25", "--reference", "2", "10"]
     for asked in ([], score, [*score, "--target-return", "4"]):

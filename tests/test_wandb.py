@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import Logger
 from rlmin import DecisionAgent
 from rlmin.cli import main
 from rlmin.data import Episode
-from rlmin.logs import METRICS, WandbOutput, make_logger
+from rlmin.runs.logs import METRICS, WandbOutput, make_logger
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--width", "8", "--horizon", "10", "--num-envs", "4", "--minibatches", "2", "--eval-episodes", "0"]

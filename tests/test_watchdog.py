@@ -10,13 +10,13 @@ import torch
 
 from rlmin import PPO, load
 from rlmin.agents.agent import Agent
-from rlmin.callbacks import Hook, Hooks
-from rlmin.curves import read_curve
-from rlmin.evaluate import evaluate
-from rlmin.train import TrainConfig, resume, train
+from rlmin.commands.train import TrainConfig, resume, train
+from rlmin.commands.watchdog import BEST, EPISODES, SEED, Watchdog, read_best
+from rlmin.evaluation.evaluate import evaluate
+from rlmin.runs.callbacks import Hook, Hooks
+from rlmin.runs.curves import read_curve
 from rlmin.types import Step
 from rlmin.vector import adapt
-from rlmin.watchdog import BEST, EPISODES, SEED, Watchdog, read_best
 
 STEPS = 1600
 

@@ -21,9 +21,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from rlmin import PPO, load, make_vec
 from rlmin.agents.advantages import blame
 from rlmin.cli import main
-from rlmin.faults import EnvError
 from rlmin.vector import adapt
-from rlmin.workers import WatchedPipe
+from rlmin.vector.faults import EnvError
+from rlmin.vector.workers import WatchedPipe
 
 PATIENCE = 120.0
 """Seconds after which a test that hangs has failed."""
@@ -239,7 +239,7 @@ def test_a_reward_too_large_is_named_as_what_it_is() -> None:
 
 
 def test_a_reward_whose_sum_is_too_large_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlmin.vector.LARGEST_REWARD", np.inf)  # as on a GPU, where no reward is looked at
+    monkeypatch.setattr("rlmin.vector.base.LARGEST_REWARD", np.inf)  # as on a GPU, where no reward is looked at
     agent = PPO(ID, env_kwargs={"what": "huge"}, **SMALL)
     with pytest.raises(FloatingPointError, match=r"a reward of 1e\+38, from environment 1 at step 2 of") as found:
         agent.learn(64)

@@ -20,9 +20,9 @@ from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 from torch import nn
 
 from rlmin.agents.ppo_config import PPOConfig
-from rlmin.checkpoint import LEARNER, read
 from rlmin.interop.sb3_recurrent import MinGruPolicy
 from rlmin.interop.zoo import CONFIGS, ZooPPO, as_settings, command, main
+from rlmin.runs.checkpoint import LEARNER, read
 
 B, T = 2, 16
 ZOO = {"n_envs", "n_timesteps", "env_wrapper", "frame_stack", "normalize"}  # what the zoo keeps to itself

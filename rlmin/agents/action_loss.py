@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from rlmin.heads import Categorical, Distribution, Gaussian
+from rlmin.policy.heads import Categorical, Distribution, Gaussian
 
 
 def action_loss(distribution: Distribution, action: Tensor, *, of_point: Literal["mse", "nll"] = "mse") -> Tensor:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.agents.ppo_config import PPOConfig
-from rlmin.heads import ValueHead
-from rlmin.normalize import RunningNorm
-from rlmin.returns import discounted_return, gae
+from rlmin.learning.returns import discounted_return, gae
+from rlmin.policy.heads import ValueHead
+from rlmin.policy.normalize import RunningNorm
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -63,7 +63,7 @@ class Advantages(nn.Module):
         """The rollout [T, B] with "advantage" and "target" (of the value) added.
 
         Args:
-            batch: a rollout, see `rlmin.rollout.Rollout`.
+            batch: a rollout, see `rlmin.learning.rollout.Rollout`.
             head: gets the unit of the targets.
 
         Raises:

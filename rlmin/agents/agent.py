@@ -17,20 +17,20 @@ import torch
 from rlmin import __version__
 from rlmin.agents.copying import deep_copy, pickled
 from rlmin.agents.env_spec import describe, keepable
-from rlmin.agents.flat_adam import FlatAdam
 from rlmin.agents.restore import restore
 from rlmin.agents.schema import check_learner, check_weights, policy_weights
-from rlmin.boundary import checked
-from rlmin.checkpoint import LEARNER, Tensors, load_optimizer, optimizer_tensors, read, section, write
-from rlmin.fit import is_conditioned
+from rlmin.learning.flat_adam import FlatAdam
 from rlmin.policy import Policy, PolicyConfig
-from rlmin.predict import PolicyState, predict
+from rlmin.policy.fit import is_conditioned
+from rlmin.policy.predict import PolicyState, predict
+from rlmin.runs.checkpoint import LEARNER, Tensors, load_optimizer, optimizer_tensors, read, section, write
 from rlmin.settings import Seed, check_setting
+from rlmin.settings.boundary import checked
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
 
-    from rlmin.actor import Actor, EnvActor
+    from rlmin.policy.actor import Actor, EnvActor
 
 
 AGENTS: dict[str, type["Agent"]] = {}
@@ -51,7 +51,7 @@ class Agent(ABC):
         total_timesteps: at which the last `learn` ends, or ended.
         stop_requested: set from outside (a signal handler), `learn` returns after the current update.
         run: settings of the training run around the agent, kept with it; plain values only.
-        trust: whether what files name may be imported, see `rlmin.trust`; not saved.
+        trust: whether what files name may be imported, see `rlmin.files.trust`; not saved.
     """
 
     name: ClassVar[str]
@@ -213,7 +213,7 @@ class Agent(ABC):
         reward: Any = None,
         action_mask: Any = None,
     ) -> tuple[np.ndarray, PolicyState]:
-        """Choose actions: see `rlmin.predict.predict`; the signature is that of stable-baselines3."""
+        """Choose actions: see `rlmin.policy.predict.predict`; the signature is that of stable-baselines3."""
         return predict(
             self.policy,
             observation,

@@ -24,18 +24,18 @@ from rlmin.agents import decision_data as data
 from rlmin.agents.action_loss import accuracy, action_loss
 from rlmin.agents.decision_config import DecisionConfig as DecisionConfig
 from rlmin.agents.env_spec import describe
-from rlmin.agents.flat_adam import FlatAdam
 from rlmin.agents.offline import OfflineAgent
-from rlmin.agents.schedule import schedule
 from rlmin.agents.warmup import warmup
-from rlmin.boundary import checked
-from rlmin.callbacks import Hook, start_callback
-from rlmin.checkpoint import Tensors, section
-from rlmin.heads import Distribution, Gaussian
-from rlmin.losses import weighted_mean
-from rlmin.progress import Progress
-from rlmin.readings import warn_of_doubts
+from rlmin.learning.flat_adam import FlatAdam
+from rlmin.learning.losses import weighted_mean
+from rlmin.learning.schedule import schedule
+from rlmin.policy.heads import Distribution, Gaussian
+from rlmin.policy.readings import warn_of_doubts
+from rlmin.runs.callbacks import Hook, start_callback
+from rlmin.runs.checkpoint import Tensors, section
+from rlmin.runs.progress import Progress
 from rlmin.settings import Count, CountOrZero, Seed
+from rlmin.settings.boundary import checked
 from rlmin.spaces import leaf_spaces
 from rlmin.types import Observation, State, map_state, tensors_of
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
@@ -65,7 +65,7 @@ class DecisionAgent(OfflineAgent):
         config: all settings; or give single ones as keywords, which are the fields of `DecisionConfig`.
         seed: of the weights, the order of the data and the sampled actions.
         device: "cpu", "cuda", ...
-        trust: let the data import the module that their environment id names, if it names one: see `rlmin.trust`.
+        trust: let the data import the module that their environment id names, if it names one: see `rlmin.files.trust`.
 
     Raises:
         ValueError: the data cannot be read, or an unknown setting or space, or settings that contradict each other.
@@ -334,7 +334,7 @@ class DecisionAgent(OfflineAgent):
 
     def _log(self, metrics: dict[str, float], speed: float) -> None:
         """One row of the log: speed, losses, and how long each unit remembers."""
-        from rlmin.logs import record
+        from rlmin.runs.logs import record
 
         metrics = metrics | self.held_out(batches=1) | {"gradient_steps": self.num_updates}
         record(self.logger, self.policy, None, metrics, steps=self.num_timesteps, seconds=self.seconds, speed=speed)

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from rlmin.agents.decision_config import DecisionConfig
 from rlmin.agents.env_spec import describe
-from rlmin.fit import check_fit
-from rlmin.make import make_vec
 from rlmin.policy import Policy
+from rlmin.policy.fit import check_fit
 from rlmin.spaces import without
 from rlmin.types import Observation
 from rlmin.vector import MASK
+from rlmin.vector.make import make_vec
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
 from rlmin.wrappers.transform import with_leaf
 

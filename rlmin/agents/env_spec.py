@@ -7,7 +7,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import HumanRendering, OrderEnforcing, RenderCollection, TimeLimit
 
-from rlmin.plain import encode
+from rlmin.files.plain import encode
 from rlmin.vector import Vector
 
 MAKING = {"device", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers"}

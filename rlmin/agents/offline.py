@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rlmin.agents import decision_data as data
 from rlmin.agents.agent import Agent
 from rlmin.agents.env_spec import describe
-from rlmin.checkpoint import Tensors
+from rlmin.runs.checkpoint import Tensors
 from rlmin.vector import adapt
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class OfflineAgent(Agent):
 
     Attributes:
         source: which data these are, see `decision_data.opened`; kept in checkpoints.
-        callback_env: what `get_env` returns while a callback counts by it, see `rlmin.callbacks.LoggedSteps`.
+        callback_env: what `get_env` returns while a callback counts by it, see `rlmin.runs.callbacks.LoggedSteps`.
     """
 
     source: dict[str, Any]

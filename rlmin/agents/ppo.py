@@ -19,23 +19,30 @@ import torch
 
 from rlmin.agents.advantages import Advantages, blame
 from rlmin.agents.env_spec import describe
-from rlmin.agents.flat_adam import FlatAdam
 from rlmin.agents.online import OnlineAgent
 from rlmin.agents.ppo_config import PPOConfig as PPOConfig
-from rlmin.agents.schedule import schedule
 from rlmin.agents.unroll import Unroll, compiled
 from rlmin.agents.warmup import warmup
-from rlmin.boundary import checked
-from rlmin.callbacks import start_callback
-from rlmin.checkpoint import Tensors, section
-from rlmin.fit import check_spaces
-from rlmin.losses import clipped_surrogate, explained_variance, ratio_penalty, step_kl, value_loss, weighted_mean
-from rlmin.progress import Progress
-from rlmin.progress import describe as describe_episodes
-from rlmin.readings import warn_of_doubts
-from rlmin.rollout import Collector, Rollout
-from rlmin.sb3_names import check_positional
+from rlmin.learning.flat_adam import FlatAdam
+from rlmin.learning.losses import (
+    clipped_surrogate,
+    explained_variance,
+    ratio_penalty,
+    step_kl,
+    value_loss,
+    weighted_mean,
+)
+from rlmin.learning.rollout import Collector, Rollout
+from rlmin.learning.schedule import schedule
+from rlmin.policy.fit import check_spaces
+from rlmin.policy.readings import warn_of_doubts
+from rlmin.runs.callbacks import start_callback
+from rlmin.runs.checkpoint import Tensors, section
+from rlmin.runs.progress import Progress
+from rlmin.runs.progress import describe as describe_episodes
 from rlmin.settings import Count, CountOrZero, Seed, Workers
+from rlmin.settings.boundary import checked
+from rlmin.settings.sb3_names import check_positional
 from rlmin.types import State, Step, cat_states, map_state
 from rlmin.vector import Vector, adapt
 
@@ -318,7 +325,7 @@ class PPO(OnlineAgent):
 
     def _log(self, metrics: dict[str, float], speed: float) -> None:
         """One row of the log: episodes, speed, losses, and how long each unit remembers."""
-        from rlmin.logs import record
+        from rlmin.runs.logs import record
 
         statistics = self.collector.statistics
         record(

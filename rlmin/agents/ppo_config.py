@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rlmin.policy import PolicyConfig
 from rlmin.settings import Count, NonNegative, Positive, Share, ShareBelowOne, Size
-from rlmin.workers import STEP_TIMEOUT
+from rlmin.vector.workers import STEP_TIMEOUT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlmin.agents.schema import read_settings
-from rlmin.boundary import checked
-from rlmin.checkpoint import read_newest
 from rlmin.checks import check_names
-from rlmin.hub_snapshot import fetched, is_address
-from rlmin.make import import_provider
-from rlmin.policy_config import check_registered
-from rlmin.trust import mark_header
+from rlmin.files.trust import mark_header
+from rlmin.policy.config import check_registered
+from rlmin.runs.checkpoint import read_newest
+from rlmin.runs.hub_snapshot import fetched, is_address
+from rlmin.settings.boundary import checked
+from rlmin.vector.make import import_provider
 
 if TYPE_CHECKING:  # an Agent can be loaded by its class
     from rlmin.agents.agent import Agent

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rlmin.checkpoint import Tensors, section
 from rlmin.checks import check_names
-from rlmin.normalize import Range, RunningNorm
 from rlmin.policy import Policy, PolicyConfig
+from rlmin.policy.normalize import Range, RunningNorm
+from rlmin.runs.checkpoint import Tensors, section
 from rlmin.settings import declared
 from rlmin.types import tensors_of
 

@@ -18,8 +18,8 @@ import torch
 from rlmin.bench.options import Options as Options
 from rlmin.bench.report import Table, write
 from rlmin.checks import check_names
-from rlmin.make import existing
 from rlmin.scan import warmup
+from rlmin.vector.make import existing
 
 NAMES = (
     "scan",

@@ -28,8 +28,8 @@ from rlmin.bench.peers import Missing, need
 from rlmin.bench.report import Row, Table, Target, number
 from rlmin.bench.timing import Case, Timing
 from rlmin.data import Dataset, Episode, load_dataset
+from rlmin.evaluation.targets import evaluate_targets
 from rlmin.policy import Policy
-from rlmin.targets import evaluate_targets
 from rlmin.types import State
 
 if TYPE_CHECKING:

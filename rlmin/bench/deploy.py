@@ -12,11 +12,11 @@ import numpy as np
 from rlmin.bench.options import Options
 from rlmin.bench.report import Table, Target, limit, number, plain_log
 from rlmin.bench.timing import Case
-from rlmin.interop.numpy_export import pack_numpy
-from rlmin.interop.numpy_policy import NumpyPolicy
-from rlmin.interop.onnx import OnnxPolicy, pack_onnx
+from rlmin.export.numpy_export import pack_numpy
+from rlmin.export.numpy_policy import NumpyPolicy
+from rlmin.export.onnx import OnnxPolicy, pack_onnx
 from rlmin.policy import Policy, PolicyConfig
-from rlmin.predict import predict
+from rlmin.policy.predict import predict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,9 +17,9 @@ import torch
 from rlmin.agents.ppo import PPO
 from rlmin.bench.options import Options
 from rlmin.bench.report import Table
-from rlmin.make import make_vec
-from rlmin.parse_agent import parse_agent
-from rlmin.train import TrainConfig, parse_pairs, preset_arguments, read_preset
+from rlmin.commands.parse_agent import parse_agent
+from rlmin.commands.train import TrainConfig, parse_pairs, preset_arguments, read_preset
+from rlmin.vector.make import make_vec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rlmin.bench.machine import describe_machine
 from rlmin.bench.options import Options
-from rlmin.checkpoint import write_atomic
+from rlmin.runs.checkpoint import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from rlmin.bench.peers import need
-from rlmin.make import make_vec
+from rlmin.vector.make import make_vec
 
 
 class TensorVecEnv(VecEnv):

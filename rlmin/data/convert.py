@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlmin.data.source import Block, Source
-from rlmin.heads import ActionHead, action_head, choice_sizes
+from rlmin.policy.heads import ActionHead, action_head, choice_sizes
 from rlmin.spaces import Leaf, leaf_tensor, leaves_of
 
 OVERSTEP = 1e-5

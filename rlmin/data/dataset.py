@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlmin.data.subset import rows_of
 from rlmin.data.summary import summary
-from rlmin.returns import return_to_go
+from rlmin.learning.returns import return_to_go
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,8 @@ class Dataset:
         return torch.from_numpy(np.add.reduceat(reward, self.first[:-1].numpy(), dtype=np.float64))
 
     def return_to_go(self) -> Tensor:
-        """[N] float32, sum of the rewards from each step to the end of its episode, env units; see `rlmin.returns`.
+        """[N] float32, sum of the rewards from each step to the end of its episode, env units; see
+        `rlmin.learning.returns`.
 
         G[t] = reward[t] + G[t + 1], and 0 beyond the end.
         """

@@ -14,7 +14,7 @@ from rlmin.data.minari import open_minari
 from rlmin.data.reference import reference_in
 from rlmin.data.source import Source
 from rlmin.data.store import build
-from rlmin.make import make_vec
+from rlmin.vector.make import make_vec
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -44,7 +44,7 @@ def load_dataset(
         env: id of the environment, or {"id", "kwargs"}, where the source does not tell it; it gives the spaces too.
         observation_space, action_space: of episodes and D4RL files, which have none; without these and without `env`
             they are read off the values (`rlmin.data.space_of`).
-        trust: let a Minari dataset import the modules that its metadata name: see `rlmin.trust`.
+        trust: let a Minari dataset import the modules that its metadata name: see `rlmin.files.trust`.
 
     Raises:
         ValueError: it does not exist, is damaged or empty, or holds a value that is not finite or not in its space;

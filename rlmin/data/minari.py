@@ -25,8 +25,8 @@ from rlmin.data.dataset import Episode, Reference
 from rlmin.data.episodes import blocks_of
 from rlmin.data.reference import reference_in, reference_of
 from rlmin.data.source import Source, plain
-from rlmin.make import import_provider
-from rlmin.trust import from_file
+from rlmin.files.trust import from_file
+from rlmin.vector.make import import_provider
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -40,7 +40,7 @@ def open_minari(source: "str | MinariDataset", *, trust: bool = False) -> Source
     Args:
         source: its id, looked up in the folder of Minari (MINARI_DATASETS_PATH) and, if it is not there, on Minari's
             remote; or a MinariDataset, which may be a selection of episodes.
-        trust: let it import the modules that its metadata name: see `rlmin.trust`.
+        trust: let it import the modules that its metadata name: see `rlmin.files.trust`.
 
     Raises:
         ValueError: there is no such dataset here or there, or it is damaged, or it needs that trust.

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from tensordict import TensorDict
 
-from rlmin.checkpoint import write_atomic
 from rlmin.data.convert import Converter
 from rlmin.data.dataset import Dataset
 from rlmin.data.source import Source
 from rlmin.data.tables import IN_MEMORY, Columns, allocate, cache_folder, mapped, row_bytes, temporary_folder
-from rlmin.space_json import space_to_json
+from rlmin.runs.checkpoint import write_atomic
+from rlmin.spaces.as_json import space_to_json
 
 FORMAT = 1
 MANY = 10_000

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlmin.checkpoint import write_atomic
+from rlmin.runs.checkpoint import write_atomic
 from rlmin.spaces import leaf_spaces
 
 if TYPE_CHECKING:  # a Dataset has a summary

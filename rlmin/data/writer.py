@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from rlmin.checks import require
 from rlmin.data.recorder import Recorded
-from rlmin.lock import check_free, locked
+from rlmin.files.lock import check_free, locked
 
 HELD_BYTES = 32 * 2**20
 """About how much is held before it is written."""

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder, Heads, check_counts, one, parts, wipe
 from rlmin.encoders.cell import Cell, register
 from rlmin.scan import linear_scan
 from rlmin.settings import Count, Settings, Size
+from rlmin.settings.boundary import checked
 from rlmin.types import State
 
 

@@ -8,7 +8,7 @@ from torch.nn.functional import dropout as drop
 
 from rlmin.encoders.base import Encoder, one, parts
 from rlmin.encoders.conv import CausalConv
-from rlmin.scan import block as fused
+from rlmin.kernels import block as fused
 from rlmin.types import State
 
 

@@ -45,12 +45,12 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True)
 class FastStep:
-    """A cell that is one projection and a gated average, as a step in one call knows it (`rlmin.scan.step`).
+    """A cell that is one projection and a gated average, as a step in one call knows it (`rlmin.kernels.step`).
 
     The module has a `projection`, an nn.Linear(D, parts * H), and its state is one tensor [B, H].
     """
 
-    average: str  # how gates and candidate become the memory: a name in `rlmin.scan.step.pieces.AVERAGES`
+    average: str  # how gates and candidate become the memory: a name in `rlmin.kernels.step.pieces.AVERAGES`
     parts: int  # rows of the projection, in units of H; the candidate comes last
     activation: str = "candidate"  # attribute of the module that names the activation of the candidate
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder, one, wipe
 from rlmin.settings import Size
+from rlmin.settings.boundary import checked
 from rlmin.types import State
 
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder, full_precision, one, wipe
 from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negated
 from rlmin.encoders.projected import fits_cpu
 from rlmin.settings import Size
+from rlmin.settings.boundary import checked
 from rlmin.types import State
 
 
@@ -58,7 +58,7 @@ class GRU(Encoder):
         projected = self.projection(x).to(before.dtype)
         walk: Any = _GRU
         if fits_cpu(self.recurrence, projected, before):
-            from rlmin.scan.cpu_gru import GRUSequence as walk  # needs numba
+            from rlmin.kernels.gru import GRUSequence as walk  # needs numba
         h, last = walk.apply(projected, before, start, self.recurrence.weight, self.recurrence.bias)
         return h, last
 

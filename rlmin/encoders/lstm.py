@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder, full_precision, one, parts, wipe
 from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, negated
 from rlmin.encoders.numpy_program import linear as weights_of
 from rlmin.encoders.projected import fits_cpu
 from rlmin.settings import Size
+from rlmin.settings.boundary import checked
 from rlmin.types import State
 
 
@@ -67,7 +67,7 @@ class LSTM(Encoder):
         projected = linear(x, projection.weight, projection.bias + recurrence.bias).to(h.dtype)
         walk: Any = _LSTM
         if on_cpu:
-            from rlmin.scan.cpu_lstm import LSTMSequence as walk  # needs numba
+            from rlmin.kernels.lstm import LSTMSequence as walk  # needs numba
         y, h, c = walk.apply(projected, h, c, start, recurrence.weight)
         return y, (h, c)
 

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder, one, wipe
 from rlmin.encoders.candidate import Candidate, check_candidate
 from rlmin.encoders.cell import Cell, FastStep, Terms, register
@@ -15,6 +14,7 @@ from rlmin.encoders.projected import scan_projection
 from rlmin.encoders.time_scale import TimeScales, spread_bias
 from rlmin.scan.activation import activate
 from rlmin.settings import Size
+from rlmin.settings.boundary import checked
 from rlmin.types import State
 
 

@@ -4,11 +4,11 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder
 from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear
 from rlmin.settings import Count, Size
+from rlmin.settings.boundary import checked
 from rlmin.types import State
 
 

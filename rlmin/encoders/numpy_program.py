@@ -1,4 +1,4 @@
-"""A program for numpy: buffers, views of them, weights, and the calls that rlmin.interop.numpy_policy makes one by one.
+"""A program for numpy: buffers, views of them, weights, and the calls that rlmin.export.numpy_policy makes one by one.
 
 Exports put it together, and a cell writes its own step into it (`NumpyForm`). Arrays are known by name, and every name
 is given once. What a product reads ends in a 1, and the last row of its weight is the bias. sigmoid(x) is

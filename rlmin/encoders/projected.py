@@ -25,7 +25,7 @@ def scan_projection(
         h: [T, B, H]; last: [B, H].
     """
     if fits_cpu(projection, x, state):
-        from rlmin.scan.cpu_cell import projected_scan  # needs numba, which kernel_for has found
+        from rlmin.kernels.cell import projected_scan  # needs numba, which kernel_for has found
 
         return projected_scan(x, state, start, projection.weight, projection.bias, activation=activation)
     parts = projection.out_features // state.shape[1]

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from rlmin.boundary import checked
 from rlmin.encoders.base import Encoder, parts
 from rlmin.encoders.block import Block, feed_forward
 from rlmin.encoders.cell import CELLS
 from rlmin.encoders.conv import CausalConv
 from rlmin.encoders.stack_step import StackStep
 from rlmin.settings import Count, CountOrZero, ShareBelowOne, Size
+from rlmin.settings.boundary import checked
 from rlmin.types import State
 
 Choice = TypeVar("Choice")

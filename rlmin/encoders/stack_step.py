@@ -1,4 +1,4 @@
-"""When a step of a `Stack` can be one call, and what that call is given: see `rlmin.scan.step`.
+"""When a step of a `Stack` can be one call, and what that call is given: see `rlmin.kernels.step`.
 
 A policy's step is such a call too: with the layers that lead into its stack, and the heads that read it.
 """
@@ -89,7 +89,7 @@ class Plan:
     """
 
     def __init__(self, stack: "Stack", dtype: torch.dtype, ends: Ends | None = None) -> None:
-        from rlmin.scan.step import loop, product, table  # need numba, which kernel_for has found
+        from rlmin.kernels.step import loop, product, table  # need numba, which kernel_for has found
 
         form, self.dtype, whole = _Form.of(stack, dtype, ends), dtype, _whole(stack, ends)
         modules = [stack, *(() if ends is None else ends.modules()), *list(whole.modules())[1:]]

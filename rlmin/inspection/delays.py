@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs import registration
 
-from rlmin.evaluate import Evaluation
+from rlmin.evaluation.evaluate import Evaluation
 from rlmin.inspection.subject import Subject
 
 KNOBS = ("delay", "length", "decks")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from rlmin.heads import ChoiceHead
 from rlmin.inspection.pictures import COLOURS, GREY, INK, PALE, above, figure, svg
 from rlmin.inspection.study import Explained, Study
+from rlmin.policy.heads import ChoiceHead
 from rlmin.spaces import leaf_spaces
 
 if TYPE_CHECKING:  # matplotlib is slow to import

@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from rlmin.evaluate import Evaluation
+from rlmin.evaluation.evaluate import Evaluation
 from rlmin.inspection.study import Explained, Study
 from rlmin.inspection.time_scales import share_beyond
 

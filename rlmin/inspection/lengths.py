@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from rlmin.encoders.cell import cell_of
-from rlmin.episodes import Episode, EpisodeStatistics
+from rlmin.evaluation.play import PolicyActor, play
 from rlmin.inspection.subject import Subject
 from rlmin.inspection.trace import mixers
-from rlmin.play import PolicyActor, play
 from rlmin.policy import Policy
 from rlmin.types import State, Step, tensors_of
+from rlmin.vector.episodes import Episode, EpisodeStatistics
 
 
 class UnwipedActor(PolicyActor):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from rlmin.evaluate import Evaluation
+from rlmin.evaluation.evaluate import Evaluation
 from rlmin.inspection.delays import Varied
 from rlmin.inspection.lengths import Norms, by_age
 from rlmin.inspection.time_scales import TimeScales

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlmin.evaluate import Evaluation
+from rlmin.evaluation.evaluate import Evaluation
 from rlmin.inspection.attribution import Attribution, attribution, by_lag, mean_input
 from rlmin.inspection.delays import Varied, knob, varied
 from rlmin.inspection.lengths import Norms, is_bounded_state, norms

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlmin.arena import Arena
-from rlmin.evaluate import Evaluation, share
-from rlmin.fit import check_spaces
-from rlmin.make import readable_errors
-from rlmin.play import Actor, PolicyActor, play, play_episodes
+from rlmin.evaluation.evaluate import Evaluation, share
+from rlmin.evaluation.play import Actor, PolicyActor, play, play_episodes
 from rlmin.policy import Policy
+from rlmin.policy.fit import check_spaces
 from rlmin.types import Observation, Step
 from rlmin.vector import Vector, adapt
+from rlmin.vector.arena import Arena
+from rlmin.vector.make import readable_errors
 from rlmin.wrappers.return_to_go import VectorReturnToGo
 
 ROWS = 64

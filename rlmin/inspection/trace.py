@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from rlmin.encoders import Encoder, Stack
 from rlmin.encoders.block import Block
-from rlmin.heads import Distribution
 from rlmin.policy import Policy
+from rlmin.policy.heads import Distribution
 from rlmin.types import Observation
 
 

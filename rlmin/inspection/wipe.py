@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlmin.evaluate import Evaluation
-from rlmin.heads import Categorical, Distribution, Gaussian
+from rlmin.evaluation.evaluate import Evaluation
+from rlmin.evaluation.play import PolicyActor
 from rlmin.inspection.subject import Played, Subject
-from rlmin.play import PolicyActor
 from rlmin.policy import Policy
+from rlmin.policy.heads import Categorical, Distribution, Gaussian
 from rlmin.types import State, Step, map_state, tensors_of
 
 

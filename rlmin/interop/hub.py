@@ -10,11 +10,11 @@ import torch
 
 from rlmin.agents.agent import Agent
 from rlmin.agents.load import load
-from rlmin.boundary import checked
-from rlmin.checkpoint import CONFIG, LEARNER, POLICY, derived, read_newest
 from rlmin.checks import require
-from rlmin.hub_snapshot import snapshot
 from rlmin.interop.model_card import CARD, LOCAL, write_card
+from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, derived, read_newest
+from rlmin.runs.hub_snapshot import snapshot
+from rlmin.settings.boundary import checked
 
 FILES = (CARD, CONFIG, POLICY, "metrics.csv", "curve.png")
 """What is pushed of a run, where it is there; and LEARNER, if wanted. Nothing else."""
@@ -33,7 +33,8 @@ def push_to_hub(
     """Push a run; the repository is made where there is none, and keeps no file of an earlier push that this one lacks.
 
     Args:
-        folder: the run. A card is written into it, with scores, where it has none: see `rlmin.interop.write_card`.
+        folder: the run. A card is written into it, with scores, where it has none: see
+            `rlmin.interop.model_card.write_card`.
         repo_id: "user/name".
         private: of a repository that is made.
         with_learner: push what going on with the training needs as well.
@@ -88,6 +89,6 @@ def load_from_hub(
         env, device, trust: see `rlmin.load`.
 
     Raises:
-        ImportError, ValueError, ConnectionError: see `rlmin.hub_snapshot.fetched` and `rlmin.load`.
+        ImportError, ValueError, ConnectionError: see `rlmin.runs.hub_snapshot.fetched` and `rlmin.load`.
     """
     return load(snapshot(repo_id, revision), env=env, device=device, trust=trust)

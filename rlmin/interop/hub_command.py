@@ -7,9 +7,9 @@ from typing import Any
 import tyro
 
 from rlmin.checks import check_names
+from rlmin.commands.parse import parse
 from rlmin.interop.hub import push_to_hub
 from rlmin.interop.model_card import write_card
-from rlmin.parse import parse
 from rlmin.settings import CountOrZero, Settings
 
 USAGE = """usage: rlmin hub card RUN [--episodes N] [--trust]

@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 
 from rlmin.agents.agent import Agent
-from rlmin.boundary import checked
-from rlmin.checkpoint import write_atomic
-from rlmin.evaluate import Evaluation
-from rlmin.evaluate_run import evaluate_run, evaluate_run_targets, loaded
-from rlmin.fit import is_conditioned
+from rlmin.commands.evaluate import evaluate_run, evaluate_run_targets, loaded
+from rlmin.evaluation.evaluate import Evaluation
+from rlmin.policy.fit import is_conditioned
+from rlmin.runs.checkpoint import write_atomic
 from rlmin.settings import CountOrZero
+from rlmin.settings.boundary import checked
 
 CARD = "README.md"
 LOCAL = 'rlmin.load(".")'

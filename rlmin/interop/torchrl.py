@@ -20,8 +20,8 @@ from torch import Tensor
 
 from rlmin.checks import check_names, require
 from rlmin.encoders import Encoder
-from rlmin.heads import BoxHead, Categorical, ChoiceHead, Gaussian
 from rlmin.policy import Policy, PolicyOutput
+from rlmin.policy.heads import BoxHead, Categorical, ChoiceHead, Gaussian
 from rlmin.spaces import Leaf, leaf_tensor, leaves_of
 from rlmin.types import State, map_state, tensors_of
 

@@ -29,11 +29,11 @@ import torch
 import rlmin
 from rlmin.agents.ppo import PPO
 from rlmin.agents.schema import read_settings
-from rlmin.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
 from rlmin.checks import check_names, require
+from rlmin.files.trust import mark_header
 from rlmin.policy import PolicyConfig
-from rlmin.sb3_names import check_settings
-from rlmin.trust import mark_header
+from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
+from rlmin.settings.sb3_names import check_settings
 
 NAMES = {
     "n_steps": "horizon",

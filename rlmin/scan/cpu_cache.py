@@ -17,7 +17,7 @@ from typing import Any
 import numba
 
 PACKAGE = Path(__file__).parent.parent
-FOLDERS = ("scan",)
+FOLDERS = ("scan", "kernels")
 """Folders of the package that hold kernels."""
 NAME = "rlmin-kernels-"
 KEPT = 3

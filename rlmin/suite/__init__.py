@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rlmin.checks import check_names
+from rlmin.commands.train import parse_pairs
 from rlmin.encoders import CELLS
-from rlmin.make import import_provider, make_vec
+from rlmin.files.trust import from_file
 from rlmin.settings import Count, Jobs, Settings
 from rlmin.suite.cells import Suite, read_suite
 from rlmin.suite.report import write_report
 from rlmin.suite.run import run_cells
-from rlmin.train import parse_pairs
-from rlmin.trust import from_file
+from rlmin.vector.make import import_provider, make_vec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,12 @@ from typing import Any
 from rlmin.agents.load import load
 from rlmin.agents.ppo import PPO
 from rlmin.agents.ppo_config import PPOConfig
-from rlmin.arena import Arena
-from rlmin.checkpoint import LEARNER, write_atomic
-from rlmin.collect import PlayedBy
 from rlmin.data import Reference
-from rlmin.evaluate import evaluate, evaluate_random
+from rlmin.evaluation.collect import PlayedBy
+from rlmin.evaluation.evaluate import evaluate, evaluate_random
+from rlmin.runs.checkpoint import LEARNER, write_atomic
 from rlmin.vector import adapt
+from rlmin.vector.arena import Arena
 
 MEASURED = "measured.json"
 EPISODES = 100  # with which the mean return of a checkpoint is measured

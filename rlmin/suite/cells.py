@@ -16,19 +16,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rlmin.checkpoint import LEARNER, read_header
 from rlmin.checks import check_names
+from rlmin.commands.parse_agent import parse_agent
+from rlmin.commands.presets import preset_arguments
+from rlmin.commands.train_config import DecisionTrainConfig, TrainConfig, settable
+from rlmin.commands.training_run import CURVE
 from rlmin.encoders import CELLS
 from rlmin.encoders.cell import fitting
 from rlmin.envs.catalog import variants
 from rlmin.envs.tensor_env import Variant
-from rlmin.make import import_provider, parse_pairs
-from rlmin.parse_agent import parse_agent
-from rlmin.presets import preset_arguments
-from rlmin.read_yaml import read_yaml
+from rlmin.files.read_yaml import read_yaml
+from rlmin.runs.checkpoint import LEARNER, read_header
 from rlmin.settings import Count, check_setting
-from rlmin.train_config import DecisionTrainConfig, TrainConfig, settable
-from rlmin.training_run import CURVE
+from rlmin.vector.make import import_provider, parse_pairs
 
 SUITES = Path(__file__).parent.parent / "configs" / "suites"
 UNWATCHED = {"threads": 1, "evaluations": 0, "eval_episodes": 0}  # a cell is scored by the suite
@@ -181,7 +181,7 @@ def trained(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
     Raises:
         ValueError: that checkpoint is of other settings.
     """
-    from rlmin.train import resume, train
+    from rlmin.commands.train import resume, train
 
     if not (folder / LEARNER).exists():
         train(replace(config, folder=folder), progress_bar=False)
@@ -207,8 +207,8 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 def score(cell: Cell, folder: Path) -> Row:
     """Both protocols: the final policy on held-out episodes, and the best of training as POPGym publishes it."""
-    from rlmin.curves import read_curve
-    from rlmin.evaluate_run import evaluate_run
+    from rlmin.commands.evaluate import evaluate_run
+    from rlmin.runs.curves import read_curve
 
     differing = parse_pairs(cell.config.eval_kwargs)  # a task may be learned in an easier variant than it is judged in
     import_provider(cell.config.env)  # which the suite names, so that the run may

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rlmin.commands.train_config import TrainConfig
 from rlmin.suite.cells import Cell, Row, trained
-from rlmin.train_config import TrainConfig
 
 EVALUATIONS = 10
 EPISODES = 20  # of each, greedy
@@ -36,8 +36,8 @@ class DefaultCell(Cell):
 
     def run(self, folder: Path) -> Row:
         """Train in `folder`, or go on there, and score: the row of the cell."""
-        from rlmin.curves import read_curve
-        from rlmin.evaluate_run import evaluate_run
+        from rlmin.commands.evaluate import evaluate_run
+        from rlmin.runs.curves import read_curve
 
         trained(self.config, folder)
         steps, returns = read_curve(folder, "eval/mean_reward")

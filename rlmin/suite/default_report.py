@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlmin.checkpoint import write_atomic
-from rlmin.curves import mean_curve
-from rlmin.statistics import iqm_interval, mean_interval, normalised
+from rlmin.runs.checkpoint import write_atomic
+from rlmin.runs.curves import mean_curve
+from rlmin.runs.statistics import iqm_interval, mean_interval, normalised
 from rlmin.suite.cells import Row
 from rlmin.suite.report import as_csv
 

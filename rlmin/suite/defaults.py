@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from rlmin.checks import check_names
-from rlmin.make import import_provider, make_one
-from rlmin.read_yaml import read_yaml
+from rlmin.commands.train_config import TrainConfig, settable
+from rlmin.files.read_yaml import read_yaml
+from rlmin.files.trust import from_file
 from rlmin.settings import Count, Jobs, Settings, check_setting
 from rlmin.suite.cells import SUITES, check_mappings, checked_entries
 from rlmin.suite.default_cell import DefaultCell, settings_of
 from rlmin.suite.default_report import write_report
 from rlmin.suite.run import finished, run_cells
 from rlmin.suite.sb3_cell import PEERS, SB3Cell
-from rlmin.train_config import TrainConfig, settable
-from rlmin.trust import from_file
+from rlmin.vector.make import import_provider, make_one
 
 KEYS = ("steps", "seeds", "columns", "tasks")
 OF_TASKS = ("env", "env_kwargs", "steps", "seeds", "floor", "ceiling", "settings")

@@ -8,7 +8,7 @@ import torch
 
 from rlmin.data.recorder import Recorded, Recorder
 from rlmin.envs.t_maze import DOWN, RIGHT, UP
-from rlmin.make import make_vec
+from rlmin.vector.make import make_vec
 
 ALIKE = 5
 """T-mazes of one length that are walked at once."""

@@ -32,9 +32,10 @@ from pathlib import Path
 from typing import Any
 
 from rlmin.checks import check_names, require
+from rlmin.commands.train_config import DecisionTrainConfig, settable
 from rlmin.encoders.cell import fitting
-from rlmin.make import import_provider
-from rlmin.read_yaml import read_yaml
+from rlmin.files.read_yaml import read_yaml
+from rlmin.files.trust import from_file
 from rlmin.settings import Count, Jobs, Settings
 from rlmin.suite.cells import SUITES, UNWATCHED, check_mappings, checked_entries
 from rlmin.suite.offline_cell import BEST, OfflineCell
@@ -42,8 +43,7 @@ from rlmin.suite.offline_report import write_report
 from rlmin.suite.peer import PeerCell
 from rlmin.suite.recipes import Recipe
 from rlmin.suite.run import finished, run_cells
-from rlmin.train_config import DecisionTrainConfig, settable
-from rlmin.trust import from_file
+from rlmin.vector.make import import_provider
 
 OWN = ("steps", "seeds", "targets", "episodes")  # of the suite, or of a task
 OF_TASKS = (*OWN, "agents", "variants")

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlmin.commands.parse_agent import parse_agent
+from rlmin.commands.presets import preset_arguments
+from rlmin.commands.train_config import DecisionTrainConfig
 from rlmin.data import Reference
-from rlmin.parse_agent import parse_agent
-from rlmin.presets import preset_arguments
-from rlmin.scores import score, unscored
+from rlmin.evaluation.scores import score, unscored
 from rlmin.suite.cells import Cell, Row, trained
-from rlmin.train_config import DecisionTrainConfig
 
 SEED = 10_000  # of the environments in which scores are taken: each seed of a column in its own
 NUM_ENVS = 50
@@ -58,7 +58,7 @@ class OfflineCell(Cell):
 
 def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Row]:
     """The last checkpoint, greedy: one entry a target, of one variant of the environment."""
-    from rlmin.evaluate_run import evaluate_run, evaluate_run_targets
+    from rlmin.commands.evaluate import evaluate_run, evaluate_run_targets
 
     reference, asked = Reference(**facts["reference"]), cell.settings["asked"]
     shared: dict[str, Any] = {"env_kwargs": variant, "episodes": asked["episodes"], "num_envs": NUM_ENVS}

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from rlmin.checkpoint import write_atomic
 from rlmin.data import Reference
-from rlmin.scores import score
-from rlmin.statistics import Interval, iqm_interval, mean_interval
+from rlmin.evaluation.scores import score
+from rlmin.runs.checkpoint import write_atomic
+from rlmin.runs.statistics import Interval, iqm_interval, mean_interval
 from rlmin.suite.cells import Row
 from rlmin.suite.report import as_csv
 

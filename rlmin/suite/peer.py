@@ -20,15 +20,15 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from rlmin.agents.decision_data import facts, round_scale
-from rlmin.agents.schedule import schedule
 from rlmin.bench.d3rlpy import replay_buffer
 from rlmin.bench.peers import Missing, need
 from rlmin.checks import require
+from rlmin.commands.train_config import DecisionTrainConfig
 from rlmin.data import Episode, load_dataset
-from rlmin.make import import_provider
+from rlmin.learning.schedule import schedule
 from rlmin.suite.cells import Row
 from rlmin.suite.offline_cell import OfflineCell, asked_return, result
-from rlmin.train_config import DecisionTrainConfig
+from rlmin.vector.make import import_provider
 
 
 @dataclass(frozen=True)

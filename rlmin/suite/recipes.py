@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 
 from rlmin.agents.ppo_config import PPOConfig
-from rlmin.arena import Arena
 from rlmin.checks import check_names
-from rlmin.collect import collect
+from rlmin.commands.parse_agent import parse_agent
+from rlmin.commands.presets import preset_arguments
 from rlmin.data import Reference
 from rlmin.data.recorder import Recorded, stored_space
 from rlmin.data.writer import DatasetWriter
 from rlmin.encoders.cell import option_names
-from rlmin.evaluate import evaluate_random
-from rlmin.parse_agent import parse_agent
-from rlmin.presets import preset_arguments
+from rlmin.evaluation.collect import collect
+from rlmin.evaluation.evaluate import evaluate_random
+from rlmin.files.trust import from_file
 from rlmin.suite import behaviour
 from rlmin.suite.demonstrations import play_bot, walk_t_mazes
-from rlmin.trust import from_file
 from rlmin.vector import adapt
+from rlmin.vector.arena import Arena
 
 QUALITIES = (*behaviour.QUALITIES, "oracle", "bot")
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlmin.checkpoint import write_atomic
-from rlmin.statistics import Interval, iqm_interval, mean_interval, normalised
+from rlmin.runs.checkpoint import write_atomic
+from rlmin.runs.statistics import Interval, iqm_interval, mean_interval, normalised
 from rlmin.suite.cells import Cell, Row
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def draw_curves(rows: Sequence[Row], cells: Sequence[Cell], out: Path) -> "Figur
 
 
 def _draw_task(panel: "Axes", task: str, cells: Sequence[Cell], out: Path, colours: dict[str, str]) -> None:
-    from rlmin.curves import read_curve
+    from rlmin.runs.curves import read_curve
 
     for encoder in dict.fromkeys(cell.encoder for cell in cells):
         curves = [read_curve(cell.folder(out), "rollout/ep_rew_mean") for cell in cells if cell.encoder == encoder]

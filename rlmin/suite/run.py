@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from rlmin.checkpoint import write_atomic
+from rlmin.runs.checkpoint import write_atomic
 from rlmin.suite.cells import Cell, Row, differences
 
 SCORE = "score.json"

@@ -8,9 +8,9 @@ import gymnasium as gym
 import torch
 
 from rlmin.checks import require
-from rlmin.make import make_one
 from rlmin.suite.cells import Row
 from rlmin.suite.default_cell import EPISODES, EVALUATIONS, FINAL_EPISODES, SEED, DefaultCell
+from rlmin.vector.make import make_one
 
 PEERS = {"PPO": ("stable_baselines3", "Mlp"), "RecurrentPPO": ("sb3_contrib", "MlpLstm")}
 """Class -> the package that has it, and the policy that its documentation begins with."""

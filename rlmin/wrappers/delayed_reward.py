@@ -6,8 +6,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from rlmin.boundary import checked
 from rlmin.settings import Count
+from rlmin.settings.boundary import checked
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.transform import Like, Memory, Rows, Transform, where
 

@@ -8,9 +8,9 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from rlmin.boundary import checked
 from rlmin.envs.draws import uniform
 from rlmin.settings import Share
+from rlmin.settings.boundary import checked
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.transform import Like, Memory, Rows, Transform, counted, drawn, where
 

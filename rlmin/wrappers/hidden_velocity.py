@@ -7,8 +7,8 @@ import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from rlmin.boundary import checked
 from rlmin.settings import check_setting
+from rlmin.settings.boundary import checked
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.transform import Memory, Transform
 

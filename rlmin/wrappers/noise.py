@@ -9,9 +9,9 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from rlmin.boundary import checked
 from rlmin.envs.draws import normal
 from rlmin.settings import NonNegative
+from rlmin.settings.boundary import checked
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.transform import Like, Memory, Rows, Transform, counted, drawn
 

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from rlmin.boundary import checked
+from rlmin.settings.boundary import checked
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.transform import Like, Memory, Rows, Transform, with_entry, with_leaf
 

@@ -8,8 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from rlmin.boundary import checked
 from rlmin.settings import Positive, check_setting
+from rlmin.settings.boundary import checked
 from rlmin.wrappers.host import VectorWrapped, Wrapped
 from rlmin.wrappers.previous import as_leaf
 from rlmin.wrappers.transform import Like, Memory, Rows, Transform, with_entry, with_leaf

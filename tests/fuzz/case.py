@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import rlmin
-from rlmin.faults import EnvError
+from rlmin.vector.faults import EnvError
 
 SECONDS = 60
 """After which a case hangs."""

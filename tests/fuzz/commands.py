@@ -9,14 +9,14 @@ from typing import Any, get_origin
 from hypothesis import strategies as st
 
 from rlmin.cli import main
-from rlmin.collect_run import Collect
-from rlmin.evaluate_run import Evaluate
-from rlmin.export_run import Export
-from rlmin.inspect_run import Inspect
-from rlmin.parse import flag
-from rlmin.plot_run import Plot
+from rlmin.commands.collect import Collect
+from rlmin.commands.evaluate import Evaluate
+from rlmin.commands.export import Export
+from rlmin.commands.inspect import Inspect
+from rlmin.commands.parse import flag
+from rlmin.commands.plot import Plot
+from rlmin.commands.train_config import DecisionTrainConfig, TrainConfig
 from rlmin.settings import describe
-from rlmin.train_config import DecisionTrainConfig, TrainConfig
 
 from . import minari_folders, runs
 from .case import BadEndError, RefusedError

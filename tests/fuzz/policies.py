@@ -13,12 +13,12 @@ from torch import Tensor
 from rlmin import PPO, load
 from rlmin.agents.ppo_config import PPOConfig
 from rlmin.encoders import CELLS
-from rlmin.interop.numpy_export import pack_numpy
-from rlmin.interop.numpy_policy import NumpyPolicy
+from rlmin.export.numpy_export import pack_numpy
+from rlmin.export.numpy_policy import NumpyPolicy
 from rlmin.policy import Policy
-from rlmin.predict import predict
-from rlmin.space_json import space_from_json
+from rlmin.policy.predict import predict
 from rlmin.spaces import to_observation
+from rlmin.spaces.as_json import space_from_json
 
 from .case import DifferenceError
 from .junk import numbers, values

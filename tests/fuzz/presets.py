@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from rlmin.parse_agent import parse_agent
-from rlmin.presets import PRESETS, config_class, preset_arguments, read_preset
+from rlmin.commands.parse_agent import parse_agent
+from rlmin.commands.presets import PRESETS, config_class, preset_arguments, read_preset
 from rlmin.suite.cells import SUITES, read_suite
 from rlmin.suite.default_cell import DefaultCell
 from rlmin.suite.defaults import read_default_suite

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from rlmin import PPO, DecisionAgent, load
 from rlmin.agents.agent import Agent
-from rlmin.checkpoint import CONFIG, LEARNER, POLICY, _pack
 from rlmin.data import Episode
+from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, _pack
 
 from .case import DifferenceError
 from .junk import damage, damage_file, edited, edits

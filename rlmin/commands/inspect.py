@@ -1,0 +1,177 @@
+"""`rlmin inspect`: what the memory of a run does, as an HTML report, or what a dataset holds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from rlmin import __version__
+from rlmin.agents.agent import Agent
+from rlmin.commands.evaluate import arena_of, default_targets, loaded
+from rlmin.files.read_yaml import parse_yaml
+from rlmin.inspection.report import report
+from rlmin.inspection.study import Study, study
+from rlmin.inspection.subject import Subject
+from rlmin.policy.fit import is_conditioned
+from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, write_atomic
+from rlmin.runs.hub_snapshot import fetched, is_address
+from rlmin.settings import Count, Seed, Settings
+from rlmin.vector.make import parse_pairs
+
+REPORT = "inspection.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(Settings):
+    """Say what the memory of a trained policy does (an HTML report), or what a dataset holds (and draw its returns)."""
+
+    what: tyro.conf.Positional[str]  # Run folder, hf://user/name, or dataset: Minari id or D4RL file
+    file: Path | None = None  # File to write; None: inspection.html in the run folder, NAME-returns.png of a dataset
+    episodes: Count = 64  # Episodes of each evaluation of a run
+    vary: str | None = None  # Argument of the run's environment and its values, as length=10,50,100
+    env: str | None = None  # Gymnasium id of another environment with the same spaces
+    env_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from the run's own
+    target_return: float | None = None  # Return to ask a return-conditioned run for; None: the best of its data
+    shown: Count = 2  # Episodes of a run whose actions are explained
+    seed: Seed = 10_000  # Random seed for the environments of a run
+    trust: bool = False  # Whether the modules that the run or the dataset names are imported, whose code then runs
+
+
+def inspected(options: Inspect) -> str:
+    """Inspect, and say what there is now.
+
+    Raises:
+        ValueError: neither a run nor a dataset, or what is asked for does not fit it.
+    """
+    return _run(options) if is_run(options.what) else _dataset(options)
+
+
+def is_run(what: str) -> bool:
+    """Whether this is a run folder, be it whole or not, or a run on the hub."""
+    return is_address(what) or any((Path(what) / file).exists() for file in (POLICY, LEARNER, CONFIG))
+
+
+def of_runs(options: Inspect) -> list[str]:
+    """The options for runs that are not as they are by default, as on a command line."""
+    own, given = Inspect(what=options.what), []
+    for name in ("episodes", "vary", "env", "env_kwargs", "target_return", "shown", "seed"):
+        value = getattr(options, name)
+        if value != getattr(own, name):
+            words = value if isinstance(value, tuple) else (value,)
+            given.append(" ".join([f"--{name.replace('_', '-')}", *map(str, words)]))
+    return given
+
+
+def _dataset(options: Inspect) -> str:
+    from rlmin.data import load_dataset
+    from rlmin.data.summary import plot_returns
+
+    given = of_runs(options)
+    if given:
+        raise ValueError(f"{options.what}: no run folder, so a dataset; {given[0].split()[0]} is for runs")
+    try:
+        dataset = load_dataset(options.what, trust=options.trust)
+    except ValueError as error:
+        if str(error).startswith("no Minari dataset"):
+            raise ValueError(f"{options.what}: neither a run folder nor a dataset; {error}") from error
+        raise
+    file = options.file or Path(f"{_file_name(options.what)}-returns.png")
+    plot_returns(dataset, file)
+    return f"{dataset.summary()}\n{file}"
+
+
+def _file_name(dataset: str) -> str:
+    """Of a file its stem, of a Minari id all of it."""
+    return Path(dataset).stem if Path(dataset).is_file() else dataset.replace("/", "-")
+
+
+def _run(options: Inspect) -> str:
+    distant = is_address(options.what)
+    file = options.file or (Path() if distant else Path(options.what)) / REPORT
+    if not file.parent.is_dir():
+        raise ValueError(f"{file}: no such folder {file.parent}")
+    folder = fetched(options.what) if distant else Path(options.what)
+    agent = loaded(folder, device="cpu", trust=options.trust)
+    subject = subject_of_run(options, agent, folder)
+    found = study(subject, episodes=options.episodes, vary=parse_vary(options.vary), shown=options.shown, say=_say)
+    command = " ".join(["rlmin inspect", options.what, *of_runs(options)])
+    title = options.what if distant else folder.resolve().name
+    page = report(found, title=title, facts=_facts(agent, found), command=command)
+    write_atomic(file, page.encode())
+    return f"{found.evaluation}\n{file}"
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def subject_of_run(options: Inspect, agent: Agent, folder: Path) -> Subject:
+    """The policy of a run, and where it plays.
+
+    Raises:
+        ValueError: no environment, a return that the policy does not read, or none to ask for.
+    """
+    kwargs = parse_pairs(options.env_kwargs)
+    arena = arena_of(agent, folder, env=options.env, env_kwargs=kwargs, shift=None, device="cpu")
+    target, config = options.target_return, agent.config
+    if is_conditioned(agent.policy):
+        target = max(default_targets(agent)) if target is None else target
+    elif target is not None:
+        raise ValueError(f"{folder}: this policy reads no return to aim for; leave --target-return out")
+    return Subject(
+        policy=agent.policy,
+        arena=arena,
+        horizon=getattr(config, "steps", 0) or getattr(config, "horizon", 0),
+        trained_in=agent.env_spec["kwargs"] if arena.id == agent.env_spec["id"] else None,
+        target=target,
+        return_scale=agent.return_scale,
+        seed=options.seed,
+    )
+
+
+def parse_vary(text: str | None) -> tuple[str, list[Any]] | None:
+    """ "length=10,50" -> ("length", [10, 50]); values are read as YAML.
+
+    Raises:
+        ValueError: no name, or no value, or one that holds others in two levels or by name.
+    """
+    if text is None:
+        return None
+    name, equals, values = text.partition("=")
+    try:
+        found = parse_yaml(f"[{values}]", where="vary")
+    except ValueError:
+        found = None
+    if not name or not equals or not found:
+        raise ValueError(f"vary: expected NAME=V1,V2,..., got {text!r}")
+    plain = [tuple(value) if isinstance(value, list) else value for value in found]
+    for value in plain:
+        if any(isinstance(part, list | dict | set) for part in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"vary: expected NAME=V1,V2,... of numbers, words or lists of these, got {text!r}")
+    return name, plain
+
+
+def _facts(agent: Agent, found: Study) -> dict[str, str]:
+    """What stands in the header."""
+    config, evaluation = agent.config, found.evaluation
+    low, high = evaluation.return_interval()
+    facts = {
+        "environment": str(found.subject.arena),
+        "agent": agent.name,
+        "encoder": config.encoder,
+        "layers": f"{config.layers} of width {config.width}",
+        "parameters": f"{sum(x.numel() for x in agent.policy.parameters()):,}",
+        "steps learned from": f"{agent.num_timesteps:,}",
+        "training window": f"{found.subject.horizon} steps",
+        "seed": str(agent.seed),
+        "return": f"{evaluation.mean_return:.3f} [{low:.3f}, {high:.3f}]",
+        "episodes played": f"{len(evaluation.returns)}, mean length {evaluation.lengths.mean():.1f}",
+    }
+    interval = evaluation.success_interval()
+    if interval is not None:
+        low, high = (100 * x for x in interval)
+        facts["success"] = f"{100 * (evaluation.success_rate or 0):.1f} % [{low:.1f}, {high:.1f}]"
+    if found.subject.target is not None:
+        facts["asked return"] = f"{found.subject.target:g}"
+    return facts | {"rlmin": __version__}

@@ -1,0 +1,191 @@
+"""Parsing: the arguments of a command become its settings. What is wrong with them is one ValueError of one line."""
+
+import contextlib
+import io
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import MISSING
+from itertools import pairwise
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+import tyro
+from tyro.conf import FlagConversionOff
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
+
+from rlmin.checks import check_names
+from rlmin.settings import About, Known, Settings, check_setting, describe, from_text, limits, words
+from rlmin.settings.sb3_names import answer
+
+Config = TypeVar("Config", bound=Settings)
+
+HELP = ("-h", "--help")
+BOX = re.compile(r"[\u2500-\u257f]|-{3,}")
+"""Lines that tyro draws around what it says."""
+
+REGISTRY = ConstructorRegistry()
+"""How tyro reads settings."""
+
+
+@REGISTRY.struct_rule
+def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """A class of settings: the help of every field names its range."""
+    kind: Any = info.type
+    if not _is_settings(kind):
+        return None
+    fields = tuple(_field(name, about) for name, about in _typed(kind).items())
+    return StructConstructorSpec(instantiate=kind, fields=fields)
+
+
+def _typed(kind: Any) -> dict[str, About]:
+    """Every setting of a class that has an option: all but mappings, whose entries have options of their own."""
+    return {name: about for name, about in describe(kind).items() if get_origin(about.hint) is not dict}
+
+
+def _is_settings(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Settings)
+
+
+def _field(name: str, about: About) -> StructFieldSpec:
+    default = tyro.MISSING if about.default is MISSING else about.default
+    bounds = limits(about.hint)
+    help = f"{about.help} [{bounds}]" if bounds else about.help
+    known = [list(mark.names) for mark in getattr(about.hint, "__metadata__", ()) if isinstance(mark, Known)]
+    kind: Any = Literal[tuple(known[0])] if known else about.hint
+    return StructFieldSpec(name=name, type=kind, default=default, helptext=help)
+
+
+@REGISTRY.primitive_rule
+def _whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+    """A whole number, also written 1e6."""
+    if info.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda text: check_setting("number", from_text(text[0], int), int),
+        is_instance=lambda x: isinstance(x, int),
+        str_from_instance=lambda x: [str(x)],
+    )
+
+
+def parse(
+    kind: type[Config],
+    arguments: Sequence[str],
+    *,
+    prog: str,
+    description: str | None = None,
+    switches: bool = False,
+    others: Collection[str] = (),
+) -> Config:
+    """The settings that the arguments of a command give.
+
+    Args:
+        kind: of the settings; its docstring and the comments beside its fields are the help.
+        arguments: without the command.
+        prog: the command, as a user types it.
+        description: what the help says first; None: the docstring of `kind`.
+        switches: whether `--no-overwrite` is there too; `--overwrite` alone always stands for `--overwrite True`.
+        others: options that the command knows elsewhere, to suggest where an unknown one is like them.
+
+    Raises:
+        ValueError: an unknown option, one that is missing, or a value that does not fit.
+        SystemExit: help was asked for, and has been printed.
+    """
+    if not switches:
+        arguments = _switched_on(kind, arguments)
+    if not any(word in HELP for word in arguments):
+        _check(kind, arguments, prog=prog, switches=switches, others=others)
+    options = () if switches else (FlagConversionOff,)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=arguments, prog=prog, description=description, config=options, registry=REGISTRY)
+    except SystemExit as end:
+        if not end.code:
+            raise
+    words_ = " ".join(BOX.sub(" ", said.getvalue().partition("For full helptext")[0]).split())
+    raise ValueError(f"{prog}: {words_}")
+
+
+def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, others: Collection[str]) -> None:
+    """Raise a ValueError where the arguments do not fit; tyro says the same in a box of many lines."""
+    settings, given = _typed(kind), dict(_given(arguments))
+    named = {flag(name): (name, about) for name, about in settings.items() if not _is_positional(about)}
+    negated = ["--no-" + option[2:] for option, (_, about) in named.items() if switches and about.hint is bool]
+    for option in given:
+        said = answer(option[2:].replace("-", "_"), settings) if option not in named else None
+        if said is not None:
+            raise ValueError(f"no option {option!r}: {said}")
+    check_names("option", given, [*named, *negated, *others])
+    for option, texts in given.items():
+        name, about = named.get(option, (option, None))
+        if about is not None and not (switches and about.hint is bool):
+            _check_words(name, texts, about.hint)
+    for name, about in settings.items():
+        option = flag(name)
+        is_there = option in given or (_is_positional(about) and not all(word.startswith("-") for word in arguments))
+        if about.default is MISSING and not is_there:
+            raise ValueError(f"{prog}: {name if _is_positional(about) else option} is missing: {about.help}")
+
+
+def _switched_on(kind: Any, arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--trust` alone as `--trust True`; a word after it may be the command's own."""
+    settings = describe(kind)
+    alone = {flag(name) for name, about in settings.items() if about.hint is bool}
+    has_words = any(map(_is_positional, settings.values()))
+    words = list[str]()
+    for word, after in zip(arguments, [*arguments, "--"][1:], strict=True):
+        words.append(word)
+        is_value = after in ("True", "False") if has_words else not after.startswith("--")
+        if word.startswith("--") and flag(word[2:]) in alone and not is_value:
+            words.append("True")
+    return words
+
+
+def _check_words(name: str, texts: Sequence[str], hint: Any) -> None:
+    """Raise a ValueError where the words after an option do not fit its setting."""
+    kind = hint.__origin__ if get_origin(hint) is Annotated else hint
+    tuples = [one for one in (kind, *get_args(kind)) if get_origin(one) is tuple]
+    if not texts and not tuples:
+        raise ValueError(f"{name}: expected {words(hint)}, got nothing")
+    if texts and tuples and list(texts) != ["None"]:
+        check_setting(name, [from_text(text, get_args(tuples[0])[0]) for text in texts], hint)
+    elif not tuples:
+        check_setting(name, from_text(texts[0], hint), hint)
+
+
+def _given(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Every option, and the words up to the next one."""
+    option, texts = None, list[str]()
+    for word in arguments:
+        if not word.startswith("--"):
+            texts.append(word)
+            continue
+        if option is not None:
+            yield option, texts
+        name, equals, text = word.partition("=")
+        option, texts = flag(name[2:]), [text] if equals else []
+    if option is not None:
+        yield option, texts
+
+
+def _is_positional(about: About) -> bool:
+    return tyro.conf.Positional in getattr(about.hint, "__metadata__", ())
+
+
+def flag(name: str) -> str:
+    """The option of a setting: env_kwargs is given as --env-kwargs."""
+    return "--" + name.replace("_", "-")
+
+
+def values(arguments: Sequence[str], option: str) -> list[str]:
+    """What is given for one option, as `--option value` or `--option=value`."""
+    after = [value for given, value in pairwise(arguments) if given == option]
+    return after + [argument[len(option) + 1 :] for argument in arguments if argument.startswith(f"{option}=")]

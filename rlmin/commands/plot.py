@@ -1,0 +1,43 @@
+"""Drawing runs: `rlmin plot`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from rlmin.runs.plots import plot_runs
+from rlmin.settings import Settings, ShareBelowOne
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot(Settings):
+    """Draw the learning curves of runs into one picture; runs that differ in the seed alone are one line."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]  # Run folders
+    file: tuple[Path, ...] = (Path("curves.png"),)  # Files to write: .png, .svg or .pdf
+    over: Literal["steps", "time"] = "steps"  # Horizontal axis; time: seconds of learning, interruptions not counted
+    columns: tuple[str, ...] = ()  # Columns of metrics.csv; none: return and success, or losses on logged data
+    group: Literal["seeds", "none"] = "seeds"  # Lines: mean of the seeds and its 95 % interval, or one for each run
+    smooth: ShareBelowOne = 0.0  # Weight of the past in a moving average of each run
+
+
+def plotted(options: Plot) -> str:
+    """Draw; returns the files and, where there are several lines, what each of them is.
+
+    Raises:
+        ValueError: no run, or see `rlmin.runs.plots.plot_runs`.
+    """
+    if not options.runs:
+        raise ValueError("plot: name at least one run folder")
+    groups = plot_runs(
+        options.runs,
+        options.file,
+        columns=options.columns,
+        over=options.over,
+        by_seed=options.group == "seeds",
+        smooth=options.smooth,
+        say=print,
+    )
+    lines = [f"{group.name}: {', '.join(map(str, group.folders))}" for group in groups]
+    return "\n".join([*lines, *map(str, options.file)])

@@ -1,0 +1,71 @@
+"""Presets: YAML files with the differences from the default settings, and how they become arguments."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlmin.checks import check_names
+from rlmin.commands.train_config import PAIRS, DecisionTrainConfig, TrainConfig, run_class, settable
+from rlmin.files.read_yaml import read_yaml
+from rlmin.files.trust import from_file
+from rlmin.settings.sb3_names import check_settings
+
+PRESETS = Path(__file__).parent.parent / "configs"
+
+
+def preset_path(name: str) -> Path:
+    """The file of a preset's name, or of a path that ends in .yaml.
+
+    Raises:
+        ValueError: neither exists; the message names the nearest preset.
+    """
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise ValueError(f"{name}: no such file")
+        return Path(name)
+    check_names("preset", [name], [path.stem for path in PRESETS.glob("*.yaml")])
+    return PRESETS / f"{name}.yaml"
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The settings of a preset or file: differences from the defaults. With a `dataset` it is one for logged data.
+
+    The `env` of a file is marked as data, see `rlmin.files.trust`.
+
+    Raises:
+        ValueError: no such preset, not a mapping, or a key that is no setting.
+    """
+    path = preset_path(name)
+    settings = read_yaml(path) or {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path.name}: expected settings as `key: value`, got {type(settings).__name__}")
+    try:
+        check_settings(settings, settable(config_class(settings, settings.get("algorithm"))))
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    if settings.get("env") is not None:
+        settings["env"] = from_file(settings["env"], trust=path.parent == PRESETS, where=path.name)
+    for key in PAIRS:
+        if isinstance(settings.get(key), dict):
+            settings[key] = [f"{name}={value}" for name, value in settings[key].items()]
+    return settings
+
+
+def config_class(settings: Collection[str], algorithm: str | None = None) -> Any:
+    """What settings of these names are settings of; None: PPO's, or the decision agent's where there is a dataset.
+
+    Raises:
+        ValueError: there is no such algorithm.
+    """
+    if algorithm is not None:
+        return run_class(algorithm)
+    return DecisionTrainConfig if "dataset" in settings else TrainConfig
+
+
+def preset_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """The settings as the command line would give them, so that both are parsed by one parser and 1e-4 is a number."""
+    arguments: list[str] = []
+    for key, value in settings.items():
+        arguments.append("--" + key.replace("_", "-"))
+        arguments += [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    return arguments

@@ -1,0 +1,238 @@
+"""Training runs: an agent, what it learns from and a folder meet here."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from rlmin.agents.agent import Agent
+from rlmin.agents.load import load
+from rlmin.agents.offline import OfflineAgent
+from rlmin.checks import require
+from rlmin.commands.evaluate import Evaluate, evaluated
+from rlmin.commands.evaluate import evaluate_run as evaluate_run
+from rlmin.commands.presets import PRESETS as PRESETS
+from rlmin.commands.presets import preset_arguments as preset_arguments
+from rlmin.commands.presets import preset_path as preset_path
+from rlmin.commands.presets import read_preset as read_preset
+from rlmin.commands.train_config import PAIRS as PAIRS
+from rlmin.commands.train_config import DecisionTrainConfig as DecisionTrainConfig
+from rlmin.commands.train_config import OfflineRun, OnlineRun
+from rlmin.commands.train_config import TrainConfig as TrainConfig
+from rlmin.commands.training_run import CURVE, check_folder, learn_into, new_folder, run_folder, uninterrupted, warm_up
+from rlmin.commands.watchdog import BEST, read_best
+from rlmin.runs.checkpoint import LEARNER, read_header
+from rlmin.settings import Count
+from rlmin.settings.boundary import checked
+from rlmin.vector import adapt
+from rlmin.vector.make import make_vec, readable_errors
+from rlmin.vector.make import parse_pairs as parse_pairs
+
+
+@checked
+def train(config: OnlineRun | OfflineRun, *, name: str = "run", progress_bar: bool = True) -> Path:
+    """Train, save and evaluate: an agent in an environment, or one on logged data.
+
+    Args:
+        config: everything.
+        name: of the run, where `config.folder` is None.
+        progress_bar: show progress.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        ValueError: settings, environment, data or folder do not work; nothing has been written.
+        ImportError: a package that the settings ask for is not installed; nothing has been written.
+        FloatingPointError: training met NaN or infinity; the last checkpoint is the last good one.
+        SystemExit: a signal ended it, after a checkpoint; the code is 128 plus the signal's number.
+    """
+    if not isinstance(config, OnlineRun | OfflineRun):
+        raise TypeError(f"config: expected a TrainConfig or a DecisionTrainConfig, got {type(config).__name__}")
+    check_folder(config.folder)
+    if config.wandb is not None:
+        require("wandb", extra="wandb")
+    agent = _online(config) if isinstance(config, OnlineRun) else _offline(config)
+    agent.run |= config.run
+    warm_up(agent)
+    folder = new_folder(name) if config.folder is None else config.folder
+    with run_folder(folder, new=True):
+        learn_into(agent, folder, config.total_timesteps, cast(Any, config).saved(), progress_bar=progress_bar)
+        _report(agent, folder)
+    return folder
+
+
+@checked
+def resume(
+    folder: Path,
+    *,
+    total_timesteps: Count | None = None,
+    device: str | None = None,
+    dataset: str | None = None,
+    wandb: str | None = None,
+    env: str | None = None,
+    trust: bool = False,
+    progress_bar: bool = True,
+) -> Path:
+    """Go on with a run that was stopped or killed, or for longer than it was meant to last.
+
+    One that was stopped after its last save gets its curve and its evaluation.
+
+    Args:
+        folder: the run.
+        total_timesteps: where to stop; None: where the run was to stop.
+        device: to go on on; None: the run's own.
+        dataset: where the data of a decision agent are now; None: where they were.
+        wandb: project of Weights & Biases to log to from here on, or "none"; None: as before.
+        env: the run's own environment id; who types it lets it import the module that it names.
+        trust: let the run import that module without its id being typed: see `rlmin.files.trust`.
+        progress_bar: show progress.
+
+    Raises:
+        ValueError: no run is there, it cannot be read, it is finished already, its data are gone, or another process
+            is training there.
+        ImportError, FloatingPointError, SystemExit: see `train`.
+    """
+    with run_folder(folder, new=False):
+        header = read_header(folder, LEARNER)
+        total = total_timesteps or header["total_timesteps"]
+        over = header["num_timesteps"] >= total
+        if over and (folder / CURVE).exists():
+            told = f"finished at {header['num_timesteps']:,} steps; go further with --total-timesteps"
+            raise ValueError(f"{folder}: {told}")
+        _check_env(folder, header, env)
+        project = _wandb(header, wandb)
+        device = device or header.get("run", {}).get("device", "cpu")
+        known = header["env"]
+        with readable_errors(known["id"] or str(folder)), uninterrupted(known["workers"]):
+            agent = load(folder, device=device, trust=trust or env is not None)
+            if dataset is not None:
+                _give(agent, dataset, header)
+            if not over:
+                agent.resume(folder)
+        if project != agent.run.get("wandb"):
+            agent.run["wandb"] = project
+        if not over:  # else it was stopped after its last save, before its curve
+            warm_up(agent)
+            learn_into(agent, folder, total, header["config"], progress_bar=progress_bar)
+        _report(agent, folder)
+    return folder
+
+
+def _check_env(folder: Path, header: Mapping[str, Any], env: str | None) -> None:
+    """Raise a ValueError where a run cannot go on in its environment, or is asked to go on in another one."""
+    known = header["env"]["id"]
+    if known is None and "dataset" not in header:
+        raise ValueError(
+            f"{folder}: trained on an environment without an id; use agent.set_env(env), agent.resume(...)"
+        )
+    if env is not None and env != known:
+        raise ValueError(f"env={env!r}: a run goes on in its own environment, expected {known!r}")
+
+
+def _wandb(header: Mapping[str, Any], given: str | None) -> str | None:
+    """The project of Weights & Biases that a run goes on logging to."""
+    project = header.get("run", {}).get("wandb") if given is None else None if given == "none" else given
+    if project is not None:
+        _check_wandb()
+    return project
+
+
+def _check_wandb() -> None:
+    try:
+        require("wandb", extra="wandb")
+    except ImportError as error:
+        raise ImportError(f"{error}, or go on without W&B: --wandb none") from None
+
+
+def _online(config: OnlineRun) -> Agent:
+    kwargs, other = parse_pairs(config.env_kwargs), parse_pairs(config.eval_kwargs)
+    kind: Any = config.agent_class
+    with readable_errors(config.env):
+        if other and config.eval_episodes:  # a mistake there should not show after hours of training
+            adapt(config.env, env_kwargs={**kwargs, **other}).close()
+        settings: dict[str, Any] = {"seed": config.seed, "device": config.device, "workers": config.workers}
+        with uninterrupted(config.workers):
+            agent: Agent = kind(config.env, config=config.agent_settings, env_kwargs=kwargs, **settings)
+    return agent
+
+
+def _offline(config: OfflineRun) -> Agent:
+    env = None if config.env is None else {"id": config.env, "kwargs": parse_pairs(config.env_kwargs)}
+    kind: Any = config.agent_class
+    with readable_errors(f"dataset {config.dataset!r}"):
+        settings: dict[str, Any] = {"seed": config.seed, "device": config.device, "trust": config.trust}
+        agent: Agent = kind(config.dataset, env=env, config=config.agent_settings, **settings)
+    if agent.env_spec["id"] is None:
+        told = "the data do not tell their environment, and what bounds its spaces is a guess; name it by --env ID"
+        print(told, file=sys.stderr, flush=True)
+    return agent
+
+
+def _give(agent: Agent, dataset: str, header: Mapping[str, Any]) -> None:
+    """The data of a run from another place, in which they have to be the same."""
+    if not isinstance(agent, OfflineAgent):
+        raise ValueError(f"dataset={dataset!r}: this run learns in an environment, not from data")
+    agent.set_dataset(dataset, env=header["dataset"]["env"], trust=agent.trust)
+    if agent.source["digest"] != header["dataset"]["digest"]:
+        raise ValueError(f"dataset {dataset!r}: these are not the data of this run")
+
+
+def _report(agent: Agent, folder: Path) -> None:
+    """Draw the curve, and evaluate."""
+    from rlmin.runs.plots import plot_runs
+
+    plot_runs([folder], [folder / CURVE])
+    if isinstance(agent, OfflineAgent):
+        _report_offline(agent, folder)
+        return
+    _compare_with_best(agent, folder)
+    episodes = agent.run.get("eval_episodes", TrainConfig.eval_episodes)
+    variants: list[dict[str, Any]] = [{}]
+    if agent.run.get("eval_kwargs"):
+        variants.append(agent.run["eval_kwargs"])
+    for variant in variants if episodes else []:
+        result = evaluate_run(folder, env_kwargs=variant, episodes=episodes, device=str(agent.device))
+        words = _words({**agent.env_spec["kwargs"], **variant})
+        print(f"greedy on {agent.env_spec['id']}{words}: {result}", flush=True)
+
+
+def _compare_with_best(agent: Agent, folder: Path) -> None:
+    """Print whether the last policy, which is evaluated at the end, is as good as the best one on the way."""
+    best, last = read_best(folder), agent.run.get("last")
+    if best is None or last is None:
+        return
+    if last["mean_return"] >= best.mean_return:
+        print(f"the last policy is the best of {agent.run['evaluations']} evaluations", flush=True)
+        return
+    print(
+        f"note: the last policy returned {last['mean_return']:.3f} in evaluations, the best one {best.mean_return:.3f} "
+        f"at {best.num_timesteps:,} steps. What follows is the last; play the best: rlmin evaluate {folder / BEST}",
+        flush=True,
+    )
+
+
+def _report_offline(agent: OfflineAgent, folder: Path) -> None:
+    """The open-loop loss on what was kept out and, where the environment can be made here, what is achieved in it."""
+    _compare_with_best(agent, folder)
+    for name, value in agent.held_out().items():
+        print(f"open loop, {name.replace('_', ' ')}: {value:.4g}", flush=True)
+    spec, episodes = agent.env_spec, agent.run.get("eval_episodes", DecisionTrainConfig.eval_episodes)
+    if not episodes:
+        return
+    if spec["id"] is None:
+        told = "not evaluated: the data do not tell their environment; name it by rlmin evaluate --env ID"
+        print(f"{told}, where its spaces are those guessed from the data, or train with --env ID", flush=True)
+        return
+    try:
+        with readable_errors(spec["id"]):
+            make_vec(spec["id"], 1, **spec["kwargs"]).close()
+    except ValueError as error:
+        print(f"not evaluated: {error}", flush=True)
+        return
+    print(f"greedy on {spec['id']}{_words(spec['kwargs'])}:", flush=True)
+    print(evaluated(Evaluate(run=folder, episodes=episodes, device=str(agent.device))), flush=True)
+
+
+def _words(kwargs: Mapping[str, Any]) -> str:
+    return "".join(f" {key}={value}" for key, value in kwargs.items())

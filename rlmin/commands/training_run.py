@@ -1,0 +1,187 @@
+"""A training run: an agent of any kind learns into a folder, with logs and checkpoints, until it is done or stopped."""
+
+import secrets
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlmin.agents.agent import Agent
+from rlmin.commands.watchdog import BEST, watched
+from rlmin.files.atomic import remove_leftovers
+from rlmin.files.lock import check_free, locked
+from rlmin.runs.callbacks import Hook, Hooks
+from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, finish_save
+from rlmin.vector.faults import EnvError
+
+if TYPE_CHECKING:  # slow to import
+    from stable_baselines3.common.logger import Logger
+
+METRICS, CURVE = "metrics.csv", "curve.png"
+
+SAVE_INTERVAL = 100_000
+"""Environment steps between checkpoints, of a run that does not say."""
+
+
+class SaveEvery(Hook):
+    """Save the agent between two rollouts (or rows of the log), every so many environment steps."""
+
+    def __init__(self, agent: Agent, folder: Path, interval: int) -> None:
+        self.agent, self.folder, self.interval = agent, folder, interval
+        self.saved = agent.num_timesteps
+
+    def on_rollout_start(self) -> None:
+        if self.agent.num_timesteps - self.saved >= self.interval:
+            self.agent.save(self.folder)
+            self.saved = self.agent.num_timesteps
+
+
+def check_folder(folder: Path | None) -> None:
+    """Raise a ValueError where a run cannot be put there."""
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder, found a file")
+    check_free(folder)
+    _check_empty(folder)
+
+
+def _check_empty(folder: Path) -> None:
+    if (folder / LEARNER).exists():
+        raise ValueError(f"{folder}: there is a run already; go on with --resume {folder}")
+    if (folder / POLICY).exists():
+        raise ValueError(f"{folder}: there is a policy already, without its {LEARNER}; choose another folder")
+
+
+@contextmanager
+def run_folder(folder: Path, *, new: bool) -> Iterator[None]:
+    """Hold the folder of a run for as long as it is trained in, without what a killed process left there.
+
+    Args:
+        folder: made where there is none.
+        new: a run begins there; False: one goes on.
+
+    Raises:
+        ValueError: another process holds it, or one has put a run there in the meantime.
+    """
+    if not new and not folder.is_dir():
+        raise ValueError(f"{folder}: no such run folder")
+    try:
+        with locked(folder):
+            if new:
+                _check_empty(folder)
+            remove_leftovers(folder, (CONFIG, POLICY, LEARNER, METRICS, CURVE))
+            if (folder / BEST).is_dir():
+                with locked(folder / BEST):  # which leaves no lock of a killed process there either
+                    remove_leftovers(folder / BEST, (CONFIG, POLICY, LEARNER))
+            if not new:
+                finish_save(folder)
+            yield
+    except BaseException:
+        if new:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
+        raise
+
+
+def warm_up(agent: Agent) -> None:
+    """Set the threads and compile, before a folder is made: a kernel that cannot run leaves none behind."""
+    if agent.run.get("threads") is not None:
+        torch.set_num_threads(agent.run["threads"])
+    agent.warm_up()
+
+
+def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, Any], *, progress_bar: bool) -> None:
+    """Train to `total` steps with logs and checkpoints; a signal ends it early, saved, with SystemExit.
+
+    The folder has to be held, see `run_folder`.
+    """
+    agent.total_timesteps = total
+    agent.set_logger(_logger(agent, folder, settings))  # first: W&B may refuse, and the run can then be started again
+    if agent.num_timesteps == 0:
+        agent.save(folder)  # from here on there is always a last good checkpoint
+    print("\n".join([f"run: {folder}", *agent.policy.input_lines()]), flush=True)
+    save = SaveEvery(agent, folder, agent.run.get("save_interval", SAVE_INTERVAL))
+    try:
+        with watched(agent, folder, total) as watchdog, _signals(agent) as caught:
+            hooks = Hooks([watchdog, save])  # a checkpoint knows of the evaluations before it
+            steps = total - agent.num_timesteps
+            agent.learn(steps, hooks, progress_bar=progress_bar, reset_num_timesteps=False)
+            agent.save(folder)
+    except EnvError as error:
+        where = f"the last checkpoint, of step {save.saved:,}, is whole; go on with: rlmin train --resume {folder}"
+        raise EnvError(f"{error}; {where}") from error.__cause__
+    finally:
+        agent.logger.close()
+        agent.close()
+    if caught:
+        print(f"stopped at {agent.num_timesteps:,} steps and saved; go on with: rlmin train --resume {folder}")
+        raise SystemExit(128 + caught[0])
+
+
+def _logger(agent: Agent, folder: Path, settings: Mapping[str, Any]) -> "Logger":
+    """The logs of a run; where they cannot be opened, nothing is left of them."""
+    from rlmin.runs.logs import make_logger
+
+    before = set(folder.iterdir())
+    project = agent.run.get("wandb")
+    if project is not None:  # the id is saved with the run, so that W&B goes on with the same one
+        agent.run.setdefault("wandb_id", secrets.token_hex(8))
+    wandb = None if project is None else (project, agent.run["wandb_id"])
+    try:
+        return make_logger(folder, settings, until=agent.num_timesteps, wandb=wandb)
+    except BaseException:
+        for path in set(folder.iterdir()) - before:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        raise
+
+
+def new_folder(name: str) -> Path:
+    """runs/NAME-NUMBER, the first that does not exist, created."""
+    number = 0
+    while True:
+        folder = Path("runs") / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+@contextmanager
+def uninterrupted(workers: int) -> Iterator[None]:
+    """Worker processes begun in here ignore Ctrl-C, which a terminal sends to them too: the main process stops them."""
+    if workers == 0 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _signals(agent: Agent) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM ask the agent to stop after its update; a second one stops at once. Main thread only."""
+    caught: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+        agent.stop_requested = True
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,149 @@
+"""Watchdog: greedy evaluations while an agent trains, and the best policy so far, kept in a folder of its own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlmin.agents.agent import Agent
+from rlmin.evaluation.evaluate import Evaluation, evaluate
+from rlmin.evaluation.play import LONGEST
+from rlmin.evaluation.targets import evaluate_targets
+from rlmin.policy.fit import is_conditioned
+from rlmin.runs.callbacks import Hook
+from rlmin.runs.checkpoint import LEARNER, read_header
+from rlmin.vector import Vector, adapt
+from rlmin.vector.arena import Arena
+
+BEST = "best"
+"""The folder, inside that of the run, of the policy that did best."""
+
+EPISODES = 20
+"""Played in one evaluation, all at once."""
+
+SEED = 20_000
+"""Random seed of every evaluation: all play the same episodes, which no training and no test plays."""
+
+SHARE = 0.25
+"""Evaluations take at most this share of the steps trained on; one that would come too early waits."""
+
+
+class Score(NamedTuple):
+    """What one evaluation found."""
+
+    mean_return: float  # env units
+    num_timesteps: int  # trained on so far
+
+
+class Watchdog(Hook):
+    """Evaluates the policy `count` times, evenly spread over training, and keeps the best.
+
+    Every evaluation is a row of the log (`eval/mean_reward`, `eval/mean_ep_length`, `eval/success_rate`, the names of
+    stable-baselines3's EvalCallback). A policy at least as good as the best so far is saved in `RUN/best`, a run folder
+    like any other. Training is not changed: environments and random numbers are the watchdog's own. An agent that reads
+    a return to aim for is asked for the largest of its data.
+
+    Args:
+        agent: its environment is known by its id.
+        folder: the run.
+        count: evaluations in `total` steps.
+        total: steps at which training ends.
+    """
+
+    def __init__(self, agent: Agent, folder: Path, *, count: int, total: int) -> None:
+        self.agent, self.folder, self.interval = agent, folder / BEST, max(total // count, 1)
+        spec = agent.env_spec
+        self.arena = Arena(id=spec["id"], kwargs=spec["kwargs"], device=str(agent.device))
+        self.vector: Vector | None = None
+        self.best = read_best(folder)
+        self.longest = min(int(SHARE * total / EPISODES), LONGEST)  # steps of an episode; 0: nothing is played
+        known = agent.run.get("watchdog", {})
+        self.played = known.get("played", 0)
+        self.next = self._after(agent.num_timesteps) if known.get("interval") != self.interval else known["next"]
+
+    def close(self) -> None:
+        """Close the environments."""
+        if self.vector is not None:
+            self.vector.close()
+
+    def on_rollout_start(self) -> None:
+        steps = self.agent.num_timesteps
+        if self.longest and steps >= self.next and self.played <= SHARE * steps:
+            self.next = self._after(steps)
+            self.evaluate()
+
+    def on_training_end(self) -> None:
+        if self.agent.num_timesteps >= self.agent.total_timesteps and self.longest:
+            self.evaluate()
+
+    def _after(self, steps: int) -> int:
+        """The first step after `steps` at which an evaluation is due."""
+        return (steps // self.interval + 1) * self.interval
+
+    def evaluate(self) -> None:
+        """Evaluate now. Where episodes are too long for the steps of this training, that is said, and was the last."""
+        agent = self.agent
+        try:
+            found = self._play()
+        except ValueError as error:
+            print(f"no more evaluations while training: {error}", flush=True)
+            self.next, self.longest = agent.total_timesteps + 1, 0
+            return
+        self.played += int(found.lengths.sum())
+        agent.run["watchdog"] = {"interval": self.interval, "next": self.next, "played": self.played}
+        self._log(found)
+        score = Score(found.mean_return, agent.num_timesteps)
+        agent.run["last"] = score._asdict()
+        if self.best is None or score.mean_return >= self.best.mean_return:
+            self.best = score
+            agent.run["best"] = score._asdict()
+            agent.save(self.folder)
+
+    def _play(self) -> Evaluation:
+        policy, data = self.agent.policy, self.agent.run.get("data")
+        if is_conditioned(policy):
+            assert data is not None, "a conditioned agent has learned from data"
+            options: dict[str, Any] = {"num_envs": EPISODES, "return_scale": self.agent.return_scale}
+            options["max_steps"] = self.longest
+            report = evaluate_targets(
+                policy, self.arena, [max(data["returns"])], episodes=EPISODES, seed=SEED, **options
+            )
+            return report.asked[0].evaluation
+        if self.vector is None:
+            self.vector = adapt(self.arena(EPISODES), device=self.agent.device)
+        return evaluate(policy, self.vector, episodes=EPISODES, seed=SEED, max_steps=self.longest)
+
+    def _log(self, found: Evaluation) -> None:
+        logger = self.agent.logger
+        logger.record("time/total_timesteps", self.agent.num_timesteps)
+        logger.record("eval/mean_reward", found.mean_return)
+        logger.record("eval/mean_ep_length", float(found.lengths.mean()))
+        if found.success_rate is not None:
+            logger.record("eval/success_rate", found.success_rate)
+        logger.dump(self.agent.num_timesteps)
+
+
+@contextmanager
+def watched(agent: Agent, folder: Path, total: int) -> Iterator[Hook]:
+    """The watchdog of a run, as often as its `evaluations` says; a hook that does nothing where it cannot evaluate."""
+    count, id = agent.run.get("evaluations", 0), agent.env_spec["id"]
+    if not count or id is None:
+        yield Hook()
+        return
+    watchdog = Watchdog(agent, folder, count=count, total=total)
+    try:
+        yield watchdog
+    finally:
+        watchdog.close()
+
+
+def read_best(folder: Path) -> Score | None:
+    """The score of the policy kept in `folder`/best; None where there is none.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    if not (folder / BEST / LEARNER).exists():
+        return None
+    found: dict[str, Any] | None = read_header(folder / BEST, LEARNER)["run"].get("best")
+    return None if found is None else Score(**found)

@@ -1,0 +1,131 @@
+"""A policy as an ONNX model: one acting step with named inputs and outputs, the memory among them, any number of rows.
+
+The names are those of rlmin.export.torch_export. The model's metadata hold, under "rlmin", the description as JSON:
+spaces, shapes, where the policy comes from (rlmin.export.description).
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlmin.checks import require
+from rlmin.export.form import Form
+from rlmin.export.numpy_policy import ExportedPolicy
+from rlmin.export.torch_export import StepModule, export_program
+from rlmin.policy import Policy
+from rlmin.runs.checkpoint import write_atomic
+from rlmin.settings.boundary import checked
+
+KEY = "rlmin"
+"""Of the metadata entry that holds the description."""
+
+
+class OnnxPolicy(ExportedPolicy):
+    """An ONNX model as a policy with the `predict` of stable-baselines3; see `ExportedPolicy`.
+
+    Args:
+        file: path, or content.
+        seed: of samples; None: any.
+        threads: of onnxruntime; a step of few rows is quickest on one.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+        ValueError: no ONNX model, or none of ours.
+    """
+
+    def __init__(self, file: str | Path | bytes, *, seed: int | None = None, threads: int = 1) -> None:
+        runtime = require("onnxruntime", extra="export")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        content = file if isinstance(file, bytes) else Path(file).read_bytes()
+        source = "content" if isinstance(file, bytes) else str(file)
+        try:
+            self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own classes, one for each way to be damaged
+            raise ValueError(f"{source}: damaged, expected an ONNX model ({error})") from None
+        super().__init__(self._session.get_modelmeta().custom_metadata_map.get(KEY, ""), source, seed=seed)
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One call of the model."""
+        return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
+
+
+def pack_onnx(
+    policy: Policy, *, value: bool = False, action_mask: bool = False, run: Mapping[str, Any] | None = None
+) -> bytes:
+    """The content of an .onnx file: see `export_onnx`."""
+    onnx = require("onnx", extra="export")
+    require("onnxscript", extra="export")
+    module = StepModule(policy, value=value, action_mask=action_mask)
+    told = module.description(run)
+    program = export_program(module)
+    with _quiet():
+        exported = torch.onnx.export(
+            program,
+            input_names=list(told["inputs"]),
+            output_names=list(told["outputs"]),
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
+    assert exported is not None
+    proto = exported.model_proto
+    for x in (*proto.graph.input, *proto.graph.output):  # torch has a name of its own for the axis
+        x.type.tensor_type.shape.dim[0].dim_param = "batch"
+    proto.graph.ClearField("value_info")  # of what lies between, with that name; shape inference finds it again
+    proto.producer_name, proto.producer_version = "rlmin", told["rlmin"]
+    proto.metadata_props.add(key=KEY, value=json.dumps(told))
+    onnx.checker.check_model(proto, full_check=True)
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+@checked
+def export_onnx(
+    policy: Policy,
+    file: str | Path,
+    *,
+    value: bool = False,
+    action_mask: bool = False,
+    run: Mapping[str, Any] | None = None,
+) -> None:
+    """Write one acting step as an ONNX model: see the top of this file.
+
+    Args:
+        policy: any.
+        file: appears whole or not at all. Its folder is made.
+        value: whether the value is an output.
+        action_mask: whether masks of legal choices are an input.
+        run: where the policy comes from, plain values, for the description.
+
+    Raises:
+        ImportError: onnx or onnxscript is not installed.
+        ValueError: `action_mask`, and the action is no choice.
+    """
+    content = pack_onnx(policy, value=value, action_mask=action_mask, run=run)
+    write_atomic(Path(file), content)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What torch says of itself: that torchvision is missing, and that it copies a deprecated class of its own."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+FORM = Form(".onnx", pack_onnx, OnnxPolicy)

@@ -1,0 +1,3 @@
+"""Files that appear whole or not at all, and text from strangers read as data: locks, YAML, JSON, names that may
+import code.
+"""

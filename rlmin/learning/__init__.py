@@ -1,0 +1,1 @@
+"""Learning: what every algorithm shares: rollouts, returns, losses, the optimizer, schedules."""

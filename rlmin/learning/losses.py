@@ -1,0 +1,144 @@
+"""Losses: pure functions of tensors. Every mean is over the rows that `weight` keeps, so filler rows cost nothing.
+
+A `weight` of None keeps every row, and is quicker than one of ones.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from rlmin.checks import check_alike
+from rlmin.settings import Positive
+from rlmin.settings.boundary import checked
+
+
+@checked
+def weighted_mean(x: Tensor, weight: Tensor | None) -> Tensor:
+    """sum(weight x) / sum(weight) over all entries; 0 where nothing is kept. Shapes equal, weight in {0, 1}.
+
+    Entries of weight 0 are left out, not multiplied: there `x` may be infinite or NaN, and its gradient is exactly 0.
+    """
+    check_alike(x=x, weight=weight)
+    if weight is None:
+        return x.mean()
+    return (_kept(x, weight) * weight).sum() / weight.sum().clamp(min=1)
+
+
+@checked
+def clipped_surrogate(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, weight: Tensor | None, *, clip: Positive
+) -> Tensor:
+    """PPO's policy loss.
+
+        ratio = exp(log_prob - old_log_prob)
+        loss  = -mean(min(ratio A, clamp(ratio, 1 - clip, 1 + clip) A))
+
+    Args:
+        log_prob: log-probability of the action now; gradient flows here only.
+        old_log_prob, advantage: same shape, constants from the rollout.
+        weight: same shape, float 1 for real rows and 0 for filler; None: all rows are real.
+        clip: scalar > 0.
+
+    Returns:
+        scalar. Its slope is zero where the ratio has left the interval in the direction the advantage asks for.
+
+    Source: Schulman et al. 2017, eq. 7 (arXiv:1707.06347).
+    """
+    check_alike(log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage, weight=weight)
+    ratio = _kept(log_prob - old_log_prob, weight).exp()
+    gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+    return -weighted_mean(gain, weight)
+
+
+@checked
+def ratio_penalty(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None, *, clip: Positive) -> Tensor:
+    """How far the policy has left the region that the rollout vouches for, step by step.
+
+        excess = max(|log_prob - old_log_prob| - log(1 + clip), 0)
+        loss   = 1/2 mean(excess^2)
+
+    The clip of `clipped_surrogate` takes the slope away from a step that has gone far enough. It does not bring back
+    a step that others carried along, and where one step of an episode decides, a mean over all steps hides it.
+
+    Args:
+        log_prob: log-probability of the action now; gradient flows here only.
+        old_log_prob: same shape, constants from the rollout.
+        weight: same shape, float 1 for real rows and 0 for filler; None: all rows are real.
+        clip: scalar > 0, how far the probability ratio may leave 1 freely.
+
+    Returns:
+        scalar, in nats squared. Its slope is zero inside the region, whatever the advantage.
+    """
+    check_alike(log_prob=log_prob, old_log_prob=old_log_prob, weight=weight)
+    excess = (_kept(log_prob - old_log_prob, weight).abs() - math.log1p(clip)).clamp(min=0)
+    return 0.5 * weighted_mean(excess.square(), weight)
+
+
+@checked
+def value_loss(
+    value: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    *,
+    old_value: Tensor | None = None,
+    clip: Positive | None = None,
+) -> Tensor:
+    """Half the mean squared error; with `clip`, the larger of that and the error of a value held near the old one.
+
+        v'   = old_value + clamp(value - old_value, -clip, clip)
+        loss = 1/2 mean(max((value - target)^2, (v' - target)^2))
+
+    Args:
+        value: any shape; gradient flows here only. target, weight, old_value: same shape, constants.
+        clip: scalar > 0 in the unit of `value`, or None for the plain error.
+
+    Returns:
+        scalar.
+    """
+    check_alike(value=value, target=target, weight=weight, old_value=old_value)
+    error = _kept(value - target, weight).square()
+    if clip is not None and old_value is not None:
+        held = old_value + (value - old_value).clamp(-clip, clip)
+        error = torch.maximum(error, _kept(held - target, weight).square())
+    return 0.5 * weighted_mean(error, weight)
+
+
+@torch.no_grad()
+@checked
+def step_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None) -> Tensor:
+    """KL(old || new) of every step, estimated by (ratio - 1) - log ratio: never negative, low variance; 0 for filler.
+
+    Source: Schulman 2020, "Approximating KL divergence", estimator k3.
+    """
+    check_alike(log_prob=log_prob, old_log_prob=old_log_prob, weight=weight)
+    log_ratio = _kept(log_prob - old_log_prob, weight)
+    return log_ratio.expm1() - log_ratio  # expm1: exp(x) - 1 loses all digits near 0
+
+
+@torch.no_grad()
+@checked
+def approximate_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of `step_kl` over kept rows. No gradient."""
+    check_alike(log_prob=log_prob, old_log_prob=old_log_prob, weight=weight)
+    return weighted_mean(step_kl(log_prob, old_log_prob, weight), weight)
+
+
+@torch.no_grad()
+@checked
+def explained_variance(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """1 - Var(target - value) / Var(target) over kept rows: 1 is perfect, 0 no better than a constant.
+
+    A scalar; NaN where no row is kept. A target that hardly varies is given a variance of 1e-8.
+    """
+    check_alike(value=value, target=target, weight=weight)
+    keep = weight.bool()
+    if not bool(keep.any()):
+        return target.new_full((), torch.nan)
+    target, error = target[keep], (target - value)[keep]
+    return 1 - error.var(correction=0) / target.var(correction=0).clamp(min=1e-8)
+
+
+def _kept(x: Tensor, weight: Tensor | None) -> Tensor:
+    """`x`, 0 where `weight` is: before exp() and squares, since nothing trains filler rows and inf * 0 is NaN."""
+    return x if weight is None else x.masked_fill(weight == 0, 0)

@@ -1,0 +1,281 @@
+"""Rollout: T steps of B environments under one policy, as one TensorDict [T, B]."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlmin.learning.rollout_graph import CUDARecorder, RolloutGraph, obstacle
+from rlmin.policy import Policy
+from rlmin.policy.heads import Distribution
+from rlmin.runs.checkpoint import section
+from rlmin.types import Observation, State, Step, map_state, tensors_of
+from rlmin.vector import Vector
+from rlmin.vector.episodes import EpisodeStatistics
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
+
+
+class Rollout(NamedTuple):
+    """What happened, and the memory with which it began."""
+
+    batch: "TensorDict"
+    """[T, B] with observation (leaves), start, action, log_prob, value, next_value, reward, terminated, truncated,
+    filler and, where the env has masks, action_mask. Index convention: rlmin.types. The tensors are the collector's
+    own and are overwritten by the next rollout."""
+    state: State  # [B, ...] memory before step 0
+
+
+class Collector:
+    """Acts in the environments, keeps memory, observation and episode statistics between rollouts.
+
+    Args:
+        vector: the environments.
+        policy: acts by sampling; never trained here.
+        horizon: T, steps a rollout.
+        generator: source of the sampled actions, on the policy's device.
+        seed: of the first reset.
+        cuda_graph: replay rollouts of a native environment on a CUDA device as one graph, see
+            `rlmin.learning.rollout_graph`; no effect elsewhere.
+    """
+
+    def __init__(
+        self,
+        vector: Vector,
+        policy: Policy,
+        *,
+        horizon: int,
+        generator: torch.Generator,
+        seed: int | None = None,
+        cuda_graph: bool = False,
+    ) -> None:
+        self.vector, self.policy, self.horizon, self.generator = vector, policy, horizon, generator
+        self.asks = vector.device.type == "cpu"  # which rows were truncated; a GPU would have to be waited for
+        self.statistics = EpisodeStatistics(vector.num_envs)
+        self.num_steps = 0  # steps taken in each environment, filler included
+        self.reset(seed)
+        self.observed: Observation = {}  # leaves [T, B, ...]; this and `buffer` are allocated once
+        self.buffer: dict[str, Tensor] = {}
+        self._allocate()
+        self.cuda_graph = cuda_graph
+        self.graph = self._graph()
+
+    def _graph(self) -> RolloutGraph | None:
+        """The recorder of rollouts, where it is wanted and possible."""
+        if not self.cuda_graph or obstacle(self.vector, self.policy) is not None:
+            return None
+        return RolloutGraph(self, CUDARecorder(self.generator), horizon=self.horizon)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has; a graph is of these tensors alone."""
+        return vars(self) | {"graph": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.graph = self._graph()
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin new episodes everywhere, with no memory."""
+        rows = self.vector.num_envs
+        self.now = self.vector.reset(seed=seed)
+        self.statistics.update(self.now)  # unfinished episodes are forgotten
+        self.state = self.policy.initial_state(rows)
+        self.observation = self.policy.with_previous(
+            self.now.observation, self.policy.no_action(rows), torch.zeros_like(self.now.reward)
+        )
+
+    @torch.no_grad()
+    def collect(self, on_step: Callable[[Step], bool] | None = None) -> Rollout | None:
+        """Take `horizon` steps.
+
+        Args:
+            on_step: called after every step; False stops at once. With one, no graph is used.
+
+        Returns:
+            the rollout, or None where `on_step` stopped it.
+
+        Raises:
+            FloatingPointError: an observation, reward, value or log-probability is NaN or infinite; the message names
+                it, the environment and the step. The policy is as it was.
+        """
+        from tensordict import TensorDict  # here, because it takes most of a second to import
+
+        before = self.state
+        if self.graph is not None and on_step is None:
+            before = map_state(torch.clone, before)  # its tensors are where the memory after the rollout will be
+            self.graph.run()
+        elif not self.play(on_step):
+            return None
+        self.statistics.settle()
+        lead = (self.horizon, self.vector.num_envs)
+        batch = TensorDict({**self.buffer, "observation": TensorDict(dict(self.observed), lead)}, lead)
+        check_finite(batch, first_step=self.num_steps - self.horizon)
+        return Rollout(batch, before)
+
+    @torch.no_grad()
+    def play(self, on_step: Callable[[Step], bool] | None = None) -> bool:
+        """T steps into the buffers; whether `on_step` let it come to the end.
+
+        Of tensors that a rollout changes, the next one reads only those that `carried` names.
+        """
+        # NaN is what check_finite finds in next_value, should a truncated row ever come without its final state
+        self.final_value.fill_(torch.nan)
+        acted: list[tuple[Distribution, Tensor, Tensor]] = []
+        for t in range(self.horizon):
+            acted.append(self._step(t))
+            if on_step is not None and not on_step(self.now):
+                return False
+        self._write(acted)
+        self._next_value()
+        return True
+
+    def carried(self) -> dict[str, Tensor]:
+        """Every tensor that one rollout leaves to the next, by name; of an environment that can say its state."""
+        carried = {f"statistics.{name}": x for name, x in self.statistics.running().items()}
+        return carried | self._situation()
+
+    def carry(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from these tensors, named as in `carried`; the collector reads them and never writes into them."""
+        self.statistics.run_on(section(tensors, "statistics"))
+        self._enter(tensors)
+
+    def _situation(self) -> dict[str, Tensor]:
+        """The environment's state, what the agent sees of it, and the memory."""
+        found = {f"env.{name}": x for name, x in self.vector.env.get_state().items()}
+        found |= {f"observation.{name}": x for name, x in self.observation.items()}
+        found |= {f"memory.{i}": x for i, x in enumerate(tensors_of(self.state))}
+        mask = {} if self.now.action_mask is None else {"action_mask": self.now.action_mask}
+        return found | mask | {"start": self.now.start}
+
+    def _enter(self, found: dict[str, Tensor]) -> None:
+        """The inverse of `_situation`."""
+        device = self.now.reward.device
+        self.vector.env.set_state(section(found, "env"))
+        self.observation = {name: x.to(device) for name, x in section(found, "observation").items()}
+        self.now = replace(self.now, observation=self.observation, start=found["start"].to(device))
+        if "action_mask" in found:
+            self.now = replace(self.now, action_mask=found["action_mask"].to(device))
+        memory = iter([found[f"memory.{i}"].to(device) for i in range(len(tensors_of(self.state)))])
+        self.state = map_state(lambda _: next(memory), self.state)
+
+    def _step(self, t: int) -> tuple[Distribution, Tensor, Tensor]:
+        """Step t: act, record what the environments said; returns what the policy said, for `_write`.
+
+        Nothing here asks a GPU for a number, so the CPU runs ahead of it for the whole rollout.
+        """
+        policy, now = self.policy, self.now
+        for name, leaf in self.observation.items():
+            self.observed[name][t] = leaf
+        self.buffer["start"][t] = now.start
+        if now.action_mask is not None:
+            self.buffer["action_mask"][t] = now.action_mask
+        out = policy.step(self.observation, self.state, now.start, now.action_mask)
+        action = out.distribution.sample(self.generator)
+        self.state = out.state
+        self.now = step = self.vector.step(policy.action_head.to_env(action))
+        self.observation = policy.with_previous(step.observation, action, step.reward)
+        for name in ("reward", "terminated", "truncated", "filler"):
+            self.buffer[name][t] = getattr(step, name)
+        if step.final_observation is not None:
+            self._value_of_final(t, step, action)
+        self.num_steps += 1
+        self.statistics.add(step)
+        return out.distribution, action, out.value
+
+    def _write(self, acted: list[tuple[Distribution, Tensor, Tensor]]) -> None:
+        """What the policy said at every step, all steps at once."""
+        distributions, actions, values = zip(*acted, strict=True)
+        self.buffer["action"].copy_(torch.stack(actions))
+        self.buffer["value"].copy_(torch.stack(values))
+        whole = type(distributions[0]).stacked(distributions)
+        self.buffer["log_prob"].copy_(whole.log_prob(self.buffer["action"]))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Statistics and counter; and, of an environment that can say its state, that, the memory and what it sees."""
+        saved = {f"statistics.{name}": x for name, x in self.statistics.state_dict().items()}
+        saved["num_steps"] = torch.tensor(self.num_steps)
+        if not hasattr(self.vector.env, "get_state"):
+            return saved
+        return saved | {name: x.clone() for name, x in self._situation().items()}
+
+    def load_state_dict(self, saved: dict[str, Tensor], *, seed: int | None = None) -> bool:
+        """Go on from `state_dict`.
+
+        Args:
+            saved: of a collector with the same environments and policy.
+            seed: of the new episodes, where the environment's state was not saved.
+
+        Returns:
+            whether environment and memory are exactly as they were.
+        """
+        self.statistics.load_state_dict(section(saved, "statistics"))
+        self.num_steps = int(saved["num_steps"])
+        if "start" not in saved:
+            self.reset(seed)
+            return False
+        self._enter(saved)
+        return True
+
+    def _value_of_final(self, t: int, step: Step, action: Tensor) -> None:
+        """final_value[t] of truncated rows: the value of the state reached, under the memory the agent then had."""
+        if step.final_observation is None:
+            return
+        if not self.asks:  # all rows: which are truncated is not known here
+            final = self.policy.with_previous(step.final_observation, action, step.reward)
+            value = self.policy.step(final, self.state, torch.zeros_like(step.truncated)).value
+            self.final_value[t] = torch.where(step.truncated, value, self.final_value[t])
+            return
+        rows = step.truncated.nonzero().squeeze(-1)
+        if len(rows) == 0:
+            return
+        final = {name: leaf[rows] for name, leaf in step.final_observation.items()}
+        final = self.policy.with_previous(final, action[rows], step.reward[rows])
+        state = map_state(lambda x: x[rows], self.state)
+        value = self.policy.step(final, state, torch.zeros_like(rows, dtype=torch.bool)).value
+        self.final_value[t, rows] = value
+
+    def _next_value(self) -> None:
+        """next_value[t] = value[t+1] inside an episode, final_value[t] where it was truncated."""
+        buffer, next_value = self.buffer, self.buffer["next_value"]
+        next_value[:-1] = buffer["value"][1:]
+        next_value[-1] = self.policy.step(self.observation, self.state, self.now.start, self.now.action_mask).value
+        torch.where(buffer["truncated"], self.final_value, next_value, out=next_value)
+
+    def _allocate(self) -> None:
+        """Zeroed [T, B] storage for one rollout, shaped like what the env and the policy produce."""
+        lead = (self.horizon, self.vector.num_envs)
+        device = self.now.reward.device
+
+        def zeros(shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros((*lead, *shape), dtype=dtype, device=device)
+
+        head = self.policy.action_head
+        self.observed = {name: zeros(x.shape[1:], x.dtype) for name, x in self.observation.items()}
+        self.final_value = zeros()
+        self.buffer = {"action": zeros(head.event_shape, head.dtype)}
+        for name in ("log_prob", "value", "next_value", "reward"):
+            self.buffer[name] = zeros()
+        for name in ("start", "terminated", "truncated", "filler"):
+            self.buffer[name] = zeros(dtype=torch.bool)
+        if self.now.action_mask is not None:
+            self.buffer["action_mask"] = zeros(self.now.action_mask.shape[1:], torch.bool)
+
+
+def check_finite(batch: "TensorDict", *, first_step: int) -> None:
+    """Raise a FloatingPointError that names the first tensor, step and environment that is NaN or infinite.
+
+    Args:
+        batch: [T, B] tensors, nested or not.
+        first_step: number of the batch's step 0, counted since training began.
+    """
+    for name, x in batch.flatten_keys(".").items():
+        if not x.is_floating_point() or bool(torch.isfinite(x).all()):
+            continue
+        bad = (~torch.isfinite(x)).reshape(*x.shape[:2], -1).any(-1)
+        t, row = (int(i) for i in bad.nonzero()[0])
+        raise FloatingPointError(
+            f"{name}: expected finite numbers, got {x[t, row].tolist()} at step {first_step + t} of environment {row}"
+        )

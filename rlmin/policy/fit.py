@@ -1,0 +1,42 @@
+"""Fit: whether an environment or a dataset has the spaces that a policy was made for, and whether it reads a target."""
+
+from typing import Any
+
+import gymnasium as gym
+
+from rlmin.policy.policy import Policy
+from rlmin.spaces import as_read, leaf_spaces
+from rlmin.spaces.as_json import space_to_json
+from rlmin.vector import Vector
+from rlmin.wrappers.return_to_go import RETURN_TO_GO
+
+
+def check_spaces(policy: Policy, vector: Vector) -> None:
+    """Raise a ValueError where the spaces of the environment are not those the policy was made for.
+
+    Bounds and precision of observed floats may differ: data without spaces do not tell them, and no policy reads them.
+    """
+    check_fit(policy, vector.observation_space, vector.action_space)
+
+
+def check_fit(
+    policy: Policy,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    *,
+    of: str = "the environment",
+) -> None:
+    """`check_spaces`, of what is no `Vector`; these are the spaces of a single environment."""
+    pairs: list[tuple[str, Any, Any]] = [
+        ("observation space", policy.observation_space, observation_space),
+        ("action space", policy.action_space, action_space),
+    ]
+    for what, wanted, found in pairs:
+        alike = (as_read(wanted), as_read(found)) if what == "observation space" else (wanted, found)
+        if space_to_json(alike[0]) != space_to_json(alike[1]):
+            raise ValueError(f"{what}: the policy expects {wanted}, {of} has {found}")
+
+
+def is_conditioned(policy: Policy) -> bool:
+    """Whether the policy reads a return to aim for."""
+    return RETURN_TO_GO in leaf_spaces(policy.observation_space)

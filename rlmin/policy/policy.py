@@ -1,0 +1,193 @@
+"""Policy: inputs -> encoder -> heads. One set of weights, two ways to run it with the same numbers.
+
+    unroll   [T, B, ...]  a whole rollout or batch of sequences at once: training
+    step     [B, ...]     one step: acting
+
+Previous action and previous reward, where switched on, are ordinary leaves of the observation (see
+rlmin.policy.inputs); whoever runs the policy puts them there with `with_previous`.
+"""
+
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from rlmin.checks import check, check_flags
+from rlmin.encoders import Stack
+from rlmin.encoders.base import parts
+from rlmin.policy.config import EncoderName as EncoderName
+from rlmin.policy.config import PolicyConfig as PolicyConfig
+from rlmin.policy.heads import Distribution, ValueHead, action_head
+from rlmin.policy.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs
+from rlmin.policy.readings import read_as
+from rlmin.policy.step import PolicyStep
+from rlmin.policy.tokens import TokenInputs, TokenTrunk
+from rlmin.policy.trunk import Trunk as Trunk
+from rlmin.settings import CountOrZero
+from rlmin.settings.boundary import checked
+from rlmin.spaces import leaf_spaces
+from rlmin.types import Observation, State
+
+if TYPE_CHECKING:
+    from rlmin.policy.actor import Actor, EnvActor
+
+
+class PolicyOutput(NamedTuple):
+    """What the policy says about each step."""
+
+    distribution: Distribution  # of the action
+    value: Tensor  # [B] or [T, B] float32
+    state: State  # memory after the (last) step
+
+
+class Policy(nn.Module):
+    """A policy that remembers.
+
+    Args:
+        observation_space: Box (flat, picture), Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these.
+        action_space: Discrete, MultiDiscrete, MultiBinary or Box.
+        config: sizes and switches.
+
+    Raises:
+        ValueError: a space is not supported.
+    """
+
+    @checked
+    def __init__(
+        self, observation_space: gym.Space[object], action_space: gym.Space[object], config: PolicyConfig | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config = config or PolicyConfig()
+        self.observation_space, self.action_space = observation_space, action_space
+        told = {name: getattr(config, name) for name in ("pictures", "symbols", "numbers")}
+        self.readings = read_as(leaf_spaces(observation_space), **told)
+        self.action_head = action_head(action_space, config.width, log_std=config.log_std)
+        self.value_head = ValueHead(config.width)
+        self.trunks = nn.ModuleList(self._trunk() for _ in range(1 if config.share_memory else 2))
+        self._in_one_call = PolicyStep()
+
+    @checked
+    def initial_state(self, rows: CountOrZero) -> State:
+        """Memory of `rows` agents that have seen nothing: a tuple, one part a trunk, of tensors [rows, ...]."""
+        return tuple(trunk.encoder.initial_state(rows) for trunk in self._each_trunk())
+
+    @checked
+    def unroll(
+        self, observation: Observation, state: State, start: Tensor, action_mask: Tensor | None = None
+    ) -> PolicyOutput:
+        """Run over whole sequences.
+
+        Args:
+            observation: leaves [T, B, ...].
+            state: [B, ...] memory before step 0.
+            start: [T, B] bool, observation[t] opens an episode: memory is wiped before it is read.
+            action_mask: [T, B, A] bool, True is legal; None: everything is.
+
+        Returns:
+            distribution and value of every step, and the memory after the last. Gradients flow through time, within
+            episodes, and into `state`.
+        """
+        size = check("start", start, "T B")
+        check_flags("start", start)
+        if not observation:
+            raise ValueError("observation: expected a dict of leaves, got an empty one")
+        for name, leaf in observation.items():
+            check(f"observation {name!r}", leaf, "T B ...", **size)
+        return self._run(observation, parts(state, len(self.trunks)), start, action_mask, step=False)
+
+    def step(
+        self, observation: Observation, state: State, start: Tensor, action_mask: Tensor | None = None
+    ) -> PolicyOutput:
+        """Run one step: as `unroll`, without the axis T."""
+        done = self._in_one_call(self, observation, state, start, action_mask)
+        return self._run(observation, state, start, action_mask, step=True) if done is None else PolicyOutput(*done)
+
+    def with_previous(self, observation: Observation, action: Tensor, reward: Tensor) -> Observation:
+        """`observation` with the switched leaves added.
+
+        Args:
+            observation: leaves [B, ...] from the environment.
+            action: [B, ...] the action just taken, in rlmin's form (see rlmin.policy.heads).
+            reward: [B] float, the reward just received, env units.
+
+        Returns:
+            a new dict, or `observation` itself where no switch is on.
+        """
+        extra: Observation = {}
+        if self.config.previous_action:
+            extra[PREVIOUS_ACTION] = action
+        if self.config.previous_reward:
+            extra[PREVIOUS_REWARD] = reward
+        return {**observation, **extra} if extra else observation
+
+    @overload
+    def actor(self, env: None = None, **options: Any) -> "Actor": ...
+    @overload
+    def actor(self, env: Any, **options: Any) -> "EnvActor": ...
+    def actor(self, env: Any = None, **options: Any) -> "Actor | EnvActor":
+        """This policy as a callable that keeps its memory, for a loop of one's own.
+
+        Args:
+            env: a gymnasium Env or VectorEnv to act in: `act.reset()`, then `act.step()`; None: `act(observation)`.
+            options: `deterministic=True`, `target_return=None`, `return_scale=1.0`, `seed=None`; see
+                `rlmin.policy.actor.Actor`.
+
+        Raises:
+            TypeError, ValueError: see `rlmin.policy.actor.EnvActor`.
+        """
+        from rlmin.policy.actor import Actor, EnvActor
+
+        act = Actor(self, **options)
+        return act if env is None else EnvActor(env, act)
+
+    def input_lines(self) -> list[str]:
+        """A line for each leaf: its name and shape, how it is read, and with how many weights."""
+        return [f"{reading}, {self._weights(name):,} weights" for name, reading in self.readings.items()]
+
+    def _weights(self, leaf: str) -> int:
+        """How many weights embed a leaf, in all trunks."""
+        every = [inputs for trunk in self.trunks for inputs in trunk.modules() if isinstance(inputs, Inputs)]
+        found = [inputs.embed[inputs.names.index(leaf)] for inputs in every if leaf in inputs.names]
+        return sum(x.numel() for module in found for x in module.parameters())
+
+    @checked
+    def no_action(self, rows: CountOrZero) -> Tensor:
+        """[rows, ...] zeros in the form of an action: what stands for "none" before the first step."""
+        device = next(self.parameters()).device
+        return torch.zeros((rows, *self.action_head.event_shape), dtype=self.action_head.dtype, device=device)
+
+    def update_normalizer(self, observation: Observation, keep: Tensor) -> None:
+        """Merge a rollout ([T, B, ...] leaves, rows where `keep`) into the running observation statistics."""
+        for trunk in self._each_trunk():
+            trunk.inputs.update_normalizer(observation, keep)
+
+    def _run(
+        self, observation: Observation, state: State, start: Tensor, action_mask: Tensor | None, *, step: bool
+    ) -> PolicyOutput:
+        parts = cast(tuple[State, ...], state)
+        ran = [
+            (trunk.step if step else trunk)(observation, part, start)
+            for trunk, part in zip(self._each_trunk(), parts, strict=True)
+        ]
+        actor, critic = ran[0][0], ran[-1][0]  # one and the same where the memory is shared
+        value = self.value_head(critic)
+        return PolicyOutput(self.action_head(actor, action_mask), value, tuple(after for _, after in ran))
+
+    def _trunk(self) -> Trunk | TokenTrunk:
+        c = self.config
+        inputs = (Inputs if c.tokens == "fused" else TokenInputs)(
+            self.observation_space,
+            c.width,
+            action_space=self.action_space,
+            previous_action=c.previous_action,
+            previous_reward=c.previous_reward,
+            normalize=c.normalize_observation,
+            readings=self.readings,
+        )
+        sizes = {name: getattr(c, name) for name in ("layers", "conv", "mlp", "dropout")}
+        stack = Stack(c.width, c.width, mixer=c.encoder, **sizes, **c.cell_options)
+        return Trunk(inputs, stack) if isinstance(inputs, Inputs) else TokenTrunk(inputs, stack)
+
+    def _each_trunk(self) -> list[Trunk | TokenTrunk]:
+        return [cast(Trunk | TokenTrunk, trunk) for trunk in self.trunks]

@@ -1,0 +1,270 @@
+"""Checkpoints: a folder of plain files, each written whole or not at all, none of which can execute code.
+
+    learner.safetensors   everything: weights, optimizer, random numbers, memory, environment state; enough to go on
+    policy.safetensors    the weights and normalisers of it; its header too holds config, spaces and counters
+    config.yaml           the settings, to read
+
+Each of the two tensor files is complete in itself and is read alone, so nobody ever sees a mix of two saves. A save is
+there once learner.safetensors has its name; the other two are made from it and follow. A run that was killed in between
+is read from the newer file, which `saved` in the headers tells. A digest covers every tensor and every other header
+entry: an edited file is refused. config.yaml is never asked what a run's settings are.
+"""
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from rlmin.files.atomic import remove_leftovers, write_in_order
+from rlmin.files.atomic import write_atomic as write_atomic
+from rlmin.files.lock import locked_or_own
+from rlmin.files.plain import readable
+from rlmin.files.trust import mark_header
+from rlmin.runs.header import read_header_text, rebuild_spaces, write_header
+from rlmin.spaces.as_json import space_to_json
+
+FORMAT = "1"
+CONFIG, POLICY, LEARNER = "config.yaml", "policy.safetensors", "learner.safetensors"
+
+SEAL = "# to read only; of an edit, this no longer is the sha256 of what follows: "
+STAMPED = 10**15
+"""Stamps of saves are larger, numbers of steps smaller."""
+LARGEST_CONFIG = 2**20
+"""Bytes of config.yaml that are looked at."""
+
+Tensors = dict[str, Tensor]
+
+
+def write(
+    folder: Path,
+    header: Mapping[str, Any],
+    spaces: tuple[gym.Space[Any], gym.Space[Any]],
+    policy: Mapping[str, Tensor],
+    learner: Mapping[str, Tensor],
+) -> None:
+    """Write a checkpoint to `folder`, which is created where it does not exist.
+
+    Args:
+        folder: of the run.
+        header: plain values: agent, rlmin (its version), env, seed, config, and whatever else there is to say.
+        spaces: of observations and actions.
+        policy: weights and normalisers.
+        learner: everything else that training needs.
+
+    Raises:
+        TypeError: the header holds something else than plain values; nothing has been written.
+        ValueError: another process is training or saving there.
+        OSError: the disk is full or cannot be written to; what was there before still is.
+    """
+    described = {"observation_space": space_to_json(spaces[0]), "action_space": space_to_json(spaces[1])}
+    text = write_header({**header, **described})
+    weights = {f"policy.{name}": x for name, x in policy.items()}
+    with locked_or_own(folder):
+        saved = max([time.time_ns(), *(when(folder / name) + 1 for name in (LEARNER, POLICY))])
+        files = {LEARNER: _pack({**weights, **learner}, text, saved), **_derived(weights, text, saved)}
+        remove_leftovers(folder, files)
+        write_in_order(folder, files)
+
+
+def read_header(folder: Path, file: str = POLICY) -> dict[str, Any]:
+    """What the header of a checkpoint says, spaces rebuilt; the tensors are checked too.
+
+    Raises:
+        ValueError: no run is there, or it is incomplete, of another version, damaged or edited.
+    """
+    return read(folder, file)[0]
+
+
+def read(folder: Path, file: str) -> tuple[dict[str, Any], Tensors]:
+    """Header and tensors of one checkpoint file; see `read_header`."""
+    text, tensors = _read_plain(folder, file)
+    where = str(Path(folder) / file)
+    header = read_header_text(text, where=where)
+    mark_header(header, where=where)
+    rebuild_spaces(header, elements=sum(x.numel() for x in tensors.values()), where=where)
+    return header, tensors
+
+
+def read_newest(folder: Path) -> tuple[dict[str, Any], Tensors]:
+    """As `read`, of the file that was saved last; of a whole save it is that which holds everything.
+
+    A policy may be the newer one where it was copied there, or where a learner was left by an earlier push. A
+    config.yaml that somebody edited is a warning.
+    """
+    file, other = newest(folder)
+    if other is not None and when(folder / other) in (-1, when(folder / file)):
+        _read_plain(folder, other)  # of the same save, or damaged: to say so
+    found = read(folder, file)
+    warn_of_edits(folder, file)
+    return found
+
+
+def newest(folder: Path) -> tuple[str, str | None]:
+    """The checkpoint file that was saved last (the learner where both were at once), and the other, if it is there."""
+    there = [name for name in (LEARNER, POLICY) if (folder / name).exists()]
+    if len(there) < 2:
+        return (there or [POLICY])[0], None
+    return (LEARNER, POLICY) if when(folder / LEARNER) >= when(folder / POLICY) else (POLICY, LEARNER)
+
+
+def when(path: Path) -> int:
+    """When a checkpoint file was saved, in nanoseconds; it grows with every save in a folder. -1: not to be read.
+
+    Files of before there was such a stamp count by the steps learned from, and are older than every later one.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+        return int(metadata["saved"] if "saved" in metadata else json.loads(metadata["header"])["num_timesteps"])
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError):
+        return -1
+
+
+def derived(folder: Path) -> dict[str, bytes]:
+    """What policy.safetensors and config.yaml hold once the last save is whole: its weights and settings.
+
+    Raises:
+        ValueError: see `read_header`.
+    """
+    file, _ = newest(folder)
+    text, tensors = _read_plain(folder, file)
+    weights, saved = {name: x for name, x in tensors.items() if name.startswith("policy.")}, when(folder / file)
+    files = _derived(weights, text, None if saved < STAMPED else saved)
+    if when(folder / POLICY) == saved:
+        files[POLICY] = (folder / POLICY).read_bytes()
+    return files
+
+
+def finish_save(folder: Path) -> None:
+    """Write what a kill kept the last save from writing; the folder has to be held, see `rlmin.files.lock`.
+
+    Raises:
+        ValueError: see `read_header`.
+    """
+    if newest(folder)[0] != LEARNER:
+        return
+    files, lines = derived(folder), _config_lines(folder)
+    if when(folder / POLICY) == when(folder / LEARNER):
+        del files[POLICY]
+    if lines and (_is_edited(lines) or lines == files[CONFIG].decode().splitlines()):
+        del files[CONFIG]
+    write_in_order(folder, files)
+
+
+def warn_of_edits(folder: Path, file: str) -> None:
+    """Warn where config.yaml was edited by hand, which changes nothing.
+
+    Its first line has a digest of the rest, so an edit is told from a file that is older or newer than the weights.
+    """
+    lines = _config_lines(folder)
+    if lines is None or not _is_edited(lines):
+        return
+    with safe_open(folder / file, framework="pt") as opened:
+        wanted = _readable(opened.metadata()["header"]).splitlines()
+    rest = lines[1:] if lines and lines[0].startswith(SEAL) else lines  # one of before there was a digest has none
+    if rest == wanted:
+        return
+    changed = [line.strip()[:60] for line in rest if line not in wanted][:3] or ["something is missing"]
+    warnings.warn(
+        f"{folder / CONFIG} was edited after training ({'; '.join(changed)}), which has no effect: the weights belong "
+        "to the settings they were trained with. Start a new run with the settings you want",
+        stacklevel=3,
+    )
+
+
+def _config_lines(folder: Path) -> list[str] | None:
+    """The lines of config.yaml, as far as they are looked at; None where there is none: it is to read."""
+    try:
+        with (folder / CONFIG).open("rb") as config:
+            return config.read(LARGEST_CONFIG).decode(errors="replace").splitlines()
+    except OSError:
+        return None
+
+
+def _is_edited(lines: list[str]) -> bool:
+    return not lines or lines[0] != _seal(lines[1:])
+
+
+def _read_plain(folder: Path, file: str) -> tuple[str, Tensors]:
+    """The text of the header, and the tensors."""
+    path = Path(folder) / file
+    if not path.parent.is_dir():
+        raise ValueError(f"{folder}: no such run folder")
+    if not path.exists():
+        raise ValueError(f"{folder}: incomplete run, expected {file} in it; did training stop before its first save?")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = dict(opened.metadata() or {})
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: damaged, expected a safetensors file ({error})") from None
+    found = metadata.get("format")
+    if found != FORMAT:
+        raise ValueError(f"{path}: expected checkpoint format {FORMAT}, got {found}; another version of rlmin wrote it")
+    digest = metadata.pop("digest", "")
+    if digest != _digest(tensors, metadata):
+        raise ValueError(f"{path}: its content does not match its digest; the file was edited or damaged")
+    return metadata.get("header", ""), tensors
+
+
+def section(tensors: Tensors, prefix: str) -> Tensors:
+    """The tensors below `prefix.`, without it."""
+    return {name[len(prefix) + 1 :]: x for name, x in tensors.items() if name.startswith(prefix + ".")}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """The moments and step counters of an optimizer, by position of the parameter."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": x for i, entry in state.items() for name, x in entry.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """The inverse of `optimizer_tensors`; settings such as the learning rate stay the optimizer's own."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, x in tensors.items():
+        position, name = key.split(".", 1)
+        state.setdefault(int(position), {})[name] = x
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _derived(weights: Tensors, text: str, saved: int | None) -> dict[str, bytes]:
+    body = _readable(text).splitlines()
+    return {POLICY: _pack(weights, text, saved), CONFIG: "\n".join([_seal(body), *body, ""]).encode()}
+
+
+def _readable(text: str) -> str:
+    """The part of a header that stands in config.yaml."""
+    header = read_header_text(text, where="header")
+    keys = ("agent", "rlmin", "env", "dataset", "seed", "config", "run")
+    return yaml.safe_dump({key: readable(header[key]) for key in keys if key in header}, sort_keys=False)
+
+
+def _seal(lines: list[str]) -> str:
+    """The first line of a config.yaml with these others."""
+    return SEAL + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _pack(tensors: Tensors, header: str, saved: int | None) -> bytes:
+    # a copy of each, because safetensors refuses tensors that share memory
+    tensors = {name: x.detach().cpu().clone(memory_format=torch.contiguous_format) for name, x in tensors.items()}
+    metadata = {"format": FORMAT, "header": header} | ({} if saved is None else {"saved": str(saved)})
+    return save(tensors, metadata | {"digest": _digest(tensors, metadata)})
+
+
+def _digest(tensors: Tensors, metadata: dict[str, str]) -> str:
+    hasher = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        x = tensors[name]
+        hasher.update(f"{name} {x.dtype} {list(x.shape)}".encode())
+        hasher.update(x.contiguous().flatten().view(torch.uint8).numpy().tobytes() if x.numel() else b"")
+    return hasher.hexdigest()

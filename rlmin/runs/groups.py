@@ -1,0 +1,131 @@
+"""Groups of runs: those that differ in nothing but the seed stand together, named by what sets them apart."""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from rlmin.files.read_yaml import read_yaml
+from rlmin.runs.checkpoint import CONFIG
+
+READ = {"agent": "agent", "env.id": "env", "dataset.name": "dataset", "dataset.digest": "data", "run.device": "device"}
+"""What of config.yaml, beside `config` and `env.kwargs`, makes a run another one, and how it is called."""
+
+MOST = 3
+"""Settings in a name; where groups differ in more, their folders' names say it better."""
+
+Settings = dict[str, Hashable]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one kind."""
+
+    name: str
+    folders: tuple[Path, ...]
+
+
+def group_runs(folders: Sequence[Path], *, by_seed: bool = True) -> list[Group]:
+    """Put runs together, in the order of their first members.
+
+    Args:
+        folders: runs; one given twice counts once.
+        by_seed: runs whose settings differ in the seed alone are one group; False makes each its own, named by its
+            folder.
+
+    Raises:
+        ValueError: the settings of a run cannot be read.
+    """
+    different = list({folder.resolve(): folder for folder in map(Path, reversed(folders))}.values())[::-1]
+    own_name = dict(zip(different, folder_names(different), strict=True))
+    if not by_seed:
+        return [Group(name, (folder,)) for folder, name in own_name.items()]
+    known, members = list[Settings](), list[list[Path]]()
+    for folder in different:
+        settings = read_settings(folder)
+        if settings not in known:
+            known.append(settings)
+            members.append([])
+        members[known.index(settings)].append(folder)
+    names = setting_names(known)
+    if len(different) == 1 or not _tell_apart(names):
+        names = [_before_seed([own_name[folder] for folder in of]) for of in members]
+    if not _tell_apart(names):
+        names = [own_name[of[0]] for of in members]
+    return [Group(name, tuple(of)) for name, of in zip(names, members, strict=True)]
+
+
+def read_settings(folder: Path) -> Settings:
+    """What makes a run learn as it does, but for the seed; of a folder without config.yaml, the folder."""
+    said = _said(folder)
+    if said is None:
+        return {"folder": str(folder)}
+    flat: Settings = {"run.device": "cpu", **dict(_flat(said))}
+    settings = {name: flat[key] for key, name in READ.items() if key in flat}
+    for section in ("env.kwargs.", "config."):
+        settings |= {key.removeprefix(section): x for key, x in flat.items() if key.startswith(section)}
+    return settings
+
+
+def read_seed(folder: Path) -> Hashable:
+    """The seed of a run; of one that does not tell it, the folder."""
+    seed = (_said(folder) or {}).get("seed")
+    return seed if isinstance(seed, int) else str(folder.resolve())
+
+
+def setting_names(groups: Sequence[Settings]) -> list[str]:
+    """A name for each group: the settings in which they differ, as in `encoder=min_gru`.
+
+    Agents of two kinds have other settings: they are told apart by agent, environment and data. One group alone is
+    named by its environment; of groups that differ in more settings than a name can hold, all names are empty.
+    """
+    if len(groups) == 1:
+        return [str(groups[0].get("env", "runs"))]
+    mixed = len({settings.get("agent") for settings in groups}) > 1
+    keys = READ.values() if mixed else dict.fromkeys(key for settings in groups for key in settings)
+    differ = [key for key in keys if len({settings.get(key) for settings in groups}) > 1]
+    if {"dataset", "data"} <= set(differ):
+        differ.remove("data")  # the digest; the name says it better
+    differ = differ if len(differ) <= MOST else []
+    texts = [[f"{key}={_short(settings[key])}" for key in differ if key in settings] for settings in groups]
+    otherwise = [str(settings.get("env", "")) if differ else "" for settings in groups]
+    return [", ".join(text) or other for text, other in zip(texts, otherwise, strict=True)]
+
+
+def folder_names(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, or all of it where that would not tell them apart."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else list(map(str, folders))
+
+
+def _before_seed(names: Sequence[str]) -> str:
+    """What the names of the seeds of one run begin with; of one, all of it."""
+    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in same).rstrip("-_") or names[0]
+
+
+def _said(folder: Path) -> dict[str, Any] | None:
+    """What is in config.yaml; None where there is none."""
+    path = folder / CONFIG
+    if not path.exists():
+        return None
+    said = read_yaml(path)
+    return said if isinstance(said, dict) else {}
+
+
+def _tell_apart(names: Sequence[str]) -> bool:
+    return all(names) and len(set(names)) == len(names)
+
+
+def _short(value: Hashable) -> str:
+    text = "none" if value is None else str(value)
+    return text[:8] if len(text) == 64 else text  # of a digest
+
+
+def _flat(said: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Hashable]]:
+    for key, value in said.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + str(key), tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,169 @@
+"""The header of a checkpoint: what it has to hold, checked before anything is made of it.
+
+A file may come from a stranger, so every entry has a type and a range, and what it makes us allocate is bounded by what
+the file itself holds. What is in `config` is checked by its class, see `rlmin.settings`.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rlmin.files.plain import decode, encode
+from rlmin.spaces.as_json import space_from_json
+
+LONGEST = 16 * 2**20
+"""Letters of a header."""
+LARGEST = 2**62
+"""Of a count."""
+ENCODED = ("env", "run", "dataset")
+"""Entries that hold values of users, see `rlmin.files.plain`."""
+
+Check = Callable[[Any], bool]
+
+
+def whole(least: int = 0, most: int = LARGEST) -> Check:
+    """A whole number in a range."""
+    return lambda x: type(x) is int and least <= x <= most
+
+
+def text(x: Any) -> bool:
+    """Text of a sensible length."""
+    return isinstance(x, str) and len(x) <= 4096
+
+
+def number(x: Any) -> bool:
+    """A finite number."""
+    return type(x) in (int, float) and math.isfinite(x)
+
+
+def mapping(x: Any) -> bool:
+    """Values by name."""
+    return isinstance(x, dict) and all(isinstance(key, str) for key in x)
+
+
+def score(x: Any) -> bool:
+    """What an evaluation while training found."""
+    return mapping(x) and x.keys() == {"mean_return", "num_timesteps"} and all(map(number, x.values()))
+
+
+def or_none(check: Check) -> Check:
+    """None, or what passes."""
+    return lambda x: x is None or check(x)
+
+
+REQUIRED: dict[str, Check] = {
+    "agent": text,
+    "env": mapping,
+    "seed": whole(),
+    "config": mapping,
+    "num_timesteps": whole(),
+    "num_updates": whole(),
+    "total_timesteps": whole(),
+    "observation_space": mapping,
+    "action_space": mapping,
+}
+OPTIONAL: dict[str, Check] = {
+    "rlmin": text,
+    "run": mapping,
+    "seconds": lambda x: number(x) and x >= 0,
+    "dataset": mapping,
+    "env.workers": whole(0, 4096),
+    "env.id": or_none(text),
+    "env.kwargs": lambda x: isinstance(x, dict),
+    "run.device": text,
+    "run.threads": or_none(whole(1, 1024)),
+    "run.eval_episodes": whole(0),
+    "run.eval_kwargs": or_none(lambda x: isinstance(x, dict)),
+    "run.save_interval": whole(1),
+    "run.wandb": or_none(text),
+    "run.wandb_id": or_none(text),
+    "run.data": mapping,
+    "run.data.returns": lambda x: isinstance(x, list) and len(x) > 0 and all(map(number, x)),
+    "run.data.mean": number,
+    "run.data.reference": or_none(mapping),
+    "run.evaluations": whole(0, 10**9),
+    "run.best": score,
+    "run.last": score,
+    "run.watchdog": mapping,
+    "run.watchdog.interval": whole(1),
+    "run.watchdog.next": whole(),
+    "run.watchdog.played": whole(),
+    "dataset.source": or_none(text),
+    "dataset.name": text,
+    "dataset.digest": text,
+    "dataset.episodes": whole(),
+    "dataset.steps": whole(),
+}
+
+
+def write_header(header: Mapping[str, Any]) -> str:
+    """The text of a header.
+
+    Raises:
+        TypeError: it holds something that cannot be written.
+    """
+    return json.dumps({key: encode(x, key) if key in ENCODED else x for key, x in header.items()})
+
+
+def read_header_text(content: str, *, where: str) -> dict[str, Any]:
+    """The entries of a header, spaces still as they are written.
+
+    Raises:
+        ValueError: it is not what `write_header` writes, or an entry is missing, of another type or out of range.
+    """
+    if len(content) > LONGEST:
+        raise ValueError(f"{where}: expected a header of at most {LONGEST:,} letters, got {len(content):,}")
+    try:
+        header: dict[str, Any] = json.loads(content)
+        if not mapping(header):
+            raise ValueError("expected entries by name")
+        header |= {key: decode(header[key]) for key in ENCODED if key in header}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: damaged header ({error!s:.200})") from None
+    for key, check in REQUIRED.items():
+        if key not in header or not check(header[key]):
+            raise ValueError(f"{where}: damaged header, {key} is {_shown(header.get(key, 'missing'))}")
+    for key, check in OPTIONAL.items():
+        found = _inside(header, key)
+        if found is not _NOTHING and not check(found):
+            raise ValueError(f"{where}: damaged header, {key} is {_shown(found)}")
+    header["env"] = {"id": None, "kwargs": {}, "workers": 0} | header["env"]
+    return header
+
+
+def rebuild_spaces(header: dict[str, Any], *, elements: int, where: str) -> None:
+    """Make the spaces of a header, in place.
+
+    Args:
+        header: see `read_header_text`.
+        elements: numbers in the weights of the same file. A policy has about as many as its spaces have entries and
+            choices, or more, so that spaces far larger belong to no file like this.
+        where: the file, for the message.
+
+    Raises:
+        ValueError: a space cannot be made, or is too large.
+    """
+    for key in ("observation_space", "action_space"):
+        try:
+            header[key] = space_from_json(header[key], most=4 * elements + 2**16)
+        except ValueError as error:
+            raise ValueError(f"{where}: damaged header, {key}: {error!s:.200}") from None
+
+
+_NOTHING = object()
+
+
+def _inside(header: Mapping[str, Any], path: str) -> Any:
+    """What stands at "run.data.mean"; _NOTHING where the way there ends."""
+    found: Any = header
+    for key in path.split("."):
+        if not isinstance(found, dict) or key not in found:
+            return _NOTHING
+        found = found[key]
+    return found
+
+
+def _shown(x: Any) -> str:
+    shown = repr(x)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

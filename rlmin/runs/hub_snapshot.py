@@ -1,0 +1,65 @@
+"""A run on the Hugging Face hub, brought here: only the files that rlmin reads, none of which can execute code."""
+
+import re
+from pathlib import Path, PurePosixPath
+
+from rlmin.checks import require
+from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY
+
+PICKLED = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".bin", ".zip"}
+"""Endings of files that are pickles, or may hold one."""
+
+ADDRESS = re.compile(r"hf:/+(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>.+))?")
+"""hf://user/name or hf://user/name@revision; a Path makes one stroke of the two."""
+
+
+def is_address(place: str | Path) -> bool:
+    """Whether this names a repository on the hub, and not a folder here."""
+    return str(place).startswith("hf:/")
+
+
+def fetched(place: str | Path) -> Path:
+    """The folder here of a run on the hub.
+
+    Args:
+        place: "hf://user/name", or "hf://user/name@revision": a branch, a tag or a commit.
+
+    Raises:
+        ImportError: huggingface_hub is not installed.
+        ValueError: no such address, repository or revision, or there is no run of rlmin in it.
+        ConnectionError: it cannot be reached, and was not brought here before.
+    """
+    found = ADDRESS.fullmatch(str(place))
+    if found is None:
+        raise ValueError(f"{place}: expected hf://USER/NAME or hf://USER/NAME@REVISION")
+    return snapshot(found["repo"], found["revision"])
+
+
+def snapshot(repo_id: str, revision: str | None = None) -> Path:
+    """As `fetched`, of a repository's id and a revision."""
+    hub, errors = (require(name, extra="hub") for name in ("huggingface_hub", "huggingface_hub.errors"))
+    place = f"hf://{repo_id}" + (f"@{revision}" if revision else "")
+    try:
+        folder = Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=[CONFIG, POLICY, LEARNER]))
+        if not (folder / POLICY).exists():
+            raise ValueError(f"{place}: {_instead(hub.HfApi().list_repo_files(repo_id, revision=revision))}")
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise ValueError(f"{place}: not found on the hub, or not yours to see ({_first_line(error)})") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise ConnectionError(f"{place}: not reached, and not brought here before ({_first_line(error)})") from error
+    return folder
+
+
+def _instead(names: list[str]) -> str:
+    """What is in a repository that holds no run."""
+    pickles = [name for name in names if PurePosixPath(name).suffix in PICKLED]
+    if pickles:
+        return (
+            f"no run of rlmin, expected {POLICY}; {pickles[0]} is a pickle or may hold one, which could execute code "
+            "when it is loaded: rlmin reads none"
+        )
+    return f"no run of rlmin, expected {POLICY} in it, found {', '.join(names[:5]) or 'nothing'}"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

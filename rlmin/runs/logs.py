@@ -1,0 +1,190 @@
+"""Logs: stable-baselines3's Logger, writing TensorBoard events and metrics.csv and, where asked for, to W&B."""
+
+import codecs
+import csv
+from collections.abc import Mapping
+from io import SEEK_END, StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.logger import (
+    CSVOutputFormat,
+    HParam,
+    KVWriter,
+    Logger,
+    TensorBoardOutputFormat,
+    filter_excluded_keys,
+)
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from rlmin.checks import require
+from rlmin.files.atomic import write_atomic
+from rlmin.vector.episodes import EpisodeStatistics
+
+METRICS = "metrics.csv"
+STEPS = "time/total_timesteps"
+
+QUIET = {"console": "off", "x_disable_stats": True}
+"""Of W&B: it neither reads what is printed nor samples the machine."""
+
+
+def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns of a csv file, and its rows as far as they were written whole: a kill may have torn the last one.
+
+    Raises:
+        ValueError: it is no csv file.
+    """
+    content = file.read_bytes()
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(content)  # which waits for the rest of a cut letter
+        whole = text[: text.rfind("\n") + 1]  # a number that was cut is a number too, so the end of the line decides
+        lines = list(csv.reader(StringIO(whole, newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file}: not readable as CSV ({error})") from None
+    keys = lines[0] if lines else []
+    return keys, [dict(zip(keys, line, strict=True)) for line in lines[1:] if len(line) == len(keys)]
+
+
+class ContinuedCSV(CSVOutputFormat):
+    """A csv file that a resumed run goes on writing: rows up to `until` steps stay, later ones are taken again."""
+
+    def __init__(self, file: Path, until: int) -> None:
+        keys, rows = read_rows(file) if file.exists() else ([], [])
+        kept = [row for row in rows if 0 <= _steps(row) <= until]
+        self.path, self.separator, self.quotechar = file, ",", '"'
+        self._begin(keys if kept else [], kept)
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """One row. A new column makes the file anew, whole or not at all: a kill at any time loses no row."""
+        new = filter_excluded_keys(key_values, key_excluded, "csv").keys() - self.keys
+        if new and self.keys:
+            self.file.close()
+            self._begin([*self.keys, *sorted(new)], read_rows(self.path)[1])
+        super().write(key_values, key_excluded, step)
+
+    def _begin(self, keys: list[str], rows: list[dict[str, str]]) -> None:
+        """Put the file there with these rows, and open it behind them."""
+        text = StringIO()
+        if keys:
+            writer = csv.DictWriter(text, keys, lineterminator="\n", restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        write_atomic(self.path, text.getvalue().encode())
+        self.file = self.path.open("r+", newline="\n")
+        self.file.seek(0, SEEK_END)
+        self.keys = keys
+
+
+def _steps(row: Mapping[str, str]) -> float:
+    """Where a row stands; -1 where it does not tell."""
+    try:
+        return float(row[STEPS])
+    except (KeyError, ValueError):
+        return -1.0
+
+
+class ContinuedBoard(TensorBoardOutputFormat):
+    """TensorBoard events in which a resumed run replaces what an earlier attempt wrote beyond `until` steps."""
+
+    def __init__(self, folder: Path, until: int) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=until + 1 if until else None)
+        self._is_closed = False
+
+
+class WandbOutput(KVWriter):
+    """Rows of the log in a run of Weights & Biases, over environment steps; its files lie in the run folder.
+
+    Args:
+        folder: the run; its name is shown.
+        project: of W&B.
+        run_id: the same whenever the run is gone on with.
+        settings: hyper-parameters.
+
+    Raises:
+        ImportError: wandb is not installed.
+        ValueError: W&B refuses: nobody is logged in, or the project is not theirs.
+    """
+
+    def __init__(self, folder: Path, project: str, run_id: str, settings: Mapping[str, Any]) -> None:
+        self.wandb = wandb = require("wandb", extra="wandb")
+        about: dict[str, Any] = {"project": project, "id": run_id, "name": folder.resolve().name, "dir": str(folder)}
+        try:
+            self.run = wandb.init(**about, config=dict(settings), resume="allow", reinit="create_new", settings=QUIET)
+        except wandb.Error as error:
+            raise ValueError(f"W&B: {error}; WANDB_MODE=offline keeps everything here") from error
+        self.run.define_metric("*", step_metric=STEPS)  # W&B's own step must never go back
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """One row: numbers as they are, tensors as histograms."""
+        row = {key: value for key, value in key_values.items() if isinstance(value, int | float | np.number)}
+        tensors = {key: value for key, value in key_values.items() if isinstance(value, Tensor)}
+        self.run.log(row | {key: self.wandb.Histogram(value.numpy()) for key, value in tensors.items()})
+
+    def close(self) -> None:
+        """Send what is left, and end W&B's run."""
+        self.run.finish()
+
+
+def make_logger(
+    folder: Path, settings: Mapping[str, Any], *, until: int = 0, wandb: tuple[str, str] | None = None
+) -> Logger:
+    """A logger into a run folder.
+
+    Args:
+        folder: the run.
+        settings: hyper-parameters, shown by TensorBoard's HPARAMS page.
+        until: steps already taken; rows of an earlier attempt beyond them are dropped.
+        wandb: project of W&B and id of the run there, to log to as well; None: not.
+
+    Raises:
+        ImportError, ValueError: see `WandbOutput`.
+    """
+    others = [] if wandb is None else [WandbOutput(folder, *wandb, settings)]  # first: it may refuse
+    board = ContinuedBoard(folder, until)
+    logger = Logger(str(folder), [board, ContinuedCSV(folder / METRICS, until), *others])
+    if until == 0:
+        shown = {key: value for key, value in settings.items() if isinstance(value, bool | str | float | int)}
+        metrics: dict[str, float | int] = dict.fromkeys(
+            ("rollout/ep_rew_mean", "rollout/success_rate", "train/loss"), 0.0
+        )
+        board.write({"hparams": HParam(shown, metrics)}, {"hparams": ("csv", "log", "stdout", "json")}, 0)
+    return logger
+
+
+def record(
+    logger: Logger,
+    policy: nn.Module,
+    statistics: EpisodeStatistics | None,
+    metrics: Mapping[str, float],
+    *,
+    steps: int,
+    seconds: float,
+    speed: float,
+) -> None:
+    """Put one row together: episodes (of an agent that plays some), speed, training metrics, and time scales in steps.
+
+    Keys are those of stable-baselines3 where it has one, so its plotting helpers find them.
+    """
+    facts: dict[str, float | None] = {
+        STEPS: steps,
+        "time/time_elapsed": seconds,
+        "time/fps": speed,
+    }
+    if statistics is not None:
+        facts = {
+            "rollout/ep_rew_mean": statistics.mean_return,
+            "rollout/ep_len_mean": statistics.mean_length,
+            "rollout/success_rate": statistics.success_rate,
+            "rollout/episodes": statistics.episodes,
+        } | facts
+    for key, value in facts.items():
+        if value is not None:
+            logger.record(key, value)
+    for key, value in metrics.items():
+        logger.record(f"train/{key}", value)
+    for name, module in policy.named_modules():
+        scale = getattr(module, "time_scale", None)
+        if callable(scale):
+            logger.record(f"memory/log10_time_scale/{name}", scale().log10().cpu(), exclude=("csv", "stdout", "log"))

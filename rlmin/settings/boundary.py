@@ -1,0 +1,152 @@
+"""The boundary: arguments of public functions, checked against the types that their signatures declare.
+
+    @checked
+    def learn(self, total_timesteps: Count, *, progress_bar: bool = False) -> Self: ...
+
+`learn(-5)` is then "total_timesteps: expected a whole number of at least 1, got -5", as for a setting. Numbers,
+switches, text, paths, choices and lists of these are kept as plain Python values; tensors, devices, dicts, spaces,
+environments and objects of rlmin's own classes have to be such. What is `Any` is left to the function.
+"""
+
+import functools
+import inspect
+import os
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, TypeVar, Union, get_args, get_origin
+
+import torch
+from torch import Tensor
+
+from rlmin.checks import existing
+from rlmin.settings.fields import check_setting, shown
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Check = Callable[[str, Any], Any]
+
+PLAIN = (int, float, bool, str, Path, type(None))
+
+
+class Checked(NamedTuple):
+    """Which arguments of a function are checked, and how."""
+
+    positions: tuple[tuple[str, Check | None], ...]  # those that can be given by position
+    names: dict[str, Check]
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """A function whose arguments are checked before it runs; see the module.
+
+    Raises:
+        ValueError: (of the function returned) an argument is of another type, not finite or out of range.
+    """
+    plan: list[Checked] = []  # made at the first call, when every name in an annotation is known
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not plan:
+            plan.append(_plan(function))
+        positions, names = plan[0]
+        given: list[Any] = list(args)
+        for i, (name, check) in enumerate(positions[: len(given)]):
+            if check is not None:
+                given[i] = check(name, given[i])
+        named: dict[str, Any] = {
+            name: names[name](name, value) if name in names else value for name, value in kwargs.items()
+        }
+        return function(*given, **named)
+
+    return run
+
+
+def _plan(function: Callable[..., Any]) -> Checked:
+    parameters = inspect.signature(function).parameters.values()
+    found = {one.name: check_of(_resolved(one.annotation, function)) for one in parameters}
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return Checked(
+        tuple((one.name, found[one.name]) for one in parameters if one.kind in by_position),
+        {name: check for name, check in found.items() if check is not None},
+    )
+
+
+def _resolved(hint: Any, function: Callable[..., Any]) -> Any:
+    """A type that is written as text; Any where only a type checker knows the names in it."""
+    if not isinstance(hint, str):
+        return hint
+    try:
+        return eval(hint, getattr(function, "__globals__", {}))
+    except NameError:
+        return Any
+
+
+def check_of(hint: Any) -> Check | None:
+    """How an argument of this type is checked; None: not here."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    kinds = {_origin(option) for option in options}
+    optional = type(None) in kinds
+    kinds.discard(type(None))
+    if Tensor in kinds:
+        return functools.partial(_tensor, optional) if kinds == {Tensor} else None
+    if torch.device in kinds:
+        return functools.partial(_device, optional)
+    if kinds == {str, Path}:
+        return functools.partial(_path, optional)
+    if kinds and kinds <= {dict, Mapping}:
+        return functools.partial(_dict, optional)
+    if len(kinds) == 1 and (kind := kinds.pop()) not in PLAIN and _is_class(kind):
+        return functools.partial(_instance, kind, optional)
+    return functools.partial(_setting, hint) if all(map(_is_plain, options)) else None
+
+
+def _is_class(kind: Any) -> bool:
+    """Whether what is no instance of `kind` cannot stand for one."""
+    known = ("rlmin.", "gymnasium.")
+    return isinstance(kind, type) and kind.__module__.startswith(known) and not getattr(kind, "_is_protocol", False)
+
+
+def _origin(hint: Any) -> Any:
+    inner = hint.__origin__ if get_origin(hint) is Annotated else hint
+    return get_origin(inner) or inner
+
+
+def _is_plain(hint: Any) -> bool:
+    kind = hint.__origin__ if get_origin(hint) is Annotated else hint
+    if get_origin(kind) is tuple:
+        return all(part is Ellipsis or _is_plain(part) for part in get_args(kind))
+    return get_origin(kind) is Literal or kind in PLAIN
+
+
+def _setting(hint: Any, name: str, value: Any) -> Any:
+    return check_setting(name, value, hint)
+
+
+def _tensor(optional: bool, name: str, value: Any) -> Any:
+    if not isinstance(value, Tensor) and not (optional and value is None):
+        raise ValueError(f"{name}: expected a tensor{' or None' * optional}, got {shown(value)}")
+    return value
+
+
+def _instance(kind: type, optional: bool, name: str, value: Any) -> Any:
+    if not isinstance(value, kind) and not (optional and value is None):
+        raise TypeError(f"{name}: expected {kind.__name__}{' or None' * optional}, got {shown(value)}")
+    return value
+
+
+def _device(optional: bool, name: str, value: Any) -> Any:
+    return value if optional and value is None else existing(value, name=name)
+
+
+def _path(optional: bool, name: str, value: Any) -> Any:
+    if optional and value is None:
+        return None
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise ValueError(f"{name}: expected a path{' or None' * optional}, got {shown(value)}")
+    return value
+
+
+def _dict(optional: bool, name: str, value: Any) -> Any:
+    if not isinstance(value, Mapping) and not (optional and value is None):
+        raise ValueError(f"{name}: expected a dict{' or None' * optional}, got {shown(value)}")
+    return value

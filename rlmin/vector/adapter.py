@@ -1,0 +1,86 @@
+"""Adapting: the `Vector` of whatever a user calls an environment."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from rlmin.settings import Positive, Seed, Size, Workers
+from rlmin.settings.boundary import checked
+from rlmin.vector.base import Vector
+from rlmin.vector.gym import GymVector
+from rlmin.vector.make import make_vec
+from rlmin.vector.workers import STEP_TIMEOUT, watch
+
+
+@checked
+def adapt(
+    env: Any,
+    *,
+    num_envs: Size | None = None,
+    device: torch.device | str = "cpu",
+    seed: Seed | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    workers: Workers = 0,
+    step_timeout: Positive | None = STEP_TIMEOUT,
+) -> Vector:
+    """The `Vector` of whatever a user calls an environment.
+
+    Args:
+        env: an id, a gymnasium vector environment (any autoreset mode, arrays or tensors), a stable-baselines3 VecEnv,
+            one gymnasium environment (B = 1), or a `Vector`, which is returned as it is.
+        num_envs, env_kwargs, workers: of an id, see `make_vec`; num_envs None: one. An environment has its own number,
+            arguments and processes: others are an error.
+        device: where the tensors of a `Step` go.
+        seed: of the first reset.
+        step_timeout: seconds that a worker process of an AsyncVectorEnv may take for a step; None: for ever.
+
+    Raises:
+        TypeError: none of these.
+        ValueError: an unknown id, a space or autoreset mode that is not supported, a device that is not there, or
+            what is of an id only beside an environment.
+    """
+    if isinstance(env, str):
+        options: dict[str, Any] = {"workers": workers, "step_timeout": step_timeout}
+        env = make_vec(env, 1 if num_envs is None else num_envs, device=device, **options, **(env_kwargs or {}))
+    else:
+        _check_made(env, num_envs=num_envs, env_kwargs=env_kwargs, workers=workers)
+    if isinstance(env, Vector):
+        return env
+    if isinstance(env, gym.Env):
+        env = _alone(env)
+    if isinstance(env, VectorEnv):
+        if isinstance(env.unwrapped, AsyncVectorEnv):
+            watch(env.unwrapped, step_timeout)
+        return GymVector(env, device=device, seed=seed)
+    sb3 = sys.modules.get("stable_baselines3.common.vec_env.base_vec_env")  # there, if the user has made a VecEnv
+    if sb3 is not None and isinstance(env, sb3.VecEnv):
+        from rlmin.vector.sb3 import SB3Vector  # needs stable-baselines3, which the user has imported
+
+        return SB3Vector(env, device=device, seed=seed)
+    raise TypeError(
+        "env: expected an id, a gymnasium Env or VectorEnv or a stable-baselines3 VecEnv, "
+        f"got {type(env).__module__}.{type(env).__name__}"
+    )
+
+
+def _check_made(env: Any, *, num_envs: int | None, env_kwargs: Mapping[str, Any] | None, workers: int) -> None:
+    """Raise a ValueError where something is asked of an environment that only its id could give."""
+    rows = 1 if isinstance(env, gym.Env) else getattr(env, "num_envs", num_envs)
+    unheard = {"env_kwargs": env_kwargs, "workers": workers, "num_envs": num_envs if num_envs != rows else None}
+    for name, value in unheard.items():
+        if value:
+            found = f" and has {rows} row{'' if rows == 1 else 's'}" if name == "num_envs" else ""
+            raise ValueError(f"{name}={value}: this environment is made already{found}; give its id instead")
+
+
+def _alone(env: gym.Env[Any, Any]) -> VectorEnv[Any, Any, Any]:
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, gym.wrappers.Autoreset):
+            raise ValueError("take gymnasium.wrappers.Autoreset off: rlmin resets ended episodes itself")
+        layer = layer.env
+    return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)

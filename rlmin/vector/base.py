@@ -1,0 +1,278 @@
+"""Any vector environment as one stream of `Step` records on the right device.
+
+    source                       after an end                               what happens here
+    gymnasium NEXT_STEP          the next call ignores its action, resets   that call is a row with `filler` set
+    gymnasium SAME_STEP          the observation is already the reset one   `final_observation` from infos["final_obs"]
+    gymnasium DISABLED           nothing                                    the ended rows are reset at once
+    stable-baselines3 VecEnv     as SAME_STEP, one dict of infos a row      see sb3.py
+    one gym.Env                  nothing                                    B = 1, run in SAME_STEP
+
+Observations that are torch tensors already (native environments) stay tensors: no numpy round trip.
+
+What would make a GPU wait is not asked of tensors that lie on one: whether numbers are finite, whether choices exist,
+and whether a SAME_STEP environment gave the final observation of every ended row. If it gave none at all,
+`final_observation` is None.
+
+A success told only where it is true ("is_success" missing from failures) is False elsewhere, from the first time on
+that any of the environments told one; until then success is unknown.
+"""
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import SyncVectorEnv
+from torch import Tensor
+
+from rlmin.spaces import leaf_tensor, leaves_of, picked, without
+from rlmin.types import Observation, Step
+from rlmin.vector.faults import EnvError, in_words
+from rlmin.vector.make import existing
+
+MASK = "action_mask"
+SUCCESS = ("is_success", "success")
+LARGEST_REWARD = 1e18
+"""Above which the squares of returns, in float32, are infinite."""
+
+
+class Vector(ABC):
+    """B environments that answer actions with `Step` records.
+
+    Attributes:
+        env: the vector environment inside.
+        num_envs: B.
+        device: where every tensor of a `Step` lies.
+        observation_space, action_space: of one environment; an `action_mask` entry is taken out of the former.
+        mode: what kind of environment this is, in words.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        *,
+        num_envs: int,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        mode: str,
+        device: torch.device | str,
+        seed: int | None,
+    ) -> None:
+        self.env = env
+        self.num_envs = num_envs
+        self.device = existing(device)
+        self.observation_space = without(observation_space, MASK)
+        self.action_space = action_space
+        self.mode = mode
+        self._leaves = leaves_of(self.observation_space)
+        self._mask_observed = self.observation_space is not observation_space
+        self._masked: bool | None = None  # whether infos carry masks; the first reset decides
+        self._tells_success = False  # whether any infos so far did
+        self._flags = _flags(action_space)
+        self._seed = seed  # of the first reset
+        self._steps = -1  # since the last reset; -1 before the first
+
+    @abstractmethod
+    def reset(self, seed: int | None = None) -> Step:
+        """Open an episode in every environment.
+
+        Args:
+            seed: environment i gets seed + i (a vectorised environment decides itself); None continues its random
+                stream, or at the first reset uses the seed given to `adapt`.
+
+        Returns:
+            `start` and `filler` all True (no transition took place), reward 0.
+        """
+
+    @abstractmethod
+    def step(self, action: Tensor) -> Step:
+        """Take one action in every environment.
+
+        Args:
+            action: [B, *action_shape] in the env's own format, a Discrete action including the space's `start`.
+
+        Raises:
+            ValueError: the action, or what the env returned, has another shape or type than its space declares.
+            EnvError: the environment raised something else, or the process it runs in failed.
+            FloatingPointError: an observation or reward is NaN or infinite (not checked for tensors on a GPU).
+        """
+
+    def close(self) -> None:
+        """Close the environment inside; workers that cannot be asked to are stopped."""
+        with suppress(EnvError):
+            self.env.close()
+
+    def _first_seed(self, seed: int | None) -> int | None:
+        seed, self._seed, self._steps = (self._seed if seed is None else seed), None, 0
+        return seed
+
+    def _opened(self, observation: Observation, mask: Tensor | None) -> Step:
+        every = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        return Step(
+            observation=observation,
+            reward=torch.zeros(self.num_envs, device=self.device),
+            terminated=~every,
+            truncated=~every,
+            start=every,
+            filler=every.clone(),
+            final_observation=None,
+            action_mask=mask,
+            success=None,
+        )
+
+    def _where(self) -> str:
+        return f" at step {self._steps} since reset"
+
+    def _check_action(self, action: Tensor) -> None:
+        wanted = (self.num_envs, *(self.action_space.shape or ()))
+        if self._steps < 0:
+            raise RuntimeError("call reset() before step()")
+        if tuple(action.shape) != wanted:
+            raise ValueError(f"action: expected {list(wanted)}, got {list(action.shape)}")
+        self._steps += 1
+
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """`env.reset` or `env.step`; what goes wrong inside is said with the step at which it did."""
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, TypeError, KeyError) as error:
+            self._name_bad_leaf()
+            raise ValueError(
+                f"the environment's {function.__name__} failed{self._where()} ({type(error).__name__}: {error}); "
+                "a step returns (observation, reward, terminated, truncated, info), a reset (observation, info), with "
+                "one number as reward and observations as the space declares them"
+            ) from error
+        except EnvError as error:  # of a worker
+            raise EnvError(f"{error}{self._where()}") from error.__cause__
+        except Exception as error:  # whatever its author's code raises
+            raise EnvError(
+                f"{self._name_of_env(error)}: {function.__name__} failed{self._where()} ({in_words(error)})"
+            ) from error
+
+    def _name_of_env(self, error: Exception) -> str:
+        """Which environment raised it: its place, where they are run one after the other, and its id."""
+        spec = getattr(self.env, "spec", None)
+        row = "" if (i := _place(error)) is None else f" {i}"
+        return f"environment{row}" + (f" of {spec.id}" if isinstance(spec, EnvSpec) else "")
+
+    def _name_bad_leaf(self) -> None:  # noqa: B027  (a hook)
+        """Raise where a single observation breaks its space, if they can be seen."""
+
+    def _observe(self, raw: Any, *, copy: bool = True) -> Observation:
+        """The leaves of a batched raw observation, checked and on the device."""
+        observation = {}
+        for leaf in self._leaves:
+            value = picked(raw, leaf, self._where())
+            tensor = leaf_tensor(value, leaf, self.num_envs, copy=copy, where=self._where())
+            self._check_finite(f"observation {leaf.name!r}", tensor)
+            observation[leaf.name] = tensor.to(self.device)
+        return observation
+
+    def _column(self, name: str, value: Any, dtype: torch.dtype) -> Tensor:
+        """One number or flag per environment: [B]."""
+        tensor = value if isinstance(value, Tensor) else torch.from_numpy(self._array(name, value, dtype))
+        if tuple(tensor.shape) != (self.num_envs,):
+            raise ValueError(f"{name}: expected [B={self.num_envs}], got {list(tensor.shape)}{self._where()}")
+        tensor = tensor.to(dtype)
+        self._check_finite(name, tensor)
+        if name == "reward":
+            self._check_reward(tensor)
+        return tensor.to(self.device)
+
+    def _array(self, name: str, value: Any, dtype: torch.dtype) -> np.ndarray[Any, Any]:
+        try:
+            if isinstance(value, np.ndarray) and value.dtype != object:
+                return np.array(value, dtype=bool if dtype == torch.bool else np.float32)
+            if any(one is None for one in value):  # numpy would make it a NaN, or False
+                raise TypeError("None is not a number")
+            return np.array(value, dtype=bool if dtype == torch.bool else np.float32)
+        except (TypeError, ValueError) as error:
+            message = f"{name}: expected one number from each environment, got {value!r:.80}{self._where()}"
+            raise ValueError(message) from error
+
+    def _check_finite(self, name: str, tensor: Tensor, rows: list[int] | None = None) -> None:
+        if tensor.device.type != "cpu" or not tensor.is_floating_point() or math.isfinite(tensor.sum().item()):
+            return
+        finite = torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
+        if not finite.all():  # else only the sum overflowed
+            row = int((~finite).nonzero()[0])
+            source = row if rows is None else rows[row]
+            raise FloatingPointError(f"{name}: NaN or inf from environment {source}{self._where()}")
+
+    def _check_reward(self, reward: Tensor) -> None:
+        if reward.device.type == "cpu" and not reward.abs().max().item() < LARGEST_REWARD:
+            row = int(reward.abs().argmax())
+            found = f"{float(reward[row]):g} from environment {row}{self._where()}"
+            expected = f"expected less than {LARGEST_REWARD:g} in size, as losses are squares in float32"
+            raise FloatingPointError(f"reward {found}: {expected}; scale the rewards")
+
+    def _patched(self, observation: Observation, final: Any, rows: list[int]) -> Observation:
+        """`observation` with `rows` replaced by the single raw observations `final[row]`."""
+        result = {}
+        for leaf in self._leaves:
+            where = f" (state reached{self._where()})"
+            parts = [np.asarray(picked(final[row], leaf, f" from environment {row}{where}")) for row in rows]
+            for row, part in zip(rows, parts, strict=True):
+                if part.shape != leaf.shape:
+                    leaf_tensor(part[None], leaf, 1, copy=True, where=where, rows=[row])
+            tensor = leaf_tensor(np.stack(parts), leaf, len(rows), copy=False, where=where, rows=rows)
+            self._check_finite(f"final observation of {leaf.name!r}", tensor, rows)
+            result[leaf.name] = observation[leaf.name].clone()
+            result[leaf.name][rows] = tensor.to(self.device)
+        return result
+
+    def _settled_success(self, told: Tensor | None) -> Tensor | None:
+        """[B] bool: what infos told, or False everywhere once they have told anything."""
+        self._tells_success = self._tells_success or told is not None
+        if told is None and self._tells_success:
+            return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        return told
+
+    def _settled_mask(self, mask: Tensor | None, known: Tensor | None, excused: Tensor | None) -> Tensor | None:
+        """The mask of every row, once it is sure that the env declares one always or never.
+
+        `known` [B] are the rows that have one (None: all), `excused` [B] those that need none (None: no row), because
+        their episode is over and nothing is acted on.
+        """
+        self._masked = mask is not None if self._masked is None else self._masked
+        if self._masked != (mask is not None) and (excused is None or not bool(excused.all())):
+            raise ValueError(f"infos[{MASK!r}] must be there in every reset and step or never{self._where()}")
+        if mask is None:
+            flags = (self.num_envs, self._flags or 1)
+            return torch.ones(flags, dtype=torch.bool, device=self.device) if self._masked else None
+        if self._flags is not None and mask.shape[1] != self._flags:
+            raise ValueError(f"{MASK}: {self.action_space} needs {self._flags} flags, got {mask.shape[1]}")
+        if known is None:
+            return mask
+        missing = ~known if excused is None else ~known & ~excused
+        if bool(missing.any()):
+            raise ValueError(f"infos[{MASK!r}]: none from environment {int(missing.nonzero()[0])}{self._where()}")
+        return mask | ~known.unsqueeze(1)
+
+
+def _place(error: Exception) -> int | None:
+    """The environment at which the loop of a SyncVectorEnv was; None where there was no such loop."""
+    trace, file = error.__traceback__, inspect.getfile(SyncVectorEnv)
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file and isinstance(trace.tb_frame.f_locals.get("i"), int):
+            return int(trace.tb_frame.f_locals["i"])
+        trace = trace.tb_next
+    return None
+
+
+def _flags(space: gym.Space[Any]) -> int | None:
+    """How many flags an action mask has; None where any number may do."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    if isinstance(space, spaces.MultiBinary | spaces.Box):
+        return None
+    raise ValueError(f"action space {space}: expected Discrete, MultiDiscrete, MultiBinary or Box")

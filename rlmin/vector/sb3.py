@@ -1,0 +1,109 @@
+"""A stable-baselines3 VecEnv as `Step` records: always reset in the same step, infos a list of dicts.
+
+A VecEnv promises `num_envs`, its two spaces, `reset` and `step`. What else DummyVecEnv has, `seed` and `reset_infos`,
+is used where it is there.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlmin.types import Observation, Step
+from rlmin.vector.base import MASK, SUCCESS, Vector
+
+
+class SB3Vector(Vector):
+    """A stable-baselines3 VecEnv; wrappers such as VecNormalize or VecFrameStack are part of it."""
+
+    def __init__(self, env: Any, *, device: torch.device | str, seed: int | None) -> None:
+        super().__init__(
+            env,
+            num_envs=env.num_envs,
+            observation_space=env.observation_space,
+            action_space=env.action_space,
+            mode="stable-baselines3 VecEnv",
+            device=device,
+            seed=seed,
+        )
+
+    def reset(self, seed: int | None = None) -> Step:
+        seed = self._first_seed(seed)
+        if seed is not None and not self._seeded(seed):
+            warnings.warn("this VecEnv takes no seed, so its episodes are not those of another run", stacklevel=2)
+        raw = self._call(self.env.reset)
+        mask, known = self._mask(raw, self._reset_infos())
+        return self._opened(self._observe(raw), self._settled_mask(mask, known, None))
+
+    def step(self, action: Tensor) -> Step:
+        self._check_action(action)
+        chosen = action.detach().cpu().numpy().astype(self.action_space.dtype, copy=False)
+        raw, reward, done, infos = self._call(self.env.step, chosen)
+        ended = self._column("done", done, torch.bool)
+        rows: list[int] = ended.nonzero().flatten().tolist()
+        observation = self._observe(raw)
+        truncated = torch.zeros_like(ended)
+        for row in rows:
+            truncated[row] = bool(infos[row].get("TimeLimit.truncated", False))
+        fresh = self._reset_infos()  # the wrapped infos of an ended row are those of its last step
+        latest = [fresh[row] if over else info for row, (over, info) in enumerate(zip(done, infos, strict=True))]
+        mask, known = self._mask(raw, latest)
+        return Step(
+            observation=observation,
+            reward=self._column("reward", reward, torch.float32),
+            terminated=ended & ~truncated,
+            truncated=truncated,
+            start=ended,
+            filler=torch.zeros_like(ended),
+            final_observation=self._final(observation, infos, rows, truncated) if rows else None,
+            action_mask=self._settled_mask(mask, known, None),
+            success=self._settled_success(self._success(infos, rows)),
+        )
+
+    def _seeded(self, seed: int) -> bool:
+        """Whether it could be seeded."""
+        try:
+            self.env.seed(seed)
+        except (AttributeError, NotImplementedError):
+            return False
+        return True
+
+    def _reset_infos(self) -> list[dict[str, Any]]:
+        """What the latest resets told; nothing, where it is not kept."""
+        found = getattr(self.env.unwrapped, "reset_infos", None)
+        return [{} for _ in range(self.num_envs)] if found is None else list(found)
+
+    def _final(
+        self, observation: Observation, infos: list[dict[str, Any]], rows: list[int], truncated: Tensor
+    ) -> Observation:
+        """The states reached; of a terminated row, whose value is 0 whatever it is, it may be missing."""
+        key = "terminal_observation"
+        known = [row for row in rows if key in infos[row]]
+        told = {row: infos[row][key] for row in known}
+        for row in rows:
+            if told.get(row) is None and (row in told or bool(truncated[row])):
+                raise ValueError(f"environment {row} ended{self._where()} without infos[{key!r}]")
+        return self._patched(observation, told, known) if known else observation
+
+    def _success(self, infos: list[dict[str, Any]], rows: list[int]) -> Tensor | None:
+        told = {row: infos[row][key] for row in rows for key in SUCCESS if key in infos[row]}
+        if not told:
+            return None
+        success = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        for row, value in told.items():
+            success[row] = bool(value)
+        return success
+
+    def _mask(self, raw: Any, infos: list[dict[str, Any]]) -> tuple[Tensor | None, Tensor | None]:
+        if self._mask_observed:
+            return torch.from_numpy(np.array(raw[MASK], dtype=bool)).flatten(1).to(self.device), None
+        if self._masked is False and MASK not in infos[0]:
+            return None, None
+        known = torch.tensor([MASK in info for info in infos])
+        if not known.any():
+            return None, None
+        width = next(np.size(info[MASK]) for info in infos if MASK in info)
+        rows = [np.ravel(info[MASK]) if MASK in info else np.ones(width) for info in infos]
+        return torch.from_numpy(np.array(rows, dtype=bool)).to(self.device), known.to(self.device)

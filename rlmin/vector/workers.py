@@ -1,0 +1,165 @@
+"""Worker processes that fail are named, and end with whoever started them.
+
+Gymnasium's AsyncVectorEnv runs each environment in a process. Left alone, one that is killed shows as an EOFError, one
+that hangs or raises what cannot be pickled is waited for for ever, and all of them outlive a killed trainer. Here the
+parent watches its ends of the pipes (`watch`), and the workers watch their parent (`worker`).
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing.connection import Connection, wait
+from queue import Empty
+from typing import Any
+
+from gymnasium.vector import AsyncVectorEnv
+from gymnasium.vector.async_vector_env import _async_worker
+
+from rlmin.vector.faults import EnvError, in_words
+
+STEP_TIMEOUT = 600.0
+"""Seconds that a worker may take to answer, unless a setting says otherwise."""
+GRACE = 5.0
+"""Seconds within which a process that was killed is gone, and an error that was sent has come."""
+
+
+class WorkerTraceback(Exception):
+    """Where it happened in a worker, as text: the cause of an `EnvError`."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class WatchedPipe:
+    """The parent's end of the pipe to one worker: a worker that ends, hangs or fails is an `EnvError` that names it.
+
+    Args:
+        pipe: as AsyncVectorEnv made it.
+        env: to which it belongs; all its workers are stopped where one fails.
+        index: of the worker.
+        timeout: seconds to wait for an answer; None: for ever.
+    """
+
+    def __init__(self, pipe: Connection, env: AsyncVectorEnv, index: int, timeout: float | None) -> None:
+        self.pipe, self.env, self.index, self.timeout = pipe, env, index, timeout
+        self.process = env.processes[index]
+        self.asked = "start"
+
+    @property
+    def closed(self) -> bool:
+        return self.pipe.closed
+
+    def close(self) -> None:
+        self.pipe.close()
+
+    def poll(self, timeout: float = 0.0) -> bool:
+        return self.pipe.poll(timeout)
+
+    def send(self, message: tuple[str, Any]) -> None:
+        self.asked = message[0].lstrip("_")
+        try:
+            self.pipe.send(message)
+        except OSError:
+            raise self._failed(self._ended()) from None
+
+    def recv(self) -> Any:
+        try:
+            answer = self._received()
+        except BaseException:  # also Ctrl-C: closing would wait for the answer again
+            stop(self.env)
+            raise
+        if isinstance(answer, tuple) and len(answer) == 2 and answer[1] is False:
+            raise self._told()
+        return answer
+
+    def _received(self) -> Any:
+        ready = wait([self.pipe, self.process.sentinel], self.timeout)
+        if not ready:
+            hint = "step_timeout sets how long to wait, None for ever"
+            raise self._failed(f"no answer to {self.asked} within {self.timeout:g} s; {hint}")
+        try:
+            if self.pipe not in ready and not self.pipe.poll(0):
+                raise EOFError
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            raise self._failed(self._ended()) from None
+
+    def _told(self) -> EnvError:
+        """The error that the worker sent; or that it could not."""
+        queue: Any = self.env.error_queue
+        try:
+            _, kind, value, trace = queue.get(timeout=GRACE)
+        except Empty:
+            return self._failed(f"{self.asked} failed, with an error that could not be sent")
+        found = self._failed(f"{self.asked} failed ({value if kind is EnvError else f'{kind.__name__}: {value}'})")
+        found.__cause__ = WorkerTraceback(trace)
+        return found
+
+    def _failed(self, why: str) -> EnvError:
+        stop(self.env)
+        spec: Any = self.env.spec
+        of = "" if spec is None else f" of {spec.id}"
+        return EnvError(f"worker {self.index}{of} (process {self.process.pid}): {why}")
+
+    def _ended(self) -> str:
+        self.process.join(GRACE)
+        code = self.process.exitcode
+        if code is None:
+            return "it closed its pipe"
+        if code < 0:
+            name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
+            return f"killed by {name} during {self.asked}" + (", as where memory runs out" if name == "SIGKILL" else "")
+        return f"ended with exit code {code} during {self.asked}"
+
+
+def watch(env: AsyncVectorEnv, timeout: float | None = STEP_TIMEOUT) -> None:
+    """From here on workers that fail are named, and stopped; `timeout`: see `WatchedPipe`."""
+    if not all(isinstance(pipe, WatchedPipe) for pipe in env.parent_pipes):
+        pipes: Any = [WatchedPipe(pipe, env, i, timeout) for i, pipe in enumerate(env.parent_pipes)]
+        env.parent_pipes = pipes
+
+
+def stop(env: AsyncVectorEnv) -> None:
+    """Kill the workers of an environment, which is closed then; what they were asked is not waited for."""
+    if env.closed:
+        return
+    env.closed = True
+    for process in env.processes:
+        if process.exitcode is None:
+            process.kill()
+    for pipe in env.parent_pipes:
+        if pipe is not None:
+            pipe.close()
+    for process in env.processes:
+        process.join(GRACE)
+
+
+def worker(index: int, make: Any, pipe: Any, parent_pipe: Any, memory: Any, errors: Any, *more: Any) -> None:
+    """Gymnasium's own worker, which ends with its parent, and whose errors can always be sent."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    plain: Any = PlainErrors(errors)
+    _async_worker(index, make, pipe, parent_pipe, memory, plain, *more)
+
+
+class PlainErrors:
+    """A queue of errors, each as text: what an environment raises may not fit through a pipe, or not be made again."""
+
+    def __init__(self, queue: Any) -> None:
+        self.queue = queue
+
+    def put(self, error: tuple[int, type[BaseException], BaseException, str]) -> None:
+        index, _, value, trace = error
+        self.queue.put((index, EnvError, in_words(value), trace))
+
+
+def _end_with_parent() -> None:
+    """Wait until the parent is gone, and end this process.
+
+    A later sibling that was forked may hold the parent's end of what is waited for, so the parent's number is looked at
+    too. A signal of the kernel's (PDEATHSIG) would come when the thread that started this process ends.
+    """
+    parent, number = multiprocessing.parent_process(), os.getppid()
+    while parent is not None and parent.is_alive() and os.getppid() == number:
+        parent.join(2.0)
+    os._exit(1)
