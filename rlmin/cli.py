@@ -16,9 +16,11 @@ from typing import Any
 from rlmin import __version__
 from rlmin.checks import check_names
 from rlmin.commands.parse import flag, parse, values
-from rlmin.files.trust import typed
+from rlmin.encoders.cell import fitting, option_names
+from rlmin.files.trust import Foreign, typed
 from rlmin.settings import Count, Settings
 from rlmin.vector.faults import EnvError
+from rlmin.vector.make import import_provider
 
 USAGE = """usage: rlmin COMMAND ...
 
@@ -81,8 +83,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def import_named(ids: Sequence[str]) -> None:
     """Import the modules that these ids, which the user typed, name: encoders may be registered there too."""
-    from rlmin.vector.make import import_provider
-
     for id in ids:
         if ":" in id:
             import_provider(id)
@@ -93,8 +93,6 @@ def train_command(arguments: list[str]) -> None:
     from rlmin.commands.presets import config_class, preset_arguments, read_preset
     from rlmin.commands.train import resume, train
     from rlmin.commands.train_config import OfflineRun, OnlineRun
-    from rlmin.files.trust import Foreign
-    from rlmin.vector.make import import_provider
 
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
     own = arguments[1 if name else 0 :]
@@ -132,7 +130,6 @@ def train_command(arguments: list[str]) -> None:
 def foreign(arguments: Sequence[str]) -> set[str]:
     """What a preset says that does not fit what is typed: of its own environment, and of its own encoder."""
     from rlmin.commands.train_config import PAIRS
-    from rlmin.encoders.cell import fitting, option_names
 
     names: set[str] = set(PAIRS) if "--env" in flags(arguments) else set()
     for encoder in values(arguments, "--encoder")[-1:]:

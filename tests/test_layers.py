@@ -1,99 +1,222 @@
-"""The files form a stack: each may import only from layers below its own. A direction that is not tested is not one."""
+"""The packages stand on floors, and each imports only from floors below its own; docs/architecture.md has the table.
+
+A direction that is not tested is not one: every import is read, those in functions and under TYPE_CHECKING too.
+"""
 
 import ast
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "rlmin"
+PAGE = ROOT / "docs" / "architecture.md"
+ROW = re.compile(r"^\| (\d+) \| `(\w+)(?:/|\.py)` \| \S.* \|$", re.MULTILINE)
+FREE = {"__init__", "_moved", "configs"}
+"""Without a floor: the public names, the old paths, and data."""
+LOOSE, ENTRIES = 12, 30
+"""At most so many modules beside the packages, and so many entries in all."""
 
-LAYERS = [  # from the bottom up; a file may import from every layer above in this list, and from its own package
-    {"types", "checks", "statistics", "atomic", "lock", "trust", "plain", "faults", "waiting"},
-    {"settings", "read_yaml", "sb3_names", "workers", "readings"},
-    {"parse", "boundary"},
-    {"scan", "spaces", "space_json", "envs"},
-    {"header"},
-    {"encoders", "returns", "losses", "episodes", "normalize", "make", "checkpoint", "wrappers"},
-    {"vector", "heads", "arena", "hub_snapshot"},
-    {"vector_gym", "vector_sb3", "inputs", "data"},
-    {"policy_config", "trunk", "tokens"},
-    {"policy_step"},
-    {"policy", "parse_agent"},
-    {"rollout_graph", "play", "scores", "fit"},
-    {"predict", "evaluate", "rollout", "callbacks", "progress", "logs"},
-    {"verify", "curves", "run_groups", "targets"},
-    {"actor"},
-    {"agents", "collect", "plots", "inspection"},
-    {"video"},
-    {"evaluate_run", "plot_run"},
-    {"collect_run", "inspect_run", "interop"},
-    {"export_run"},
-    {"train_config"},
-    {"presets", "watchdog"},
-    {"training_run"},
-    {"train"},
-    {"bench"},
-    {"suite"},
-    {"cli"},
-    {"__main__"},
-]
-HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
+OPTIONAL = {"minari", "minigrid", "popgym", "torchrl", "stable_baselines3"}
+SLOW = {"tensordict", "matplotlib", "scipy", "rich", "PIL", "torch"}
+"""Packages that functions import: a user may not have them; or they, or a part of them, take long to load."""
 
-EXCEPTIONS = {
-    ("vector", "vector_gym"),  # `adapt` picks one of them, inside the function
-    ("vector", "vector_sb3"),
-    ("policy", "actor"),  # `Policy.actor` makes one
+COMMAND = "a command loads only what it runs, so that help and errors come at once"
+NUMBA = "needs numba, which may be missing and is slow to load"
+TENSORDICT = "needs tensordict, slow to load; PPO does without logged data"
+LOGGER = "needs the logger of stable-baselines3, slow to load"
+LATE = {
+    "rlmin.agents.decision": {"rlmin.runs.logs": LOGGER},
+    "rlmin.agents.decision_data": dict.fromkeys(
+        ("rlmin.data", "rlmin.data.packed_rows", "rlmin.data.windows"), TENSORDICT
+    ),
+    "rlmin.agents.ppo": {"rlmin.runs.logs": LOGGER},
+    "rlmin.cli": dict.fromkeys(
+        (
+            *("rlmin.bench", "rlmin.data.minari", "rlmin.encoders.capabilities", "rlmin.envs.catalog"),
+            *("rlmin.interop.hub_command", "rlmin.suite", "rlmin.suite.defaults", "rlmin.suite.offline"),
+            *(f"rlmin.commands.{name}" for name in ("collect", "evaluate", "export", "inspect", "plot", "train")),
+            *(f"rlmin.commands.{name}" for name in ("parse_agent", "presets", "train_config")),
+        ),
+        COMMAND,
+    ),
+    "rlmin.commands.evaluate": dict.fromkeys(("rlmin.data", "rlmin.data.reference"), TENSORDICT),
+    "rlmin.commands.inspect": dict.fromkeys(("rlmin.data", "rlmin.data.summary"), TENSORDICT),
+    "rlmin.commands.train": {"rlmin.runs.plots": LOGGER},
+    "rlmin.commands.training_run": {"rlmin.runs.logs": LOGGER},
+    "rlmin.encoders.gru": {"rlmin.kernels.gru": NUMBA},
+    "rlmin.encoders.lstm": {"rlmin.kernels.lstm": NUMBA},
+    "rlmin.encoders.projected": {"rlmin.kernels.cell": NUMBA},
+    "rlmin.encoders.stack_step": dict.fromkeys(
+        (f"rlmin.kernels.step.{name}" for name in ("loop", "product", "table")), NUMBA
+    ),
+    "rlmin.kernels.block": {"rlmin.kernels.block_loops": NUMBA},
+    "rlmin.policy.policy": {"rlmin.policy.actor": "`Policy.actor` makes an Actor, and an Actor holds a Policy"},
+    "rlmin.vector.adapter": {"rlmin.vector.sb3": "needs stable-baselines3, slow to load"},
 }
-ONLY = {"envs": {"types", "checks"}, "scan": {"types", "checks"}}  # stricter than the layers: these stand alone
+"""Importer -> what it imports inside a function, and why."""
+
+
+class Import(NamedTuple):
+    """One imported name: the module that it comes from or is, and where the import stands."""
+
+    module: str
+    name: str
+    late: bool = False  # in a function
+    typed: bool = False  # under TYPE_CHECKING
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a file."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {module_of(path): path for path in SOURCES}
 
 
-def imported(path: Path) -> Iterator[str]:
-    """The dotted name of every import anywhere in the file, in functions and under TYPE_CHECKING too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports_of(tree: ast.AST, *, late: bool = False, typed: bool = False) -> Iterator[Import]:
+    """Every import in a file, wherever it stands."""
+    for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module, f"{path.name}: relative imports break under the top-level views"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            source = "." * node.level + (node.module or "")
+            for alias in node.names:
+                full = f"{source}.{alias.name}"
+                yield Import(full if full in MODULES else source, alias.name, late, typed)
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (Import(alias.name, "", late, typed) for alias in node.names)
+        else:
+            function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            checking = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            yield from imports_of(node, late=late or function, typed=typed or checking)
 
 
-def part_of(path: Path) -> str:
-    """The module or sub-package of rlmin that the file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def own(found: Iterator[Import]) -> list[Import]:
+    """Those of rlmin's own modules; its version, the first name of the package, may be read by all."""
+    return [one for one in found if one.module.split(".")[0] == "rlmin" and one.name != "__version__"]
 
 
-def upward(path: Path, names: Iterator[str]) -> list[str]:
-    """Imports of rlmin's parts that do not lie below the file's own."""
-    own = part_of(path)
-    found = {name.split(".")[1] for name in names if name.startswith("rlmin.")} - {own, "__version__"}
-    allowed = ONLY.get(own) or {name for name, height in HEIGHT.items() if height < HEIGHT[own]}
-    return sorted(other for other in found - allowed if (own, other) not in EXCEPTIONS)
+IMPORTS = {name: list(imports_of(ast.parse(path.read_text()))) for name, path in MODULES.items()}
 
 
-def test_every_file_has_a_layer_and_every_layer_a_file() -> None:
-    assert {part_of(path) for path in SOURCES} - {"__init__", "configs"} == set(HEIGHT)
+def part_of(module: str) -> str:
+    """The package or loose module at the top of rlmin that a module belongs to."""
+    return [*module.split("."), "__init__"][1]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_down(path: Path) -> None:
-    if part_of(path) in ("__init__", "configs"):
-        return  # the public names; and data
-    for other in upward(path, imported(path)):
-        pytest.fail(f"{path.relative_to(PACKAGE)} imports rlmin.{other}, which does not lie below it")
+def floors(page: str) -> dict[str, int]:
+    """Package or module -> floor, as the table says."""
+    found = [(name, int(floor)) for floor, name in ROW.findall(page)]
+    assert len(dict(found)) == len(found), "a package has two floors"
+    return dict(found)
+
+
+FLOORS = floors(PAGE.read_text())
+
+
+def upward(module: str, found: Iterator[Import]) -> list[str]:
+    """What a module imports that is neither in its own package nor on a floor below."""
+    here = part_of(module)
+    others = {(one.module, part_of(one.module)) for one in own(found)}
+    return sorted(name for name, part in others if part != here and FLOORS.get(part, 99) >= FLOORS[here])
+
+
+def circles(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
+    """A circle through each module that is on one."""
+    found = []
+    for first in graph:
+        trails, seen = [[first]], {first}
+        while trails:
+            trail = trails.pop()
+            for following in graph.get(trail[-1], ()):
+                if following == first:
+                    found.append([*trail, first])
+                    trails = []
+                    break
+                if following not in seen:
+                    seen.add(following)
+                    trails.append([*trail, following])
+    return found
+
+
+def test_the_table_has_every_package_and_module_and_nothing_else() -> None:
+    there = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    there = {name for name in there if name in FREE or name == "__main__" or not name.startswith("_")}
+    assert there - FREE == set(FLOORS)
+
+
+def test_the_top_is_small_and_every_package_says_what_belongs_there() -> None:
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len([path for path in entries if path.suffix == ".py"]) <= LOOSE
+    assert len(entries) <= ENTRIES
+    for folder in {path.parent for path in SOURCES} - {PACKAGE / "configs"}:
+        sentence = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+        assert sentence, f"{folder} says not what belongs there"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) not in FREE])
+def test_imports_point_down(module: str) -> None:
+    relative = [one.module for one in IMPORTS[module] if one.module.startswith(".")]
+    assert not relative, f"{module}: relative imports break under the top-level views"
+    for other in upward(module, iter(IMPORTS[module])):
+        pytest.fail(f"{module} imports {other}, which does not lie below it")
 
 
 def test_an_import_that_points_up_is_found() -> None:
-    assert upward(PACKAGE / "envs" / "t_maze.py", iter(["rlmin.types.Step", "rlmin.agents.PPO"])) == ["agents"]
-    assert upward(PACKAGE / "policy.py", iter(["rlmin.agents.ppo.PPO", "rlmin.policy.heads.ValueHead"])) == ["agents"]
-    assert upward(PACKAGE / "cli.py", iter(["rlmin.commands.train.train", "torch.nn"])) == []
+    def said(module: str, *lines: str) -> list[str]:
+        return upward(module, imports_of(ast.parse("\n".join(lines))))
+
+    assert said("rlmin.envs.t_maze", "from rlmin.types import Step", "from rlmin.agents import PPO") == ["rlmin.agents"]
+    assert said("rlmin.envs.t_maze", "def f():", "    import rlmin.scan") == ["rlmin.scan"], "a neighbour on its floor"
+    assert said("rlmin.policy.heads", "if TYPE_CHECKING:", "    import rlmin.agents.ppo") == ["rlmin.agents.ppo"]
+    assert said("rlmin.policy.heads", "from rlmin import load") == ["rlmin"]
+    assert said("rlmin.cli", "from rlmin import __version__", "from rlmin.commands import train", "import torch") == []
+
+
+def test_a_floor_that_the_page_does_not_have_is_missed() -> None:
+    text = PAGE.read_text()
+    assert "scan" not in floors(text.replace("| 1 | `scan/`", "| one | `scan/`"))
+    with pytest.raises(AssertionError, match="two floors"):
+        floors(text + "\n| 4 | `scan/` | again |\n")
+
+
+def test_files_import_each_other_in_no_circle() -> None:
+    graph = {
+        module: {one.module for one in own(iter(found)) if not one.late and not one.typed} - {module}
+        for module, found in IMPORTS.items()
+    }
+    assert circles(graph) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": ["b"], "b": ["c", "d"], "c": [], "d": ["a"]}) == [
+        ["a", "b", "d", "a"],
+        ["b", "d", "a", "b"],
+        ["d", "a", "b", "d"],
+    ]
+    assert circles({"a": ["b", "c"], "b": ["d"], "c": ["d"], "d": []}) == []
+
+
+def test_imports_in_functions_are_listed_with_their_reason() -> None:
+    late = {module: {one.module for one in own(iter(found)) if one.late} for module, found in IMPORTS.items()}
+    assert {module: names for module, names in late.items() if names} == {
+        module: set(reasons) for module, reasons in LATE.items()
+    }
+    for module, found in IMPORTS.items():
+        roots = {one.module.split(".")[0] for one in found if one.late} - {"rlmin"}
+        assert roots <= OPTIONAL | SLOW, f"{module}: import {sorted(roots - OPTIONAL - SLOW)} at the top of the file"
+    assert not (OPTIONAL | SLOW) & set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda path: path.name)
 def test_nothing_imports_through_the_views(path: Path) -> None:
-    assert not {name.split(".")[0] for name in imported(path)} & {"agents", "envs", "configs"}
+    roots = {one.module.split(".")[0] for one in imports_of(ast.parse(path.read_text()))}
+    assert not roots & {"agents", "envs", "configs"}
 
 
 def test_the_views_lead_into_the_package() -> None:

@@ -1,5 +1,6 @@
 """What is in a dataset: as text, and its returns as a picture."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,8 +45,6 @@ def plot_returns(dataset: "Dataset", file: str | Path) -> None:
         dataset: its returns are drawn.
         file: PNG to write.
     """
-    from io import BytesIO
-
     from matplotlib.figure import Figure  # without pyplot: no global state, no window
 
     returns = dataset.returns.numpy()

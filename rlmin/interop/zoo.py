@@ -26,7 +26,6 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 
-import rlmin
 from rlmin.agents.ppo import PPO
 from rlmin.agents.schema import read_settings
 from rlmin.checks import check_names, require
@@ -51,7 +50,8 @@ POLICIES = {"MinGruPolicy": "min_gru", "MinLstmPolicy": "min_lstm", "MlpPolicy":
 NETWORK = {field.name for field in fields(PolicyConfig)} - {"dropout"}
 """Settings that the weights in a file were made with, so that none of them can be another when it is gone on with."""
 SCRIPTS = ("train", "enjoy")
-CONFIGS = Path(rlmin.__file__).parent / "configs" / "zoo"
+PACKAGE = Path(__file__).parent.parent
+CONFIGS = PACKAGE / "configs" / "zoo"
 
 
 class ZooPPO(PPO):
@@ -289,7 +289,7 @@ def command(arguments: Sequence[str] | None = None) -> None:
         main(arguments)
     except ValueError as error:
         raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if not raised_in.is_relative_to(Path(rlmin.__file__).parent):
+        if not raised_in.is_relative_to(PACKAGE):
             raise
         print(f"rlmin.interop.zoo: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

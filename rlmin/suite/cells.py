@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from rlmin.checks import check_names
+from rlmin.commands.evaluate import evaluate_run
 from rlmin.commands.parse_agent import parse_agent
 from rlmin.commands.presets import preset_arguments
+from rlmin.commands.train import resume, train
 from rlmin.commands.train_config import DecisionTrainConfig, TrainConfig, settable
 from rlmin.commands.training_run import CURVE
 from rlmin.encoders import CELLS
@@ -27,6 +29,7 @@ from rlmin.envs.catalog import variants
 from rlmin.envs.tensor_env import Variant
 from rlmin.files.read_yaml import read_yaml
 from rlmin.runs.checkpoint import LEARNER, read_header
+from rlmin.runs.curves import read_curve
 from rlmin.settings import Count, check_setting
 from rlmin.vector.make import import_provider, parse_pairs
 
@@ -181,8 +184,6 @@ def trained(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
     Raises:
         ValueError: that checkpoint is of other settings.
     """
-    from rlmin.commands.train import resume, train
-
     if not (folder / LEARNER).exists():
         train(replace(config, folder=folder), progress_bar=False)
         return
@@ -207,9 +208,6 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 def score(cell: Cell, folder: Path) -> Row:
     """Both protocols: the final policy on held-out episodes, and the best of training as POPGym publishes it."""
-    from rlmin.commands.evaluate import evaluate_run
-    from rlmin.runs.curves import read_curve
-
     differing = parse_pairs(cell.config.eval_kwargs)  # a task may be learned in an easier variant than it is judged in
     import_provider(cell.config.env)  # which the suite names, so that the run may
     held_out = evaluate_run(folder, env_kwargs=differing, episodes=EPISODES, num_envs=EPISODES // 4)

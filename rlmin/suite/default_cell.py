@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from rlmin.commands.evaluate import evaluate_run
 from rlmin.commands.train_config import TrainConfig
+from rlmin.runs.curves import read_curve
 from rlmin.suite.cells import Cell, Row, trained
 
 EVALUATIONS = 10
@@ -36,9 +38,6 @@ class DefaultCell(Cell):
 
     def run(self, folder: Path) -> Row:
         """Train in `folder`, or go on there, and score: the row of the cell."""
-        from rlmin.commands.evaluate import evaluate_run
-        from rlmin.runs.curves import read_curve
-
         trained(self.config, folder)
         steps, returns = read_curve(folder, "eval/mean_reward")
         final = evaluate_run(folder, episodes=FINAL_EPISODES, num_envs=EPISODES, seed=SEED + 1)

@@ -33,6 +33,8 @@ from typing import Any
 
 from rlmin.checks import check_names, require
 from rlmin.commands.train_config import DecisionTrainConfig, settable
+from rlmin.data import load_dataset
+from rlmin.data.minari import open_minari
 from rlmin.encoders.cell import fitting
 from rlmin.files.read_yaml import read_yaml
 from rlmin.files.trust import from_file
@@ -195,8 +197,6 @@ def run_offline(options: OfflineOptions) -> str:
 
 def make_datasets(suite: OfflineSuite, out: Path, *, overwrite: bool = False) -> str:
     """Make the datasets of the tasks that are missing (or all); a line for each."""
-    from rlmin.data import load_dataset
-
     lines = []
     for task in suite.tasks:
         if overwrite or not exists(task):
@@ -211,8 +211,6 @@ def make_datasets(suite: OfflineSuite, out: Path, *, overwrite: bool = False) ->
 
 def fingerprint(dataset: str) -> str:
     """What differs where the files of a dataset do."""
-    from rlmin.data.minari import open_minari
-
     return open_minari(dataset).fingerprint()[:16]
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlmin.agents.load import load
+from rlmin.commands.evaluate import evaluate_run, evaluate_run_targets
 from rlmin.commands.parse_agent import parse_agent
 from rlmin.commands.presets import preset_arguments
 from rlmin.commands.train_config import DecisionTrainConfig
@@ -39,8 +41,6 @@ class OfflineCell(Cell):
 
     def run(self, folder: Path) -> Row:
         """Train in `folder`, or go on there, and score: the row of the cell."""
-        from rlmin.agents.load import load
-
         trained(self.config, folder)
         agent = load(folder, trust=self.config.trust)
         facts = agent.run["data"]
@@ -58,8 +58,6 @@ class OfflineCell(Cell):
 
 def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Row]:
     """The last checkpoint, greedy: one entry a target, of one variant of the environment."""
-    from rlmin.commands.evaluate import evaluate_run, evaluate_run_targets
-
     reference, asked = Reference(**facts["reference"]), cell.settings["asked"]
     shared: dict[str, Any] = {"env_kwargs": variant, "episodes": asked["episodes"], "num_envs": NUM_ENVS}
     shared |= {"seed": cell.held_out_seed, "trust": cell.config.trust}

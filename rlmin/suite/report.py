@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlmin.runs.checkpoint import write_atomic
+from rlmin.runs.curves import read_curve
 from rlmin.runs.statistics import Interval, iqm_interval, mean_interval, normalised
 from rlmin.suite.cells import Cell, Row
 
@@ -124,8 +125,6 @@ def draw_curves(rows: Sequence[Row], cells: Sequence[Cell], out: Path) -> "Figur
 
 
 def _draw_task(panel: "Axes", task: str, cells: Sequence[Cell], out: Path, colours: dict[str, str]) -> None:
-    from rlmin.runs.curves import read_curve
-
     for encoder in dict.fromkeys(cell.encoder for cell in cells):
         curves = [read_curve(cell.folder(out), "rollout/ep_rew_mean") for cell in cells if cell.encoder == encoder]
         grid = np.linspace(0, min(steps[-1] for steps, _ in curves), 200)

@@ -11,6 +11,7 @@ from rlmin.checks import require
 from rlmin.suite.cells import Row
 from rlmin.suite.default_cell import EPISODES, EVALUATIONS, FINAL_EPISODES, SEED, DefaultCell
 from rlmin.vector.make import make_one
+from rlmin.wrappers import PreviousAction, PreviousReward
 
 PEERS = {"PPO": ("stable_baselines3", "Mlp"), "RecurrentPPO": ("sb3_contrib", "MlpLstm")}
 """Class -> the package that has it, and the policy that its documentation begins with."""
@@ -56,8 +57,6 @@ class SB3Cell(DefaultCell):
 
     def _env(self) -> gym.Env[Any, Any]:
         """The task in a form that these libraries read."""
-        from rlmin.wrappers import PreviousAction, PreviousReward
-
         env = make_one(self.settings["env"], **self.settings["env_kwargs"])
         if self.settings["env"].startswith("MiniGrid-"):  # they read no texts, and no pictures of 7x7
             from minigrid import wrappers
