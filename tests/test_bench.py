@@ -75,7 +75,7 @@ def test_all_of_them_run_one_after_the_other(monkeypatch: pytest.MonkeyPatch, tm
     ("arguments", "said"),
     [
         (["bench", "scam"], "no benchmark 'scam'; did you mean 'scan'?"),
-        (["bench", "scan", "--device", "warp"], "device=warp"),
+        (["bench", "scan", "--device", "warp"], "device: expected a device that is here, got 'warp'"),
         (["bench", "scan", "--out", "file/results"], "file"),
         (["bench", "scan", "--rounds", "0"], "rounds"),
         (["bench", "scan", "--round", "2"], "--rounds"),
@@ -100,7 +100,7 @@ def test_without_a_name_every_benchmark_is_listed(capsys: pytest.CaptureFixture[
             main(arguments)
         assert ended.value.code == code
         listed = {line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]}
-        assert listed == {*NAMES, "all", "memory", "offline"}
+        assert listed == {*NAMES, "all", "memory", "offline", "defaults"}
 
 
 def test_results_of_a_quick_run_do_not_replace_those_of_a_checkout(

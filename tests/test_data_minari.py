@@ -1,6 +1,7 @@
 """Minari datasets: written by Minari's own DataCollector, read so that action[t] belongs to observation[t]."""
 
 import gc
+import json
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import h5py
 import minari
 import numpy as np
 import pytest
@@ -103,6 +105,32 @@ def test_every_number_is_the_one_that_minari_holds() -> None:
         assert torch.equal(dataset.step["action"][rows, 0], torch.from_numpy(episode.actions))
         assert np.array_equal(dataset.step["reward"][rows], episode.rewards.astype(np.float32))
         assert bool(dataset.terminated[e]) == bool(episode.terminations[-1])
+
+
+def test_columns_that_nobody_wrote_do_not_fill_the_memory(folder: Path) -> None:
+    cart_pole()
+    with h5py.File(folder / "cart" / "rule-v0" / "data" / "main_data.hdf5", "r+") as file:
+        del file["episode_3"]["rewards"]
+        file["episode_3"].create_dataset("rewards", (10**10,), "f4", chunks=True)
+    with pytest.raises(ValueError, match="episode_3/rewards: expected 40,000,000,000 bytes, of which 0 are in"):
+        load_dataset("cart/rule-v0")
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"total_steps": 10**18}, "GiB of memory, this machine has"),
+        ({"total_steps": 10**30}, "GiB of memory, this machine has"),
+        ({"total_steps": -3}, "expected counts of steps"),
+        ({"total_steps": [3]}, "cannot be read by Minari"),
+    ],
+)
+def test_counts_that_lie_are_one_error(told: dict[str, Any], message: str, folder: Path) -> None:
+    cart_pole()
+    path = folder / "cart" / "rule-v0" / "data" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    with pytest.raises(ValueError, match=message):
+        load_dataset("cart/rule-v0", cache=False)
 
 
 def test_environment_recipe_and_spaces_come_along() -> None:

@@ -63,6 +63,7 @@ def test_what_is_dropped_is_an_update_and_what_is_kept_makes_up_for_it(mlp: int)
 def test_a_step_drops_in_training_however_it_is_called() -> None:
     stack, space = make(0.5), spaces.Box(-1, 1, (4,))
     policy = Policy(space, spaces.Discrete(3), PolicyConfig(width=8, dropout=0.5))
+    nn.init.ones_(policy.value_head.projection.weight)  # before training it is 0, whatever is dropped
     x, seen = torch.ones(B, H), {"observation": torch.ones(B, 4)}
     steps: list[tuple[nn.Module, Callable[[], Tensor]]] = [
         (stack, lambda: stack.step(x, stack.initial_state(B), never[0])[0]),

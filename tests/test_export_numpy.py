@@ -57,14 +57,15 @@ SETTINGS: list[dict[str, Any]] = [
     {"conv": 0, "share_memory": False},
     {"previous_action": True, "previous_reward": True, "dropout": 0.2},
 ]
-CELLS = [("min_gru", "tanh"), ("min_gru", "identity"), ("min_gru", "g"), ("min_lstm", "tanh"), ("min_lstm", "g")]
-CELLS += [("gru", "tanh"), ("lstm", "tanh"), ("mlp", "tanh")]
+CELLS: list[tuple[str, dict[str, Any]]] = [("gru", {}), ("lstm", {}), ("mlp", {})]
+CELLS += [("min_gru", {"candidate": name}) for name in ("tanh", "identity", "g")]
+CELLS += [("min_lstm", {"candidate": name}) for name in ("tanh", "g")]
 
 
-@pytest.mark.parametrize(("encoder", "candidate"), CELLS)
-def test_every_memory_takes_the_same_actions(encoder: str, candidate: str) -> None:
+@pytest.mark.parametrize(("encoder", "options"), CELLS)
+def test_every_memory_takes_the_same_actions(encoder: str, options: dict[str, Any]) -> None:
     for settings in SETTINGS:
-        policy = make(encoder=encoder, candidate=candidate, dtype=torch.float64, **settings)
+        policy = make(encoder=encoder, dtype=torch.float64, **options, **settings)
         assert follow(policy, NumpyPolicy(pack_numpy(policy))) < 1e-9, settings
 
 

@@ -113,6 +113,11 @@ def test_what_is_plain_is_not(space: gym.Space[Any]) -> None:
     assert not reading(space).doubt
 
 
+def test_a_box_without_entries_is_no_picture() -> None:
+    for shape in ((0, 16), (1, 0, 4), (16, 16, 0)):
+        assert read_as({"x": spaces.Box(0, 9, shape, np.int64)})["x"].kind == "numbers"
+
+
 def test_a_stack_of_frames_is_a_picture_of_as_many_channels() -> None:
     torch.manual_seed(0)
     first = torch.randint(256, (5, 4, 20, 24, 3), dtype=torch.uint8)

@@ -12,13 +12,15 @@ from rlmin.policy import Policy, PolicyConfig
 from rlmin.vector import adapt, make_vec
 from rlmin.vector.episodes import EpisodeStatistics
 
+META = torch.device("meta")
+
 
 def without_values(game: str) -> list[set[str]]:
     """Where the tensors of each operation of a rollout lie, if all the collector has lies on "meta": shapes, no values.
 
     Whoever asks for a value there fails, as it would in a capture; and a tensor made on the CPU is seen.
     """
-    vector = adapt(make_vec(f"rlmin/{game}", B, device="meta", **GAMES[game]), device="meta", seed=0)
+    vector = adapt(make_vec(f"rlmin/{game}", B, device=META, **GAMES[game]), device=META, seed=0)
     config = PolicyConfig(width=8, previous_action=True, previous_reward=True)
     policy = Policy(vector.observation_space, vector.action_space, config).to("meta").eval()
     generator: Any = None  # there is none of that device

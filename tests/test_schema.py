@@ -116,6 +116,7 @@ HEADERS: dict[str, tuple[Change, str]] = {
     "NaN setting": (at("config.lr", float("nan")), "lr: expected a number above 0"),
     "text for a number": (at("config.layers", "2"), "layers: expected a whole number"),
     "unknown setting": (at("config.hidden", 3), "no setting 'hidden'"),
+    "encoder of another type": (at("config.encoder", ["mlp"]), r"encoder \['mlp'\] is not registered here"),
     "unknown agent": (at("agent", "os"), "no agent 'os'"),
     "agent of another type": (at("agent", ["ppo"]), "agent is"),
     "seed": (at("seed", -1), "seed is -1"),

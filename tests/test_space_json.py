@@ -26,6 +26,8 @@ SPACES: dict[str, gym.Space[Any]] = {
     "picture": spaces.Box(0, 255, (4, 5, 3), np.uint8),
     "box of int64": spaces.Box(-3, 7, (2,), np.int64),
     "box of bool": spaces.Box(0, 1, (2,), np.bool_),
+    "box without entries": spaces.Box(-1, 1, (1, 0, 4)),
+    "whole numbers without entries": spaces.Box(0, 9, (0, 3), np.int64),
     "discrete": spaces.Discrete(5),
     "discrete from -2": spaces.Discrete(4, start=-2),
     "discrete of int32": spaces.Discrete(4, dtype=np.int32),

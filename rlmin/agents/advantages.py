@@ -92,20 +92,11 @@ class Advantages(nn.Module):
         own, theirs = ({n: x.clone() for n, x in part.state_dict().items()} for part in (self, head))
         return Kept(own, theirs, self.discounted)
 
-    def give_back(self, kept: Kept, head: ValueHead, *, exact: bool) -> None:
-        """Undo a `forward`: an update that failed leaves the statistics as they were, and the unit of `head` with them.
-
-        Args:
-            kept: what `keep` returned.
-            head: the same.
-            exact: whether no gradient step has changed `head` since. Else its values stay those of the last step.
-        """
+    def give_back(self, kept: Kept, head: ValueHead) -> None:
+        """Undo a `forward` after which no gradient step was taken: `kept` is what `keep` returned before it."""
         self.discounted = kept.discounted
         self.load_state_dict(kept.statistics)
-        if exact:
-            head.load_state_dict(kept.head)
-        else:
-            head.rescale(kept.head["mean"], kept.head["scale"])
+        head.load_state_dict(kept.head)
 
     def _scale_reward(self, reward: Tensor, start: Tensor, real: Tensor) -> Tensor:
         """Rewards in units of the deviation of the discounted return so far."""

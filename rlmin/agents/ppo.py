@@ -225,7 +225,8 @@ class PPO(OnlineAgent):
                 if config.target_kl is not None and steps[-1]["approx_kl"] > 1.5 * config.target_kl:
                     break
         except BaseException as error:
-            self.advantages.give_back(kept, head, exact=not steps)
+            if not steps:  # else the unit belongs to the weights of the last step
+                self.advantages.give_back(kept, head)
             if isinstance(error, FloatingPointError):
                 raise FloatingPointError(blame(str(error), rollout.batch["reward"])) from None
             raise

@@ -11,7 +11,7 @@ from rlmin.agents.online import OnlineAgent
 from rlmin.agents.ppo_config import PPOConfig
 from rlmin.checks import check_names
 from rlmin.encoders.cell import option_names
-from rlmin.settings import Count, CountOrZero, Known, Seed, Settings, Threads, Workers
+from rlmin.settings import Count, CountOrZero, Known, Positive, Seed, Settings, Threads, Workers
 from rlmin.vector.make import parse_pairs
 
 PAIRS = ("env_kwargs", "eval_kwargs")
@@ -63,6 +63,7 @@ class OnlineRun(Run, Settings):
     wandb: str | None = None  # Project of Weights & Biases to log to as well; None: none
     save_interval: Count = 100_000  # Environment steps between checkpoints
     evaluations: CountOrZero = 10  # Greedy evaluations during training, the best policy kept in RUN/best; 0: none
+    evaluation_share: Positive = 0.25  # Steps that evaluations during training may take, as a share of those trained on
     eval_episodes: CountOrZero = 200  # Episodes of the greedy evaluation at the end; 0: none
     eval_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from env_kwargs, for a second evaluation
     trust: bool = False  # Whether the module that a preset file's `env` names is imported, whose code then runs
@@ -89,6 +90,7 @@ class OfflineRun(Run, Settings):
     wandb: str | None = None  # Project of Weights & Biases to log to as well; None: none
     save_interval: Count = 1_000_000  # Logged steps between checkpoints
     evaluations: CountOrZero = 10  # Greedy evaluations during training, the best policy kept in RUN/best; 0: none
+    evaluation_share: Positive = 0.25  # Steps that evaluations during training may take, as a share of those trained on
     eval_episodes: CountOrZero = 100  # Episodes of each target in the evaluation at the end; 0: none
     trust: bool = False  # Whether the modules that the dataset or a preset file names are imported; their code runs
 
@@ -138,7 +140,7 @@ def run_class(algorithm: str) -> Any:
     return dataclass(frozen=True, kw_only=True)(type(f"{kind.__name__}Run", (base, kind.settings), body))
 
 
-RUN = ("device", "threads", "save_interval", "evaluations", "eval_episodes", "wandb")
+RUN = ("device", "threads", "save_interval", "evaluations", "evaluation_share", "eval_episodes", "wandb")
 
 
 def settable(kind: Any) -> list[str]:

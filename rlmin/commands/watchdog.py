@@ -24,8 +24,9 @@ EPISODES = 20
 SEED = 20_000
 """Random seed of every evaluation: all play the same episodes, which no training and no test plays."""
 
+
 SHARE = 0.25
-"""Evaluations take at most this share of the steps trained on; one that would come too early waits."""
+"""Of a run that does not say: see `Watchdog`."""
 
 
 class Score(NamedTuple):
@@ -47,16 +48,18 @@ class Watchdog(Hook):
         agent: its environment is known by its id.
         folder: the run.
         count: evaluations in `total` steps.
+        share: steps that evaluations may take, as a share of those trained on; one that comes too early waits.
         total: steps at which training ends.
     """
 
-    def __init__(self, agent: Agent, folder: Path, *, count: int, total: int) -> None:
+    def __init__(self, agent: Agent, folder: Path, *, count: int, share: float, total: int) -> None:
         self.agent, self.folder, self.interval = agent, folder / BEST, max(total // count, 1)
+        self.share = share
         spec = agent.env_spec
         self.arena = Arena(id=spec["id"], kwargs=spec["kwargs"], device=str(agent.device))
         self.vector: Vector | None = None
         self.best = read_best(folder)
-        self.longest = min(int(SHARE * total / EPISODES), LONGEST)  # steps of an episode; 0: nothing is played
+        self.longest = min(int(share * total / EPISODES), LONGEST)  # steps of an episode; 0: nothing is played
         known = agent.run.get("watchdog", {})
         self.played = known.get("played", 0)
         self.next = self._after(agent.num_timesteps) if known.get("interval") != self.interval else known["next"]
@@ -68,7 +71,7 @@ class Watchdog(Hook):
 
     def on_rollout_start(self) -> None:
         steps = self.agent.num_timesteps
-        if self.longest and steps >= self.next and self.played <= SHARE * steps:
+        if self.longest and steps >= self.next and self.played <= self.share * steps:
             self.next = self._after(steps)
             self.evaluate()
 
@@ -130,7 +133,8 @@ def watched(agent: Agent, folder: Path, total: int) -> Iterator[Hook]:
     if not count or id is None:
         yield Hook()
         return
-    watchdog = Watchdog(agent, folder, count=count, total=total)
+    share = agent.run.get("evaluation_share", SHARE)
+    watchdog = Watchdog(agent, folder, count=count, share=share, total=total)
     try:
         yield watchdog
     finally:

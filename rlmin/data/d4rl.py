@@ -13,7 +13,6 @@ and the recipe says so.
 """
 
 import hashlib
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,12 +26,9 @@ from rlmin.checks import require
 from rlmin.data.reference import reference_of
 from rlmin.data.source import BLOCK_BYTES, Block, Source, plain
 from rlmin.data.space_of import space_of
+from rlmin.data.written import check_written
 from rlmin.spaces import SINGLE
 
-SMALL = 64 * 2**20
-"""Bytes of a column that may be there without having been written."""
-MOST_PACKED = 1100
-"""How many bytes one byte of a packed column may stand for; of gzip, the best that there is, at most 1032."""
 KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
 NEXT = "next_observations"
 
@@ -148,7 +144,8 @@ def _check(file: Any, name: str) -> None:
     for key in held:
         if not isinstance(file[key], h5py.Dataset) or not file[key].shape:
             raise ValueError(f"dataset {name!r}: {key}: expected an array [N, ...], got {file[key]}")
-    _check_written(file, held, name)
+    for key in held:
+        check_written(file[key].id, f"dataset {name!r}: {key}")
     N = len(file["rewards"])
     for key in held:
         if len(file[key]) != N:
@@ -159,14 +156,6 @@ def _check(file: Any, name: str) -> None:
         raise ValueError(f"dataset {name!r}: {NEXT}: expected the shape of observations, got {list(file[NEXT].shape)}")
     if N == 0:
         raise ValueError(f"dataset {name!r}: expected at least one episode, got none")
-
-
-def _check_written(file: Any, held: list[str], name: str) -> None:
-    """Raise a ValueError where a file of some bytes would fill the memory: HDF5 makes up what nobody wrote."""
-    for key in held:
-        size, written = file[key].dtype.itemsize * math.prod(file[key].shape), file[key].id.get_storage_size()
-        if size > SMALL + MOST_PACKED * written:
-            raise ValueError(f"dataset {name!r}: {key}: expected {size:,} bytes, of which {written:,} are in the file")
 
 
 def _flag(file: Any, key: str, name: str) -> np.ndarray:

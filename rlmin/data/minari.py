@@ -25,6 +25,7 @@ from rlmin.data.dataset import Episode, Reference
 from rlmin.data.episodes import blocks_of
 from rlmin.data.reference import reference_in, reference_of
 from rlmin.data.source import Source, plain
+from rlmin.data.written import check_all_written
 from rlmin.files.trust import from_file
 from rlmin.vector.make import import_provider
 
@@ -140,11 +141,14 @@ def _found(id: str, *, trust: bool) -> "MinariDataset":
             raise ValueError(f"no Minari dataset {id!r} in {root}{_near(minari, id)}; {_remote(error)}") from error
     if not trust:
         _check_spaces(root / id / "data", id)
+    _check_columns(root / id / "data", id)
     try:
         dataset: MinariDataset = minari.load_dataset(id)
         _ = dataset.total_steps, dataset.total_episodes, dataset.env_spec  # as its metadata say
     except Exception as error:  # see `_episodes`
         raise ValueError(f"dataset {id!r}: {root / id} cannot be read by Minari ({error}); get it again") from error
+    if min(dataset.total_steps, dataset.total_episodes) < 0:
+        raise ValueError(f"dataset {id!r}: expected counts of steps and episodes in its metadata; get it again")
     return dataset
 
 
@@ -160,6 +164,17 @@ def _check_spaces(folder: Path, id: str) -> None:
             f"dataset {id!r}: its metadata have no {' and no '.join(lacking)}, so Minari would make its environment, "
             "and run the code that the metadata name. If you trust it: --trust (in Python: trust=True)"
         )
+
+
+def _check_columns(folder: Path, id: str) -> None:
+    """Raise a ValueError where Minari would read more than its files hold."""
+    h5py = require("h5py", extra="offline")
+    for path in folder.glob("*.hdf5"):
+        try:
+            with h5py.File(path, "r") as file:
+                check_all_written(file, f"dataset {id!r}: {path.name}")
+        except (OSError, RuntimeError, KeyError):
+            return  # Minari says what is wrong
 
 
 def _near(minari: Any, id: str) -> str:

@@ -34,9 +34,10 @@ def allocate(columns: Columns, rows: int, folder: Path | None = None) -> TensorD
     """[rows] TensorDict of these columns, not yet filled; memory-mapped in `folder`, if one is given.
 
     Raises:
-        ValueError: the disk has less room (a full one would kill the process while the columns are written).
+        ValueError: memory or disk have less room (a full one would kill the process while the columns are written).
     """
     if folder is None:
+        _check_memory(rows * row_bytes(columns))
         return _nested({key: torch.empty((rows, *shape), dtype=dtype) for key, (shape, dtype) in columns.items()}, rows)
     folder.mkdir(parents=True)
     need, free = rows * row_bytes(columns), shutil.disk_usage(folder).free
@@ -49,6 +50,18 @@ def allocate(columns: Columns, rows: int, folder: Path | None = None) -> TensorD
     # a leaf may have any name, a file may not
     _nested({tuple(quote(part, safe="") for part in key): x for key, x in like.items()}, rows).memmap_like(folder)
     return mapped(folder)
+
+
+def _check_memory(need: int) -> None:
+    """Raise a ValueError where so many bytes do not fit into the memory of this machine."""
+    if not hasattr(os, "sysconf"):  # nothing tells
+        return
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > there:
+        raise ValueError(
+            f"dataset: expected {need / 2**30:,.2f} GiB of memory, this machine has {there / 2**30:.2f}; "
+            "cache=True or a folder keeps it on the disk"
+        )
 
 
 def mapped(folder: Path) -> TensorDict:

@@ -86,7 +86,7 @@ class PolicyConfig(Settings):
         options = {name: value for name, value in given.items() if name not in own}
         settings = {name: value for name, value in given.items() if name in own}
         changed = settings.get("encoder", self.encoder)
-        if changed in CELLS:
+        if isinstance(changed, str) and changed in CELLS:
             _check_options(CELLS[changed], options, own)
         merged = self.encoder_options | dict(settings.pop("encoder_options", {})) | options
         return replace(self, **settings, encoder_options=merged)
@@ -112,7 +112,7 @@ class PolicyConfig(Settings):
 
 def check_registered(encoder: Any) -> None:
     """Raise a ValueError where no such encoder is registered here, which is no fault of the file that names it."""
-    if encoder not in CELLS:
+    if not isinstance(encoder, str) or encoder not in CELLS:
         hint = "import the module that registers it first, as --env MODULE:ID does"
         raise ValueError(f"encoder {encoder!r:.80} is not registered here: {hint}; known: {', '.join(CELLS)}")
 

@@ -134,7 +134,7 @@ def _reading(name: str, space: gym.Space[Any], told: Kind | None) -> Reading:
 def _guess(space: gym.spaces.Box) -> Kind:
     shape, kind = space.shape, np.dtype(space.dtype).kind
     axes = _axes(shape, "picture")
-    if axes is None or kind not in "iuf":
+    if axes is None or kind not in "iuf" or 0 in shape:
         return "numbers"
     large = min(shape[axes[2]], shape[axes[3]]) >= SMALLEST_PICTURE
     if space.dtype == np.uint8:

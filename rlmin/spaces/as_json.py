@@ -65,7 +65,9 @@ def _made(x: dict[str, Any]) -> gym.Space[Any]:
             return spaces.Tuple([_made(part) for part in x["parts"]])
         case "Box":
             dtype, shape = np.dtype(x["dtype"]).type, tuple(x["shape"])
-            low, high = (np.broadcast_to(np.asarray(x[side], dtype), shape) for side in ("low", "high"))
+            sides = [np.asarray(x[side], dtype) for side in ("low", "high")]
+            # one without entries is written as lists that say only some of its axes
+            low, high = (side.reshape(shape) if not side.size else np.broadcast_to(side, shape) for side in sides)
             return spaces.Box(low, high, shape, dtype)
         case "Discrete":
             return spaces.Discrete(x["n"], start=x["start"], **_options(x))

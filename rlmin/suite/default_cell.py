@@ -33,6 +33,7 @@ class DefaultCell(Cell):
         own = {**self.settings["column"], **self.settings["settings"]}
         pairs = tuple(f"{key}={value}" for key, value in self.settings["env_kwargs"].items())
         run: dict[str, Any] = {"threads": 1, "eval_episodes": 0, "evaluations": EVALUATIONS}
+        run["evaluation_share"] = 1000.0  # all of them, however long episodes are
         env, steps = self.settings["env"], self.settings["steps"]
         return TrainConfig(env=env, env_kwargs=pairs, total_timesteps=steps, seed=self.seed, **run, **own)
 

@@ -27,7 +27,7 @@ CASES = st.fixed_dictionaries(
                 "type": st.sampled_from(TYPES),
                 "tail": st.sampled_from([[], [4], [1], [2, 3]]),
                 "fill": st.sampled_from(FILLS),
-                "form": st.sampled_from(["array", "drop", "scalar", "group"]),
+                "form": st.sampled_from(["array", "drop", "scalar", "group", "unwritten"]),
                 "steps": st.integers(0, 30),
             }
         ),
@@ -80,5 +80,7 @@ def _replace(file: h5py.File, column: str, told: dict[str, Any]) -> None:
     del group[column]
     if told["form"] == "group":
         group.create_group(column)
+    elif told["form"] == "unwritten":
+        group.create_dataset(column, (10**10, *told["tail"]), "f4", chunks=True)
     elif told["form"] != "drop":
         write_array(group, column, told, told["steps"])

@@ -76,7 +76,10 @@ def run(case: dict[str, Any], base: Path, work: Path) -> None:
     torch.manual_seed(case["seed"])
     agent = PPO.from_spaces(seen, taken, config=config, seed=case["seed"])
     agent.save(work / "run")
-    loaded = load(work / "run")
+    try:
+        loaded = load(work / "run")
+    except Exception as error:
+        raise DifferenceError(f"what was saved cannot be loaded: {error}") from error
     _same(agent.policy.state_dict(), loaded.policy.state_dict(), bound=0.0, what="saved and loaded")
     policy = loaded.policy.double().eval()
     with torch.no_grad():
