@@ -182,9 +182,13 @@ def test_anchors_are_those_of_the_game() -> None:
     assert anchors("CartPole-v1") is None
 
 
+OTHERS = ("offline", "defaults", "stability")
+"""Suites of another form, which have tests of their own."""
+
+
 @pytest.mark.parametrize(
     "name",
-    [path.stem for path in SUITES.glob("*.yaml") if path.stem not in ("offline", "defaults", "stability")],  # tests of their own
+    [path.stem for path in SUITES.glob("*.yaml") if path.stem not in OTHERS],
 )
 def test_the_suites_of_the_library_can_be_read(name: str) -> None:
     for cell in read_suite(name).cells():

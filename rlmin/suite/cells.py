@@ -27,6 +27,7 @@ from rlmin.encoders import CELLS
 from rlmin.encoders.cell import fitting
 from rlmin.envs.catalog import variants
 from rlmin.envs.tensor_env import Variant
+from rlmin.files.lock import check_free
 from rlmin.files.read_yaml import read_yaml
 from rlmin.runs.checkpoint import LEARNER, read_header
 from rlmin.runs.curves import read_curve
@@ -198,6 +199,8 @@ def trained(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
         raise ValueError(f"{folder}: half-trained with {differ}; choose another --out, or delete that folder")
     if int(header["num_timesteps"]) < config.total_timesteps or not (folder / CURVE).exists():
         resume(folder, progress_bar=False, env=config.env, trust=config.trust)
+    else:
+        check_free(folder)  # and nothing is left of a process that was killed after it had finished
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from rlmin.encoders.cell import option_names
 from rlmin.evaluation.collect import collect
 from rlmin.evaluation.evaluate import evaluate_random
 from rlmin.files.trust import from_file
+from rlmin.settings import Count, Seed, Settings, Share
 from rlmin.suite import behaviour
 from rlmin.suite.demonstrations import play_bot, walk_t_mazes
 from rlmin.vector import adapt
@@ -34,28 +35,29 @@ QUALITIES = (*behaviour.QUALITIES, "oracle", "bot")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Settings):
     """One environment, and what of it is recorded."""
 
     name: str
     env: str  # gymnasium id
-    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
     qualities: tuple[str, ...] = behaviour.QUALITIES
-    episodes: int = 500  # of each quality
-    seed: int = 0  # of everything
-    steps: int = 500_000  # environment steps of PPO
-    checkpoints: int = 40  # of PPO, at equal distances
-    ppo: Mapping[str, Any] = field(default_factory=dict)  # settings of PPO
-    wrong: float = 0.1  # oracle: share of wrong turns
+    episodes: Count = 500  # of each quality
+    seed: Seed = 0  # of everything
+    steps: Count = 500_000  # environment steps of PPO
+    checkpoints: Count = 40  # of PPO, at equal distances
+    ppo: dict[str, Any] = field(default_factory=dict)  # settings of PPO
+    wrong: Share = 0.1  # oracle: share of wrong turns
 
     def __post_init__(self) -> None:
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
         check_names(f"quality of {self.name}", self.qualities, QUALITIES)
         if "oracle" in self.qualities and self.env != "rlmin/TMaze-v0":
             raise ValueError(f"{self.name}: an oracle is known for rlmin/TMaze-v0 only, not for {self.env}")
         check_names(f"PPO setting of {self.name}", self.ppo, [*(f.name for f in fields(PPOConfig)), *option_names()])
-        for name in ("episodes", "steps", "checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{self.name}: {name}={getattr(self, name)}: expected at least 1")
 
     @classmethod
     def read(cls, name: str, settings: Mapping[str, Any]) -> "Recipe":
@@ -66,8 +68,7 @@ class Recipe:
         """
         check_names(f"setting of {name}", settings, [f.name for f in fields(cls) if f.name != "name"])
         env = from_file(settings.get("env"), where=f"recipe {name}")
-        chosen = {**settings, "env": env, "qualities": tuple(settings.get("qualities", behaviour.QUALITIES))}
-        return cls(name=name, **chosen)
+        return cls(name=name, **{**settings, "env": env})
 
     @property
     def datasets(self) -> dict[str, str]:
