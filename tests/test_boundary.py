@@ -55,7 +55,9 @@ EXEMPT = {
     "rlmin.runs.plots.plot_runs": "see test_plots.py",
 }
 """Documented names without a row, and why."""
-OTHERS = re.compile(r"rlmin\.(inspection|interop\.(torchrl|sb3_|zoo|onnx\.Onnx|torch_export\.Torch|numpy_policy))")
+OTHERS = re.compile(
+    r"rlmin\.(inspection|interop\.(torchrl|sb3_|zoo)|export\.(onnx\.Onnx|torch_export\.Torch|numpy_policy))"
+)
 """Parts of the reference whose arguments are the run's or another library's; their own tests break these."""
 
 
