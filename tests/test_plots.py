@@ -199,7 +199,7 @@ WRONG = {
     "an unknown column": (["a", "--columns", "train/los"], "no column 'train/los'; did you mean 'train/loss'?"),
     "an unknown kind": (["a", "--file", "x.svg", "y.jpg"], r"no kind of picture '\.jpg'; .*\.png"),
     "no suffix": (["a", "--file", "x"], "no kind of picture ''; known: .pdf, .png, .svg"),
-    "a weight of one": (["a", "--smooth", "1"], r"smooth=1\.0: expected a weight in \[0, 1\)"),
+    "a weight of one": (["a", "--smooth", "1"], "smooth: expected a number from 0 to below 1, got 1"),
     "no time": (["old", "--over", "time"], "old: no time/time_elapsed in its metrics; an earlier rlmin"),
     "no row": (["empty"], r"metrics\.csv: expected at least one row"),
     "seeds apart": (["a", "later"], "rollout/ep_rew_mean of rlmin/TMaze-v0: the curves have nothing in"),

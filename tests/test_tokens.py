@@ -158,7 +158,7 @@ def test_the_normaliser_reaches_every_token_and_leaves_what_is_not_given() -> No
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="no tokens 'tripel'; did you mean 'triple'"):
         PolicyConfig(tokens="tripel")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="tokens='triple' needs a memory; encoder='mlp' would see"):
+    with pytest.raises(ValueError, match="tokens='triple' needs a memory; encoder='mlp' sees"):
         PolicyConfig(tokens="triple", encoder="mlp")
     taken = spaces.Dict({"observation": spaces.Box(-1, 1, (D,)), PREVIOUS_ACTION: spaces.Box(-1, 1, (A,))})
     with pytest.raises(ValueError, match="previous_action=True, but the environment's own observation has a leaf"):
