@@ -174,7 +174,12 @@ def test_work_that_depends_on_values_does_not_replay() -> None:
     on_tape(taped)
     taped.vector.env.device = torch.device("cpu")  # where the environment asks which rows have ended
     taped.vector._home = torch.device("cpu")  # type: ignore[attr-defined]
-    assert not all(same(collect(plain), collect(taped)) for _ in range(6))
+    try:
+        alike = all(same(collect(plain), collect(taped)) for _ in range(6))
+    except AssertionError as error:  # of the tape, where as many rows have not ended
+        assert "a shape that depends on values" in str(error)
+        alike = False
+    assert not alike
 
 
 @pytest.mark.parametrize("game", GAMES)

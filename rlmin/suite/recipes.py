@@ -38,16 +38,16 @@ QUALITIES = (*behaviour.QUALITIES, "oracle", "bot")
 class Recipe(Settings):
     """One environment, and what of it is recorded."""
 
-    name: str
-    env: str  # gymnasium id
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
-    qualities: tuple[str, ...] = behaviour.QUALITIES
-    episodes: Count = 500  # of each quality
-    seed: Seed = 0  # of everything
-    steps: Count = 500_000  # environment steps of PPO
-    checkpoints: Count = 40  # of PPO, at equal distances
-    ppo: dict[str, Any] = field(default_factory=dict)  # settings of PPO
-    wrong: Share = 0.1  # oracle: share of wrong turns
+    name: str  # Name of the recipe
+    env: str  # Gymnasium id of the environment
+    env_kwargs: dict[str, Any] = field(default_factory=dict)  # Arguments for the constructor of the environment
+    qualities: tuple[str, ...] = behaviour.QUALITIES  # Qualities to record
+    episodes: Count = 500  # Episodes of each quality
+    seed: Seed = 0  # Random seed for everything
+    steps: Count = 500_000  # Environment steps of PPO
+    checkpoints: Count = 40  # Checkpoints of PPO, at equal distances
+    ppo: dict[str, Any] = field(default_factory=dict)  # Settings of PPO
+    wrong: Share = 0.1  # Share of wrong turns of the oracle
 
     def __post_init__(self) -> None:
         try:
