@@ -290,8 +290,11 @@ def test_a_change_of_the_values_unit_leaves_the_values_and_moves_the_projection(
     torch.testing.assert_close(head(features), mean + scale * head.projection(features).squeeze(-1), rtol=1e-6, atol=0)
 
 
-def test_values_are_0_before_training() -> None:
-    assert (ValueHead(H)(random(T, B, H, seed=4).float()) == 0).all()
+def test_values_are_0_before_training_and_the_mean_once_there_is_one() -> None:
+    head, features = ValueHead(H), random(T, B, H, seed=4).float()
+    assert (head(features) == 0).all()
+    head.rescale(torch.tensor(7.0), torch.tensor(1e-3))
+    assert (head(features) == 7).all() and not head.projection.bias.any()
 
 
 def test_distributions_of_single_steps_make_one_over_time() -> None:

@@ -110,7 +110,8 @@ class Mortal(Forever):
 
 
 def train(probe: type[Probe], steps: int = 4096, **settings: Any) -> PPO:
-    small = {"width": 16, "layers": 1, "horizon": 16, "lr": 5e-3, "entropy": 0.0, "normalize_advantage": False}
+    small = {"width": 16, "layers": 1, "horizon": 16, "epochs": 4, "lr": 5e-3, "lr_final": None, "entropy": 0.0}
+    small |= {"normalize_advantage": False}
     env = SyncVectorEnv([probe] * 8, autoreset_mode=AutoresetMode.SAME_STEP)
     return PPO(env, seed=1, **{**small, **settings}).learn(steps)
 

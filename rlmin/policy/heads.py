@@ -267,14 +267,18 @@ class ValueHead(nn.Module):
     def rescale(self, mean: Tensor, scale: Tensor) -> None:
         """Change the unit in which `projection` works; the values stay the same within rounding.
 
+        The values of a head that has learned nothing become `mean`. To stay 0 they would have to be many deviations
+        away from it, where returns hardly vary.
+
         Args:
             mean, scale: float scalars, mean and deviation (> 0) of the returns.
         """
         weight, bias = self.projection.weight, self.projection.bias
         before = self.mean.double() + self.scale.double() * bias.double()
         mean, scale = mean.to(self.mean.dtype), scale.to(self.scale.dtype)
+        learned = weight.any() | bias.any()
         weight.mul_(self.scale / scale)
-        bias.copy_((before - mean.double()) / scale.double())
+        bias.copy_(torch.where(learned, (before - mean.double()) / scale.double(), 0.0))
         self.mean.copy_(mean)
         self.scale.copy_(scale)
 
