@@ -1,6 +1,7 @@
 """Logs that a kill tore: what was written whole stays, the rest is dropped, and a resumed run writes it again."""
 
 import csv
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,8 @@ def test_torn_events_cost_what_was_not_written_whole_and_a_resumed_run_writes_it
     for cut in range(ends[0], ends[2] + 1, 3):
         torn = tmp_path / f"cut-{cut}"
         torn.mkdir()
-        (torn / file.name).write_bytes(content[:cut])
+        # files of one second are read in any order, and a killed run has begun before the one that goes on
+        (torn / re.sub(r"(?<=tfevents\.)\d+", lambda time: str(int(time[0]) - 1), file.name)).write_bytes(content[:cut])
         again = ContinuedBoard(torn, 2)
         again.write({"loss": 3.5}, {"loss": ()}, 3)
         again.close()
