@@ -44,6 +44,7 @@ def test_a_row_that_was_cut_at_any_position_is_dropped_and_no_other_one(written:
         written.write_bytes(content[:cut])
         keys, rows = read_rows(written)
         found = [(float(x[STEPS]), float(x["rollout/ep_rew_mean"])) for x in rows]
+        assert all(x["note"] == 'a, "b"\nc' for x in rows)
         assert found == whole[: len(found)] and all(list(x) == keys for x in rows)
         assert len(found) >= content[:cut].count(b"\n") // 2 - 1, "a row has two lines, the columns have one"
         ContinuedCSV(written, 250).close()
@@ -53,7 +54,7 @@ def test_a_row_that_was_cut_at_any_position_is_dropped_and_no_other_one(written:
 
 def test_curves_are_drawn_of_the_rows_that_are_whole(written: Path) -> None:
     content = written.read_bytes()
-    written.write_bytes(content[:-2])
+    written.write_bytes(content[:-1])
     assert read_curve(written.parent, "rollout/ep_rew_mean") == ([100, 200], [13.25, 14.25])
     assert STEPS in read_columns(written.parent)
     written.write_bytes(content[:5])
