@@ -41,6 +41,8 @@ def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         text = codecs.getincrementaldecoder("utf-8")().decode(content)  # which waits for the rest of a cut letter
         whole = text[: text.rfind("\n") + 1]  # a number that was cut is a number too, so the end of the line decides
         lines = list(csv.reader(StringIO(whole, newline="")))
+        if whole.count('"') % 2:  # cut at the end of a line inside of a text: it was opened and never closed
+            lines.pop()
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file}: not readable as CSV ({error})") from None
     keys = lines[0] if lines else []
