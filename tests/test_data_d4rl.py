@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 
 from rlmin.data import Dataset, load_dataset
+from rlmin.data.space_of import space_of
 
 N, D, A = 23, 5, 2
 TERMINALS, TIMEOUTS = [6, 13], [9, 20]  # rows; 21 and 22 are an unfinished episode
@@ -227,3 +228,10 @@ def test_actions_beyond_their_box_are_kept_with_one_warning(tmp_path: Path) -> N
     assert dataset.step["action"][8, 1] == 1.5
     content["actions"][[8, 15], 1] = 1.0000001
     load_dataset(write(tmp_path, content), action_space=spaces.Box(-1, 1, (A,)))  # rounding is no news
+
+
+@pytest.mark.parametrize(("kind", "action"), [(np.bool_, False), (np.bool_, True), (np.int64, True), (np.uint8, True)])
+def test_choices_without_entries_have_no_space(kind: type, action: bool) -> None:
+    with pytest.raises(ValueError, match=r"a: expected choices, got values of shape .*, which have no entries"):
+        space_of([np.zeros((4, 3, 0), kind)], where="a", action=action)
+    assert space_of([np.zeros((4, 3, 0), np.float32)], where="a", action=action).shape == (3, 0)

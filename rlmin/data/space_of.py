@@ -37,6 +37,8 @@ def space_of(values: Sequence[Any], *, where: str, action: bool = False) -> gym.
     shape, kind = arrays[0].shape[1:], np.result_type(*{x.dtype for x in arrays}).kind
     if any(x.shape[1:] != shape for x in arrays) or kind not in "biuf":
         raise ValueError(f"{where}: no space fits {kind!r} values of shapes {sorted({x.shape[1:] for x in arrays})}")
+    if 0 in shape and (kind == "b" or (action and kind in "iu")):
+        raise ValueError(f"{where}: expected choices, got values of shape {shape}, which have no entries")
     if arrays[0].dtype == np.uint8 and shape:
         return spaces.Box(0, 255, shape, np.uint8)
     if kind == "b":
