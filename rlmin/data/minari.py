@@ -98,7 +98,10 @@ def env_of(spec: EnvSpec, *, trust: bool = False) -> dict[str, Any] | None:
         x.name for x in registered.additional_wrappers
     ]:
         return None
-    kwargs = dict(spec.kwargs)
+    given: Any = spec.kwargs
+    if not isinstance(given, dict):  # a file may say anything
+        return None
+    kwargs = dict(given)
     if spec.max_episode_steps != registered.max_episode_steps:
         kwargs["max_episode_steps"] = -1 if spec.max_episode_steps is None else spec.max_episode_steps
     try:

@@ -152,7 +152,7 @@ def _import(module: str, id: str) -> None:
     except ModuleNotFoundError as error:
         file = Path(f"{module.partition('.')[0]}.py")
         if error.name != file.stem or not (file.exists() or Path(file.stem).is_dir()):
-            raise
+            raise ModuleNotFoundError(f"No module named {error.name!r}, to import {id!r}", name=error.name) from None
         hint = f"./{file} is there: name the environment by --env {id}, or set PYTHONPATH=."
         raise ModuleNotFoundError(f"{error}; {hint}", name=error.name) from error
     except Exception as error:  # whatever its author's code raises
