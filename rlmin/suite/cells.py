@@ -171,6 +171,27 @@ def checked_entries(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     return found
 
 
+def open_suite(name: str, *, kind: str, parts: tuple[str, str], module: str) -> tuple[Path, dict[str, Any]]:
+    """The file of a suite, by its name or as a .yaml file, and its entries.
+
+    Args:
+        name: of the suite, or of the file.
+        kind: what such a suite is called, for the error message.
+        parts: entries that have to be mappings.
+        module: that says what may stand in it.
+
+    Raises:
+        ValueError: there is no such file, or it lacks one of the parts.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else SUITES / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"{name}: no such file" if path == Path(name) else f"no {kind} {name!r}")
+    content = read_yaml(path)
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in parts):
+        raise ValueError(f"{path.name}: expected a mapping with `{parts[0]}` and `{parts[1]}`, see {module}")
+    return path, content
+
+
 def check_mappings(parts: Mapping[Any, Any], file: str) -> None:
     """Raise a ValueError where an entry that holds settings holds something else."""
     for name, part in parts.items():

@@ -21,10 +21,9 @@ from typing import Any
 
 from rlmin.checks import check_names
 from rlmin.commands.train_config import TrainConfig, settable
-from rlmin.files.read_yaml import read_yaml
 from rlmin.files.trust import from_file
 from rlmin.settings import Count, Jobs, Settings, check_setting
-from rlmin.suite.cells import SUITES, check_mappings, checked_entries
+from rlmin.suite.cells import check_mappings, checked_entries, open_suite
 from rlmin.suite.default_cell import DefaultCell, settings_of
 from rlmin.suite.default_report import write_report
 from rlmin.suite.run import finished, run_cells
@@ -65,12 +64,9 @@ def read_default_suite(name: str) -> DefaultSuite:
     Raises:
         ValueError: there is none, or it has entries that no such suite has.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else SUITES / f"{name}.yaml"
-    if not path.is_file():
-        raise ValueError(f"{name}: no such file" if path == Path(name) else f"no suite of defaults {name!r}")
-    content = read_yaml(path)
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in ("columns", "tasks")):
-        raise ValueError(f"{path.name}: expected a mapping with `columns` and `tasks`, see rlmin/suite/defaults.py")
+    path, content = open_suite(
+        name, kind="suite of defaults", parts=("columns", "tasks"), module="rlmin/suite/defaults.py"
+    )
     for key in ("columns", "tasks"):
         check_mappings(content[key], path.name)
     known = settable(TrainConfig)

@@ -36,10 +36,9 @@ from rlmin.commands.train_config import DecisionTrainConfig, settable
 from rlmin.data import load_dataset
 from rlmin.data.minari import open_minari
 from rlmin.encoders.cell import fitting
-from rlmin.files.read_yaml import read_yaml
 from rlmin.files.trust import from_file
 from rlmin.settings import Count, Jobs, Settings
-from rlmin.suite.cells import SUITES, UNWATCHED, check_mappings, checked_entries
+from rlmin.suite.cells import UNWATCHED, check_mappings, checked_entries, open_suite
 from rlmin.suite.offline_cell import BEST, OfflineCell
 from rlmin.suite.offline_report import write_report
 from rlmin.suite.peer import PeerCell
@@ -104,12 +103,7 @@ def read_offline_suite(name: str) -> OfflineSuite:
     Raises:
         ValueError: there is none, or it says something that no suite can say.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else SUITES / f"{name}.yaml"
-    if not path.is_file():
-        raise ValueError(f"{name}: no such file" if path == Path(name) else f"no offline suite {name!r}")
-    said = read_yaml(path)
-    if not isinstance(said, dict) or not all(isinstance(said.get(key), dict) for key in ("agents", "tasks")):
-        raise ValueError(f"{path.name}: expected a mapping with `agents` and `tasks`, see rlmin/suite/offline.py")
+    path, said = open_suite(name, kind="offline suite", parts=("agents", "tasks"), module="rlmin/suite/offline.py")
     for key in ("agents", "tasks", "recipes"):
         check_mappings({"settings": said.get("settings"), **(said.get(key) or {})}, path.name)
     known = settable(DecisionTrainConfig)
