@@ -1,6 +1,7 @@
 """The soak: a process that does not grow passes, one that does is found out."""
 
 import gc
+import mmap
 import os
 import subprocess
 import sys
@@ -40,6 +41,13 @@ def kept() -> Iterator[list[Any]]:
             thing.set()
 
 
+def mapped() -> mmap.mmap:
+    """A mebibyte of pages of its own: what malloc gives may be memory that an earlier test gave back."""
+    pages = mmap.mmap(-1, 2**20)
+    pages.write(b"x" * 2**20)
+    return pages
+
+
 def sleeper() -> threading.Event:
     over = threading.Event()
     threading.Thread(target=over.wait, daemon=True).start()
@@ -49,7 +57,7 @@ def sleeper() -> threading.Event:
 @pytest.mark.parametrize(
     ("name", "leak"),
     [
-        ("memory", lambda: b"x" * 2**20),
+        ("memory", mapped),
         ("descriptors", lambda: os.open(os.devnull, os.O_RDONLY)),
         ("threads", sleeper),
     ],

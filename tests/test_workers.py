@@ -152,8 +152,7 @@ def test_a_worker_may_fail_in_a_reset(what: str) -> None:
 
 @pytest.mark.parametrize("what", ["raises", "unsendable_info", "killed", "hangs"])
 def test_workers_that_the_user_made_are_watched_too(what: str) -> None:
-    gym.make(ID)
-    make = [lambda: gym.make("Trouble-v0", what=what)] * 2
+    make = [lambda: gym.make(ID, what=what)] * 2  # with its module, as importing torchrl makes workers start afresh
     env = AsyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP)
     vector = adapt(gym.wrappers.vector.RecordEpisodeStatistics(env), step_timeout=2.0)
     with pytest.raises(EnvError, match=f"worker 1 .*{IN_WORKERS[what]}"):
