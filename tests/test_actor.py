@@ -22,7 +22,7 @@ from rlmin.data import Episode, load_dataset
 from rlmin.envs import register
 from rlmin.evaluation.evaluate import evaluate
 from rlmin.policy import Policy, PolicyConfig
-from rlmin.policy.actor import Actor, EnvActor
+from rlmin.policy.actor import Actor, EnvActor, make_actor
 from rlmin.policy.predict import PolicyState, predict
 from rlmin.types import tensors_of
 from rlmin.vector import adapt
@@ -122,8 +122,8 @@ def test_bound_to_a_vector_environment_it_earns_what_an_evaluation_does(
     policy = random_policy(previous_action=True, previous_reward=True)
     settings: dict[str, Any] = {"deterministic": deterministic, "seed": SEED}
     expected = evaluate(policy, adapt(games(mode)), episodes=B * EACH, **settings).returns.tolist()
-    assert bound(policy.actor(games(mode), **settings)) == expected
-    assert bound(deaf(policy.actor(games(mode), **settings))) != expected
+    assert bound(make_actor(policy, games(mode), **settings)) == expected
+    assert bound(deaf(make_actor(policy, games(mode), **settings))) != expected
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
@@ -131,10 +131,10 @@ def test_a_target_is_counted_down_as_by_the_wrapper(mode: AutoresetMode) -> None
     policy, targets = conditioned(), [1.0, 3.0, 9.0]
     wrapped = VectorReturnToGo(games(mode), targets, scale=2.0)
     expected = evaluate(policy, adapt(wrapped), episodes=B * EACH, seed=SEED).returns.tolist()
-    assert bound(policy.actor(games(mode), target_return=targets, return_scale=2.0)) == expected
-    assert bound(policy.actor(wrapped)) == expected, "or the environment brings it"
-    assert bound(policy.actor(games(mode), target_return=5.0, return_scale=2.0)) != expected
-    assert bound(deaf(policy.actor(games(mode), target_return=targets, return_scale=2.0))) != expected
+    assert bound(make_actor(policy, games(mode), target_return=targets, return_scale=2.0)) == expected
+    assert bound(make_actor(policy, wrapped)) == expected, "or the environment brings it"
+    assert bound(make_actor(policy, games(mode), target_return=5.0, return_scale=2.0)) != expected
+    assert bound(deaf(make_actor(policy, games(mode), target_return=targets, return_scale=2.0))) != expected
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
@@ -143,7 +143,7 @@ def test_without_an_environment_it_is_told_of_starts(mode: AutoresetMode) -> Non
     expected = evaluate(policy, adapt(games(mode)), episodes=B * EACH, seed=SEED).returns.tolist()
 
     def played(*, forget: bool) -> list[float]:
-        env, act = games(mode), policy.actor()
+        env, act = games(mode), make_actor(policy)
         seen: dict[str, Any] = {}
         observation, info = env.reset(seed=SEED)
         seen |= {"observation": observation, "mask": info["action_mask"], "reward": None, "over": np.zeros(B, bool)}
@@ -195,7 +195,7 @@ def test_in_a_loop_over_one_environment_it_does_what_a_loop_with_explicit_state_
     expected = by_hand(policy, 5)
 
     def unbound(*, forget: bool) -> list[tuple[float, int]]:
-        env, act, played = Game(), policy.actor(), []
+        env, act, played = Game(), make_actor(policy), []
         for episode in range(5):
             observation, info = env.reset(seed=SEED if episode == 0 else None)
             if forget:
@@ -212,7 +212,7 @@ def test_in_a_loop_over_one_environment_it_does_what_a_loop_with_explicit_state_
     assert unbound(forget=True) == expected
     assert unbound(forget=False) != expected
 
-    act, played = policy.actor(Game()), []
+    act, played = make_actor(policy, Game()), []
     for episode in range(5):
         act.reset(seed=SEED if episode == 0 else None)
         total, length, over = 0.0, 0, False
@@ -226,7 +226,7 @@ def test_in_a_loop_over_one_environment_it_does_what_a_loop_with_explicit_state_
 def test_start_may_be_said_in_the_call_instead_of_reset() -> None:
     policy = random_policy()
     observations = np.random.default_rng(1).normal(size=(6, D)).astype(np.float32).clip(-3, 3)
-    told, reset, silent = policy.actor(), policy.actor(), policy.actor()
+    told, reset, silent = make_actor(policy), make_actor(policy), make_actor(policy)
     for t, observation in enumerate(observations):
         if t == 4:
             reset.reset()
@@ -243,7 +243,7 @@ def test_gymnasiums_recorders_and_time_limits_go_around_the_environment(tmp_path
     made = gym.make("CartPole-v1", render_mode="rgb_array", max_episode_steps=9)
     policy = Policy(made.observation_space, made.action_space, PolicyConfig(width=H))
     env = RecordVideo(RecordEpisodeStatistics(TimeLimit(made, 6)), str(tmp_path / "films"), lambda episode: True)
-    act = policy.actor(env)
+    act = make_actor(policy, env)
     lengths = []
     for _ in range(2):
         act.reset()
@@ -262,7 +262,7 @@ def test_gymnasiums_vector_statistics_count_the_same_episodes(mode: AutoresetMod
     policy = random_policy()
     expected = evaluate(policy, adapt(games(mode)), episodes=B * EACH, seed=SEED).returns
     env = VectorRecordEpisodeStatistics(games(mode))
-    assert bound(policy.actor(env)) == expected.tolist()
+    assert bound(make_actor(policy, env)) == expected.tolist()
     assert {np.float32(x) for x in env.return_queue} >= {np.float32(x) for x in expected}
 
 
@@ -270,7 +270,7 @@ def test_in_a_native_environment_tensors_stay_tensors() -> None:
     env = make_vec("rlmin/TMaze-v0", B, length=4)
     policy = Policy(env.single_observation_space, env.single_action_space, PolicyConfig(width=H, previous_reward=True))
     expected = evaluate(policy, adapt(make_vec("rlmin/TMaze-v0", B, length=4)), episodes=B * EACH, seed=SEED)
-    act = policy.actor(env)
+    act = make_actor(policy, env)
     act.reset(seed=SEED)
     totals = torch.zeros(B, dtype=torch.float64)
     for _ in range(int(expected.lengths.reshape(B, EACH).sum(1).max())):
@@ -326,33 +326,33 @@ def test_a_decision_agent_aims_for_the_best_of_its_data_or_for_what_it_is_told()
 def test_what_does_not_fit_is_said() -> None:
     plain, aiming = random_policy(), conditioned()
     with pytest.raises(ValueError, match=r"target_return=3\.0: this policy reads no return to aim for"):
-        plain.actor(target_return=3.0)
+        make_actor(plain, target_return=3.0)
     with pytest.raises(ValueError, match=r"told which return to aim for: actor\(target_return=\.\.\.\)"):
-        aiming.actor()(np.zeros(D, np.float32))
+        make_actor(aiming)(np.zeros(D, np.float32))
     with pytest.raises(ValueError, match="told which return to aim for"):
-        aiming.actor(Game())
+        make_actor(aiming, Game())
     with pytest.raises(ValueError, match="observation space: the policy expects"):
-        plain.actor(gym.make("Pendulum-v1"))
+        make_actor(plain, gym.make("Pendulum-v1"))
     with pytest.raises(ValueError, match="the observation has an entry 'return_to_go' already"):
-        aiming.actor(ReturnToGo(Game(), 3.0), target_return=3.0)
+        make_actor(aiming, ReturnToGo(Game(), 3.0), target_return=3.0)
     with pytest.raises(ValueError, match=r"has a 'return_to_go' of its own; leave target_return out"):
-        aiming.actor(target_return=3.0)({"observation": np.zeros(D, np.float32), "return_to_go": np.zeros(1)})
-    act = aiming.actor(target_return=3.0)
+        make_actor(aiming, target_return=3.0)({"observation": np.zeros(D, np.float32), "return_to_go": np.zeros(1)})
+    act = make_actor(aiming, target_return=3.0)
     act(np.zeros((B, D), np.float32))
     with pytest.raises(ValueError, match="a target is counted down by the rewards; pass reward="):
         act(np.zeros((B, D), np.float32))
     with pytest.raises(ValueError, match=r"reward: expected \[3\], got \[2\]"):
         act(np.zeros((B, D), np.float32), reward=[1.0, 2.0])
     with pytest.raises(ValueError, match=r"target_return: expected one, or \[3\], got \[2\]"):
-        aiming.actor(target_return=[1.0, 2.0])(np.zeros((B, D), np.float32))
+        make_actor(aiming, target_return=[1.0, 2.0])(np.zeros((B, D), np.float32))
     with pytest.raises(ValueError, match="action space: the policy expects"):
-        plain.actor(gym.wrappers.TransformAction(Game(), lambda action: action, spaces.Discrete(3)))
+        make_actor(plain, gym.wrappers.TransformAction(Game(), lambda action: action, spaces.Discrete(3)))
     with pytest.raises(TypeError, match=r"expected a gymnasium Env or VectorEnv, got builtins\.int"):
-        plain.actor(3)
+        make_actor(plain, 3)
 
 
 def test_starts_are_flags_one_a_row() -> None:
-    act, seen = random_policy().actor(), np.zeros((B, D), np.float32)
+    act, seen = make_actor(random_policy()), np.zeros((B, D), np.float32)
     for start in ([True, False], np.ones((B, 1), bool)):
         with pytest.raises(ValueError, match=r"start: expected one flag, or \[3\] as in the observation, got"):
             act(seen, start=start)
@@ -370,14 +370,14 @@ def test_starts_are_flags_one_a_row() -> None:
     assert act.state is before
     act.reset([True, False, True])
     act(seen, start=[False, True, False])
-    fresh = random_policy().actor()
+    fresh = make_actor(random_policy())
     fresh(seen)
     assert act.state is not None and fresh.state is not None
     assert torch.equal(tensors_of(act.state[0])[-1], tensors_of(fresh.state[0])[-1])
 
 
 def test_an_episode_that_is_over_is_not_gone_on_with() -> None:
-    act = random_policy().actor(Game())
+    act = make_actor(random_policy(), Game())
     with pytest.raises(RuntimeError, match=r"call reset\(\) first"):
         act.step()
     act.reset(seed=0)
@@ -388,7 +388,7 @@ def test_an_episode_that_is_over_is_not_gone_on_with() -> None:
 
 
 def test_bad_input_leaves_the_memory_as_it_was() -> None:
-    act: Actor = random_policy().actor()
+    act: Actor = make_actor(random_policy())
     act(np.zeros((B, D), np.float32))
     before = act.state
     with pytest.raises(FloatingPointError, match="NaN"):
@@ -398,3 +398,8 @@ def test_bad_input_leaves_the_memory_as_it_was() -> None:
     assert act.state is before
     act.reset()
     assert act(np.zeros((2, D), np.float32)).shape == (2,), "after reset() the number of rows may change"
+
+
+def test_the_old_name_makes_the_same_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match=r"now rlmin\.policy\.actor\.make_actor"):
+        assert isinstance(random_policy().actor(Game()), EnvActor)

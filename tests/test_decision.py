@@ -455,7 +455,7 @@ def test_the_environment_that_is_named_has_to_be_that_of_the_data() -> None:
 
 def test_what_lacks_a_return_or_an_environment_says_so() -> None:
     agent = make(cues())
-    with pytest.raises(ValueError, match="says no return to aim for, 'return_to_go'; wrap the env"):
+    with pytest.raises(ValueError, match="has no return to aim for, 'return_to_go'; wrap the env"):
         agent.predict(np.zeros(2, np.float32))
     with pytest.raises(ValueError, match="this agent has no environment of its own; give one, env="):
         verify_consistency(agent)

@@ -208,7 +208,7 @@ def test_a_decision_agent_reads_what_vec_normalize_leaves_alone() -> None:
 
 
 def test_an_environment_without_the_return_to_go_is_refused() -> None:
-    with pytest.raises(ValueError, match="says no return to aim for"):
+    with pytest.raises(ValueError, match="has no return to aim for"):
         evaluate_policy(offline(), plain(), n_eval_episodes=1, warn=False)  # type: ignore[arg-type]
 
 

@@ -21,6 +21,7 @@ from rlmin.agents.restore import restore
 from rlmin.agents.schema import check_learner, check_weights, policy_weights
 from rlmin.learning.flat_adam import FlatAdam
 from rlmin.policy import Policy, PolicyConfig
+from rlmin.policy.actor import Actor, EnvActor, make_actor
 from rlmin.policy.fit import is_conditioned
 from rlmin.policy.predict import PolicyState, predict
 from rlmin.runs.checkpoint import LEARNER, Tensors, load_optimizer, optimizer_tensors, read, section, write
@@ -29,8 +30,6 @@ from rlmin.settings.boundary import checked
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
-
-    from rlmin.policy.actor import Actor, EnvActor
 
 
 AGENTS: dict[str, type["Agent"]] = {}
@@ -249,11 +248,11 @@ class Agent(ABC):
         return getattr(self.config, "return_scale", None) or 1.0
 
     @overload
-    def actor(self, env: None = None, **options: Any) -> "Actor": ...
+    def actor(self, env: None = None, **options: Any) -> Actor: ...
     @overload
-    def actor(self, env: Any, **options: Any) -> "EnvActor": ...
-    def actor(self, env: Any = None, **options: Any) -> "Actor | EnvActor":
-        """The policy as a callable that keeps its memory: see `rlmin.Policy.actor`.
+    def actor(self, env: Any, **options: Any) -> EnvActor: ...
+    def actor(self, env: Any = None, **options: Any) -> Actor | EnvActor:
+        """The policy as a callable that keeps its memory: see `rlmin.policy.actor.make_actor`.
 
         A return-conditioned agent aims for `target_return=`, else for the largest return of its data, unless `env` (it
         is wrapped in `rlmin.wrappers.ReturnToGo`) or the observation says what to aim for.
@@ -262,7 +261,7 @@ class Agent(ABC):
             data = self.run.get("data")
             aim = {} if data is None else {"default_target": max(data["returns"])}
             options = {"return_scale": self.return_scale, **aim, **options}
-        act: Actor | EnvActor = self.policy.actor(env, **options)
+        act: Actor | EnvActor = make_actor(self.policy, env, **options)
         return act
 
     @checked

@@ -119,25 +119,13 @@ def collect(
     random = _random_return(make_vector, measure_reference if reference is None else 0, seed)
     env = Recorder(make_vector(rows))
     try:
-        writer = DatasetWriter(
-            dataset,
-            observation_space=env.stored_space,
-            action_space=env.single_action_space,
-            env_spec=env_spec,
-            overwrite=overwrite,
-        )
-        vectors = [one.around(env, _device(one)) for one in played_by]  # all of them, before the first plays
+        spaces = {"observation_space": env.stored_space, "action_space": env.single_action_space}
+        writer = DatasetWriter(dataset, **spaces, env_spec=env_spec, overwrite=overwrite)
         with writer:
-            parts = [
-                _played(i, one, env, vector, writer, seed + i * rows, max_steps)
-                for i, (one, vector) in enumerate(zip(played_by, vectors, strict=True))
-            ]
+            parts = _play_all(played_by, env, writer, seed, max_steps)
             if random is not None:
-                source = f"measured: {measure_reference} episodes of random actions; the largest return of the dataset"
-                best = max(float(part.max()) for part in parts)
-                reference = Reference(random=random, expert=best, source=source)
-            told = {"seed": seed, "num_envs": rows, **(recipe or {})}
-            writer.commit(_metadata(played_by, parts, reference, told))
+                reference = _measured(random, measure_reference, parts)
+            writer.commit(_metadata(played_by, parts, reference, {"seed": seed, "num_envs": rows, **(recipe or {})}))
     finally:
         env.close()
     from minari import load_dataset
@@ -145,7 +133,23 @@ def collect(
     return load_dataset(writer.id)
 
 
-def _played(
+def _play_all(
+    played_by: Sequence[PlayedBy], env: Recorder, writer: DatasetWriter, seed: int, max_steps: int
+) -> list[np.ndarray]:
+    """Play every source, one after the other; the returns of each."""
+    vectors = [one.around(env, _device(one)) for one in played_by]  # all of them are checked before the first plays
+    return [
+        _play_one(i, one, env, vector, writer, seed + i * env.num_envs, max_steps)
+        for i, (one, vector) in enumerate(zip(played_by, vectors, strict=True))
+    ]
+
+
+def _measured(random: float, episodes: int, parts: Sequence[np.ndarray]) -> Reference:
+    source = f"measured: {episodes} episodes of random actions; the largest return of the dataset"
+    return Reference(random=random, expert=max(float(part.max()) for part in parts), source=source)
+
+
+def _play_one(
     source: int, by: PlayedBy, env: Recorder, vector: Vector, writer: DatasetWriter, seed: int, max_steps: int
 ) -> np.ndarray:
     """Play one source's episodes into the writer; their returns."""

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -104,23 +104,11 @@ def study(
     scales = time_scales(policy, kept)
     now(f"attribution: {shown} episodes of {steps} steps")
     explained = _explained(subject, kept, shown, draws=draws)
-    change = vary or knob(subject)
-    results = None
-    if change is not None:
-        now(f"vary {change[0]}: {', '.join(map(str, change[1]))}")
-        many = _afforded(episodes, len(change[1]), seconds)
-        results = varied(subject, change[0], change[1], episodes=many)
-        if vary is not None and not results.results:
-            raise ValueError(f"vary: {vary[0]}={vary[1][0]}: {results.failed[vary[1][0]]}")
-        for value, why in results.failed.items():
-            now(f"not played: {results.name}={value}: {why}")
+    budget = _Budget(episodes, seconds)
+    results = _vary(subject, vary, now, budget)
     now("memory far beyond training")
     long, unwiped = _norms(subject, results, float(found.lengths.mean()))
-    wipes, memoryless = dict[int, Evaluation](), None
-    if has_memory(policy):
-        at = _wipe_times(found)
-        now(f"wipe the memory at {len(at)} steps")
-        wipes, memoryless = wipe_returns(subject, at, episodes=_afforded(episodes, len(at) + 1, seconds))
+    wipes, memoryless = _wipe(subject, found, now, budget)
     now("draw")
     group = explained[0].attribution.group
     return Study(
@@ -141,9 +129,44 @@ def study(
     )
 
 
-def _afforded(episodes: int, evaluations: int, seconds: float) -> int:
-    """Episodes of each of so many evaluations, where one of `episodes` took `seconds`: fewer of slow environments."""
-    return max(min(episodes, 8), min(episodes, int(episodes * BUDGET / max(evaluations * seconds, 1e-9))))
+class _Budget(NamedTuple):
+    """How long the evaluations of a section may take."""
+
+    episodes: int  # of an evaluation, as asked for
+    seconds: float  # that so many took
+
+    def share(self, evaluations: int) -> int:
+        """Episodes of each of so many evaluations: fewer of slow environments."""
+        afforded = int(self.episodes * BUDGET / max(evaluations * self.seconds, 1e-9))
+        return max(min(self.episodes, 8), min(self.episodes, afforded))
+
+
+def _vary(
+    subject: Subject, vary: tuple[str, Sequence[Any]] | None, now: Callable[[str], None], budget: _Budget
+) -> Varied | None:
+    """Returns by an argument of the environment; None where none was named and none is known."""
+    change = vary or knob(subject)
+    if change is None:
+        return None
+    name, values = change
+    now(f"vary {name}: {', '.join(map(str, values))}")
+    results = varied(subject, name, values, episodes=budget.share(len(values)))
+    if vary is not None and not results.results:
+        raise ValueError(f"vary: {name}={values[0]}: {results.failed[values[0]]}")
+    for value, why in results.failed.items():
+        now(f"not played: {results.name}={value}: {why}")
+    return results
+
+
+def _wipe(
+    subject: Subject, found: Evaluation, now: Callable[[str], None], budget: _Budget
+) -> tuple[dict[int, Evaluation], Evaluation | None]:
+    """Returns with the memory wiped once at a step, by that step, and at every step; nothing without a memory."""
+    if not has_memory(subject.policy):
+        return {}, None
+    at = _wipe_times(found)
+    now(f"wipe the memory at {len(at)} steps")
+    return wipe_returns(subject, at, episodes=budget.share(len(at) + 1))
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ Both act as `rlmin.evaluation.evaluate` does: the same actions, for the same see
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import gymnasium as gym
 import numpy as np
@@ -35,6 +35,25 @@ from rlmin.wrappers.return_to_go import RETURN_TO_GO
 from rlmin.wrappers.transform import with_entry, with_leaf
 
 NO_TARGET = "this policy is told which return to aim for: actor(target_return=...), env units"
+
+
+@overload
+def make_actor(policy: Policy, env: None = None, **options: Any) -> "Actor": ...
+@overload
+def make_actor(policy: Policy, env: Any, **options: Any) -> "EnvActor": ...
+def make_actor(policy: Policy, env: Any = None, **options: Any) -> "Actor | EnvActor":
+    """A policy as a callable that keeps its memory.
+
+    Args:
+        policy: the policy; nothing is trained.
+        env: a gymnasium Env or VectorEnv to act in: `act.reset()`, then `act.step()`; None: `act(observation)`.
+        options: `deterministic=True`, `target_return=None`, `return_scale=1.0`, `seed=None`; see `Actor`.
+
+    Raises:
+        TypeError, ValueError: see `EnvActor`.
+    """
+    act = Actor(policy, **options)
+    return act if env is None else EnvActor(env, act)
 
 
 class Actor:

@@ -7,7 +7,8 @@ Previous action and previous reward, where switched on, are ordinary leaves of t
 rlmin.policy.inputs); whoever runs the policy puts them there with `with_previous`.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gymnasium as gym
 import torch
@@ -121,25 +122,14 @@ class Policy(nn.Module):
             extra[PREVIOUS_REWARD] = reward
         return {**observation, **extra} if extra else observation
 
-    @overload
-    def actor(self, env: None = None, **options: Any) -> "Actor": ...
-    @overload
-    def actor(self, env: Any, **options: Any) -> "EnvActor": ...
     def actor(self, env: Any = None, **options: Any) -> "Actor | EnvActor":
-        """This policy as a callable that keeps its memory, for a loop of one's own.
+        """The old name of `rlmin.policy.actor.make_actor(policy, env)`; it goes with the next release."""
+        from rlmin.policy.actor import make_actor
 
-        Args:
-            env: a gymnasium Env or VectorEnv to act in: `act.reset()`, then `act.step()`; None: `act(observation)`.
-            options: `deterministic=True`, `target_return=None`, `return_scale=1.0`, `seed=None`; see
-                `rlmin.policy.actor.Actor`.
-
-        Raises:
-            TypeError, ValueError: see `rlmin.policy.actor.EnvActor`.
-        """
-        from rlmin.policy.actor import Actor, EnvActor
-
-        act = Actor(self, **options)
-        return act if env is None else EnvActor(env, act)
+        message = "Policy.actor(...) is now rlmin.policy.actor.make_actor(policy, ...)"
+        warnings.warn(f"{message}; the old name goes with the next release", DeprecationWarning, stacklevel=2)
+        act: Actor | EnvActor = make_actor(self, env, **options)
+        return act
 
     def input_lines(self) -> list[str]:
         """A line for each leaf: its name and shape, how it is read, and with how many weights."""

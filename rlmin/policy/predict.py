@@ -12,7 +12,7 @@ from torch import Tensor
 from rlmin.policy.policy import Policy
 from rlmin.settings.boundary import checked
 from rlmin.spaces import leaves_of, pick, to_observation
-from rlmin.types import State
+from rlmin.types import Observation, State
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
 
 PolicyState: TypeAlias = tuple[State, Tensor]
@@ -59,34 +59,18 @@ def predict(
     if action_mask is None and isinstance(observation, Mapping):
         action_mask = observation.get("action_mask")
     space = policy.observation_space
-    told = isinstance(observation, Mapping) and RETURN_TO_GO in observation
-    if not told and isinstance(space, gym.spaces.Dict) and RETURN_TO_GO in space.spaces:
-        hint = "wrap the environment in ReturnToGo(env, target, scale=agent.return_scale), or act by agent.actor(...)"
-        raise ValueError(f"predict: the observation says no return to aim for, {RETURN_TO_GO!r}; {hint}")
+    _check_return_to_go(observation, space)
     single = _is_single(observation, space)
     leaves = to_observation(_batched(observation, space) if single else observation, space, device)
-    for name, leaf in leaves.items():
-        if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
-            raise FloatingPointError(f"predict: observation {name!r} holds NaN or infinity")
+    _check_finite(leaves)
     rows = next(iter(leaves.values())).shape[0]
-    if state is not None and not (isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], Tensor)):
-        raise TypeError(f"state: expected what the last call returned, or None, got {type(state).__name__}")
-    memory, last = state if state is not None else (policy.initial_state(rows), policy.no_action(rows))
-    if last.shape[0] != rows:
-        raise ValueError(f"state: expected {rows} rows as in the observation, got {last.shape[0]}")
+    memory, last = _unpack(policy, state, rows)
     if episode_start is None:
         start = torch.full((rows,), state is None, device=device)
     else:
         start = _rows("episode_start", episode_start, (rows,), torch.bool, device)
-    if policy.config.previous_reward and reward is None and not bool(start.all()):
-        raise ValueError(
-            "predict: this policy reads the previous reward; pass reward=, what the last action earned, shape [B]"
-        )
-    reward = torch.zeros(rows) if reward is None else reward
-    earned = _rows("reward", reward, (rows,), torch.float32, device)
-    leaves = policy.with_previous(leaves, last, earned)
-    flags = policy.action_head.mask_size
-    mask = None
+    leaves = policy.with_previous(leaves, last, _earned(policy, reward, start))
+    flags, mask = policy.action_head.mask_size, None
     if action_mask is not None and flags:
         mask = _rows("action_mask", action_mask, (rows, flags), torch.bool, device)
     out = policy.step(leaves, memory, start, mask)
@@ -95,6 +79,41 @@ def predict(
     if single:  # a choice as a number that can index a list or a dict; a point as an array even if it has no axes
         chosen = chosen[0] if isinstance(policy.action_space, gym.spaces.Discrete) else chosen[0, ...]
     return chosen, (out.state, action)
+
+
+def _check_return_to_go(observation: Any, space: gym.Space[Any]) -> None:
+    """Say how a return to aim for reaches the policy, before its missing leaf is only a missing leaf."""
+    wanted = isinstance(space, gym.spaces.Dict) and RETURN_TO_GO in space.spaces
+    if wanted and not (isinstance(observation, Mapping) and RETURN_TO_GO in observation):
+        hint = "wrap the environment in ReturnToGo(env, target, scale=agent.return_scale), or act by agent.actor(...)"
+        raise ValueError(f"predict: the observation has no return to aim for, {RETURN_TO_GO!r}; {hint}")
+
+
+def _check_finite(leaves: Observation) -> None:
+    for name, leaf in leaves.items():
+        if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+            raise FloatingPointError(f"predict: observation {name!r} holds NaN or infinity")
+
+
+def _unpack(policy: Policy, state: PolicyState | None, rows: int) -> PolicyState:
+    """The memory and the last action in `state`, or those before the first step."""
+    if state is None:
+        return policy.initial_state(rows), policy.no_action(rows)
+    if not (isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], Tensor)):
+        raise TypeError(f"state: expected what the last call returned, or None, got {type(state).__name__}")
+    if state[1].shape[0] != rows:
+        raise ValueError(f"state: expected {rows} rows as in the observation, got {state[1].shape[0]}")
+    return state
+
+
+def _earned(policy: Policy, reward: Any, start: Tensor) -> Tensor:
+    """[B] float, the previous reward; zeros where none is given and none is needed."""
+    if policy.config.previous_reward and reward is None and not bool(start.all()):
+        raise ValueError(
+            "predict: this policy reads the previous reward; pass reward=, what the last action earned, shape [B]"
+        )
+    reward = torch.zeros(len(start)) if reward is None else reward
+    return _rows("reward", reward, (len(start),), torch.float32, start.device)
 
 
 def _is_single(observation: Any, space: gym.Space[Any]) -> bool:

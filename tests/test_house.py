@@ -1,0 +1,42 @@
+"""The house rules that a machine can read: functions are short, and are called by what they do."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "rlmin"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+LONGEST = 60
+"""Lines of a function, its signature and its docstring among them."""
+
+KERNEL = "a Triton kernel names each pointer and stride as an argument, one a line"
+LONG = {
+    ("scan/gpu_sequential.py", "forward"): KERNEL,
+    ("scan/gpu_sequential.py", "backward"): KERNEL,
+    ("scan/gpu_tile.py", "backward"): KERNEL,
+}
+"""Functions that may be longer, and why."""
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(tree: ast.AST) -> Iterator[Function]:
+    """Every function in a file, methods and inner functions too."""
+    return (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def long_functions(tree: ast.AST) -> list[str]:
+    return [one.name for one in functions(tree) if (one.end_lineno or 0) - one.lineno >= LONGEST]
+
+
+TREES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in SOURCES}
+
+
+def test_functions_are_short() -> None:
+    assert {(file, name) for file, tree in TREES.items() for name in long_functions(tree)} == set(LONG)
+
+
+def test_a_long_function_is_found() -> None:
+    lines = "\n".join(["    x = 1"] * LONGEST)
+    assert long_functions(ast.parse(f"class A:\n  def short(self): ...\n\ndef long():\n{lines}")) == ["long"]
+    assert long_functions(ast.parse(f"def short():\n{lines[:-10]}")) == []
