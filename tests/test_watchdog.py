@@ -11,7 +11,7 @@ import torch
 from rlmin import PPO, load
 from rlmin.agents.agent import Agent
 from rlmin.commands.train import TrainConfig, resume, train
-from rlmin.commands.watchdog import BEST, EPISODES, SEED, Watchdog, read_best
+from rlmin.commands.watchdog import BEST, EPISODES, SEED, Score, Watchdog, read_best
 from rlmin.evaluation.evaluate import evaluate
 from rlmin.runs.callbacks import Hook, Hooks
 from rlmin.runs.curves import read_curve
@@ -45,8 +45,8 @@ def test_evaluations_are_rows_of_the_log_and_the_best_policy_is_a_run_of_its_own
         kept.policy, adapt("rlmin/TMaze-v0", num_envs=EPISODES, env_kwargs={"length": 4}), seed=SEED, episodes=EPISODES
     )
     assert kept.num_timesteps == best.num_timesteps and again.mean_return == pytest.approx(best.mean_return)
-    said = capsys.readouterr().out
-    assert ("the last policy is the best" in said) == (returns[-1] >= best.mean_return)
+    text = capsys.readouterr().out
+    assert ("the last policy is the best" in text) == (returns[-1] >= best.mean_return)
 
 
 def test_training_is_the_same_with_and_without_a_watchdog(tmp_path: Path) -> None:
@@ -91,9 +91,15 @@ def test_a_policy_that_got_worse_is_named_and_the_better_one_is_still_there(
 
     monkeypatch.setattr(Watchdog, "evaluate", worse)
     folder = train(config(tmp_path / "run", env=falling, env_kwargs=()), progress_bar=False)
-    assert read_best(folder) == (1.0, 400)
-    assert "returned 0.250 in evaluations, the best one 1.000 at 400 steps" in capsys.readouterr().out
+    assert read_best(folder) == (1.0, 400, 0.0)
+    assert "is worse than the best: it returned 0.250 in evaluations, the best 1.000" in capsys.readouterr().out
     assert load(folder / BEST).num_timesteps == 400 and load(folder).num_timesteps == STEPS
+
+
+def test_a_difference_within_the_error_is_no_fall() -> None:
+    best = Score(10.0, 400, error=1.0)
+    assert best.beats(Score(7.0, 800, error=1.0)) and best.beats(Score(9.0, 800)) is False
+    assert not best.beats(Score(7.5, 800, error=1.0)) and not Score(7.0, 800).beats(best)
 
 
 def test_a_run_that_goes_on_keeps_its_best(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from rlmin.commands.train_config import DecisionTrainConfig as DecisionTrainConf
 from rlmin.commands.train_config import OfflineRun, OnlineRun
 from rlmin.commands.train_config import TrainConfig as TrainConfig
 from rlmin.commands.training_run import CURVE, check_folder, learn_into, new_folder, run_folder, uninterrupted, warm_up
-from rlmin.commands.watchdog import BEST, read_best
+from rlmin.commands.watchdog import BEST, Score, read_best
 from rlmin.runs.checkpoint import LEARNER, read_header
 from rlmin.settings import Count
 from rlmin.settings.boundary import checked
@@ -199,15 +199,20 @@ def _report(agent: Agent, folder: Path) -> None:
 
 def _compare_with_best(agent: Agent, folder: Path) -> None:
     """Print whether the last policy, which is evaluated at the end, is as good as the best one on the way."""
-    best, last = read_best(folder), agent.run.get("last")
-    if best is None or last is None:
+    best, known = read_best(folder), agent.run.get("last")
+    if best is None or known is None:
         return
-    if last["mean_return"] >= best.mean_return:
+    last = Score(**known)
+    if last.mean_return >= best.mean_return:
         print(f"the last policy is the best of {agent.run['evaluations']} evaluations", flush=True)
         return
+    scores = f"{last.mean_return:.3f} in evaluations, the best {best.mean_return:.3f} at {best.num_timesteps:,} steps"
+    if not best.beats(last):
+        print(f"the last policy is as good as the best, within the error: it returned {scores}", flush=True)
+        return
     print(
-        f"note: the last policy returned {last['mean_return']:.3f} in evaluations, the best one {best.mean_return:.3f} "
-        f"at {best.num_timesteps:,} steps. What follows is the last; play the best: rlmin evaluate {folder / BEST}",
+        f"note: the last policy is worse than the best: it returned {scores}. "
+        f"What follows is the last; play the best: rlmin evaluate {folder / BEST}",
         flush=True,
     )
 

@@ -1,5 +1,6 @@
 """Watchdog: greedy evaluations while an agent trains, and the best policy so far, kept in a folder of its own."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,10 +31,15 @@ SHARE = 0.25
 
 
 class Score(NamedTuple):
-    """What one evaluation found."""
+    """Result of one evaluation."""
 
     mean_return: float  # env units
     num_timesteps: int  # trained on so far
+    error: float = 0.0  # standard error of the mean return, env units
+
+    def beats(self, other: "Score") -> bool:
+        """Whether the mean return is larger by more than two standard errors of the difference."""
+        return self.mean_return - other.mean_return > 2 * math.hypot(self.error, other.error)
 
 
 class Watchdog(Hook):
@@ -95,7 +101,7 @@ class Watchdog(Hook):
         self.played += int(found.lengths.sum())
         agent.run["watchdog"] = {"interval": self.interval, "next": self.next, "played": self.played}
         self._log(found)
-        score = Score(found.mean_return, agent.num_timesteps)
+        score = Score(found.mean_return, agent.num_timesteps, found.return_error)
         agent.run["last"] = score._asdict()
         if self.best is None or score.mean_return >= self.best.mean_return:
             self.best = score

@@ -43,8 +43,9 @@ def mapping(x: Any) -> bool:
 
 
 def score(x: Any) -> bool:
-    """What an evaluation while training found."""
-    return mapping(x) and x.keys() == {"mean_return", "num_timesteps"} and all(map(number, x.values()))
+    """Result of an evaluation while training; older files hold no standard error."""
+    needed = {"mean_return", "num_timesteps"}
+    return mapping(x) and needed <= x.keys() <= needed | {"error"} and all(map(number, x.values()))
 
 
 def or_none(check: Check) -> Check:
