@@ -236,7 +236,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         Stack(D, H, mixer="mingru")
     with pytest.raises(ValueError, match=r"norm: expected one of layer, rms, none, got 'layernorm'; did you mean"):
         Stack(D, H, norm="layernorm")
-    with pytest.raises(ValueError, match="no candidate 'relu'; known: g, identity, tanh"):
+    with pytest.raises(ValueError, match="no candidate 'relu'; known: g, identity, silu, tanh"):
         MinGRU(D, H, candidate="relu")  # type: ignore[arg-type]
 
 

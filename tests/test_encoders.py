@@ -36,6 +36,9 @@ ALONE: dict[str, Callable[[], Encoder]] = {
     "min_lstm": lambda: MinLSTM(D, H),
     "min_lstm identity": lambda: MinLSTM(D, H, candidate="identity"),
     "min_lstm g": lambda: MinLSTM(D, H, candidate="g", time_scales=None),
+    "min_gru signed": lambda: MinGRU(D, H, signed=True),
+    "min_gru as HGRN": lambda: MinGRU(D, H, candidate="silu", forget_floor=0.5, output_gate=True),
+    "min_lstm signed, hard gate": lambda: MinLSTM(D, H, signed=True, hard_gate=True),
     "gru": lambda: GRU(D, H),
     "lstm": lambda: LSTM(D, H),
     "attention": lambda: Attention(D, H),
@@ -53,7 +56,9 @@ def stack(mixer: str, conv: int, mlp: int) -> Callable[[], Encoder]:
     return lambda: Stack(D, H, mixer=mixer, conv=conv, mlp=mlp)
 
 
-STACKS = {f"stack {mixer} conv {c} mlp {m}": stack(mixer, c, m) for mixer in MIXERS for c in (4, 0) for m in (2, 0)}
+PARTS = [("min_gru", c, m) for c in (4, 0) for m in (2, 0)]  # what a block may have is no matter of the mixer
+WHOLE = [(mixer, 4, 2) for mixer in MIXERS if mixer != "min_gru"]
+STACKS = {f"stack {mixer} conv {c} mlp {m}": stack(mixer, c, m) for mixer, c, m in PARTS + WHOLE}
 ENCODERS = ALONE | STACKS
 
 

@@ -208,6 +208,22 @@ def test_a_linear_scan_takes_any_axes_after_time_and_row(kernel: str, reverse: b
     assert differ(list(linear(*inputs, state, reverse=reverse)), wanted[:2])
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_decay_has_any_sign_and_may_be_nothing_or_one(kernel: str, reverse: bool) -> None:
+    """At -1 and 1 nothing fades, so a sign that is lost anywhere shows in all that follows."""
+    inputs, state, start = draw(linear)
+    ends = torch.tensor([-1.0, -1.0, 0.0, 1.0], dtype=torch.float64)
+    inputs[0] = ends[(inputs[1] * 1e6).long() % 4]
+    wanted = everything(lambda x, s: by_the_equation(linear, x, s, start, {"reverse": reverse}), inputs, state)
+    assert_same(everything(lambda x, s: linear(*x, s, start, reverse=reverse), inputs, state), wanted, 1e-12)
+    assert differ(list(linear(inputs[0].abs(), inputs[1], state, start, reverse=reverse)), wanted[:2])
+
+    flips = ends[(inputs[1] * 1e6).long() % 2 * 3].float()
+    h, last = linear(flips, torch.zeros_like(flips), torch.ones_like(flips[0]), reverse=reverse)
+    signs = flips.flip(0).cumprod(0).flip(0) if reverse else flips.cumprod(0)
+    assert torch.equal(h, signs) and torch.equal(last, signs[0 if reverse else -1]) and (h == -1).any()
+
+
 @every_case
 @pytest.mark.parametrize("layout", ["columns", "batch first", "features first", "expanded"])
 def test_the_layout_in_memory_does_not_matter(kernel: str, scan: Scan, option: dict[str, Any], layout: str) -> None:

@@ -53,6 +53,7 @@ class FastStep:
     average: str  # how gates and candidate become the memory: a name in `rlmin.kernels.step.pieces.AVERAGES`
     parts: int  # rows of the projection, in units of H; the candidate comes last
     activation: str = "candidate"  # attribute of the module that names the activation of the candidate
+    plain: str = "is_plain"  # attribute that is True where the module's options are those that the call knows
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ class Cell:
             is not its memory.
         to_numpy: how one step is written as calls of numpy; None: there is no such export.
         fast_step: how one step is part of a single call on the CPU; None: its modules are called one by one.
-        output_is_memory: whether the output is the state, which then is one tensor [B, H].
+        reads: (module) -> whether `read` applies to it, where that is a matter of its options; None: to every one.
+        output_is_memory: whether the output is the state, which then is one tensor [B, H]; of a module to which `read`
+            does not apply.
         remembers: whether there is a memory at all; a cell without gets no convolution, as that would be one.
         state_names: a name for each tensor of the state, for exported files; "h" is the one that `terms` describe.
         is_bounded: whether the state is a vector of units whose size says how full the memory is.
@@ -84,6 +87,7 @@ class Cell:
     options: type[Settings] | None = None
     terms: Callable[[Any, Tensor], Terms] | None = None
     read: Callable[[Any, Tensor, Tensor], Tensor] | None = None
+    reads: Callable[[Any], bool] | None = None
     to_numpy: NumpyForm | None = None
     fast_step: FastStep | None = None
     output_is_memory: bool = True
@@ -98,7 +102,7 @@ class Cell:
         for name in self.option_names:
             if name in RESERVED:
                 raise ValueError(f"cell {self.name!r}: option {name!r} is an argument of every Stack; rename it")
-        if self.output_is_memory and self.read is not None:
+        if self.output_is_memory and self.read is not None and self.reads is None:
             raise ValueError(
                 f"cell {self.name!r}: has a `read`, so its output is not its memory: output_is_memory=False"
             )
@@ -114,6 +118,10 @@ class Cell:
     def has_terms(self) -> bool:
         """Whether its memory is a sum over past steps, and what a change of it does to the output is known."""
         return self.terms is not None and (self.output_is_memory or self.read is not None)
+
+    def puts_out_memory(self, module: nn.Module) -> bool:
+        """Whether the output of this module is its memory."""
+        return self.output_is_memory and not (self.reads is not None and self.reads(module))
 
     def options_of(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every option, the defaults filled in.

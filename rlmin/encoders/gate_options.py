@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rlmin.encoders.candidate import Candidate
 from rlmin.encoders.time_scale import Spread, spread_bias
-from rlmin.settings import Settings
+from rlmin.settings import Settings, ShareBelowOne
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,8 +13,26 @@ class GateOptions(Settings):
 
     candidate: Candidate = "tanh"  # Activation of the candidate
     time_scales: Spread | None = (2.0, 256.0)  # Steps that the units remember at first, spread from one to the other
+    signed: bool = False  # Whether a unit can turn over: decays in (-1, 1) instead of (0, 1)
+    forget_floor: ShareBelowOne = 0.0  # Least share of the memory that stays at a step
+    hard_gate: bool = False  # Whether gates reach their ends: a clipped line instead of a sigmoid
+    output_gate: bool = False  # Whether a gate that sees the input is between memory and output
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        reach_of(self.signed, self.forget_floor)
         if self.time_scales is not None:
             spread_bias(1, self.time_scales)
+
+
+def reach_of(signed: bool, forget_floor: float) -> float:
+    """The largest share of the new: 2 where signed, else 1 - forget_floor.
+
+    Raises:
+        ValueError: both are asked for, or the floor is outside [0, 1).
+    """
+    if not 0 <= forget_floor < 1:
+        raise ValueError(f"forget_floor: expected a share in [0, 1), got {forget_floor}")
+    if signed and forget_floor:
+        raise ValueError(f"forget_floor={forget_floor}: expected 0 where signed, as decays then go down to -1")
+    return 2.0 if signed else 1.0 - forget_floor

@@ -1,24 +1,22 @@
 """minGRU: a gated average whose gate never looks at the memory, hence a scan."""
 
+from typing import ClassVar
+
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch import Tensor
 
-from rlmin.encoders.base import Encoder, one, wipe
-from rlmin.encoders.candidate import Candidate, check_candidate
-from rlmin.encoders.cell import Cell, FastStep, Terms, register
-from rlmin.encoders.gate_options import GateOptions
-from rlmin.encoders.numpy_average import approach
+from rlmin.encoders.candidate import Candidate
+from rlmin.encoders.cell import Cell, FastStep, register
+from rlmin.encoders.gate_options import GateOptions, reach_of
+from rlmin.encoders.gated_average import GatedAverage, has_output_gate, read, terms
+from rlmin.encoders.numpy_average import approach, check_known
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negated
-from rlmin.encoders.projected import scan_projection
-from rlmin.encoders.time_scale import TimeScales, spread_bias
-from rlmin.scan.activation import activate
-from rlmin.settings import Size
+from rlmin.encoders.time_scale import TimeScales
+from rlmin.settings import ShareBelowOne, Size
 from rlmin.settings.boundary import checked
-from rlmin.types import State
 
 
-class MinGRU(Encoder):
+class MinGRU(GatedAverage):
     """One layer of minGRU.
 
         gate[t], candidate[t] = projection(x[t])
@@ -26,6 +24,7 @@ class MinGRU(Encoder):
 
     Gate and candidate see x[t] only, never h[t-1]: that makes h a linear recurrence and a parallel scan possible.
     The candidate is tanh by default, where the paper has the identity (its equations) or g (its log-space code).
+    The last four options change the share sigmoid(gate) and the output: see `GatedAverage`.
 
     Args:
         input_size: D, features of x.
@@ -33,12 +32,25 @@ class MinGRU(Encoder):
         candidate: activation of the candidate: "tanh", "identity" or "g".
         time_scales: (shortest, longest) in steps: how long units remember before training, spread log-uniformly
             over the gate biases; None leaves the biases as nn.Linear draws them (about 2 steps for every unit).
+        signed: the share goes up to 2, so decays lie in (-1, 1): a unit can turn over, as parity needs.
+        forget_floor: least share of the memory that stays, in [0, 1); 0 where signed.
+        hard_gate: a clipped line instead of the sigmoid: gates can be open or shut altogether.
+        output_gate: y = output(rms(h) * silu(gate(x))) instead of y = h.
 
     Attributes:
         projection: nn.Linear(D, 2H), rows [gate; candidate].
 
-    Source: Feng et al. 2024, section 3.1 (arXiv:2410.01201).
+    HGRN is candidate="silu", output_gate=True and a forget floor; its floors are learned and rise with depth, here the
+    floor is one number.
+
+    Raises:
+        ValueError: an unknown candidate, time scales in the wrong order, or a floor where signed.
+
+    Source: Feng et al. 2024, section 3.1 (arXiv:2410.01201). Signs: Grazzi et al. 2024 (arXiv:2411.12537). Floor and
+    output gate: Qin et al. 2023 (arXiv:2311.04823).
     """
+
+    parts: ClassVar[int] = 2
 
     @checked
     def __init__(
@@ -48,52 +60,31 @@ class MinGRU(Encoder):
         *,
         candidate: Candidate = "tanh",
         time_scales: TimeScales = (2.0, 256.0),
+        signed: bool = False,
+        forget_floor: ShareBelowOne = 0.0,
+        hard_gate: bool = False,
+        output_gate: bool = False,
     ) -> None:
         super().__init__()
-        check_candidate(candidate)
-        self.input_size, self.output_size = input_size, hidden_size
-        self.candidate = candidate
-        self.projection = nn.Linear(input_size, 2 * hidden_size)
+        reach = reach_of(signed, forget_floor)
+        self._make(input_size, hidden_size, candidate, reach=reach, hard=hard_gate, gated=output_gate)
         if time_scales is not None:
             with torch.no_grad():
-                self.projection.bias[:hidden_size] = spread_bias(hidden_size, time_scales)
+                self.projection.bias[:hidden_size] = self.bias_of(time_scales)
 
-    def initial_state(self, B: int) -> Tensor:
-        """[B, H] zeros."""
-        return self.zeros(B, self.output_size)
-
-    def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
-        """`Encoder.forward` with `state` [B, H]."""
-        self.check_input(x, start, state)
-        return scan_projection(self.projection, x, one(state), start, activation=self.candidate)
-
-    def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
-        """`Encoder.step` with `state` [B, H]."""
-        before = wipe(one(state), start)
-        projected = self.projection(x)
-        gate, candidate = projected.to(before.dtype).chunk(2, dim=-1)
-        h = torch.lerp(before, activate(self.candidate, candidate), torch.sigmoid(gate))
-        return h.to(projected.dtype), h
-
-    def time_scale(self) -> Tensor:
-        """[H] steps each unit remembers at x = 0, 1 / sigmoid(gate bias); detached."""
-        return 1 / torch.sigmoid(self.projection.bias.detach()[: self.output_size])
-
-
-def terms(mixer: MinGRU, x: Tensor) -> Terms:
-    """keep = 1 - sigmoid(gate), value = sigmoid(gate) * activation(candidate)."""
-    gate, candidate = mixer.projection(x).chunk(2, dim=-1)
-    return Terms(softplus(gate), torch.sigmoid(gate) * activate(mixer.candidate, candidate))
+    def gate(self, projected: Tensor) -> Tensor:
+        """The first H columns."""
+        return projected[..., : self.output_size]
 
 
 def write_numpy(program: Program, name: str, mixer: MinGRU, read: str, after: After) -> str:
     """One step for numpy: see `NumpyForm`."""
+    check_known(mixer)
     H = mixer.output_size
     h = program.remember(f"{name}.h", H)
     p = program.product(f"{name}.mixer", read, *negated(after(linear(mixer.projection)), H))
     gate, candidate = (program.view(f"{p}.{i}", p, "columns", i * H, (i + 1) * H) for i in range(2))
-    program.sigmoid(gate)
-    return approach(program, name, h, candidate, gate, activation=mixer.candidate, size=H)
+    return approach(program, name, h, candidate, gate, mixer)
 
 
 CELL = register(
@@ -103,6 +94,8 @@ CELL = register(
         about="A gated average whose gate sees the input only: trained in parallel over time.",
         options=GateOptions,
         terms=terms,
+        read=read,
+        reads=has_output_gate,
         to_numpy=NumpyForm(write_numpy),
         fast_step=FastStep("min_gru", parts=2),
     )

@@ -1,24 +1,23 @@
 """minLSTM: a forget and an input gate that share out one unit of weight, neither of which looks at the memory."""
 
+from typing import ClassVar
+
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import logsigmoid, softplus
+from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-from rlmin.encoders.base import Encoder, one, wipe
-from rlmin.encoders.candidate import Candidate, check_candidate
-from rlmin.encoders.cell import Cell, FastStep, Terms, register
-from rlmin.encoders.gate_options import GateOptions
-from rlmin.encoders.numpy_average import approach
+from rlmin.encoders.candidate import Candidate
+from rlmin.encoders.cell import Cell, FastStep, register
+from rlmin.encoders.gate_options import GateOptions, reach_of
+from rlmin.encoders.gated_average import GatedAverage, has_output_gate, read, terms
+from rlmin.encoders.numpy_average import approach, check_known
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negated
-from rlmin.encoders.projected import scan_projection
-from rlmin.encoders.time_scale import TimeScales, spread_bias
-from rlmin.scan.activation import activate
-from rlmin.settings import Size
+from rlmin.encoders.time_scale import TimeScales
+from rlmin.settings import ShareBelowOne, Size
 from rlmin.settings.boundary import checked
-from rlmin.types import State
 
 
-class MinLSTM(Encoder):
+class MinLSTM(GatedAverage):
     """One layer of minLSTM, with the paper's length independence scaling.
 
         forget[t], input[t], candidate[t] = projection(x[t])
@@ -26,7 +25,8 @@ class MinLSTM(Encoder):
         h[t] = f / (f + i) * h[t-1] + i / (f + i) * activation(candidate[t])
 
     There is no output gate and no second state. The candidate is tanh by default, where the paper has the identity
-    (its equations) or g (its log-space code).
+    (its equations) or g (its log-space code). The last four options change the share i / (f + i) and the output: see
+    `GatedAverage`.
 
     Args:
         input_size: D, features of x.
@@ -36,12 +36,21 @@ class MinLSTM(Encoder):
             Forget biases are set to log(tau - 1) and input biases to the opposite: then f + i = 1 and the share of
             the new is 1 / tau. (A forget bias alone cannot go beyond three steps: f is at most 1.)
             None leaves the biases as nn.Linear draws them (about 2 steps for every unit).
+        signed: the share of the new goes up to 2, so decays lie in (-1, 1): a unit can turn over, as parity needs.
+        forget_floor: least share of the memory that stays, in [0, 1); 0 where signed.
+        hard_gate: a clipped line instead of the sigmoid, over log(i / f): gates can be open or shut altogether.
+        output_gate: y = output(rms(h) * silu(gate(x))) instead of y = h.
 
     Attributes:
         projection: nn.Linear(D, 3H), rows [forget; input; candidate].
 
+    Raises:
+        ValueError: an unknown candidate, time scales in the wrong order, or a floor where signed.
+
     Source: Feng et al. 2024, section 3.2 (arXiv:2410.01201).
     """
+
+    parts: ClassVar[int] = 3
 
     @checked
     def __init__(
@@ -51,54 +60,28 @@ class MinLSTM(Encoder):
         *,
         candidate: Candidate = "tanh",
         time_scales: TimeScales = (2.0, 256.0),
+        signed: bool = False,
+        forget_floor: ShareBelowOne = 0.0,
+        hard_gate: bool = False,
+        output_gate: bool = False,
     ) -> None:
         super().__init__()
-        check_candidate(candidate)
-        self.input_size, self.output_size = input_size, hidden_size
-        self.candidate = candidate
-        self.projection = nn.Linear(input_size, 3 * hidden_size)
+        reach = reach_of(signed, forget_floor)
+        self._make(input_size, hidden_size, candidate, reach=reach, hard=hard_gate, gated=output_gate)
         if time_scales is not None:
-            bias = spread_bias(hidden_size, time_scales)
+            bias = self.bias_of(time_scales)
             with torch.no_grad():
                 self.projection.bias[: 2 * hidden_size] = torch.cat([-bias, bias])
 
-    def initial_state(self, B: int) -> Tensor:
-        """[B, H] zeros."""
-        return self.zeros(B, self.output_size)
-
-    def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
-        """`Encoder.forward` with `state` [B, H]."""
-        self.check_input(x, start, state)
-        return scan_projection(self.projection, x, one(state), start, activation=self.candidate)
-
-    def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
-        """`Encoder.step` with `state` [B, H]."""
-        before = wipe(one(state), start)
-        projected = self.projection(x)
-        forget, input, candidate = projected.to(before.dtype).chunk(3, dim=-1)
-        h = torch.lerp(before, activate(self.candidate, candidate), share(forget, input))
-        return h.to(projected.dtype), h
-
-    def time_scale(self) -> Tensor:
-        """[H] steps each unit remembers at x = 0, (f + i) / i of the biases; detached."""
-        forget, input, _ = self.projection.bias.detach().chunk(3)
-        return 1 / share(forget, input)
-
-
-def share(forget: Tensor, input: Tensor) -> Tensor:
-    """i / (f + i) from the gates' logits, finite even where both sigmoids underflow."""
-    return torch.sigmoid(logsigmoid(input) - logsigmoid(forget))
-
-
-def terms(mixer: MinLSTM, x: Tensor) -> Terms:
-    """keep = f / (f + i), value = i / (f + i) * activation(candidate)."""
-    forget, input, candidate = mixer.projection(x).chunk(3, dim=-1)
-    gate = logsigmoid(input) - logsigmoid(forget)
-    return Terms(softplus(gate), torch.sigmoid(gate) * activate(mixer.candidate, candidate))
+    def gate(self, projected: Tensor) -> Tensor:
+        """log(i / f), whose sigmoid is i / (f + i); finite even where both sigmoids underflow."""
+        forget, input, _ = projected.chunk(3, dim=-1)
+        return logsigmoid(input) - logsigmoid(forget)
 
 
 def write_numpy(program: Program, name: str, mixer: MinLSTM, read: str, after: After) -> str:
     """One step for numpy: i / (f + i) = sigmoid(log i - log f), and -log sigmoid(x) = log(1 + exp(-x))."""
+    check_known(mixer)
     H = mixer.output_size
     h = program.remember(f"{name}.h", H)
     p = program.product(f"{name}.mixer", read, *negated(after(linear(mixer.projection)), 2 * H))
@@ -106,8 +89,7 @@ def write_numpy(program: Program, name: str, mixer: MinLSTM, read: str, after: A
     forget, input, candidate = (program.view(f"{p}.{i}", p, "columns", i * H, (i + 1) * H) for i in range(3))
     program.call("logaddexp", "zero", gates, gates)
     program.call("subtract", input, forget, input)
-    program.sigmoid(input)
-    return approach(program, name, h, candidate, input, activation=mixer.candidate, size=H)
+    return approach(program, name, h, candidate, input, mixer)
 
 
 CELL = register(
@@ -117,6 +99,8 @@ CELL = register(
         about="A gated average with a forget and an input gate that see the input only: trained in parallel over time.",
         options=GateOptions,
         terms=terms,
+        read=read,
+        reads=has_output_gate,
         to_numpy=NumpyForm(write_numpy),
         fast_step=FastStep("min_lstm", parts=3),
     )

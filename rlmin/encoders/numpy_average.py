@@ -1,13 +1,46 @@
 """The gated average of minGRU and minLSTM as calls of numpy."""
 
-from rlmin.encoders.numpy_program import Program
+import numpy as np
+
+from rlmin.encoders.gated_average import GatedAverage
+from rlmin.encoders.numpy_program import INSTEAD, Program
 
 
-def approach(program: Program, name: str, h: str, candidate: str, gate: str, *, activation: str, size: int) -> str:
-    """h += (activation(candidate) - h) / gate, where 1 / gate is the share of the new."""
-    if activation == "tanh":
+def check_known(mixer: GatedAverage) -> None:
+    """Raise a ValueError for options that have no calls."""
+    if mixer.output_gate is not None:
+        raise ValueError(f"export to numpy: a {type(mixer).__name__} with an output gate has no calls; {INSTEAD}")
+
+
+def approach(program: Program, name: str, h: str, candidate: str, gate: str, mixer: GatedAverage) -> str:
+    """h += (activation(candidate) - h) * w, where `gate` holds -k."""
+    _activate(program, name, candidate, mixer)
+    program.call("subtract", candidate, h, candidate)
+    if mixer.hard:  # w = reach * clip(k / 4 + 1 / 2, 0, 1)
+        program.call("multiply", gate, program.weight(f"{name}.slope", np.array(-mixer.reach / 4)), gate)
+        program.call("add", gate, program.weight(f"{name}.middle", np.array(mixer.reach / 2)), gate)
+        program.call("maximum", gate, "zero", gate)
+        program.call("minimum", gate, program.weight(f"{name}.reach", np.array(mixer.reach)), gate)
+        program.call("multiply", candidate, gate, candidate)
+    else:  # w = reach / (1 + exp(-k))
+        program.sigmoid(gate)
+        if mixer.reach != 1:
+            program.call("multiply", candidate, program.weight(f"{name}.reach", np.array(mixer.reach)), candidate)
+        program.call("divide", candidate, gate, candidate)
+    program.call("add", h, candidate, h)
+    return h
+
+
+def _activate(program: Program, name: str, candidate: str, mixer: GatedAverage) -> None:
+    """The activation of the candidate, in place."""
+    size = mixer.output_size
+    if mixer.candidate == "tanh":
         program.call("tanh", candidate, candidate)
-    if activation == "g":  # x + 0.5 where x >= 0, else sigmoid(x)
+    if mixer.candidate == "silu":
+        opposite = program.buffer(f"{name}.opposite", size)
+        program.call("subtract", "zero", candidate, opposite)
+        program.silu(opposite, candidate, size)
+    if mixer.candidate == "g":  # x + 0.5 where x >= 0, else sigmoid(x)
         below = program.buffer(f"{name}.below", size, dtype="bool", fill=False)
         share = program.buffer(f"{name}.share", size)
         program.call("less", candidate, "zero", below)
@@ -16,7 +49,3 @@ def approach(program: Program, name: str, h: str, candidate: str, gate: str, *, 
         program.call("divide", "one", share, share)
         program.call("add", candidate, "half", candidate)
         program.call("copy_where", candidate, share, below)
-    program.call("subtract", candidate, h, candidate)
-    program.call("divide", candidate, gate, candidate)
-    program.call("add", h, candidate, h)
-    return h

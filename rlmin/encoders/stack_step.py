@@ -222,6 +222,8 @@ class _Form:
         cell = cell_of(mixer)
         if cell is None or cell.fast_step is None or type(norm) not in _NORMS or set(stack._modules) != _PARTS:
             return None
+        if not getattr(mixer, cell.fast_step.plain, True):
+            return None
         front, heads = (None, ()) if ends is None else (ends.front, ends.heads)
         if front is not None and ([type(m) for m in front] != _MLP or type(stack.embed) is not nn.Identity):
             return None

@@ -51,8 +51,8 @@ def terms(mixer: Encoder, x: Tensor) -> Terms:
 
 def output_of(mixer: Encoder, x: Tensor, memory: Tensor) -> Tensor:
     """[T, ..., H] what a layer puts out that reads x [T, ..., D] and remembers `memory` [T, ..., *unit]."""
-    read = cell_with_terms(mixer).read
-    return memory if read is None else read(mixer, x, memory)
+    cell = cell_with_terms(mixer)
+    return memory if cell.read is None or cell.puts_out_memory(mixer) else cell.read(mixer, x, memory)
 
 
 def memory_of(
@@ -69,7 +69,7 @@ def memory_of(
         [T, B, *unit], and its whole state after step t.
     """
     cell, state = cell_with_terms(mixer), mixer.initial_state(x.shape[1]) if state is None else state
-    if cell.output_is_memory:
+    if cell.puts_out_memory(mixer):
         h, _ = mixer(x, state, start)
         return h, lambda t: h[t]
     states = []

@@ -1,0 +1,129 @@
+"""The gated average that minGRU and minLSTM are, with the options that make other memories of it."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu, softplus
+
+from rlmin.encoders.base import Encoder, one, wipe
+from rlmin.encoders.candidate import Candidate, activated, check_candidate
+from rlmin.encoders.cell import Terms
+from rlmin.encoders.projected import scan_projection
+from rlmin.encoders.time_scale import spread_bias
+from rlmin.scan import ACTIVATIONS, linear_scan
+from rlmin.types import State
+
+
+class GatedAverage(Encoder):
+    """One layer of a memory that moves a share of the way to a candidate.
+
+        k[t], candidate[t] = from projection(x[t])
+        w[t] = reach * sigmoid(k[t])                             hard_gate: reach * clip(k[t] / 4 + 1/2, 0, 1)
+        h[t] = h[t-1] + w[t] * (activation(candidate[t]) - h[t-1])
+        y[t] = h[t]                                              output_gate: output(rms(h[t]) * silu(gate(x[t])))
+
+    reach is 1; 1 - forget_floor, so that 1 - w never falls below the floor; or 2, where signed: the decay 1 - w lies in
+    (-1, 1), and at w = 2 the memory is mirrored at the candidate. The plain cell has a kernel of its own, all others
+    are `linear_scan`.
+
+    Attributes:
+        projection: nn.Linear(D, parts * H), the candidate's rows last.
+        output_gate: nn.Linear(D, H), or None.
+        output: nn.Linear(H, H) without bias, and norm: RMSNorm(H); with an output gate only.
+    """
+
+    parts: ClassVar[int]  # rows of the projection, in units of H
+    output_gate: nn.Linear | None
+
+    def _make(
+        self, input_size: int, hidden_size: int, candidate: Candidate, *, reach: float, hard: bool, gated: bool
+    ) -> None:
+        """Weights and options; those of a plain cell are one nn.Linear."""
+        check_candidate(candidate)
+        self.input_size, self.output_size = input_size, hidden_size
+        self.candidate, self.reach, self.hard = candidate, reach, hard
+        self.projection = nn.Linear(input_size, self.parts * hidden_size)
+        self.output_gate = None
+        if gated:
+            self.output_gate = nn.Linear(input_size, hidden_size)
+            self.norm = nn.RMSNorm(hidden_size, eps=1e-5)
+            self.output = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.is_plain = reach == 1 and not hard and not gated and candidate in ACTIVATIONS
+
+    def bias_of(self, time_scales: tuple[float, float]) -> Tensor:
+        """[H] values of k at which the units remember for so long: w = 1 / tau."""
+        shortest, longest = (self.reach * tau for tau in time_scales)
+        if self.reach < 1:  # no unit can forget faster than the floor lets it
+            shortest = max(shortest, 2.0)
+        bias = spread_bias(self.output_size, (shortest, longest))
+        return 4 * torch.sigmoid(bias) - 2 if self.hard else bias
+
+    @abstractmethod
+    def gate(self, projected: Tensor) -> Tensor:
+        """k [..., H] of the columns [..., parts * H] of the projection."""
+
+    def share(self, k: Tensor) -> Tensor:
+        """w [..., H] of k."""
+        w = (k / 4 + 0.5).clamp(0, 1) if self.hard else torch.sigmoid(k)
+        return w if self.reach == 1 else self.reach * w
+
+    def initial_state(self, B: int) -> Tensor:
+        """[B, H] zeros."""
+        return self.zeros(B, self.output_size)
+
+    def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
+        """`Encoder.forward` with `state` [B, H]."""
+        self.check_input(x, start, state)
+        before = one(state)
+        if self.is_plain:
+            return scan_projection(self.projection, x, before, start, activation=self.candidate)
+        projected = self.projection(x)
+        w, candidate = self._parts(projected.to(before.dtype))
+        h, last = linear_scan(1 - w, w * candidate, before, start)
+        return self.read(x, h.to(projected.dtype)), last
+
+    def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
+        """`Encoder.step` with `state` [B, H]."""
+        before = wipe(one(state), start)
+        projected = self.projection(x)
+        w, candidate = self._parts(projected.to(before.dtype))
+        h = torch.lerp(before, candidate, w)
+        return self.read(x, h.to(projected.dtype)), h
+
+    def read(self, x: Tensor, memory: Tensor) -> Tensor:
+        """The output [..., H] of x [..., D] and the memory [..., H]."""
+        if self.output_gate is None:
+            return memory
+        y: Tensor = self.output(self.norm(memory) * silu(self.output_gate(x)))
+        return y
+
+    def time_scale(self) -> Tensor:
+        """[H] steps each unit remembers at x = 0, 1 / w; detached."""
+        return 1 / self.share(self.gate(self.projection.bias.detach()))
+
+    def _parts(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """w and the activated candidate."""
+        candidate = projected[..., -self.output_size :]
+        return self.share(self.gate(projected)), activated(self.candidate, candidate)
+
+
+def terms(mixer: GatedAverage, x: Tensor) -> Terms:
+    """keep = 1 - w, value = w * activation(candidate)."""
+    projected = mixer.projection(x)
+    w, candidate = mixer._parts(projected)
+    if mixer.reach == 1 and not mixer.hard:
+        return Terms(softplus(mixer.gate(projected)), w * candidate)
+    rate = torch.where(w < 1, -torch.log1p(-w), -torch.log(w - 1))
+    return Terms(rate, w * candidate, torch.where(w > 1, -1.0, 1.0).to(w.dtype))
+
+
+def read(mixer: GatedAverage, x: Tensor, memory: Tensor) -> Tensor:
+    """What a layer puts out, given its memory."""
+    return mixer.read(x, memory)
+
+
+def has_output_gate(mixer: GatedAverage) -> bool:
+    """Whether the output is something else than the memory."""
+    return mixer.output_gate is not None
