@@ -25,7 +25,7 @@ def play(out: Path, jobs: int) -> list[dict[str, Any]]:
     from rlmin.suite import SuiteOptions
     from rlmin.suite.run import run_cells
 
-    suite = SuiteOptions(tasks=(TASK,)).chosen()
+    suite = SuiteOptions(tasks=(TASK,)).select()
     cells = suite.cells()
     run_cells(cells, out / suite.name, jobs=jobs)
     rows = []

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rlmin.commands.export import Export, exported
+from rlmin.commands.export import Export, run_export
 from rlmin.commands.train import TrainConfig, train
 
 PLAY = """
@@ -36,7 +36,7 @@ def main() -> None:
     run, out = arguments.folder / "run", arguments.folder / "deployed"
 
     train(TrainConfig(env="CartPole-v1", width=64, total_timesteps=arguments.steps, eval_episodes=0, folder=run))
-    print(exported(Export(run=run, numpy=out / "policy.npz")))
+    print(run_export(Export(run=run, numpy=out / "policy.npz")))
     (out / "play.py").write_text(PLAY)
     print(f"now: cd {out} && {Path(sys.executable).name} play.py")
 

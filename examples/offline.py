@@ -6,7 +6,7 @@ python examples/offline.py --steps 40000
 import argparse
 
 from rlmin import load, make_vec
-from rlmin.commands.evaluate import Evaluate, evaluated
+from rlmin.commands.evaluate import Evaluate, run_evaluate
 from rlmin.commands.train import DecisionTrainConfig, TrainConfig, train
 from rlmin.evaluation.collect import PlayedBy, collect
 from rlmin.runs.plots import plot_runs
@@ -26,7 +26,7 @@ def main() -> None:
 
     config = DecisionTrainConfig(dataset=DATASET, env=ENV, total_timesteps=50 * steps, eval_episodes=0)
     student = train(config, name="student")
-    print(evaluated(Evaluate(run=student, target_return=(0.3, 0.6, 1.0), episodes=32)))
+    print(run_evaluate(Evaluate(run=student, target_return=(0.3, 0.6, 1.0), episodes=32)))
     plot_runs([student], [student / "curve.svg"])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from rlmin import __version__
 from rlmin.checks import check_names
 from rlmin.commands.parse import flag, parse, values
-from rlmin.encoders.cell import fitting, option_names
+from rlmin.encoders.cell import option_names, select_options
 from rlmin.files.trust import Foreign, typed
 from rlmin.settings import Count, Settings
 from rlmin.vector.faults import EnvError
@@ -133,7 +133,7 @@ def foreign(arguments: Sequence[str]) -> set[str]:
 
     names: set[str] = set(PAIRS) if "--env" in flags(arguments) else set()
     for encoder in values(arguments, "--encoder")[-1:]:
-        names |= option_names() - set(fitting(dict.fromkeys(option_names()), encoder))
+        names |= option_names() - set(select_options(dict.fromkeys(option_names()), encoder))
     return names
 
 
@@ -157,35 +157,35 @@ def flags(arguments: Sequence[str]) -> list[str]:
 
 
 def evaluate_command(arguments: list[str]) -> None:
-    from rlmin.commands.evaluate import Evaluate, evaluated
+    from rlmin.commands.evaluate import Evaluate, run_evaluate
 
     given = parse(Evaluate, arguments, prog="rlmin evaluate")
     with plain_warnings():
-        print(evaluated(given))
+        print(run_evaluate(given))
 
 
 def collect_command(arguments: list[str]) -> None:
-    from rlmin.commands.collect import Collect, collected
+    from rlmin.commands.collect import Collect, run_collect
 
     given = parse(Collect, arguments, prog="rlmin collect")
     with plain_warnings():
-        print(collected(given))
+        print(run_collect(given))
 
 
 def export_command(arguments: list[str]) -> None:
-    from rlmin.commands.export import Export, exported
+    from rlmin.commands.export import Export, run_export
 
     given = parse(Export, arguments, prog="rlmin export")
     with plain_warnings():
-        print(exported(given))
+        print(run_export(given))
 
 
 def inspect_command(arguments: list[str]) -> None:
-    from rlmin.commands.inspect import Inspect, inspected
+    from rlmin.commands.inspect import Inspect, run_inspect
 
     given = parse(Inspect, arguments, prog="rlmin inspect")
     with plain_warnings():
-        print(inspected(given))
+        print(run_inspect(given))
 
 
 @contextmanager
@@ -202,17 +202,17 @@ def plain_warnings() -> Iterator[None]:
 
 
 def plot_command(arguments: list[str]) -> None:
-    from rlmin.commands.plot import Plot, plotted
+    from rlmin.commands.plot import Plot, run_plot
 
     with plain_warnings():
-        print(plotted(parse(Plot, arguments, prog="rlmin plot", switches=True)))
+        print(run_plot(parse(Plot, arguments, prog="rlmin plot", switches=True)))
 
 
 def hub_command(arguments: list[str]) -> None:
-    from rlmin.interop.hub_command import hub_said
+    from rlmin.interop.hub_command import run_hub
 
     with plain_warnings():
-        print(hub_said(arguments))
+        print(run_hub(arguments))
 
 
 def list_command(arguments: list[str]) -> None:

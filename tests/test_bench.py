@@ -16,7 +16,7 @@ from rlmin.bench.machine import describe_machine
 from rlmin.bench.peers import Attention, LogSpaceMinGRU, Missing, OperatorGRU, Plain, SplitAndPad, Stepped, need
 from rlmin.bench.products import Products
 from rlmin.bench.report import Table, Target, as_csv, header
-from rlmin.bench.timing import Timing, calls_to_fill, paired
+from rlmin.bench.timing import Timing, calls_to_fill, time_cases
 from rlmin.cli import main
 from rlmin.encoders import GRU, LSTM, MinGRU
 from rlmin.encoders.base import Encoder
@@ -235,11 +235,11 @@ def test_decision_agents_are_measured_without_d3rlpy_and_the_row_says_so(monkeyp
 
 
 def test_a_peer_is_registered_only_while_it_is_to_be() -> None:
-    from rlmin.bench.train import registered
+    from rlmin.bench.train import register_for_a_while
     from rlmin.encoders import CELLS, Cell, Stack
 
     before = list(CELLS)
-    with registered(Cell("peer", lambda D, H: Stepped(nn.LSTM, D, H), output_is_memory=False)) as name:
+    with register_for_a_while(Cell("peer", lambda D, H: Stepped(nn.LSTM, D, H), output_is_memory=False)) as name:
         assert any(isinstance(x, Stepped) for x in Stack(D, D, mixer=name).modules())
     assert list(CELLS) == before
 
@@ -250,21 +250,21 @@ def test_a_peer_is_registered_only_while_it_is_to_be() -> None:
 def test_cases_take_turns_and_every_second_round_runs_backwards() -> None:
     called: list[str] = []
     cases = {name: (lambda name=name: called.append(name)) for name in "abc"}
-    timing = paired(cases, rounds=3, block=0)
+    timing = time_cases(cases, rounds=3, block=0)
     assert "".join(called) == "abc" + "abc" + "cba" + "abc", "an uncounted call of each, then the rounds"
     assert timing.rounds == 3 and set(timing.seconds) == set("abc")
 
 
 def test_the_time_limit_ends_rounds_but_never_before_the_third() -> None:
-    assert paired({"a": lambda: None}, rounds=9, seconds=0, block=0).rounds == 3
-    assert paired({"a": lambda: None}, rounds=2, seconds=0, block=0).rounds == 2
-    assert paired({"a": lambda: None}, rounds=9, block=0).rounds == 9
+    assert time_cases({"a": lambda: None}, rounds=9, seconds=0, block=0).rounds == 3
+    assert time_cases({"a": lambda: None}, rounds=2, seconds=0, block=0).rounds == 2
+    assert time_cases({"a": lambda: None}, rounds=9, block=0).rounds == 9
 
 
 def test_a_short_call_is_repeated_until_it_fills_a_block() -> None:
     assert [calls_to_fill(0.01, once) for once in (0.004, 0.01, 1.0, 1e-9)] == [3, 1, 1, 1000]
     called: list[None] = []
-    paired({"a": lambda: called.append(None)}, rounds=2, block=10.0)
+    time_cases({"a": lambda: called.append(None)}, rounds=2, block=10.0)
     assert len(called) == 2 + 2 * 1000
 
 

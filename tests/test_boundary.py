@@ -19,7 +19,7 @@ from boundary_rows import Row, rows
 from torch import Tensor
 
 from rlmin.settings import check_setting
-from rlmin.settings.boundary import _resolved, check_of
+from rlmin.settings.boundary import _resolve, check_of
 
 ROWS = rows()
 OTHERS_WORDS = re.compile(
@@ -94,7 +94,7 @@ def hints(row: Row) -> dict[str, Any]:
     function = getattr(function, "forward", function) if isinstance(function, torch.nn.Module) else function
     plain = inspect.unwrap(function)
     signature = inspect.signature(function)
-    return {name: _resolved(one.annotation, plain) for name, one in signature.parameters.items()}
+    return {name: _resolve(one.annotation, plain) for name, one in signature.parameters.items()}
 
 
 def options(hint: Any) -> list[Any]:

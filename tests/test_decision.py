@@ -129,8 +129,8 @@ def test_logged_action_masks_rule_actions_out_and_are_no_observation() -> None:
     batch = agent.packing.draw()
     inputs = agent._seen(batch), agent.policy.initial_state(3), batch["start"]
     free, ruled = (
-        agent._measured(agent.policy.unroll(*inputs, mask).distribution, batch)["loss"]
-        for mask in (None, decision_data.legal(batch, agent.policy))
+        agent._measure_loss(agent.policy.unroll(*inputs, mask).distribution, batch)["loss"]
+        for mask in (None, decision_data.legal_actions(batch, agent.policy))
     )
     assert ruled < free, "what was not legal has no probability"
     forbidden = [replace(one, actions=np.zeros_like(one.actions)) for one in episodes]
@@ -249,7 +249,7 @@ def test_the_open_loop_loss_is_the_mean_over_the_steps_kept_out() -> None:
         total = 0.0
         for one, episode in zip(alone, kept, strict=True):
             one.policy.load_state_dict(agent.policy.state_dict())
-            one._held_out = decision_data.packed(data, agent.config, np.array([episode]), seed=0, stagger=False)
+            one._held_out = decision_data.make_packing(data, agent.config, np.array([episode]), seed=0, stagger=False)
             total += one.held_out()["held_out_loss"] * int(data.lengths[episode])
         assert agent.held_out()["held_out_loss"] == pytest.approx(total / int(data.lengths[kept].sum()), rel=1e-5)
         assert agent.held_out(batches=1) != agent.held_out(), "the arm that fails: a part of the steps"

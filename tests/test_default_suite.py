@@ -8,7 +8,7 @@ import pytest
 
 from rlmin.agents.ppo_config import PPOConfig
 from rlmin.cli import main
-from rlmin.suite.default_cell import EVALUATIONS, DefaultCell, reached
+from rlmin.suite.default_cell import EVALUATIONS, DefaultCell, find_steps
 from rlmin.suite.default_report import as_markdown, summarise
 from rlmin.suite.defaults import DefaultOptions, read_default_suite, run_defaults
 from rlmin.suite.sb3_cell import SB3Cell
@@ -58,9 +58,9 @@ def test_a_suite_trains_both_libraries_and_reports_them_alike(small: Path, tmp_p
 
 
 def test_worst_and_steps_to_nine_tenths_are_those_of_the_curve() -> None:
-    assert reached([10, 20, 30, 40], [0.0, 0.8, 1.0, 0.5], 0.0) == 30
-    assert reached([10, 20, 30, 40], [-5.0, -4.0, -4.9, -4.0], -5.0) == 20
-    assert reached([10, 20], [0.0, 0.0], 0.0) is None
+    assert find_steps([10, 20, 30, 40], [0.0, 0.8, 1.0, 0.5], 0.0) == 30
+    assert find_steps([10, 20, 30, 40], [-5.0, -4.0, -4.9, -4.0], -5.0) == 20
+    assert find_steps([10, 20], [0.0, 0.0], 0.0) is None
     settings = {"floor": 0.0, "ceiling": 1.0}
     curve = [0.0, 0.1, 0.9, 0.3, 0.8, 0.9, 1.0, 1.0]
     row = DefaultCell("task", "mlp", 0, settings).row(range(10_000, 90_000, 10_000), curve, 0.95)

@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from rlmin import PPO, DecisionAgent, load
 from rlmin.cli import main
-from rlmin.commands.export import Export, exported
+from rlmin.commands.export import Export, run_export
 from rlmin.data import Episode
 from rlmin.export.numpy_policy import NumpyPolicy
 from rlmin.export.onnx import OnnxPolicy
@@ -42,7 +42,7 @@ def test_a_run_becomes_a_file_that_plays_its_environment(run: Path, tmp_path: Pa
 def test_a_file_that_does_not_agree_is_not_left(run: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "a.npz").write_bytes(b"what was there")
     with pytest.raises(ValueError, match=r"a\.npz: not written, it differs .* expected at most 1e-12"):
-        exported(Export(run=run, numpy=tmp_path / "a.npz", check=30, tolerance=1e-12))
+        run_export(Export(run=run, numpy=tmp_path / "a.npz", check=30, tolerance=1e-12))
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
     assert (tmp_path / "a.npz").read_bytes() == b"what was there"
 
@@ -76,15 +76,15 @@ def test_of_several_forms_all_are_written_or_none(run: Path, tmp_path: Path) -> 
     out = tmp_path / "out"
     files: dict[str, Any] = {"torch": out / "a.pt2", "numpy": out / "a.npz"}
     with pytest.raises(ValueError, match=r"^export to numpy: .*`rlmin export --onnx` can do it"):
-        exported(Export(run=tmp_path / "attention", check=2, **files))
+        run_export(Export(run=tmp_path / "attention", check=2, **files))
     assert not out.exists()
     out.mkdir()
     (out / "numpy_policy.py").write_text("mine = 1")
     with pytest.raises(ValueError, match="would be overwritten by the runner"):
-        exported(Export(run=run, check=2, **files))
+        run_export(Export(run=run, check=2, **files))
     assert [path.name for path in out.iterdir()] == ["numpy_policy.py"]
     (out / "numpy_policy.py").unlink()
-    assert exported(Export(run=run, check=2, **files)).count("largest difference") == 2
+    assert run_export(Export(run=run, check=2, **files)).count("largest difference") == 2
     assert {path.name for path in out.iterdir()} == {"a.pt2", "a.npz", "numpy_policy.py"}
 
 
@@ -109,10 +109,10 @@ def test_only_what_the_environment_raises_bears_its_name(
     monkeypatch.setitem(gym.registry, "Broken-v0", gym.envs.registration.EnvSpec("Broken-v0", entry_point=Broken))
     PPO("Broken-v0", width=6, num_envs=2, horizon=4).save(tmp_path / "broken")
     with pytest.raises(ValueError, match=r"^Broken-v0: .*out of order"):
-        exported(Export(run=tmp_path / "broken", numpy=tmp_path / "a.npz"))
+        run_export(Export(run=tmp_path / "broken", numpy=tmp_path / "a.npz"))
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r"^onnx is not installed"):
-        exported(Export(run=run, onnx=tmp_path / "a.onnx"))
+        run_export(Export(run=run, onnx=tmp_path / "a.onnx"))
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 
@@ -121,9 +121,9 @@ def test_a_policy_without_its_environment_is_exported_unchecked_if_asked(tmp_pat
     agent = PPO(gym.make_vec("CartPole-v1", 2, "sync", wrappers=wrappers), width=6, horizon=4)
     agent.save(tmp_path / "run")
     with pytest.raises(ValueError, match=r"name one with --env, or .* --check 0"):
-        exported(Export(run=tmp_path / "run", numpy=tmp_path / "a.npz"))
-    assert "not checked" in exported(Export(run=tmp_path / "run", numpy=tmp_path / "a.npz", check=0))
-    assert "in 5 steps of" in exported(
+        run_export(Export(run=tmp_path / "run", numpy=tmp_path / "a.npz"))
+    assert "not checked" in run_export(Export(run=tmp_path / "run", numpy=tmp_path / "a.npz", check=0))
+    assert "in 5 steps of" in run_export(
         Export(run=tmp_path / "run", numpy=tmp_path / "a.npz", check=5, env="CartPole-v1")
     )
 
@@ -143,7 +143,7 @@ def test_a_decision_agent_is_asked_for_returns_and_says_in_which_unit(tmp_path: 
     agent.save(tmp_path / "run")
     file = tmp_path / "student.npz"
     for target in (7.0, 700.0):  # the second one beyond the data
-        exported(Export(run=tmp_path / "run", numpy=file, check=50, target_return=target))
+        run_export(Export(run=tmp_path / "run", numpy=file, check=50, target_return=target))
     policy = NumpyPolicy(file)
     assert policy.description["run"]["return_scale"] == 5
     assert {leaf["name"] for leaf in policy.description["observation"]} >= {"return_to_go"}

@@ -10,7 +10,7 @@ from minigrid.envs.memory import MemoryEnv
 from torch import Tensor
 
 from rlmin.envs import grid_views, minigrid_memory
-from rlmin.envs.grid_layouts import LEVELS, numbered, tables
+from rlmin.envs.grid_layouts import LEVELS, number_layouts, tables
 from rlmin.envs.grid_memory import FORWARD, LEFT, RIGHT, VARIANTS, GridMemory, GridMemoryEnv
 from rlmin.envs.minigrid_memory import MiniGridMemory
 
@@ -183,7 +183,7 @@ def test_a_wrong_view_is_noticed(level: str, view_size: int) -> None:
 def test_numbered_layouts_are_those_of_minigrids_seeds(level: str) -> None:
     theirs = original(level, 3)
     wanted = [layout_of((theirs.reset(seed=seed), theirs)[1]) for seed in range(40)]
-    assert numbered(level, 40).tolist() == [list(pair) for pair in wanted]
+    assert number_layouts(level, 40).tolist() == [list(pair) for pair in wanted]
     env = GridMemory(300, level=level, view_size=3, layouts=5)
     env.reset(seed=3)
     drawn = torch.stack((env.state["kind"], env.state["x"]), dim=1)

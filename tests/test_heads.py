@@ -302,7 +302,7 @@ def test_distributions_of_single_steps_make_one_over_time() -> None:
     points = [Gaussian(torch.randn(3, 2), torch.tensor([0.5, -1.0])) for _ in range(4)]
     for steps in (choices, points):
         actions = [step.sample() for step in steps]
-        whole = type(steps[0]).stacked(steps)  # type: ignore[arg-type]
+        whole = type(steps[0]).stack(steps)  # type: ignore[arg-type]
         want = torch.stack([step.log_prob(action) for step, action in zip(steps, actions, strict=True)])
         assert torch.equal(whole.log_prob(torch.stack(actions)), want)
         assert torch.equal(whole.entropy(), torch.stack([step.entropy() for step in steps]))

@@ -19,19 +19,19 @@ from torch import Tensor
 from rlmin.agents.decision import DecisionAgent
 from rlmin.agents.ppo import PPO
 from rlmin.cli import main
-from rlmin.commands.evaluate import loaded
+from rlmin.commands.evaluate import load_run
 from rlmin.commands.inspect import Inspect, is_run, parse_vary, subject_of_run
 from rlmin.data import Episode
 from rlmin.evaluation.evaluate import Evaluation
 from rlmin.evaluation.play import play
-from rlmin.inspection.delays import Varied, knob, varied
-from rlmin.inspection.findings import in_short
+from rlmin.inspection.delays import Varied, knob, play_varied
+from rlmin.inspection.findings import list_findings
 from rlmin.inspection.lengths import UnwipedActor, by_age, norms
 from rlmin.inspection.report import report
 from rlmin.inspection.study import affordable, study
-from rlmin.inspection.subject import Subject, played, shrunk
+from rlmin.inspection.subject import Subject, play_and_keep, shrink
 from rlmin.inspection.time_scales import share_beyond, time_scales
-from rlmin.inspection.wipe import WipedActor, divergence, forgetting, wipe_returns
+from rlmin.inspection.wipe import WipedActor, divergence, measure_forgetting, wipe_returns
 from rlmin.inspection.wipe_pictures import draw_wipes
 from rlmin.policy import Policy
 from rlmin.policy.heads import Categorical, Gaussian
@@ -54,7 +54,7 @@ def subject_of(policy: Policy, id: str = "rlmin/TMaze-v0", **kwargs: Any) -> Sub
 
 def played_by(subject: Subject, rows: int = ROWS) -> Any:
     vector = subject.vector(rows)
-    return played(vector, subject.actor(rows), steps=20, seed=subject.seed, episodes=True)
+    return play_and_keep(vector, subject.actor(rows), steps=20, seed=subject.seed, episodes=True)
 
 
 class Oracle(Policy):
@@ -131,7 +131,7 @@ def test_forgetting_is_one_step_from_nothing(encoder: str) -> None:
     for parameter in policy.parameters():
         parameter.add_(0.3 * torch.randn_like(parameter))
     episode = played_by(subject_of(policy)).first(1)
-    found = forgetting(policy, episode)
+    found = measure_forgetting(policy, episode)
     assert found.divergence.shape == (LENGTH + 1,)
     assert float(found.divergence[0]) == pytest.approx(0, abs=1e-6)  # before the first step there is nothing
     torch.testing.assert_close(found.kept[0], found.wiped[0])
@@ -194,7 +194,7 @@ def test_the_delay_of_native_environments_is_known() -> None:
     assert knob(subject_of(subject.policy, "rlmin/RepeatPreviousEasy-v0", k=4)) == ("decks", [1, 2, 4, 8, 16])
     assert knob(subject_of(subject.policy, "rlmin/DelayedMatch10-v0", symbols=2)) == ("delay", [5, 10, 20, 40, 80, 160])
     assert knob(subject_of(subject.policy, "CartPole-v1", render_mode=None)) is None
-    found = varied(subject, "length", [3, 0], episodes=4)
+    found = play_varied(subject, "length", [3, 0], episodes=4)
     assert list(found.results) == [3] and found.results[3].lengths.tolist() == [4] * 4
     assert "at least one cell" in found.failed[0] and found.trained == LENGTH
 
@@ -202,7 +202,7 @@ def test_the_delay_of_native_environments_is_known() -> None:
 def test_frames_lose_margins_and_size() -> None:
     frame = np.full((480, 640, 3), 255, np.uint8)
     frame[10:410, 20:420] = 7
-    assert shrunk(frame).shape == (320, 320, 3) and shrunk(np.full((9, 8, 3), 255, np.uint8)).shape == (9, 8, 3)
+    assert shrink(frame).shape == (320, 320, 3) and shrink(np.full((9, 8, 3), 255, np.uint8)).shape == (9, 8, 3)
 
 
 class Page(HTMLParser):
@@ -355,7 +355,7 @@ def test_nothing_holds_and_nothing_is_lost_where_nothing_was_achieved() -> None:
         changed = replace(
             study_of, evaluation=base, varied=varied_to[kind], wipes={0: base, 3: wiped}, memoryless=always
         )
-        return " ".join(in_short(changed))
+        return " ".join(list_findings(changed))
 
     nothing = told("none", none, none, none)
     assert "holds up to" not in nothing and "Wip" not in nothing
@@ -394,7 +394,7 @@ def test_a_decision_agent_is_asked_for_the_best_of_its_data(saved: Callable[...,
     assert len(check_page(page.read_text())) == HEADS
     assert re.search(r"asked return</dt><dd>12<", page.read_text())
     asked = Inspect(what=str(folder), target_return=10.5)
-    assert subject_of_run(asked, loaded(folder, device="cpu"), folder).target == 10.5
+    assert subject_of_run(asked, load_run(folder, device="cpu"), folder).target == 10.5
 
 
 def test_bad_input_is_refused_and_nothing_is_written(

@@ -11,7 +11,7 @@ from torch import Tensor
 from rlmin.encoders import MinGRU, MinLSTM
 from rlmin.inspection.attribution import Attribution, attribution, by_lag, evidence, mean_input
 from rlmin.inspection.recurrence import contribution, deletion_error, half_life, recurrences, terms
-from rlmin.inspection.trace import mixers, traced
+from rlmin.inspection.trace import mixers, record_trace
 from rlmin.policy import EncoderName, Policy, PolicyConfig
 from rlmin.scan.activation import activate
 from rlmin.types import Observation
@@ -46,7 +46,7 @@ def sequence(seed: int = 1) -> tuple[Observation, Tensor]:
 
 def layer_inputs(policy: Policy, leaves: Observation, start: Tensor) -> list[tuple[Recurrence, Tensor, Tensor]]:
     """Each layer with what it read and put out, [T, H]."""
-    trace = traced(policy, {name: leaf[:, None] for name, leaf in leaves.items()}, start[:, None])
+    trace = record_trace(policy, {name: leaf[:, None] for name, leaf in leaves.items()}, start[:, None])
     found = zip(recurrences(trace.mixers), trace.read, trace.memory, strict=True)
     return [(cast(Recurrence, mixer), read[:, 0], memory[:, 0]) for mixer, read, memory in found]
 

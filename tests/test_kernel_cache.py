@@ -115,18 +115,18 @@ def test_where_nothing_is_writable_kernels_are_compiled_without_a_cache(
     monkeypatch.setattr(cpu_cache, "_places", lambda: iter([tmp_path / "file", tmp_path / "file" / "below"]))
     assert cpu_cache.folder.__wrapped__() is None
     monkeypatch.setattr(cpu_cache, "folder", lambda: None)
-    assert cpu_cache.cached(lambda **options: options) == {}
+    assert cpu_cache.build_cached(lambda **options: options) == {}
 
 
 def test_the_callers_cache_folder_stays_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cpu_cache._config, "CACHE_DIR", "theirs")
     monkeypatch.setattr(cpu_cache, "folder", lambda: tmp_path)
-    seen = cpu_cache.cached(lambda **options: (options, cpu_cache._config.CACHE_DIR))
+    seen = cpu_cache.build_cached(lambda **options: (options, cpu_cache._config.CACHE_DIR))
     assert seen == ({"cache": True}, str(tmp_path)) and cpu_cache._config.CACHE_DIR == "theirs"
 
     def fails(**options: bool) -> None:
         raise ValueError("of the compiler")
 
     with pytest.raises(ValueError, match="of the compiler"):
-        cpu_cache.cached(fails)
+        cpu_cache.build_cached(fails)
     assert cpu_cache._config.CACHE_DIR == "theirs"

@@ -1,12 +1,17 @@
 """Old import paths: each finds the module that moved, and says where it is now."""
 
 import importlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from rlmin._moved import MOVED
+
+PACKAGE = Path(__file__).parent.parent / "rlmin"
 
 CODE = """
 import warnings
@@ -45,3 +50,23 @@ def test_every_form_of_import_warns_at_the_line_that_imports() -> None:
 def test_a_name_that_never_was_is_not_found() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'rlmin\.loses'"):
         importlib.import_module("rlmin.loses")
+
+
+RENAMED = re.compile(r"old_names\(__name__, (.+)\)$", re.MULTILINE)
+
+
+def renamed() -> Iterator[tuple[str, str, str]]:
+    """Module, old name and new name of every function that has another name now."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for line in RENAMED.findall(path.read_text()):
+            yield from ((module, old, new) for old, new in re.findall(r'(\w+)="(\w+)"', line))
+
+
+@pytest.mark.parametrize(("module", "old", "new"), renamed())
+def test_an_old_name_of_a_function_is_the_function_and_warns(module: str, old: str, new: str) -> None:
+    home = importlib.import_module(module)
+    with pytest.warns(DeprecationWarning, match=f"{module}.{old} is now {module}.{new}"):
+        assert getattr(home, old) is getattr(home, new)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        home.nothing  # noqa: B018

@@ -24,7 +24,7 @@ from rlmin.suite.offline_cell import OfflineCell, asked_return
 from rlmin.suite.offline_report import as_markdown, flat, iqm, summarise
 from rlmin.suite.peer import _steps_of_a_window
 from rlmin.suite.recipes import Recipe
-from rlmin.suite.run import finished
+from rlmin.suite.run import read_finished
 from rlmin.vector.arena import Arena
 from rlmin.vector.make import make_vec
 
@@ -154,12 +154,12 @@ def test_expert_is_the_best_checkpoint_medium_the_first_halfway_and_the_replay_l
     assert (measured.reference.random, measured.reference.expert) == (1.0, 9.0)
 
     def steps(quality: str) -> list[tuple[int, int]]:
-        return [(one.details.get("num_timesteps", -1), one.episodes) for one in measured.played_by(quality, 7)]
+        return [(one.details.get("num_timesteps", -1), one.episodes) for one in measured.list_players(quality, 7)]
 
     assert steps("expert") == [(256, 7)] and steps("medium") == [(128, 7)] and steps("random") == [(-1, 7)]
     assert steps("medium-replay") == [(0, 4), (128, 3)]
     with pytest.raises(ValueError, match="nothing was learned"):
-        Measured(folders=folders, random=9.5, returns=[0.5, 5.0, 9.0, 7.0]).played_by("expert", 7)
+        Measured(folders=folders, random=9.5, returns=[0.5, 5.0, 9.0, 7.0]).list_players("expert", 7)
 
 
 # the suite
@@ -211,7 +211,7 @@ def test_a_suite_makes_its_data_trains_scores_and_does_nothing_twice(
     Path("small.yaml").write_text(SMALL.replace("[100, best]", "[100]"))
     cell = read_offline_suite("small.yaml").cells()[0]
     with pytest.raises(ValueError, match="asked="):
-        finished(cell, Path("runs/suite/small"))
+        read_finished(cell, Path("runs/suite/small"))
 
 
 def test_a_column_of_d3rlpy_s_transformer_needs_it_and_is_scored_like_the_others(

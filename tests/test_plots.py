@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from rlmin.cli import main
-from rlmin.runs.curves import SECONDS, mean_curve, read_curve, smoothed
+from rlmin.runs.curves import SECONDS, mean_curve, read_curve, smooth_curve
 from rlmin.runs.groups import Group, group_runs
 from rlmin.runs.logs import STEPS
 from rlmin.runs.plots import plot_runs
@@ -78,10 +78,10 @@ def test_the_band_is_at_each_point_the_interval_of_the_mean_over_seeds() -> None
 
 def test_smoothing_is_the_weighted_mean_of_the_past() -> None:
     values = [3.0, -1.0, 4.0, 2.0]
-    assert smoothed(values, 0.0) == values
+    assert smooth_curve(values, 0.0) == values
     weights = np.array([0.6**3, 0.6**2, 0.6, 1])
-    assert smoothed(values, 0.6)[-1] == pytest.approx((weights * values).sum() / weights.sum(), abs=1e-12)
-    assert smoothed([2.0] * 5, 0.9) == pytest.approx([2.0] * 5, abs=1e-12), "no bias towards 0 at the beginning"
+    assert smooth_curve(values, 0.6)[-1] == pytest.approx((weights * values).sum() / weights.sum(), abs=1e-12)
+    assert smooth_curve([2.0] * 5, 0.9) == pytest.approx([2.0] * 5, abs=1e-12), "no bias towards 0 at the beginning"
 
 
 # groups

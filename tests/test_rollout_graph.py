@@ -188,7 +188,7 @@ def test_to_carry_what_is_carried_changes_nothing(game: str, monkeypatch: pytest
     plain, other = make(game), make(game)
     for _ in range(4):
         assert differing(collect(plain), collect(other)) == []
-        other.collector.carry({name: x.clone() for name, x in other.collector.carried().items()})
+        other.collector.carry({name: x.clone() for name, x in other.collector.collect_carry().items()})
 
 
 def test_carrying_holds_for_wrapped_environments_too() -> None:
@@ -199,7 +199,7 @@ def test_carrying_holds_for_wrapped_environments_too() -> None:
     plain, other = wrapped(), wrapped()
     for _ in range(3):
         assert differing(collect(plain), collect(other)) == []
-        other.collector.carry({name: x.clone() for name, x in other.collector.carried().items()})
+        other.collector.carry({name: x.clone() for name, x in other.collector.collect_carry().items()})
 
 
 def test_replays_go_on_from_whatever_happened_in_between() -> None:

@@ -28,7 +28,7 @@ def without_values(game: str) -> list[set[str]]:
     collector.play()  # what is done once is done
     with Keeper() as keeper:
         collector.play()
-        collector.carry({name: x.clone() for name, x in collector.carried().items()})
+        collector.carry({name: x.clone() for name, x in collector.collect_carry().items()})
     return [{x.device.type for x in tensors(note[1:])} for note in keeper.notes]
 
 

@@ -12,10 +12,10 @@ from rlmin import PPO, DecisionAgent, PPOConfig
 from rlmin.cli import main
 from rlmin.commands.presets import read_preset
 from rlmin.interop.zoo import NAMES
-from rlmin.settings import declared
+from rlmin.settings import field_types
 from rlmin.settings.sb3_names import SB3_NAMES, answer
 
-KNOWN: set[str] = set(declared(PPOConfig))
+KNOWN: set[str] = set(field_types(PPOConfig))
 OF_THE_CLASS = {"self", "env", "seed", "device", "_init_setup_model", "observation_space", "action_space"}
 
 

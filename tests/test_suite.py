@@ -19,11 +19,11 @@ from rlmin import PPO, load
 from rlmin.commands.train import train
 from rlmin.runs.checkpoint import LEARNER, read_header
 from rlmin.runs.logs import make_logger
-from rlmin.runs.statistics import interquartile_mean, iqm_interval, mean_interval, normalised
+from rlmin.runs.statistics import interquartile_mean, iqm_interval, mean_interval, normalise
 from rlmin.suite import SuiteOptions, run_suite
 from rlmin.suite.cells import SUITES, anchors, read_suite, score
 from rlmin.suite.report import as_markdown, iqm, summarise
-from rlmin.suite.run import SCORE, finished, train_cell
+from rlmin.suite.run import SCORE, read_finished, train_cell
 
 SMALL = """
 steps: 512
@@ -62,7 +62,7 @@ def test_a_task_can_have_its_own_seeds_and_encoders_and_options_win(tmp_path: Pa
     made = [(cell.task, cell.encoder) for cell in read_suite(str(file)).cells()]
     assert made.count(("rlmin/RepeatFirstEasy-v0", "gru")) == 3 == len(made) - 4
     options = SuiteOptions(suite=str(file), seeds=1, encoders=("lstm",))
-    assert {(cell.encoder, cell.seed) for cell in options.chosen().cells()} == {("lstm", 0)}
+    assert {(cell.encoder, cell.seed) for cell in options.select().cells()} == {("lstm", 0)}
 
 
 def test_every_encoder_of_a_task_can_have_its_own_seeds(tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_every_encoder_of_a_task_can_have_its_own_seeds(tmp_path: Path) -> None:
     cells = read_suite(str(file)).cells()
     found = [(cell.encoder, cell.seed) for cell in cells]
     assert found == [("min_gru", 0), ("min_gru", 1), ("min_gru", 2), ("mlp", 0), ("mlp", 1)]
-    chosen = SuiteOptions(suite=str(file), encoders=("mlp", "gru")).chosen()
+    chosen = SuiteOptions(suite=str(file), encoders=("mlp", "gru")).select()
     assert chosen.columns(chosen.tasks["rlmin/TMaze-v0"]) == {"mlp": 2, "gru": 5}
-    assert len(SuiteOptions(suite=str(file), seeds=1).chosen().cells()) == 2
+    assert len(SuiteOptions(suite=str(file), seeds=1).select().cells()) == 2
 
 
 def test_a_suite_runs_reports_and_does_not_train_twice(small: Path, tmp_path: Path) -> None:
@@ -110,13 +110,13 @@ def test_a_half_trained_cell_goes_on_and_ends_where_an_uninterrupted_one_does(sm
 def test_cells_of_other_settings_are_not_mixed_in(small: Path, tmp_path: Path) -> None:
     cell = read_suite(str(small)).cells()[-1]
     train_cell(cell, tmp_path)
-    assert finished(cell, tmp_path) is not None
+    assert read_finished(cell, tmp_path) is not None
     file = cell.folder(tmp_path) / SCORE
     row = json.loads(file.read_text())
     row["settings"]["width"] = 16
     file.write_text(json.dumps(row))
     with pytest.raises(ValueError, match="width=16 and not 8"):
-        finished(cell, tmp_path)
+        read_finished(cell, tmp_path)
 
 
 def test_a_half_trained_cell_of_other_settings_is_refused(small: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_tasks_keep_their_weight_in_the_interval() -> None:
 
 
 def test_scores_are_normalised_between_floor_and_ceiling() -> None:
-    assert [normalised(x, -0.5, 1.0) for x in (-0.5, 1.0, 0.25)] == [0.0, 1.0, 0.5]
+    assert [normalise(x, -0.5, 1.0) for x in (-0.5, 1.0, 0.25)] == [0.0, 1.0, 0.5]
 
 
 def test_anchors_are_those_of_the_game() -> None:
@@ -218,7 +218,7 @@ def test_a_bad_suite_is_refused(tmp_path: Path, text: str, message: str) -> None
 
 def test_unknown_names_suggest_the_right_one(small: Path) -> None:
     with pytest.raises(ValueError, match="did you mean 'rlmin/TMaze-v0'"):
-        SuiteOptions(suite=str(small), tasks=("rlmin/TMase-v0",)).chosen()
+        SuiteOptions(suite=str(small), tasks=("rlmin/TMase-v0",)).select()
     with pytest.raises(ValueError, match="no suite"):
         read_suite("nothing")
 

@@ -19,7 +19,7 @@ from rlmin.cli import main
 from rlmin.data import Reference
 from rlmin.evaluation.evaluate import Evaluation, evaluate
 from rlmin.evaluation.play import RandomActor, play
-from rlmin.evaluation.scores import score, unscored
+from rlmin.evaluation.scores import score, unscore
 from rlmin.evaluation.targets import Asked, TargetReport, evaluate_targets
 from rlmin.policy import Policy, PolicyConfig, PolicyOutput
 from rlmin.policy.heads import Categorical
@@ -119,7 +119,7 @@ def test_scores_are_those_of_d4rl_by_hand() -> None:
     wanted = {"target_return": 2.5, "return_mean": 2.0, "return_se": 1.0, "length_mean": 5.5, "success_rate": 0.5}
     assert first == {**wanted, "episodes": 2, "target_score": 37.5, "score_mean": 25.0, "score_se": 25.0}
     assert second["target_score"] == 200 and second["score_mean"] == 100 and second["score_se"] == 0
-    assert unscored(score(3.21, REFERENCE), REFERENCE) == pytest.approx(3.21, abs=1e-12)
+    assert unscore(score(3.21, REFERENCE), REFERENCE) == pytest.approx(3.21, abs=1e-12)
     assert (score(np.array([1.0, 5.0]), REFERENCE) == [0, 100]).all()
     wrong = Reference(random=5.0, expert=1.0, source="swapped")
     assert score(2.0, wrong) != 25

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from rlmin import __version__
-from rlmin.agents.copying import deep_copy, pickled
+from rlmin.agents.copying import deep_copy, reduce_agent
 from rlmin.agents.env_spec import describe, keepable
 from rlmin.agents.restore import restore
 from rlmin.agents.schema import check_learner, check_weights, policy_weights
@@ -240,7 +240,7 @@ class Agent(ABC):
         return cast(Self, deep_copy(self, memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return pickled(self)
+        return reduce_agent(self)
 
     @property
     def return_scale(self) -> float:

@@ -26,29 +26,29 @@ OWN = ("__getstate__", "__reduce__", "__reduce_ex__", "__deepcopy__")
 def deep_copy(agent: "Agent", memo: dict[int, Any]) -> "Agent":
     """For `copy.deepcopy`."""
 
-    def copied(environment: bool) -> "Agent":
+    def copy_parts(environment: bool) -> "Agent":
         state, kept = agent.parts(environment=environment), dict(memo)
         if state.get("given") is not None:  # data are only read
             kept[id(state["given"])] = state["given"]
-        return revived(type(agent), copy.deepcopy(state, kept))
+        return build_agent(type(agent), copy.deepcopy(state, kept))
 
-    return with_environment_or_without(agent, copied)
+    return try_with_environment(agent, copy_parts)
 
 
-def pickled(agent: "Agent") -> tuple[Any, ...]:
+def reduce_agent(agent: "Agent") -> tuple[Any, ...]:
     """For pickle: bytes, so that a queue between processes cannot share the weights instead of copying them."""
 
-    def packed(environment: bool) -> bytes:
+    def pack_parts(environment: bool) -> bytes:
         state = agent.parts(environment=environment) | ({"given": None} if agent.finds_data else {})
         content: bytes = cloudpickle.dumps(state)
         if environment:
             pickle.loads(content)  # an environment may only notice here
         return content
 
-    return opened, (type(agent), with_environment_or_without(agent, packed))
+    return unpickle, (type(agent), try_with_environment(agent, pack_parts))
 
 
-def with_environment_or_without(agent: "Agent", make: Callable[[bool], T]) -> T:
+def try_with_environment(agent: "Agent", make: Callable[[bool], T]) -> T:
     """What `make` makes with the environment, if that can be copied, else without."""
     if can_be_copied(agent):
         with suppress(Exception):  # whatever it is that an environment raises
@@ -56,12 +56,12 @@ def with_environment_or_without(agent: "Agent", make: Callable[[bool], T]) -> T:
     return make(False)
 
 
-def opened(kind: type["Agent"], content: bytes) -> "Agent":
-    """The inverse of `pickled`."""
-    return revived(kind, pickle.loads(content))
+def unpickle(kind: type["Agent"], content: bytes) -> "Agent":
+    """The inverse of `reduce_agent`."""
+    return build_agent(kind, pickle.loads(content))
 
 
-def revived(kind: type["Agent"], state: dict[str, Any]) -> "Agent":
+def build_agent(kind: type["Agent"], state: dict[str, Any]) -> "Agent":
     """The agent of these parts."""
     agent = kind.__new__(kind)
     given = state.pop("given", None)

@@ -90,8 +90,8 @@ class DecisionAgent(OfflineAgent):
     ) -> None:
         config = (config or DecisionConfig()).with_settings(settings)
         config.check_context()
-        env = data.named(env)
-        found, source = data.opened(dataset, env, trust=trust)
+        env = data.name_env(env)
+        found, source = data.open_data(dataset, env, trust=trust)
         if config.return_scale is None:
             config = replace(config, return_scale=data.round_scale(found))
         super().__init__(seed=seed, device=device, env_spec=found.env or describe(None))
@@ -124,10 +124,10 @@ class DecisionAgent(OfflineAgent):
         data.check_spaces(dataset, self.policy, conditioned=config.conditioned)
         data.check_masks(dataset, self.policy)
         train, held_out = data.split(dataset, config, self.seed)
-        self.packing: Packing = data.packed(dataset, config, train, seed=self.seed, stagger=True)
+        self.packing: Packing = data.make_packing(dataset, config, train, seed=self.seed, stagger=True)
         self._held_out: Packing | None = None
         if len(held_out):
-            self._held_out = data.packed(dataset, config, held_out, seed=self.seed, stagger=False)
+            self._held_out = data.make_packing(dataset, config, held_out, seed=self.seed, stagger=False)
         self._dataset, self.memory, self.source, self._order = dataset, None, source, {}
         self.run["data"] = data.facts(dataset)
         self._widen_range()
@@ -146,7 +146,7 @@ class DecisionAgent(OfflineAgent):
     def _take_statistics(self, dataset: "Dataset") -> None:
         """Give the policy mean and variance of the observations trained on; a return-to-go keeps its unit."""
         for index in self.packing.chunks(data.CHUNK):
-            self._show(data.seen(dataset.step["observation"][index].to(self.device), self._names))
+            self._show(data.select_leaves(dataset.step["observation"][index].to(self.device), self._names))
 
     def _show(self, observation: Observation) -> None:
         """Merge leaves [N, ...] into what the policy keeps of the data."""
@@ -242,8 +242,8 @@ class DecisionAgent(OfflineAgent):
         weight = batch.get("weight", None)
         state = self.policy.initial_state(config.rows) if self.memory is None else self.memory
         with self._dropout(), self._autocast():
-            out = self.policy.unroll(self._seen(batch), state, batch["start"], data.legal(batch, self.policy))
-        measured = self._measured(out.distribution, batch)
+            out = self.policy.unroll(self._seen(batch), state, batch["start"], data.legal_actions(batch, self.policy))
+        measured = self._measure_loss(out.distribution, batch)
         measured["loss"].backward()  # type: ignore[no-untyped-call]
         measured["grad_norm"] = norm = self.optimizer.take_gradient()
         numbers = torch.stack([x.detach().float() for x in measured.values()]).tolist()  # one transfer
@@ -280,22 +280,24 @@ class DecisionAgent(OfflineAgent):
         for batch in packing.once(batches):
             batch = batch.to(self.device)
             with self._autocast():
-                out = self.policy.unroll(self._seen(batch), state, batch["start"], data.legal(batch, self.policy))
+                out = self.policy.unroll(
+                    self._seen(batch), state, batch["start"], data.legal_actions(batch, self.policy)
+                )
             state = out.state if packing.carries else fresh
             steps = float(batch["weight"].sum())
-            for name, x in self._measured(out.distribution, batch).items():
+            for name, x in self._measure_loss(out.distribution, batch).items():
                 sums[name] = sums.get(name, 0.0) + float(x) * steps
             weight += steps
         return {f"held_out_{name}": x / weight for name, x in sums.items()}
 
     def _seen(self, batch: "TensorDict") -> Observation:
         """What the policy is shown of a batch: leaves [T, B, ...]."""
-        observation = data.seen(batch["observation"], self._names)
+        observation = data.select_leaves(batch["observation"], self._names)
         if self.config.conditioned:
             observation[RETURN_TO_GO] = batch["return_to_go"]
         return self.policy.with_previous(observation, batch["previous_action"], batch["previous_reward"])
 
-    def _measured(self, distribution: Distribution, batch: "TensorDict") -> dict[str, Tensor]:
+    def _measure_loss(self, distribution: Distribution, batch: "TensorDict") -> dict[str, Tensor]:
         """The loss, and of choices the share of actions that were the most likely: means over the batch."""
         action, weight = batch["action"], batch.get("weight", None)
         found = {"loss": weighted_mean(action_loss(distribution, action, of_point=self.config.loss), weight)}

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # rlmin.data needs tensordict, which is slow to import
     from rlmin.data.packing import Packing
 
 
-def opened(source: Any, env: Any = None, *, trust: bool = False) -> tuple["Dataset", dict[str, Any]]:
+def open_data(source: Any, env: Any = None, *, trust: bool = False) -> tuple["Dataset", dict[str, Any]]:
     """The dataset that `source` is or names, and plain values that say which data these are.
 
     Args:
@@ -79,7 +79,7 @@ def check_spaces(dataset: "Dataset", policy: Policy, *, conditioned: bool) -> No
     check_fit(policy, space, dataset.action_space, of=f"dataset {dataset.name!r}")
 
 
-def named(env: Any) -> Any:
+def name_env(env: Any) -> Any:
     """An environment as its id and arguments; None, an id and these stay as they are.
 
     Raises:
@@ -103,7 +103,7 @@ def check_env(env: dict[str, Any], policy: Policy, *, conditioned: bool) -> None
         made.close()
 
 
-def seen(observation: "TensorDict", names: Collection[str]) -> Observation:
+def select_leaves(observation: "TensorDict", names: Collection[str]) -> Observation:
     """The leaves of logged observations that the policy is shown, by its names for them.
 
     Beside a return-to-go the parts of a Tuple are "observation.0" and so on: see `rlmin.wrappers.transform.with_leaf`.
@@ -112,7 +112,7 @@ def seen(observation: "TensorDict", names: Collection[str]) -> Observation:
     return {name if name in names else f"observation.{name}": x for name, x in shown.items()}
 
 
-def legal(batch: "TensorDict", policy: Policy) -> Tensor | None:
+def legal_actions(batch: "TensorDict", policy: Policy) -> Tensor | None:
     """[T, B, flags] bool, the actions that were legal, where the data tell and the policy can use it."""
     mask = batch["observation"].get(MASK, None)
     return None if mask is None or not policy.action_head.mask_size else mask.bool().flatten(2)
@@ -170,7 +170,9 @@ def split(dataset: "Dataset", config: DecisionConfig, seed: int) -> tuple[np.nda
     return np.sort(rest[best[: math.ceil(config.top_fraction * len(rest))]]), np.sort(order[:kept_out])
 
 
-def packed(dataset: "Dataset", config: DecisionConfig, episodes: np.ndarray, *, seed: int, stagger: bool) -> "Packing":
+def make_packing(
+    dataset: "Dataset", config: DecisionConfig, episodes: np.ndarray, *, seed: int, stagger: bool
+) -> "Packing":
     """Batches of these episodes, as the settings say."""
     from rlmin.data.packed_rows import PackedRows
     from rlmin.data.windows import Windows

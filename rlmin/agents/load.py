@@ -24,6 +24,6 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
 
     Raises:
         ValueError: the folder is no run, is incomplete, of another version, damaged or edited, or the spaces of `env`
-            are not those of the policy; see `rlmin.runs.hub_snapshot.fetched` for what may be wrong on the hub.
+            are not those of the policy; see `rlmin.runs.hub_snapshot.fetch` for what may be wrong on the hub.
     """
     return restore(AGENTS, folder, env=env, device=device, trust=trust)

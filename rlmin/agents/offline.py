@@ -19,7 +19,7 @@ class OfflineAgent(Agent):
     """An agent, the data it learns from, and the environment it is meant for.
 
     Attributes:
-        source: which data these are, see `decision_data.opened`; kept in checkpoints.
+        source: which data these are, see `decision_data.open_data`; kept in checkpoints.
         callback_env: what `get_env` returns while a callback counts by it, see `rlmin.runs.callbacks.LoggedSteps`.
     """
 
@@ -35,7 +35,7 @@ class OfflineAgent(Agent):
 
         Args:
             dataset: the data.
-            source: which they are, see `decision_data.opened`.
+            source: which they are, see `decision_data.open_data`.
 
         Raises:
             ValueError: its spaces are not those of the policy.
@@ -69,7 +69,7 @@ class OfflineAgent(Agent):
             wanted = self.source
             if wanted["source"] is None:
                 raise ValueError("this agent's data were given in memory; give them again by set_dataset(dataset)")
-            dataset, found = data.opened(wanted["source"], wanted["env"], trust=self.trust)
+            dataset, found = data.open_data(wanted["source"], wanted["env"], trust=self.trust)
             if found["digest"] != wanted["digest"]:
                 raise ValueError(
                     f"dataset {wanted['source']!r}: this run's had {wanted['episodes']} episodes of {wanted['steps']} "
@@ -87,7 +87,7 @@ class OfflineAgent(Agent):
 
         Normalisers and the unit of returns stay as they are; what was never asked for before can be from now on.
         """
-        self.attach(*data.opened(dataset, env, trust=trust))
+        self.attach(*data.open_data(dataset, env, trust=trust))
 
     @property
     def finds_data(self) -> bool:  # type: ignore[override]

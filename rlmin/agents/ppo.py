@@ -21,7 +21,7 @@ from rlmin.agents.advantages import Advantages, blame
 from rlmin.agents.env_spec import describe
 from rlmin.agents.online import OnlineAgent
 from rlmin.agents.ppo_config import PPOConfig as PPOConfig
-from rlmin.agents.unroll import Unroll, compiled
+from rlmin.agents.unroll import Unroll, compile_unroll
 from rlmin.agents.warmup import warmup
 from rlmin.learning.flat_adam import FlatAdam
 from rlmin.learning.losses import (
@@ -103,7 +103,7 @@ class PPO(OnlineAgent):
     @cached_property
     def _unroll(self) -> Unroll:
         """The pass over a minibatch."""
-        return compiled(self.policy) if self.config.compile else self.policy.unroll
+        return compile_unroll(self.policy) if self.config.compile else self.policy.unroll
 
     def parts(self, *, environment: bool) -> dict[str, Any]:
         """See `OnlineAgent.parts`; a compiled pass is compiled anew."""
@@ -220,7 +220,7 @@ class PPO(OnlineAgent):
             batch = self.advantages(rollout.batch, head)
             self.optimizer.read()  # after the value head has got its unit
             weights = self.optimizer.flat.detach().clone()
-            for part, state in self._minibatches(batch.select(*self._learnt_from(batch)), rollout.state):
+            for part, state in self._minibatches(batch.select(*self._columns(batch)), rollout.state):
                 steps.append(self._gradient_step(part, state, entropy))
                 if config.target_kl is not None and steps[-1]["approx_kl"] > 1.5 * config.target_kl:
                     break
@@ -290,7 +290,7 @@ class PPO(OnlineAgent):
         self.optimizer.step_within(norm, config.max_grad_norm)
         return values
 
-    def _learnt_from(self, batch: "TensorDict") -> list[str]:
+    def _columns(self, batch: "TensorDict") -> list[str]:
         """The columns that a gradient step reads; filler rows are rare, and the losses quicker without."""
         names = ["observation", "start", "action", "log_prob", "advantage", "target"]
         if self.config.value_clip is not None:

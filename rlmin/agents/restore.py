@@ -11,7 +11,7 @@ from rlmin.checks import check_names
 from rlmin.files.trust import mark_header
 from rlmin.policy.config import check_registered
 from rlmin.runs.checkpoint import read_newest
-from rlmin.runs.hub_snapshot import fetched, is_address
+from rlmin.runs.hub_snapshot import fetch, is_address
 from rlmin.settings.boundary import checked
 from rlmin.vector.make import import_provider
 
@@ -29,7 +29,7 @@ def restore(
     trust: bool = False,
 ) -> "Agent":
     """The agent saved in `folder`, one of `kinds`; see `rlmin.load` for the other arguments and what may be wrong."""
-    folder = fetched(folder) if is_address(folder) else folder
+    folder = fetch(folder) if is_address(folder) else folder
     header, tensors = read_newest(Path(folder))
     mark_header(header, trust=trust, where=str(folder))
     check_names("agent", [header["agent"]], kinds)

@@ -16,7 +16,7 @@ from rlmin.checks import check_names
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.policy.normalize import Range, RunningNorm
 from rlmin.runs.checkpoint import Tensors, section
-from rlmin.settings import declared
+from rlmin.settings import field_types
 from rlmin.types import tensors_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def read_settings(kind: type["Agent"], header: Mapping[str, Any], tensors: Tenso
         ValueError: they are not; an entry is unknown or out of range; or the tensors are not finite.
     """
     names: Any = kind.settings
-    check_names("setting", header["config"], declared(names))
+    check_names("setting", header["config"], field_types(names))
     config = kind.settings.from_saved(header["config"])
     weights = policy_weights(tensors)
     _check_sizes(config, weights)

@@ -11,7 +11,7 @@ from rlmin.types import Observation, State
 Unroll = Callable[[Observation, State, Tensor, Tensor | None], PolicyOutput]
 
 
-def compiled(policy: Policy) -> Unroll:
+def compile_unroll(policy: Policy) -> Unroll:
     """`policy.unroll` through torch.compile, for one shape of minibatch.
 
     The first call takes tens of seconds. Only this pass is compiled: acting stays as it is, and the two agree within

@@ -44,7 +44,7 @@ def run(options: Options) -> Table:
             cases[PEER] = peer_step(B, width, options.device)
         except Missing as reason:
             table.skip(reason, {"policy": PEER, "B": B})
-        timing = options.paired(f"B={B}", cases, rounds=51, seconds=6, block=0.005)
+        timing = options.measure(f"B={B}", cases, rounds=51, seconds=6, block=0.005)
         for name in [name for name in cases if not name.startswith("products")]:
             products = None if name == PEER else f"products of {name}"
             table.add(

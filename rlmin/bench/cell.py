@@ -112,7 +112,7 @@ def _measure(table: Table, shape: Shape, options: Options) -> None:
             continue
         if name in PRODUCTS:
             cases[f"products of {name}"] = Products(case)
-    timing = options.paired(f"T={T} B={B} D={D}", cases, rounds=9, seconds=8)
+    timing = options.measure(f"T={T} B={B} D={D}", cases, rounds=9, seconds=8)
     for name, contender in CONTENDERS.items():
         if name in cases:
             table.add({"T": T, "B": B, "D": D, **_row(timing, name, contender)})

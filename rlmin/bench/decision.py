@@ -22,7 +22,7 @@ import torch
 
 from rlmin.agents.decision import DecisionAgent
 from rlmin.bench.d3rlpy import decision_transformer, replay_buffer
-from rlmin.bench.drift import ACTION, OBSERVATION, A, D, Drift, OneDrift, logged
+from rlmin.bench.drift import ACTION, OBSERVATION, A, D, Drift, OneDrift, draw_episodes
 from rlmin.bench.options import Options
 from rlmin.bench.peers import Missing, need
 from rlmin.bench.report import Row, Table, Target, number
@@ -81,7 +81,7 @@ class Contender(NamedTuple):
 def run(options: Options) -> Table:
     """Evaluation, a step's growth, training; see the top of this file."""
     table, sizes = Table(), QUICK if options.quick else Sizes()
-    episodes = logged(sizes.episodes, sizes.length)
+    episodes = draw_episodes(sizes.episodes, sizes.length)
     data = load_dataset(episodes, observation_space=OBSERVATION, action_space=ACTION)
     own = list(_evaluating(data, sizes, options))
     _compare(table, "evaluation", own, lambda: _their_turn(sizes, options), options)
@@ -100,7 +100,7 @@ def _compare(table: Table, what: str, own: list[Contender], peer: Callable[[], C
         contenders = [peer(), *own]
     except Missing as reason:
         table.skip(reason, {"what": what, "contender": PEER})
-    timing = options.paired(what, {_key(one): one.case for one in contenders}, rounds=11, seconds=55, block=0.3)
+    timing = options.measure(what, {_key(one): one.case for one in contenders}, rounds=11, seconds=55, block=0.3)
     bases = {one.name: one for one in contenders}
     for one in contenders:
         table.add(
@@ -216,7 +216,7 @@ def _age(table: Table, memory: str, data: Dataset, sizes: Sizes, options: Option
     policy = agent_of(data, sizes, options, encoder=memory).policy
     names = [f"step {age}" for age in sizes.ages]
     cases = {name: at_age(policy, age, options.device) for name, age in zip(names, sizes.ages, strict=True)}
-    timing = options.paired(f"a step, {memory}", cases, rounds=51, seconds=3)
+    timing = options.measure(f"a step, {memory}", cases, rounds=51, seconds=3)
     early, late = names
     row: Row = {"what": "a step", "contender": f"rlmin {memory}", "batch": "1 environment", "parameters": _size(policy)}
     row |= {"us, early": 1e6 * timing.median(early), "us, late": 1e6 * timing.median(late)}

@@ -42,7 +42,7 @@ def run(options: Options) -> Table:
         forms["rlmin"] = _bound(policy)
         for B in QUICK if options.quick else BATCHES:
             cases = {form: acting(act, B) for form, act in forms.items()}
-            timing = options.paired(f"{encoder}, B={B}", cases, rounds=31, seconds=4)
+            timing = options.measure(f"{encoder}, B={B}", cases, rounds=31, seconds=4)
             for form in cases:
                 seconds = timing.median(form)
                 table.add(

@@ -54,7 +54,7 @@ class OneDrift(gym.Env[np.ndarray, np.ndarray]):
         return x[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
 
 
-def logged(episodes: int, length: int) -> list[Episode]:
+def draw_episodes(episodes: int, length: int) -> list[Episode]:
     """Episodes of random numbers."""
     random = np.random.default_rng(0)
 

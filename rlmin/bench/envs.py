@@ -48,7 +48,7 @@ def run(options: Options) -> Table:
                 cases["original"] = _one(original)
             except ImportError as error:
                 table.skip(f"{error}: pip install popgym", {"game": id, "games at once": "original"})
-        timing = options.paired(id, cases, rounds=5, seconds=6)
+        timing = options.measure(id, cases, rounds=5, seconds=6)
         for case in cases:
             B = 1 if case == "original" else int(case)
             speed = STEPS * B / timing.median(case)

@@ -50,7 +50,7 @@ def _over_time(table: Table, name: str, kept: str, options: Options) -> None:
         key: forward_backward(MIXERS[name](width, width), (T, B, width), True, options.device)
         for key, (T, B) in sizes.items()
     }
-    timing = options.paired(f"{name}, same {kept}", cases, rounds=9, seconds=6)
+    timing = options.measure(f"{name}, same {kept}", cases, rounds=9, seconds=6)
     first = next(iter(sizes))
     for key, (T, B) in sizes.items():
         cost = 1e9 * timing.median(key) / (T * B)
@@ -64,7 +64,7 @@ def _over_environments(table: Table, options: Options) -> None:
     batches = (1, 3) if options.quick else BATCHES
     for what in ("acting", "training"):
         cases = {str(B): case(what, B, options) for B in batches}
-        timing = options.paired(f"{what} over B", cases, rounds=9, seconds=6)
+        timing = options.measure(f"{what} over B", cases, rounds=9, seconds=6)
         for B in batches:
             cost = 1e9 * timing.median(str(B)) / (HORIZON * B)
             relative = timing.ratio(str(B), str(batches[0])) * batches[0] / B

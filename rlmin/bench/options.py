@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlmin.bench.timing import BLOCK, Case, Timing, paired
+from rlmin.bench.timing import BLOCK, Case, Timing, time_cases
 from rlmin.settings import Count, Settings, Threads
 
 QUICK_ROUNDS = 2
@@ -37,15 +37,15 @@ class Options(Settings):
         words += ["--device", self.device] if self.device != "cpu" else []
         return " ".join(words + ["--quick"] * self.quick)
 
-    def paired(
+    def measure(
         self, title: str, cases: Mapping[str, Case], *, rounds: int, seconds: float = math.inf, block: float = BLOCK
     ) -> Timing:
-        """`rlmin.bench.timing.paired` on this device, with the rounds asked for; `title` is said on stderr.
+        """`rlmin.bench.timing.time_cases` on this device, with the rounds asked for; `title` is said on stderr.
 
         The time limit `seconds` gives way to a number of rounds that was asked for.
         """
         print(f"  ... {title}", file=sys.stderr, flush=True)
         if self.quick:
-            return paired(cases, rounds=QUICK_ROUNDS, device=self.device, block=0)
+            return time_cases(cases, rounds=QUICK_ROUNDS, device=self.device, block=0)
         limit = math.inf if self.rounds is not None else seconds
-        return paired(cases, rounds=self.rounds or rounds, device=self.device, seconds=limit, block=block)
+        return time_cases(cases, rounds=self.rounds or rounds, device=self.device, seconds=limit, block=block)

@@ -54,7 +54,7 @@ def run(options: Options) -> Table:
         "acting (rollout)": agent.collector.collect,
         "training (rollout, update)": training,
     }
-    timing = options.paired("16 environments", cases, rounds=9, seconds=20)
+    timing = options.measure("16 environments", cases, rounds=9, seconds=20)
     table = Table()
     for name in cases:
         speed = steps * config.num_envs / timing.median(name)

@@ -64,7 +64,7 @@ def run(options: Options) -> Table:
             continue
         steps = task.rollouts * task.num_envs * task.horizon
         cases = {key: partial(made.learn, steps, reset_num_timesteps=False) for key, made in models.items()}
-        timing = options.paired(name, cases, rounds=7, seconds=20, block=0)
+        timing = options.measure(name, cases, rounds=7, seconds=20, block=0)
         for key, made in models.items():
             table.add(
                 {

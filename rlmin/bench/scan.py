@@ -72,7 +72,7 @@ def run(options: Options) -> Table:
     """Every kernel, shape and scan; see the top of this file."""
     table = Table()
     for kernel in KERNELS:
-        with forced(kernel):
+        with force_kernel(kernel):
             try:
                 passes("linear", (1, 1, 1), options.device)[BOTH]()
             except (ValueError, ImportError, RuntimeError) as error:
@@ -97,7 +97,7 @@ def _measure(table: Table, kernel: str, shape: Shape, options: Options) -> None:
         cases[f"copy {floats}"] = copy(floats * elements // 2, options.device)
     for name in scans:
         cases |= {f"{name} {kind}": case for kind, case in passes(name, shape, options.device).items()}
-    timing = options.paired(f"{kernel} {name_of(shape)}", cases, rounds=21, seconds=3, block=0.0002)
+    timing = options.measure(f"{kernel} {name_of(shape)}", cases, rounds=21, seconds=3, block=0.0002)
     for name, scan in scans.items():
         for kind, floats in scan.floats.items():
             case, speed = f"{name} {kind}", 4e-9 * floats * elements
@@ -153,7 +153,7 @@ def copy(elements: int, device: str) -> Case:
 
 
 @contextmanager
-def forced(kernel: str) -> Iterator[None]:
+def force_kernel(kernel: str) -> Iterator[None]:
     """Scans run on this kernel."""
     before = os.environ.get("RLMIN_KERNEL")
     os.environ["RLMIN_KERNEL"] = kernel

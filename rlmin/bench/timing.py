@@ -51,7 +51,7 @@ class Timing:
         return statistics.median(a - b for a, b in pairs)
 
 
-def paired(
+def time_cases(
     cases: Mapping[str, Case], *, rounds: int, device: str = "cpu", seconds: float = math.inf, block: float = BLOCK
 ) -> Timing:
     """Time `cases` against each other.

@@ -90,7 +90,7 @@ def run(options: Options) -> Table:
     for name, task in tasks(options).items():
         contenders = _contenders(table, name, task, options)
         cases = {key: learn for key, (_, learn) in contenders.items()}
-        timing = options.paired(name, cases, rounds=5, seconds=50, block=0)
+        timing = options.measure(name, cases, rounds=5, seconds=50, block=0)
         for key, (policy, _) in contenders.items():
             steps = task.rollouts * task.horizon * task.num_envs
             table.add(
@@ -154,12 +154,12 @@ def own(task: Task, device: str, **settings: Any) -> tuple[nn.Module, Case]:
 
 def with_cell(cell: Callable[[int, int], Encoder], task: Task, device: str) -> tuple[nn.Module, Case]:
     """The same with one block whose memory is `cell`."""
-    with registered(Cell("peer", cell, output_is_memory=False)) as name:
+    with register_for_a_while(Cell("peer", cell, output_is_memory=False)) as name:
         return own(task, device, encoder=name, layers=1)
 
 
 @contextmanager
-def registered(cell: Cell) -> Iterator[str]:
+def register_for_a_while(cell: Cell) -> Iterator[str]:
     """Policies built in here can have this memory, by the name that is yielded."""
     try:
         yield register(cell).name

@@ -50,7 +50,7 @@ def _measure(table: Table, name: str, width: int, agent: PPO, options: Options) 
     agent.policy.train()
     products = Products(lambda: agent.update(rollout))
     cases: dict[str, Case] = {"update": lambda: agent.update(rollout), "products": products}
-    timing = options.paired(f"{name}, width {width}", cases, rounds=7, seconds=4, block=0)
+    timing = options.measure(f"{name}, width {width}", cases, rounds=7, seconds=4, block=0)
     table.add(
         {
             "encoder": name,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import tyro
 
 from rlmin.agents.agent import Agent
-from rlmin.commands.evaluate import arena_of, data_returns, loaded
+from rlmin.commands.evaluate import arena_of, data_returns, load_run
 from rlmin.data.reference import given_reference, reference_in
 from rlmin.evaluation.collect import PlayedBy, collect
 from rlmin.evaluation.play import LONGEST
@@ -47,13 +47,13 @@ class Collect(Shift):
     trust: bool = False  # Whether the module that the first run's environment id names is imported; its code runs
 
 
-def collected(options: Collect) -> str:
+def run_collect(options: Collect) -> str:
     """Collect, and say what there is now.
 
     Raises:
         ValueError: no run and no random policy, no environment, or see `rlmin.evaluation.collect.collect`.
     """
-    agents = [loaded(folder, device=options.device, trust=options.trust) for folder in options.runs]
+    agents = [load_run(folder, device=options.device, trust=options.trust) for folder in options.runs]
     sources, arena = _sources(options, agents), _arena(options, agents)
     known = None if str(arena.shift) else reference_in(arena.id, arena.kwargs)
     with _terminated_as_interrupted(), readable_errors(arena.id):

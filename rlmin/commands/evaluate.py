@@ -13,7 +13,7 @@ from rlmin.agents.load import load
 from rlmin.commands.film import film
 from rlmin.evaluation.evaluate import Evaluation, evaluate, evaluate_random
 from rlmin.evaluation.play import LONGEST
-from rlmin.evaluation.scores import NO_REFERENCE, described, score, unscored, width
+from rlmin.evaluation.scores import NO_REFERENCE, describe_reference, score, unscore, width
 from rlmin.evaluation.targets import TargetReport, evaluate_targets
 from rlmin.files.plain import encode
 from rlmin.policy.fit import is_conditioned
@@ -54,7 +54,7 @@ class Evaluate(Shift):
     trust: bool = False  # Whether the module that the run's environment id names is imported, whose code then runs
 
 
-def loaded(folder: Path, *, device: str, trust: bool = False) -> Agent:
+def load_run(folder: Path, *, device: str, trust: bool = False) -> Agent:
     """The agent of a run; `trust`: see `rlmin.load`.
 
     Raises:
@@ -114,15 +114,15 @@ def evaluate_run(
     Raises:
         ValueError: the run cannot be read, its policy does not fit the environment, or it is return-conditioned.
     """
-    agent = loaded(folder, device=device, trust=trust)
+    agent = load_run(folder, device=device, trust=trust)
     arena = arena_of(agent, folder, env=env, env_kwargs=env_kwargs, shift=shift, device=device)
     if is_conditioned(agent.policy):
         raise ValueError(f"{folder}: this policy is told which return to aim for; use `evaluate_run_targets`")
     settings: dict[str, Any] = {"deterministic": deterministic, "seed": seed, "max_steps": max_steps}
-    return _played(agent, arena, episodes=episodes, num_envs=num_envs, **settings)
+    return _evaluate(agent, arena, episodes=episodes, num_envs=num_envs, **settings)
 
 
-def _played(agent: Agent, arena: Arena, *, episodes: int, num_envs: int, **settings: Any) -> Evaluation:
+def _evaluate(agent: Agent, arena: Arena, *, episodes: int, num_envs: int, **settings: Any) -> Evaluation:
     vector = adapt(arena(max(min(num_envs, episodes), 1)), device=arena.device)
     try:
         with readable_errors(arena.id):
@@ -161,8 +161,8 @@ def evaluate_run_targets(
     Raises:
         ValueError: see `evaluate_run` and `rlmin.evaluation.targets.evaluate_targets`; scores without a reference.
     """
-    agent = loaded(folder, device=device, trust=trust)
-    return _asked(
+    agent = load_run(folder, device=device, trust=trust)
+    return _make_targets(
         agent,
         arena_of(agent, folder, env=env, env_kwargs=env_kwargs, shift=shift, device=device),
         target_return=target_return,
@@ -177,7 +177,7 @@ def evaluate_run_targets(
     )
 
 
-def _asked(
+def _make_targets(
     agent: Agent,
     arena: Arena,
     *,
@@ -189,7 +189,7 @@ def _asked(
     **settings: Any,
 ) -> TargetReport:
     found = reference_for(agent, arena, given=given, measure=measure, seed=seed)
-    asked = _asked_returns(target_return, target_score, found)
+    asked = _list_returns(target_return, target_score, found)
     with readable_errors(arena.id):
         return evaluate_targets(
             agent.policy,
@@ -204,11 +204,11 @@ def _asked(
         )
 
 
-def _asked_returns(returns: tuple[float, ...], scores: tuple[float, ...], reference: "Reference | None") -> list[float]:
+def _list_returns(returns: tuple[float, ...], scores: tuple[float, ...], reference: "Reference | None") -> list[float]:
     """All that is asked for, env units, returns first."""
     if scores and reference is None:
         raise ValueError(f"target_score={list(scores)}: {NO_REFERENCE}")
-    return [*returns, *(unscored(share, reference) for share in scores if reference is not None)]
+    return [*returns, *(unscore(share, reference) for share in scores if reference is not None)]
 
 
 def reference_for(
@@ -264,11 +264,11 @@ def default_targets(agent: Agent) -> list[float]:
     return [max(told["returns"]), told["mean"]]
 
 
-def evaluated(options: Evaluate) -> str:
+def run_evaluate(options: Evaluate) -> str:
     """What the command says; a return-conditioned run also gets a CSV and a picture."""
     from rlmin.data.reference import given_reference
 
-    agent = loaded(options.run, device=options.device, trust=options.trust)
+    agent = load_run(options.run, device=options.device, trust=options.trust)
     kwargs = parse_pairs(options.env_kwargs)
     arena = arena_of(agent, options.run, env=options.env, env_kwargs=kwargs, shift=options.shift, device=options.device)
     given = given_reference(options.reference)
@@ -283,30 +283,32 @@ def evaluated(options: Evaluate) -> str:
     if options.video is None and options.video_episodes != Evaluate.video_episodes:
         raise ValueError(f"video_episodes={options.video_episodes}: no film is asked for; name its file with --video")
     reference = reference_for(agent, arena, given=given, measure=options.measure_reference, seed=options.seed)
-    filmed = _filmed(options, agent, arena, reference)
+    filmed = _make_film(options, agent, arena, reference)
     if conditioned:
         settings |= {"target_return": options.target_return, "target_score": options.target_score}
-        report = _asked(agent, arena, given=reference, measure=0, **settings)
-        return "\n".join([_written(options, report), *filmed])
-    found = _played(agent, arena, **settings)
+        report = _make_targets(agent, arena, given=reference, measure=0, **settings)
+        return "\n".join([_write_report(options, report), *filmed])
+    found = _evaluate(agent, arena, **settings)
     lines = [str(found), *([f"under {options.shift}"] if str(options.shift) else [])]
     if reference is not None:
         error = 100 * found.return_error / abs(width(reference))
-        lines.append(f"score {score(found.mean_return, reference):.1f}, s.e. {error:.1f}; {described(reference)}")
+        lines.append(
+            f"score {score(found.mean_return, reference):.1f}, s.e. {error:.1f}; {describe_reference(reference)}"
+        )
     return "\n".join([*lines, *filmed])
 
 
-def _filmed(options: Evaluate, agent: Agent, arena: Arena, reference: "Reference | None") -> list[str]:
+def _make_film(options: Evaluate, agent: Agent, arena: Arena, reference: "Reference | None") -> list[str]:
     """What the film shows, in words; made first, so that a mistake there does not show after a long evaluation."""
     if options.video is None:
         return []
-    asked = _asked_returns(options.target_return, options.target_score, reference)
+    asked = _list_returns(options.target_return, options.target_score, reference)
     aim: dict[str, Any] = {"target_return": asked[0]} if asked else {}
     settings: dict[str, Any] = {name: getattr(options, name) for name in ("deterministic", "seed", "max_steps")}
     return [str(film(agent, arena, options.video, episodes=options.video_episodes, **settings, **aim))]
 
 
-def _written(options: Evaluate, report: TargetReport) -> str:
+def _write_report(options: Evaluate, report: TargetReport) -> str:
     """The report as text, after its table and its picture are files."""
     picture = options.file or (Path() if is_address(options.run) else options.run) / "targets.png"
     report.write_csv(picture.with_suffix(".csv"))

@@ -8,7 +8,7 @@ from typing import Any
 import tyro
 
 from rlmin.agents.agent import Agent
-from rlmin.commands.evaluate import arena_of, data_returns, loaded
+from rlmin.commands.evaluate import arena_of, data_returns, load_run
 from rlmin.export import numpy_export, onnx, torch_export
 from rlmin.export.agreement import largest_difference
 from rlmin.export.form import Form
@@ -44,7 +44,7 @@ class Export(Settings):
     trust: bool = False  # Whether the module that the run's environment id names is imported, whose code then runs
 
 
-def exported(options: Export) -> str:
+def run_export(options: Export) -> str:
     """Export, check, write, and say what there is now: every form that is asked for, or none.
 
     Raises:
@@ -54,7 +54,7 @@ def exported(options: Export) -> str:
     """
     _check_files(options)
     _check_unheard(options)
-    agent = loaded(options.run, device="cpu", trust=options.trust)
+    agent = load_run(options.run, device="cpu", trust=options.trust)
     if not options.check:
         return "\n".join(_write(options, agent, None, None))
     if options.env is None and agent.env_spec["id"] is None:
@@ -65,7 +65,7 @@ def exported(options: Export) -> str:
     kwargs = parse_pairs(options.env_kwargs)
     arena = arena_of(agent, options.run, env=options.env, env_kwargs=kwargs, shift=None, device="cpu")
     with readable_errors(arena.id):
-        vector = adapt(_asked(agent, arena(ROWS), options.target_return))
+        vector = adapt(_with_target(agent, arena(ROWS), options.target_return))
     with closing(vector):
         check_spaces(agent.policy, vector)
         return "\n".join(_write(options, agent, vector, arena))
@@ -97,7 +97,7 @@ def _check_files(options: Export) -> None:
         FORMS[form].check_file(file)
 
 
-def _asked(agent: Agent, env: Any, target: float | None) -> Any:
+def _with_target(agent: Agent, env: Any, target: float | None) -> Any:
     """The environment, which asks a return-conditioned policy for a return."""
     if not is_conditioned(agent.policy):
         return env
@@ -108,7 +108,7 @@ def _asked(agent: Agent, env: Any, target: float | None) -> Any:
 
 def _write(options: Export, agent: Agent, vector: Vector | None, arena: Arena | None) -> list[str]:
     """Pack and check every form, then write them all; a line for each."""
-    policy, told = agent.policy, _told(agent)
+    policy, told = agent.policy, _origin(agent)
     masked = False
     if vector is not None and arena is not None:
         with readable_errors(arena.id):
@@ -121,7 +121,7 @@ def _write(options: Export, agent: Agent, vector: Vector | None, arena: Arena | 
             continue
         content, said = form.pack(policy, **given), "not checked"
         if vector is not None and arena is not None:
-            said = _checked(options, file, agent, form.runner(content), vector, arena)
+            said = _check(options, file, agent, form.runner(content), vector, arena)
         lines.append(f"{file}: {len(content) / 1024:,.0f} KB, {said}")
         ready.append((file, content, form.write))
     for file, _, _ in ready:
@@ -131,7 +131,7 @@ def _write(options: Export, agent: Agent, vector: Vector | None, arena: Arena | 
     return lines
 
 
-def _checked(options: Export, file: Path, agent: Agent, form: ExportedPolicy, vector: Vector, arena: Arena) -> str:
+def _check(options: Export, file: Path, agent: Agent, form: ExportedPolicy, vector: Vector, arena: Arena) -> str:
     """What the check found, in words."""
     settings: dict[str, Any] = {"steps": options.check, "seed": options.seed, "where": arena.id}
     found = largest_difference(agent.policy, form, vector, **settings)
@@ -143,7 +143,7 @@ def _checked(options: Export, file: Path, agent: Agent, form: ExportedPolicy, ve
     return f"largest difference from torch {found.size:.1e} in {options.check:,} steps of {arena}"
 
 
-def _told(agent: Agent) -> dict[str, Any]:
+def _origin(agent: Agent) -> dict[str, Any]:
     """Where the policy comes from, and what a return-conditioned one has to be shown."""
     told = {
         "agent": agent.name,

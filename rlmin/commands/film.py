@@ -76,7 +76,7 @@ def film(
         options: dict[str, Any] = {"deterministic": deterministic, "seed": seed}
         if target_return is not None:
             options["target_return"] = target_return
-        returns = _recorded(agent, arena, unfinished, options, episodes=episodes, in_one=in_one, max_steps=max_steps)
+        returns = _record(agent, arena, unfinished, options, episodes=episodes, in_one=in_one, max_steps=max_steps)
         made = sorted(unfinished.glob(f"*{SUFFIX}"), key=lambda file: int(file.stem.rpartition("-")[2]))
         files = tuple(file.replace(target if in_one else folder / file.name) for file in made)
         return Film(files=files, returns=returns)
@@ -84,7 +84,7 @@ def film(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _recorded(
+def _record(
     agent: Agent, arena: Arena, folder: Path, options: dict[str, Any], *, episodes: int, in_one: bool, max_steps: int
 ) -> tuple[float, ...]:
     """Play, with gymnasium's RecordVideo around the environment; the returns."""

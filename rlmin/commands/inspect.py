@@ -8,14 +8,14 @@ import tyro
 
 from rlmin import __version__
 from rlmin.agents.agent import Agent
-from rlmin.commands.evaluate import arena_of, default_targets, loaded
+from rlmin.commands.evaluate import arena_of, default_targets, load_run
 from rlmin.files.read_yaml import parse_yaml
 from rlmin.inspection.report import report
 from rlmin.inspection.study import Study, study
 from rlmin.inspection.subject import Subject
 from rlmin.policy.fit import is_conditioned
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, write_atomic
-from rlmin.runs.hub_snapshot import fetched, is_address
+from rlmin.runs.hub_snapshot import fetch, is_address
 from rlmin.settings import Count, Seed, Settings
 from rlmin.vector.make import parse_pairs
 
@@ -38,7 +38,7 @@ class Inspect(Settings):
     trust: bool = False  # Whether the modules that the run or the dataset names are imported, whose code then runs
 
 
-def inspected(options: Inspect) -> str:
+def run_inspect(options: Inspect) -> str:
     """Inspect, and say what there is now.
 
     Raises:
@@ -91,8 +91,8 @@ def _run(options: Inspect) -> str:
     file = options.file or (Path() if distant else Path(options.what)) / REPORT
     if not file.parent.is_dir():
         raise ValueError(f"{file}: no such folder {file.parent}")
-    folder = fetched(options.what) if distant else Path(options.what)
-    agent = loaded(folder, device="cpu", trust=options.trust)
+    folder = fetch(options.what) if distant else Path(options.what)
+    agent = load_run(folder, device="cpu", trust=options.trust)
     subject = subject_of_run(options, agent, folder)
     found = study(subject, episodes=options.episodes, vary=parse_vary(options.vary), shown=options.shown, say=_say)
     command = " ".join(["rlmin inspect", options.what, *of_runs(options)])

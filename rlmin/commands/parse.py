@@ -39,11 +39,11 @@ def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
     kind: Any = info.type
     if not _is_settings(kind):
         return None
-    fields = tuple(_field(name, about) for name, about in _typed(kind).items())
+    fields = tuple(_field(name, about) for name, about in _options(kind).items())
     return StructConstructorSpec(instantiate=kind, fields=fields)
 
 
-def _typed(kind: Any) -> dict[str, About]:
+def _options(kind: Any) -> dict[str, About]:
     """Every setting of a class that has an option: all but mappings, whose entries have options of their own."""
     return {name: about for name, about in describe(kind).items() if get_origin(about.hint) is not dict}
 
@@ -99,7 +99,7 @@ def parse(
         SystemExit: help was asked for, and has been printed.
     """
     if not switches:
-        arguments = _switched_on(kind, arguments)
+        arguments = _complete_trust(kind, arguments)
     if not any(word in HELP for word in arguments):
         _check(kind, arguments, prog=prog, switches=switches, others=others)
     options = () if switches else (FlagConversionOff,)
@@ -116,7 +116,7 @@ def parse(
 
 def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, others: Collection[str]) -> None:
     """Raise a ValueError where the arguments do not fit; tyro says the same in a box of many lines."""
-    settings, given = _typed(kind), dict(_given(arguments))
+    settings, given = _options(kind), dict(_split(arguments))
     named = {flag(name): (name, about) for name, about in settings.items() if not _is_positional(about)}
     negated = ["--no-" + option[2:] for option, (_, about) in named.items() if switches and about.hint is bool]
     for option in given:
@@ -135,7 +135,7 @@ def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, ot
             raise ValueError(f"{prog}: {name if _is_positional(about) else option} is missing: {about.help}")
 
 
-def _switched_on(kind: Any, arguments: Sequence[str]) -> list[str]:
+def _complete_trust(kind: Any, arguments: Sequence[str]) -> list[str]:
     """The arguments with `--trust` alone as `--trust True`; a word after it may be the command's own."""
     settings = describe(kind)
     alone = {flag(name) for name, about in settings.items() if about.hint is bool}
@@ -161,7 +161,7 @@ def _check_words(name: str, texts: Sequence[str], hint: Any) -> None:
         check_setting(name, from_text(texts[0], hint), hint)
 
 
-def _given(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+def _split(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Every option, and the words up to the next one."""
     option, texts = None, list[str]()
     for word in arguments:

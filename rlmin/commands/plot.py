@@ -22,7 +22,7 @@ class Plot(Settings):
     smooth: ShareBelowOne = 0.0  # Weight of the past in a moving average of each run
 
 
-def plotted(options: Plot) -> str:
+def run_plot(options: Plot) -> str:
     """Draw; returns the files and, where there are several lines, what each of them is.
 
     Raises:

@@ -9,7 +9,7 @@ from rlmin.agents.agent import Agent
 from rlmin.agents.load import load
 from rlmin.agents.offline import OfflineAgent
 from rlmin.checks import require
-from rlmin.commands.evaluate import Evaluate, evaluated
+from rlmin.commands.evaluate import Evaluate, run_evaluate
 from rlmin.commands.evaluate import evaluate_run as evaluate_run
 from rlmin.commands.presets import PRESETS as PRESETS
 from rlmin.commands.presets import preset_arguments as preset_arguments
@@ -19,7 +19,15 @@ from rlmin.commands.train_config import PAIRS as PAIRS
 from rlmin.commands.train_config import DecisionTrainConfig as DecisionTrainConfig
 from rlmin.commands.train_config import OfflineRun, OnlineRun
 from rlmin.commands.train_config import TrainConfig as TrainConfig
-from rlmin.commands.training_run import CURVE, check_folder, learn_into, new_folder, run_folder, uninterrupted, warm_up
+from rlmin.commands.training_run import (
+    CURVE,
+    check_folder,
+    ignore_interrupts,
+    learn_into,
+    new_folder,
+    run_folder,
+    warm_up,
+)
 from rlmin.commands.watchdog import BEST, Score, read_best
 from rlmin.runs.checkpoint import LEARNER, read_header
 from rlmin.settings import Count
@@ -104,7 +112,7 @@ def resume(
         project = _wandb(header, wandb)
         device = device or header.get("run", {}).get("device", "cpu")
         known = header["env"]
-        with readable_errors(known["id"] or str(folder)), uninterrupted(known["workers"]):
+        with readable_errors(known["id"] or str(folder)), ignore_interrupts(known["workers"]):
             agent = load(folder, device=device, trust=trust or env is not None)
             if dataset is not None:
                 _give(agent, dataset, header)
@@ -152,7 +160,7 @@ def _online(config: OnlineRun) -> Agent:
         if other and config.eval_episodes:  # a mistake there should not show after hours of training
             adapt(config.env, env_kwargs={**kwargs, **other}).close()
         settings: dict[str, Any] = {"seed": config.seed, "device": config.device, "workers": config.workers}
-        with uninterrupted(config.workers):
+        with ignore_interrupts(config.workers):
             agent: Agent = kind(config.env, config=config.agent_settings, env_kwargs=kwargs, **settings)
     return agent
 
@@ -236,7 +244,7 @@ def _report_offline(agent: OfflineAgent, folder: Path) -> None:
         print(f"not evaluated: {error}", flush=True)
         return
     print(f"greedy on {spec['id']}{_words(spec['kwargs'])}:", flush=True)
-    print(evaluated(Evaluate(run=folder, episodes=episodes, device=str(agent.device))), flush=True)
+    print(run_evaluate(Evaluate(run=folder, episodes=episodes, device=str(agent.device))), flush=True)
 
 
 def _words(kwargs: Mapping[str, Any]) -> str:

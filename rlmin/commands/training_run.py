@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlmin.agents.agent import Agent
-from rlmin.commands.watchdog import BEST, watched
+from rlmin.commands.watchdog import BEST, watch
 from rlmin.files.atomic import remove_leftovers
 from rlmin.files.lock import check_free, locked
 from rlmin.runs.callbacks import Hook, Hooks
@@ -109,7 +109,7 @@ def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, An
     print("\n".join([f"run: {folder}", *agent.policy.input_lines()]), flush=True)
     save = SaveEvery(agent, folder, agent.run.get("save_interval", SAVE_INTERVAL))
     try:
-        with watched(agent, folder, total) as watchdog, _signals(agent) as caught:
+        with watch(agent, folder, total) as watchdog, _signals(agent) as caught:
             hooks = Hooks([watchdog, save])  # a checkpoint knows of the evaluations before it
             steps = total - agent.num_timesteps
             agent.learn(steps, hooks, progress_bar=progress_bar, reset_num_timesteps=False)
@@ -155,7 +155,7 @@ def new_folder(name: str) -> Path:
 
 
 @contextmanager
-def uninterrupted(workers: int) -> Iterator[None]:
+def ignore_interrupts(workers: int) -> Iterator[None]:
     """Worker processes begun in here ignore Ctrl-C, which a terminal sends to them too: the main process stops them."""
     if workers == 0 or threading.current_thread() is not threading.main_thread():
         yield

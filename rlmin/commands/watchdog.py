@@ -133,7 +133,7 @@ class Watchdog(Hook):
 
 
 @contextmanager
-def watched(agent: Agent, folder: Path, total: int) -> Iterator[Hook]:
+def watch(agent: Agent, folder: Path, total: int) -> Iterator[Hook]:
     """The watchdog of a run, as often as its `evaluations` says; a hook that does nothing where it cannot evaluate."""
     count, id = agent.run.get("evaluations", 0), agent.env_spec["id"]
     if not count or id is None:

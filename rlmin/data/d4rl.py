@@ -53,7 +53,7 @@ def open_d4rl(
     name = path.stem
     if not path.is_file():
         raise ValueError(f"dataset {name!r}: {path}: no such file")
-    with _opened(path) as file:
+    with _open(path) as file:
         _check(file, name)
         ends = np.flatnonzero(_flag(file, "terminals", name) | _flag(file, "timeouts", name)) + 1
         N = len(file["rewards"])
@@ -99,7 +99,7 @@ def file_digest(paths: list[Path]) -> str:
 
 
 def _blocks(path: Path, first: np.ndarray, terminated: np.ndarray) -> Iterator[Block]:
-    with _opened(path) as file:
+    with _open(path) as file:
         row = sum(file[key].dtype.itemsize * int(np.prod(file[key].shape[1:])) for key in ("observations", "actions"))
         for low, high in _groups(first, max(1, BLOCK_BYTES // row)):
             a, b = int(first[low]), int(first[high])
@@ -175,7 +175,7 @@ def _metadata(file: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _open(path: Path) -> Iterator[Any]:
     h5py = require("h5py", extra="offline")
     try:
         with h5py.File(path, "r") as file:

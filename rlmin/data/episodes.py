@@ -10,7 +10,7 @@ import numpy as np
 from rlmin.data.dataset import Episode
 from rlmin.data.source import BLOCK_BYTES, Block, Source
 from rlmin.data.space_of import space_of
-from rlmin.spaces import Leaf, leaves_of, picked
+from rlmin.spaces import Leaf, leaves_of, require_leaf
 
 
 def open_episodes(
@@ -72,10 +72,10 @@ def blocks_of(
         held.append(_Parts(episode, leaves, action_space.shape, f"dataset {name!r}: episode {e}"))
         size += held[-1].nbytes
         if size >= BLOCK_BYTES:
-            yield _joined(held, leaves)
+            yield _join(held, leaves)
             held, size = [], 0
     if held:
-        yield _joined(held, leaves)
+        yield _join(held, leaves)
 
 
 class _Parts:
@@ -85,7 +85,7 @@ class _Parts:
         self, episode: Episode, leaves: tuple[Leaf, ...], action_shape: tuple[int, ...] | None, where: str
     ) -> None:
         L = _length(episode, where)
-        self.observation = {leaf.name: _observed(episode, leaf, L, where) for leaf in leaves}
+        self.observation = {leaf.name: _observations(episode, leaf, L, where) for leaf in leaves}
         self.action = _array(episode.actions, f"{where}: actions")
         self.reward = _array(episode.rewards, f"{where}: rewards")
         for what, x, shape in (("actions", self.action, action_shape), ("rewards", self.reward, ())):
@@ -95,7 +95,7 @@ class _Parts:
         self.nbytes = self.action.nbytes + sum(x.nbytes for x in self.observation.values())
 
 
-def _joined(held: list[_Parts], leaves: tuple[Leaf, ...]) -> Block:
+def _join(held: list[_Parts], leaves: tuple[Leaf, ...]) -> Block:
     return Block(
         observation={x.name: np.concatenate([part.observation[x.name][:-1] for part in held]) for x in leaves},
         final={x.name: np.stack([part.observation[x.name][-1] for part in held]) for x in leaves},
@@ -117,8 +117,8 @@ def _length(episode: Episode, where: str) -> int:
     return L
 
 
-def _observed(episode: Episode, leaf: Leaf, L: int, where: str) -> np.ndarray:
-    value = _array(picked(episode.observations, leaf, f" in {where}"), f"{where}: observation {leaf.name!r}")
+def _observations(episode: Episode, leaf: Leaf, L: int, where: str) -> np.ndarray:
+    value = _array(require_leaf(episode.observations, leaf, f" in {where}"), f"{where}: observation {leaf.name!r}")
     if len(value) != L + 1:
         hint = "; the state reached by the last action is missing" if len(value) == L else ""
         raise ValueError(

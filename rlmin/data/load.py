@@ -55,21 +55,21 @@ def load_dataset(
     Warns:
         UserWarning: actions lie outside the bounds of their Box.
     """
-    described = None if env is None else _described(env)
+    described = None if env is None else _as_mapping(env)
     if isinstance(source, Dataset):
         told = {"cache": cache, "observation_space": observation_space, "action_space": action_space}
         wrong = [name for name, x in told.items() if x is not None]
         if wrong:
             raise ValueError(f"{', '.join(wrong)}: a Dataset has its own; leave them out")
         return source if described is None else replace(source, env=described)
-    dataset = build(_opened(source, described, observation_space, action_space, trust), cache)
+    dataset = build(_open(source, described, observation_space, action_space, trust), cache)
     if described is None:
         return dataset
     known = reference_in(described["id"], described["kwargs"])
     return replace(dataset, env=described, reference=known or dataset.reference)
 
 
-def _opened(
+def _open(
     source: Any,
     env: dict[str, Any] | None,
     observation_space: Space,
@@ -102,7 +102,7 @@ def _spaces(env: dict[str, Any] | None, observation: Space, action: Space) -> tu
     return found
 
 
-def _described(env: str | Mapping[str, Any]) -> dict[str, Any]:
+def _as_mapping(env: str | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(env, str):
         return {"id": env, "kwargs": {}, "workers": 0}
     if not isinstance(env, Mapping) or "id" not in env:

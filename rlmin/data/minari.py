@@ -48,7 +48,7 @@ def open_minari(source: "str | MinariDataset", *, trust: bool = False) -> Source
         ImportError: minari or h5py is not installed.
     """
     require("h5py", extra="offline")  # or Minari would ask for an extra of its own
-    dataset = _found(source, trust=trust) if isinstance(source, str) else source
+    dataset = _find(source, trust=trust) if isinstance(source, str) else source
     metadata = dict(dataset.storage.metadata)
     name = str(dataset.id)
     spec = dataset.env_spec
@@ -65,7 +65,7 @@ def open_minari(source: "str | MinariDataset", *, trust: bool = False) -> Source
         blocks=lambda: blocks_of(_episodes(dataset, name), observation_space, action_space, name=name),
         fingerprint=lambda: _fingerprint(dataset),
         slow=True,
-        env=(None if spec is None else env_of(spec, trust=trust)) or _collected_in(metadata, trust=trust),
+        env=(None if spec is None else env_of(spec, trust=trust)) or _collector_env(metadata, trust=trust),
         reference=_reference(metadata, name, spec),
         recipe=recipe,
     )
@@ -110,7 +110,7 @@ def env_of(spec: EnvSpec, *, trust: bool = False) -> dict[str, Any] | None:
         return None
 
 
-def _collected_in(metadata: dict[str, Any], *, trust: bool) -> dict[str, Any] | None:
+def _collector_env(metadata: dict[str, Any], *, trust: bool) -> dict[str, Any] | None:
     """The environment as `rlmin collect` was told it: its id may name a module ("a:Walk-v0"), which a spec forgets."""
     recipe = metadata.get("recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("env"), str) or recipe.get("shift"):
@@ -134,7 +134,7 @@ def _episodes(dataset: "MinariDataset", name: str) -> Iterator[Episode]:
         warnings.warn(f"{early}, but the episode goes on; only the mark of a last step counts", stacklevel=2)
 
 
-def _found(id: str, *, trust: bool) -> "MinariDataset":
+def _find(id: str, *, trust: bool) -> "MinariDataset":
     minari = require("minari", extra="offline")
     root = minari.storage.datasets_root_dir.get_dataset_path()
     if not (root / id / "data").exists():

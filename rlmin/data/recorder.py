@@ -106,7 +106,7 @@ class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
         """Write what `rows` see after as many steps as they have made."""
         if len(rows):
             for path, buffer in self._parts.items():
-                buffer[rows, self._length[rows]] = _column(_at(observation, path), buffer)[rows]
+                buffer[rows, self._length[rows]] = _column(_pick(observation, path), buffer)[rows]
 
     def _reach_end(self, rows: Array, observation: Any, infos: dict[str, Any]) -> None:
         """Write the states that ended rows reached: with SAME_STEP `observation` is already the next episode's."""
@@ -121,7 +121,7 @@ class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
             return
         for row in rows:  # one observation or None a row
             for path, buffer in self._parts.items():
-                buffer[row, self._length[row]] = _at(final[row], path)
+                buffer[row, self._length[row]] = _pick(final[row], path)
 
     def _episode(self, row: int, terminated: bool) -> Recorded:
         L = int(self._length[row])
@@ -129,7 +129,7 @@ class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
         return Recorded(
             row=row,
             turn=int(self._turn[row]),
-            observations=_nested(self.stored_space, parts, ()),
+            observations=_nest(self.stored_space, parts, ()),
             actions=self._action[row, :L].copy(),
             rewards=self._reward[row, :L].copy(),
             terminated=terminated,
@@ -139,8 +139,8 @@ class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
         capacity = self._reward.shape[1]
         if steps <= capacity:
             return
-        self._parts = {path: _doubled(buffer) for path, buffer in self._parts.items()}
-        self._action, self._reward = _doubled(self._action), _doubled(self._reward)
+        self._parts = {path: _double(buffer) for path, buffer in self._parts.items()}
+        self._action, self._reward = _double(self._action), _double(self._reward)
 
 
 def stored_space(space: gym.Space[Any]) -> gym.Space[Any]:
@@ -172,12 +172,12 @@ def _walk(space: gym.Space[Any], path: Path) -> Iterator[tuple[Path, gym.Space[A
         yield from _walk(part, (*path, key))
 
 
-def _nested(space: gym.Space[Any], parts: dict[Path, Array], path: Path) -> Any:
+def _nest(space: gym.Space[Any], parts: dict[Path, Array], path: Path) -> Any:
     """The inverse of `_walk`: arrays by path, as nested as the space."""
     if isinstance(space, spaces.Dict):
-        return {name: _nested(part, parts, (*path, name)) for name, part in space.spaces.items()}
+        return {name: _nest(part, parts, (*path, name)) for name, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(_nested(part, parts, (*path, i)) for i, part in enumerate(space.spaces))
+        return tuple(_nest(part, parts, (*path, i)) for i, part in enumerate(space.spaces))
     return list(parts[path]) if isinstance(space, spaces.Text) else parts[path]
 
 
@@ -196,11 +196,11 @@ def _buffer(rows: int, space: gym.Space[Any]) -> Array:
     return np.zeros((rows, FIRST_CAPACITY, *(space.shape or ())), dtype=space.dtype)
 
 
-def _doubled(buffer: Array) -> Array:
+def _double(buffer: Array) -> Array:
     return np.concatenate([buffer, np.zeros_like(buffer)], axis=1)
 
 
-def _at(observation: Any, path: Path) -> Any:
+def _pick(observation: Any, path: Path) -> Any:
     for key in path:
         observation = observation[key]
     return observation

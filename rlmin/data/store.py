@@ -19,7 +19,7 @@ from tensordict import TensorDict
 from rlmin.data.convert import Converter
 from rlmin.data.dataset import Dataset
 from rlmin.data.source import Source
-from rlmin.data.tables import IN_MEMORY, Columns, allocate, cache_folder, mapped, row_bytes, temporary_folder
+from rlmin.data.tables import IN_MEMORY, Columns, allocate, cache_folder, open_table, row_bytes, temporary_folder
 from rlmin.runs.checkpoint import write_atomic
 from rlmin.spaces.as_json import space_to_json
 
@@ -54,7 +54,7 @@ def build(source: Source, cache: str | Path | bool | None = None) -> Dataset:
     folder = root / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', source.name).strip('.-')}-{digest[:16]}"
     if not _is_whole(folder, digest):
         _convert(converter, folder, digest)
-    return _dataset(source, mapped(folder / STEP), mapped(folder / EPISODE))
+    return _dataset(source, open_table(folder / STEP), open_table(folder / EPISODE))
 
 
 def _columns(converter: Converter) -> tuple[Columns, Columns]:

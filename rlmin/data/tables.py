@@ -38,7 +38,7 @@ def allocate(columns: Columns, rows: int, folder: Path | None = None) -> TensorD
     """
     if folder is None:
         _check_memory(rows * row_bytes(columns))
-        return _nested({key: torch.empty((rows, *shape), dtype=dtype) for key, (shape, dtype) in columns.items()}, rows)
+        return _nest({key: torch.empty((rows, *shape), dtype=dtype) for key, (shape, dtype) in columns.items()}, rows)
     folder.mkdir(parents=True)
     need, free = rows * row_bytes(columns), shutil.disk_usage(folder).free
     if need > free:
@@ -48,8 +48,8 @@ def allocate(columns: Columns, rows: int, folder: Path | None = None) -> TensorD
         )
     like = {key: torch.zeros((), dtype=dtype).expand(rows, *shape) for key, (shape, dtype) in columns.items()}
     # a leaf may have any name, a file may not
-    _nested({tuple(quote(part, safe="") for part in key): x for key, x in like.items()}, rows).memmap_like(folder)
-    return mapped(folder)
+    _nest({tuple(quote(part, safe="") for part in key): x for key, x in like.items()}, rows).memmap_like(folder)
+    return open_table(folder)
 
 
 def _check_memory(need: int) -> None:
@@ -64,10 +64,10 @@ def _check_memory(need: int) -> None:
         )
 
 
-def mapped(folder: Path) -> TensorDict:
+def open_table(folder: Path) -> TensorDict:
     """The columns in a folder that `allocate` made; writing to them writes to the files."""
     found = TensorDict.load_memmap(folder)
-    return _nested({tuple(map(unquote, key)): x for key, x in leaves(found)}, found.batch_size[0])
+    return _nest({tuple(map(unquote, key)): x for key, x in leaves(found)}, found.batch_size[0])
 
 
 def leaves(rows: TensorDict) -> Iterator[tuple[tuple[str, ...], Tensor]]:
@@ -86,17 +86,17 @@ def row_bytes(columns: Columns) -> int:
 def temporary_folder(root: Path) -> Path:
     """A new hidden folder in `root`, which is created; what killed processes left there is removed after a week."""
     root.mkdir(parents=True, exist_ok=True)
-    for left in abandoned(root, f"{HIDDEN}*"):
+    for left in find_abandoned(root, f"{HIDDEN}*"):
         shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=HIDDEN, dir=root))
 
 
-def abandoned(root: Path, pattern: str) -> list[Path]:
+def find_abandoned(root: Path, pattern: str) -> list[Path]:
     """Folders in `root` that nothing has been written into for a week."""
     return [path for path in root.glob(pattern) if time.time() - path.stat().st_mtime > OLD]
 
 
-def _nested(columns: Mapping[tuple[str, ...], Tensor], rows: int) -> TensorDict:
+def _nest(columns: Mapping[tuple[str, ...], Tensor], rows: int) -> TensorDict:
     nested = TensorDict({}, [rows])
     for key, x in columns.items():
         nested[key] = x

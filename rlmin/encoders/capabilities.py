@@ -38,7 +38,7 @@ def lines() -> list[str]:
 def sentence(cell: Cell) -> str:
     """What a cell is, its options with their defaults, and what it lacks."""
     defaults = cell.options_of({})
-    options = ", ".join(f"{name}={_shown(default)}" for name, default in defaults.items())
+    options = ", ".join(f"{name}={_show(default)}" for name, default in defaults.items())
     lacks = ", ".join(CAPABILITIES[name].title for name in lacking(cell))
     parts = [cell.about, f"Options: {options}." if options else "", f"Without: {lacks}." if lacks else ""]
     return " ".join(part for part in parts if part)
@@ -55,5 +55,5 @@ def table() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _shown(default: object) -> str:
+def _show(default: object) -> str:
     return "..".join(f"{x:g}" for x in default) if isinstance(default, tuple) else str(default)

@@ -107,7 +107,9 @@ class Cell:
                 f"cell {self.name!r}: has a `read`, so its output is not its memory: output_is_memory=False"
             )
         if self.window is not None and self.window not in self.option_names:
-            raise ValueError(f"cell {self.name!r}: window={self.window!r} is none of its options: {self._listed()}")
+            raise ValueError(
+                f"cell {self.name!r}: window={self.window!r} is none of its options: {self._list_options()}"
+            )
 
     @property
     def option_names(self) -> tuple[str, ...]:
@@ -141,7 +143,9 @@ class Cell:
             if name not in self.option_names:
                 near = get_close_matches(name, self.option_names, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"encoder {self.name!r} has no option {name!r}; its options: {self._listed()}{hint}")
+                raise ValueError(
+                    f"encoder {self.name!r} has no option {name!r}; its options: {self._list_options()}{hint}"
+                )
 
     def make(self, input_size: int, hidden_size: int, **options: Any) -> Encoder:
         """A module with these options.
@@ -155,7 +159,7 @@ class Cell:
         """The part of a state that `terms` describe."""
         return one(state) if len(self.state_names) == 1 else tensors_of(state)[self.state_names.index(MEMORY)]
 
-    def _listed(self) -> str:
+    def _list_options(self) -> str:
         return ", ".join(self.option_names) or "none"
 
 
@@ -168,7 +172,7 @@ def option_names() -> set[str]:
     return {option for cell in CELLS.values() for option in cell.option_names}
 
 
-def fitting(settings: Mapping[str, Any], encoder: str) -> dict[str, Any]:
+def select_options(settings: Mapping[str, Any], encoder: str) -> dict[str, Any]:
     """`settings` of several encoders, without the options that this one does not have."""
     foreign = option_names() - set(CELLS[encoder].option_names if encoder in CELLS else ())
     return {name: value for name, value in settings.items() if name not in foreign}

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from rlmin.encoders.base import Encoder, full_precision, one, wipe
 from rlmin.encoders.cell import Cell, register
-from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negated
+from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negate
 from rlmin.encoders.projected import fits_cpu
 from rlmin.settings import Size
 from rlmin.settings.boundary import checked
@@ -132,7 +132,7 @@ def write_numpy(program: Program, name: str, mixer: GRU, read: str, after: After
     nothing = np.zeros((H, H))
     of_x, of_h = np.concatenate([weight, nothing]), np.concatenate([again[: 2 * H], nothing, again[2 * H :]])
     both = np.concatenate([bias[: 2 * H] + shift[: 2 * H], bias[2 * H :], shift[2 * H :]])
-    p = program.product(f"{name}.mixer", read, *negated((np.concatenate([of_x, of_h], 1), both), 2 * H))
+    p = program.product(f"{name}.mixer", read, *negate((np.concatenate([of_x, of_h], 1), both), 2 * H))
     program.sigmoid(program.view(f"{p}.gates", p, "columns", 0, 2 * H))
     reset, update, new, old = (program.view(f"{p}.{i}", p, "columns", i * H, (i + 1) * H) for i in range(4))
     program.call("divide", old, reset, old)

@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from rlmin.encoders.base import Encoder, full_precision, one, parts, wipe
 from rlmin.encoders.cell import Cell, register
-from rlmin.encoders.numpy_program import After, NumpyForm, Program, negated
+from rlmin.encoders.numpy_program import After, NumpyForm, Program, negate
 from rlmin.encoders.numpy_program import linear as weights_of
 from rlmin.encoders.projected import fits_cpu
 from rlmin.settings import Size
@@ -146,7 +146,7 @@ def write_numpy(program: Program, name: str, mixer: LSTM, read: str, after: Afte
     (weight, bias), (again, shift) = after(weights_of(mixer.projection)), weights_of(mixer.recurrence)
     order = np.concatenate([np.arange(2 * H), np.arange(3 * H, 4 * H), np.arange(2 * H, 3 * H)])
     joined = np.concatenate([weight, again], 1)[order], (bias + shift)[order]
-    p = program.product(f"{name}.mixer", read, *negated(joined, 3 * H))
+    p = program.product(f"{name}.mixer", read, *negate(joined, 3 * H))
     program.sigmoid(program.view(f"{p}.gates", p, "columns", 0, 3 * H))
     input, forget, output, cell = (program.view(f"{p}.{i}", p, "columns", i * H, (i + 1) * H) for i in range(4))
     program.call("tanh", cell, cell)

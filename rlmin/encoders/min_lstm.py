@@ -11,7 +11,7 @@ from rlmin.encoders.cell import Cell, FastStep, register
 from rlmin.encoders.gate_options import GateOptions, reach_of
 from rlmin.encoders.gated_average import GatedAverage, has_output_gate, read, terms
 from rlmin.encoders.numpy_average import approach, check_known
-from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negated
+from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negate
 from rlmin.encoders.time_scale import TimeScales
 from rlmin.settings import ShareBelowOne, Size
 from rlmin.settings.boundary import checked
@@ -84,7 +84,7 @@ def write_numpy(program: Program, name: str, mixer: MinLSTM, read: str, after: A
     check_known(mixer)
     H = mixer.output_size
     h = program.remember(f"{name}.h", H)
-    p = program.product(f"{name}.mixer", read, *negated(after(linear(mixer.projection)), 2 * H))
+    p = program.product(f"{name}.mixer", read, *negate(after(linear(mixer.projection)), 2 * H))
     gates = program.view(f"{p}.gates", p, "columns", 0, 2 * H)
     forget, input, candidate = (program.view(f"{p}.{i}", p, "columns", i * H, (i + 1) * H) for i in range(3))
     program.call("logaddexp", "zero", gates, gates)

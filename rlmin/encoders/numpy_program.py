@@ -37,7 +37,7 @@ class Program:
         for name, value in (("zero", 0), ("half", 0.5), ("one", 1), ("minus", -1)):
             self.buffer(name, fill=value, rows=False)
 
-    def told(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """What the description says of the step: inputs, outputs, program."""
         self.buffer("memory", self.kept)
         sizes = {name: {"shape": shape[1:], "dtype": dtype} for name, shape, dtype, _ in self.buffers}
@@ -100,7 +100,7 @@ class NumpyForm:
 
     Attributes:
         write: (program, name, module, read, after) -> the array [B, H] of its output. `read` is [x 1], which the
-            module is to read once `after` is part of its first product; what is remembered is called `{name}.h`, ...
+            module is to read once `scale_before` is part of its first product; what is remembered is called `{name}.h`, ...
         reads_memory: whether its products read the memory too: then `read` is [x h 1], and h is for `write` to copy.
     """
 
@@ -117,24 +117,24 @@ def linear(layer: Any) -> Linear:
     return array(layer.weight), array(layer.bias)
 
 
-def after(scale: np.ndarray, shift: np.ndarray, layer: Linear) -> Linear:
+def scale_before(scale: np.ndarray, shift: np.ndarray, layer: Linear) -> Linear:
     """The product of x, of what is a product of scale * x + shift."""
     weight, bias = layer
     return weight * scale, bias + weight @ shift
 
 
-def of_mean_zero(layer: Linear) -> Linear:
+def centre(layer: Linear) -> Linear:
     """A product whose result has mean 0, and else is the same."""
     return layer[0] - layer[0].mean(0), layer[1] - layer[1].mean()
 
 
-def negated(layer: Linear, rows: int) -> Linear:
+def negate(layer: Linear, rows: int) -> Linear:
     """The first so many results with the opposite sign, for `Program.sigmoid`."""
     sign = np.where(np.arange(len(layer[1])) < rows, -1, 1)
     return layer[0] * sign[:, None], layer[1] * sign
 
 
-def known(module: Any, kind: Any) -> Any:
+def require_class(module: Any, kind: Any) -> Any:
     """`module`, which must be of just this class."""
     if type(module) is not kind:
         raise ValueError(f"export to numpy: expected {kind.__name__}, found {type(module).__name__}; {INSTEAD}")

@@ -68,7 +68,7 @@ class Stack(Encoder):
         **options: Any,
     ) -> None:
         super().__init__()
-        cell, make_norm = named("mixer", mixer, CELLS), named("norm", norm, NORMS)
+        cell, make_norm = pick_named("mixer", mixer, CELLS), pick_named("norm", norm, NORMS)
         if layers < 1:
             raise ValueError(f"layers: expected at least 1, got {layers}")
         if not 0 <= dropout < 1:
@@ -119,7 +119,7 @@ class Stack(Encoder):
         return [block for block in self.blocks if isinstance(block, Encoder)]
 
 
-def named(kind: str, name: str, choices: Mapping[str, Choice]) -> Choice:
+def pick_named(kind: str, name: str, choices: Mapping[str, Choice]) -> Choice:
     """`choices[name]`, or a ValueError that lists the names and suggests the nearest."""
     if name in choices:
         return choices[name]

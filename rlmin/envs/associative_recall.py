@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from rlmin.envs.draws import permutation
-from rlmin.envs.quiz import LANE, NOTHING, Quiz, Sheet, Span, drawn, span
+from rlmin.envs.quiz import LANE, NOTHING, Quiz, Sheet, Span, draw_span, span
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Variant
 
@@ -87,7 +87,7 @@ class AssociativeRecall(Quiz):
         super().__init__(num_envs, (keys + 1, values + 1, 2), values, steps, device=device, render_mode=render_mode)
 
     def sheet(self, key: Tensor) -> Sheet:
-        pairs, delay = drawn(key, 0, self.pairs).unsqueeze(1), drawn(key, 1, self.delay).unsqueeze(1)
+        pairs, delay = draw_span(key, 0, self.pairs).unsqueeze(1), draw_span(key, 1, self.delay).unsqueeze(1)
         queries = pairs if self.queries is None else torch.full_like(pairs, self.queries)
         most = self.pairs[1]
         names = permutation(key, LANE, self.keys)[:, :most]

@@ -18,7 +18,7 @@ SUITS, COLOURS, RANKS = 4, 2, 13
 SUIT_NAMES, RANK_NAMES = "SDCH", "A23456789TJQK"  # letters, as the font of the pictures has no suits
 
 
-def shuffled(key: Tensor, decks: int, first: int = 0) -> Tensor:
+def shuffle(key: Tensor, decks: int, first: int = 0) -> Tensor:
     """[B] keys -> [B, 52 decks] int64 cards in the order in which they are dealt; draws first..first + 52 decks - 1."""
     return permutation(key, first, 52 * decks)
 

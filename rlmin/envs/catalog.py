@@ -32,7 +32,7 @@ def lines() -> list[str]:
     for id in sorted(name for name in gym.registry if name.startswith("rlmin/")):
         env = gym.make(id, disable_env_checker=True)
         limit = env.spec.max_episode_steps if env.spec else None
-        rows.append((id, brief(env.observation_space), brief(env.action_space), *_told(known.get(id), limit)))
+        rows.append((id, brief(env.observation_space), brief(env.action_space), *_describe(known.get(id), limit)))
         env.close()
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD) - 1)]
     table = ["  ".join([*(f"{x:<{w}}" for x, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
@@ -54,7 +54,7 @@ def brief(space: gym.Space[Any]) -> str:
     return str(space)
 
 
-def _told(variant: Variant | None, limit: int | None) -> tuple[str, str, str, str, str]:
+def _describe(variant: Variant | None, limit: int | None) -> tuple[str, str, str, str, str]:
     """Steps, random, floor, ceiling and how the last two come about; of what is no native game, steps alone."""
     if variant is None:
         return str(limit or "-"), "-", "-", "-", ""

@@ -94,7 +94,7 @@ class Concentration(TensorEnv):
         sight [B, 2] int64: the places turned last, -1 at the start and twice the same after a first card; waiting [B]
         bool: sight is the first card of a try; pairs, t [B] int64: pairs found and steps taken.
         """
-        kind = self._kind(cards.shuffled(key(seed, episode), self.decks))
+        kind = self._kind(cards.shuffle(key(seed, episode), self.decks))
         nothing = torch.zeros_like(seed)
         return {
             "kind": kind,

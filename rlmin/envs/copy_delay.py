@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, drawn, span
+from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Variant
 
@@ -85,7 +85,7 @@ class CopyDelay(Quiz):
         super().__init__(num_envs, (symbols + 1, 2), symbols, steps, device=device, render_mode=render_mode)
 
     def sheet(self, key: Tensor) -> Sheet:
-        length, delay = drawn(key, 0, self.span).unsqueeze(1), drawn(key, 1, self.delay).unsqueeze(1)
+        length, delay = draw_span(key, 0, self.span).unsqueeze(1), draw_span(key, 1, self.delay).unsqueeze(1)
         row = self.lane(key, 1, self.span[1], self.symbols)
         shows = self._places(key, length, length + delay)
         place = (shows.cumsum(1) - 1).clamp(0, self.span[1] - 1)

@@ -99,8 +99,8 @@ class CountRecall(TensorEnv):
         only pictures read it.
         """
         own = key(seed, episode)
-        value = self._kind(cards.shuffled(own, self.decks))
-        query = self._kind(cards.shuffled(own, self.decks, first=self.cards))
+        value = self._kind(cards.shuffle(own, self.decks))
+        query = self._kind(cards.shuffle(own, self.decks, first=self.cards))
         count = (value[:, :1] == self._kinds).to(torch.int16)
         said = torch.full_like(seed, -1, dtype=torch.int16)
         return {"value": value, "query": query, "count": count, "t": torch.zeros_like(seed), "said": said}

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, drawn, span
+from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Variant
 
@@ -87,8 +87,8 @@ class DelayedMatch(Quiz):
         super().__init__(num_envs, (symbols, 2), 2, steps, device=device, render_mode=render_mode)
 
     def sheet(self, key: Tensor) -> Sheet:
-        delay = drawn(key, 0, self.delay)
-        length = delay + 1 if self.span is None else drawn(key, 1, self.span)
+        delay = draw_span(key, 0, self.delay)
+        length = delay + 1 if self.span is None else draw_span(key, 1, self.span)
         since, last = delay.unsqueeze(1), length.unsqueeze(1) - 1
         asked = self.clock >= since if self.streaming else self.clock == last
         steps = len(self.clock)
@@ -98,12 +98,12 @@ class DelayedMatch(Quiz):
         # where asked, the symbol is that of `delay` steps ago plus 0 (a match) or 1..symbols-1
         shift = (1 - match) * (1 + self.lane(key, 3, questions, self.symbols - 1))
         if self.streaming:
-            shown = self._summed(torch.where(asked, shift, symbol))
+            shown = self._accumulate(torch.where(asked, shift, symbol))
         else:
             shown = torch.where(asked, shift + symbol.gather(1, last - since), symbol)
         return Sheet(torch.stack((shown % self.symbols, asked.long()), 2), torch.where(asked, match, NOTHING), length)
 
-    def _summed(self, shift: Tensor) -> Tensor:
+    def _accumulate(self, shift: Tensor) -> Tensor:
         """shift[t] + shift[t - delay] + shift[t - 2 delay] + ..."""
         rows, steps = shift.shape
         delay = self.delay[0]

@@ -17,23 +17,23 @@ from torch import Tensor
 WORD = 1 << 64
 
 
-def signed(number: int) -> int:
+def to_signed(number: int) -> int:
     """The int64 with the low 64 bits of `number`."""
     return (number + WORD // 2) % WORD - WORD // 2
 
 
-WEYL, MIX_A, MIX_B = (signed(x) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+WEYL, MIX_A, MIX_B = (to_signed(x) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 def key(seed: Tensor, episode: Tensor) -> Tensor:
     """[B] int64 seeds and episode numbers -> [B] int64, uniform over all 64-bit numbers."""
-    return _mixed(seed * MIX_A + (episode + 1) * WEYL)
+    return _mix(seed * MIX_A + (episode + 1) * WEYL)
 
 
 def bits(key: Tensor, index: Tensor | int) -> Tensor:
     """Draw `index` of each key, 64 bits: [B] and an int or [B] -> [B]; [B] and [n] through `key[:, None]` -> [B, n]."""
-    step = signed((index + 1) * WEYL) if isinstance(index, int) else (index + 1) * WEYL
-    return _mixed(key + step)
+    step = to_signed((index + 1) * WEYL) if isinstance(index, int) else (index + 1) * WEYL
+    return _mix(key + step)
 
 
 def uniform(key: Tensor, index: Tensor | int) -> Tensor:
@@ -65,7 +65,7 @@ def permutation(key: Tensor, first: int, count: int) -> Tensor:
     return bits(key.unsqueeze(1), index).argsort(dim=1)
 
 
-def _mixed(z: Tensor) -> Tensor:
+def _mix(z: Tensor) -> Tensor:
     z = (z ^ _shift(z, 30)) * MIX_A
     z = (z ^ _shift(z, 27)) * MIX_B
     return z ^ _shift(z, 31)

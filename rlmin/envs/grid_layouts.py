@@ -48,7 +48,7 @@ def tables(level: str, view_size: int) -> Tables:
     return Tables(torch.tensor(ends), ground, grid, views(grid, view_size).flatten(0, 3))
 
 
-def numbered(level: str, count: int) -> Tensor:
+def number_layouts(level: str, count: int) -> Tensor:
     """[count, 2] int64, (kind, start x) of the layouts that minigrid makes from the seeds 0..count-1."""
     size, random = LEVELS[level]
     rows = []

@@ -49,7 +49,7 @@ from torch import Tensor
 from rlmin.envs import grid_views
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import integers, key, uniform
-from rlmin.envs.grid_layouts import BLOCKED, LEVELS, OTHER, TWIN, Tables, numbered, tables
+from rlmin.envs.grid_layouts import BLOCKED, LEVELS, OTHER, TWIN, Tables, number_layouts, tables
 from rlmin.envs.grid_views import BALL, KEY, WALL
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
@@ -136,7 +136,7 @@ class GridMemory(TensorEnv):
         self.middle, self.max_steps = self.size // 2, 5 * self.size**2
         self.tables = Tables(*(table.to(self.device) for table in tables(level, view_size)))
         self._ground = self.tables.ground.flatten()
-        self._numbered = numbered(level, layouts or 0).to(self.device)
+        self._numbered = number_layouts(level, layouts or 0).to(self.device)
         self._draws = torch.arange(4, device=self.device).unbind()
         self._turn = torch.tensor([-1, 1, 0, 0, 0, 0, 0], device=self.device)
         self._east, self._south = grid_views.FORWARD.to(self.device).unbind(1)

@@ -62,7 +62,7 @@ class HigherLower(TensorEnv):
 
         said [B] uint8: the last action, 2 before the first one; only pictures read it.
         """
-        deck = cards.rank(cards.shuffled(key(seed, episode), self.decks))
+        deck = cards.rank(cards.shuffle(key(seed, episode), self.decks))
         return {"deck": deck, "t": torch.zeros_like(seed), "said": torch.full_like(seed, 2, dtype=torch.uint8)}
 
     def advance(self, game: Game, action: Tensor) -> Outcome:

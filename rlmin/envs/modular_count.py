@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, drawn, span
+from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Variant
 
@@ -104,7 +104,7 @@ class ModularCount(Quiz):
         self._adds = torch.tensor(self.increments, device=self.device)
 
     def sheet(self, key: Tensor) -> Sheet:
-        length = drawn(key, 0, self.span)
+        length = draw_span(key, 0, self.span)
         token = self.lane(key, 1, self.span[1], len(self.increments))
         last = length.unsqueeze(1) - 1
         asked = self.clock <= last if self.streaming else self.clock == last

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, drawn, span
+from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Variant
 
@@ -82,7 +82,7 @@ class Parity(Quiz):
         super().__init__(num_envs, (2, 2), 2, self.span[1], device=device, render_mode=render_mode)
 
     def sheet(self, key: Tensor) -> Sheet:
-        width, length = self.span[1], drawn(key, 0, self.span)
+        width, length = self.span[1], draw_span(key, 0, self.span)
         bit = self.lane(key, 1, width, 2)
         ones = bit.cumsum(1)
         if self.window is not None:

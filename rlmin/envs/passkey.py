@@ -19,7 +19,7 @@ the phase entry that alone tells the passkey from distractors, and rewards are o
 import torch
 from torch import Tensor
 
-from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, drawn, span
+from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Variant
 
@@ -79,7 +79,7 @@ class Passkey(Quiz):
         super().__init__(num_envs, (symbols + 1, 3), symbols, steps, device=device, render_mode=render_mode)
 
     def sheet(self, key: Tensor) -> Sheet:
-        length = drawn(key, 0, self.span)
+        length = draw_span(key, 0, self.span)
         place = self._place(key, length).unsqueeze(1)
         token = self.lane(key, 1, len(self.clock), self.symbols)
         since = self.clock - length.unsqueeze(1) - self.digits
@@ -93,7 +93,7 @@ class Passkey(Quiz):
         """[B] int64: the step of the first digit."""
         if self.depth is not None:
             return (length.double() * self.depth).long()
-        return drawn(key, 1, (0, length))
+        return draw_span(key, 1, (0, length))
 
     def glyph(self, seen: list[int]) -> str:
         return f"{seen[0] - 1 if seen[0] else ''}{('', '!', '?')[seen[1]]}"

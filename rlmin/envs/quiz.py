@@ -166,6 +166,6 @@ def span(name: str, value: Span | Sequence[int], least: int) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def drawn(key: Tensor, index: int, span: tuple[int, int | Tensor]) -> Tensor:
+def draw_span(key: Tensor, index: int, span: tuple[int, int | Tensor]) -> Tensor:
     """[B] keys -> [B] int64, each value of the span with equal chance; `index` tells the spans of a game apart."""
     return span[0] + integers(key, torch.full_like(key, index), span[1] - span[0] + 1)

@@ -77,7 +77,7 @@ class RepeatPrevious(TensorEnv):
 
         said [B] uint8: the last action, 4 before the first one; only pictures read it.
         """
-        deck = cards.suit(cards.shuffled(key(seed, episode), self.decks))
+        deck = cards.suit(cards.shuffle(key(seed, episode), self.decks))
         return {"deck": deck, "t": torch.zeros_like(seed), "said": torch.full_like(seed, SUITS, dtype=torch.uint8)}
 
     def advance(self, game: Game, action: Tensor) -> Outcome:

@@ -26,7 +26,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from rlmin.envs.board import Board, Picture
-from rlmin.envs.draws import signed
+from rlmin.envs.draws import to_signed
 
 Game: TypeAlias = dict[str, Tensor]
 """The state of B games: [B, ...] tensors by name. "seed" and "episode" are the environment's own names."""
@@ -160,7 +160,7 @@ class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
         success = self.success(game)
         if success is not None:
             infos |= {"is_success": success & ended, "_is_success": ended}
-        self.state = self._renewed(game, ended)
+        self.state = self._renew(game, ended)
         return self.observe(self.state), reward, terminated, truncated, infos
 
     def opened(self, seed: Tensor, episode: Tensor) -> Game:
@@ -203,12 +203,12 @@ class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
         board = self.board({name: part[row].cpu() for name, part in self.state.items()})
         return board.text() if mode == "ansi" else board.picture()
 
-    def _renewed(self, game: Game, ended: Tensor) -> Game:
+    def _renew(self, game: Game, ended: Tensor) -> Game:
         """`game` with the next episode where `ended`."""
         episode = game["episode"] + ended
         if self.device.type != "cpu":
             fresh = self.opened(game["seed"], episode)
-            return {name: torch.where(_along(ended, part), fresh[name], part) for name, part in game.items()}
+            return {name: torch.where(_add_axes(ended, part), fresh[name], part) for name, part in game.items()}
         rows = ended.nonzero().squeeze(1)
         fresh = self.opened(game["seed"][rows], episode[rows])
         if len(rows) == self.num_envs:
@@ -222,7 +222,7 @@ class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
             seed = range(seed, seed + self.num_envs)
         if len(seed) != self.num_envs:
             raise ValueError(f"seed: expected {self.num_envs} seeds, got {len(seed)}")
-        return torch.tensor([signed(number) for number in seed], device=self.device)
+        return torch.tensor([to_signed(number) for number in seed], device=self.device)
 
     def _check(self, actions: Any) -> None:
         """Shape always; values where looking does not make a GPU wait."""
@@ -254,6 +254,6 @@ def _bound(space: gym.Space[Any], device: torch.device) -> Tensor | None:
     raise ValueError(f"action space {space}: expected Discrete from 0, MultiDiscrete or Box")
 
 
-def _along(ended: Tensor, part: Tensor) -> Tensor:
+def _add_axes(ended: Tensor, part: Tensor) -> Tensor:
     """`ended` [B] with as many axes as `part` [B, ...]."""
     return ended.view(-1, *[1] * (part.dim() - 1))

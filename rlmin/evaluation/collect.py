@@ -89,7 +89,7 @@ def collect(
 
     Episodes are written as they end; the dataset appears when all are there, or not at all. Every environment plays
     the same number of episodes (or one less, settled beforehand), so that short ones are not over-represented.
-    Each episode's metadata has `source` (its place in `played_by`), `played_by` (its name), `row_seed` and `turn`: the
+    Each episode's metadata has `source` (its place in `list_players`), `list_players` (its name), `row_seed` and `turn`: the
     row's environment was reset with `row_seed`, then without a seed `turn` times.
 
     Args:
@@ -124,7 +124,7 @@ def collect(
         with writer:
             parts = _play_all(played_by, env, writer, seed, max_steps)
             if random is not None:
-                reference = _measured(random, measure_reference, parts)
+                reference = _measure_reference(random, measure_reference, parts)
             writer.commit(_metadata(played_by, parts, reference, {"seed": seed, "num_envs": rows, **(recipe or {})}))
     finally:
         env.close()
@@ -144,7 +144,7 @@ def _play_all(
     ]
 
 
-def _measured(random: float, episodes: int, parts: Sequence[np.ndarray]) -> Reference:
+def _measure_reference(random: float, episodes: int, parts: Sequence[np.ndarray]) -> Reference:
     source = f"measured: {episodes} episodes of random actions; the largest return of the dataset"
     return Reference(random=random, expert=max(float(part.max()) for part in parts), source=source)
 

@@ -22,7 +22,7 @@ def score(returns: Any, reference: "Reference") -> Any:
     return 100 * (returns - reference.random) / width(reference)
 
 
-def unscored(scores: Any, reference: "Reference") -> Any:
+def unscore(scores: Any, reference: "Reference") -> Any:
     """The inverse of `score`: returns in env units."""
     return reference.random + scores * width(reference) / 100
 
@@ -31,10 +31,10 @@ def width(reference: "Reference") -> float:
     """Env units between 0 and 100; a ValueError where that is nothing."""
     found = reference.expert - reference.random
     if not (math.isfinite(found) and found != 0):
-        raise ValueError(f"{described(reference)}: nothing can be scored between these two")
+        raise ValueError(f"{describe_reference(reference)}: nothing can be scored between these two")
     return found
 
 
-def described(reference: "Reference") -> str:
+def describe_reference(reference: "Reference") -> str:
     """The two numbers and where they come from."""
     return f"random = {reference.random:g}, expert = {reference.expert:g} ({reference.source})"

@@ -19,7 +19,7 @@ from gymnasium.vector import VectorEnv
 
 from rlmin.evaluation.evaluate import Evaluation, share
 from rlmin.evaluation.play import LONGEST, PolicyActor, play_episodes
-from rlmin.evaluation.scores import NO_REFERENCE, described, score, unscored, width
+from rlmin.evaluation.scores import NO_REFERENCE, describe_reference, score, unscore, width
 from rlmin.policy import Policy
 from rlmin.policy.fit import check_spaces, is_conditioned
 from rlmin.runs.checkpoint import write_atomic
@@ -101,7 +101,7 @@ class TargetReport:
         table = ["  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)) for line in lines]
         said = NO_REFERENCE
         if self.reference is not None:
-            said = f"score = 100 (return - random) / (expert - random); {described(self.reference)}"
+            said = f"score = 100 (return - random) / (expert - random); {describe_reference(self.reference)}"
         return "\n".join([*([f"targets on {self.env}"] if self.env else []), *table, *self._remarks(), said])
 
     def _remarks(self) -> list[str]:
@@ -156,7 +156,7 @@ class TargetReport:
         axes.errorbar(asked, achieved, yerr=error, fmt="o", capsize=3, label="achieved, 95 % interval")
         axes.set(xlabel="asked return", ylabel="achieved return", title=self.env)
         if self.reference is not None:
-            ends = (lambda x: score(x, self.reference), lambda x: unscored(x, self.reference))
+            ends = (lambda x: score(x, self.reference), lambda x: unscore(x, self.reference))
             axes.secondary_xaxis("top", functions=ends).set_xlabel("asked score")
         axes.grid(alpha=0.3)
         axes.legend()

@@ -19,7 +19,7 @@ import numpy as np
 
 from rlmin.encoders import Stack
 from rlmin.encoders.block import Block
-from rlmin.encoders.numpy_program import INSTEAD, Program, after, array, known, linear
+from rlmin.encoders.numpy_program import INSTEAD, Program, array, linear, require_class, scale_before
 from rlmin.export import numpy_policy
 from rlmin.export.description import describe
 from rlmin.export.form import Form
@@ -39,7 +39,7 @@ RUNNER = "numpy_policy.py"
 def pack_numpy(policy: Policy, *, run: Mapping[str, Any] | None = None) -> bytes:
     """The content of an .npz file: see `export_numpy`."""
     program = program_of(policy)
-    told = describe(policy, run) | program.told()
+    told = describe(policy, run) | program.describe()
     text = np.frombuffer(json.dumps(told).encode(), np.uint8)
     content = io.BytesIO()
     np.savez(content, **program.weights, **{DESCRIPTION: text})  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ def program_of(policy: Policy) -> Program:
     trunk, head = policy.trunks[0], policy.action_head
     if type(trunk) is not Trunk:
         raise ValueError(f"export to numpy: tokens={policy.config.tokens!r} is not supported; {INSTEAD}")
-    stack = known(trunk.encoder, Stack)
+    stack = require_class(trunk.encoder, Stack)
     program = Program(np.dtype(NUMPY_TYPE.get(head.projection.weight.dtype, np.float64)))
     width = stack.output_size
     program.inputs |= {"start": program.buffer("start", dtype="bool"), "state": "memory"}
@@ -105,10 +105,10 @@ def program_of(policy: Policy) -> Program:
     x = embed(program, policy, trunk.inputs, width)
     centred = True
     for i, block in enumerate(stack.encoders()):
-        centred = add_block(program, f"block{i}", known(block, Block), x, centred)
+        centred = add_block(program, f"block{i}", require_class(block, Block), x, centred)
     read, y = program.ending_in_one("read", width)
     scale, shift = add_norm(program, "norm", stack.norm, x, y, width, centred)
-    said = program.product("head", read, *after(scale, shift, linear(head.projection)))
+    said = program.product("head", read, *scale_before(scale, shift, linear(head.projection)))
     if isinstance(head, BoxHead):
         program.outputs["mean"] = said
         deviation = program.weight("deviation", array(head.log_std.exp()))

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from torch import Tensor, nn
 
-from rlmin.encoders.numpy_program import INSTEAD, Linear, Program, array, linear, of_mean_zero
+from rlmin.encoders.numpy_program import INSTEAD, Linear, Program, array, centre, linear
 from rlmin.export.numpy_policy import input_name
 from rlmin.policy import Policy
 from rlmin.policy.inputs import (
@@ -43,7 +43,7 @@ def embed(program: Program, policy: Policy, inputs: Inputs, width: int) -> str:
     weight = np.concatenate([part for part, _ in parts], 1)
     bias = np.sum([shift for _, shift in parts], 0)
     program.buffer("joined", weight.shape[1] + 1, fill=1)
-    return program.product("x", "joined", *of_mean_zero((weight, bias)))
+    return program.product("x", "joined", *centre((weight, bias)))
 
 
 def _columns(program: Program, parts: list[Linear], name: str, size: int) -> str:

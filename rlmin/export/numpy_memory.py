@@ -12,11 +12,11 @@ from rlmin.encoders.numpy_program import (
     INSTEAD,
     NumpyForm,
     Program,
-    after,
     array,
-    known,
+    centre,
     linear,
-    of_mean_zero,
+    require_class,
+    scale_before,
 )
 
 
@@ -30,17 +30,17 @@ def add_block(program: Program, name: str, block: Block, x: str, centred: bool) 
     else:
         scale, shift = np.ones(width), array(block.conv.bias)
         _convolve(program, name, block, x, y, centred)
-    update = form.write(program, name, mixer, read, partial(after, scale, shift))
+    update = form.write(program, name, mixer, read, partial(scale_before, scale, shift))
     program.call("add", x, update, x)
     if block.mlp is None or block.mlp_norm is None:
         return False
     read, y = program.ending_in_one(f"{name}.mlp.read", width)
     scale, shift = add_norm(program, f"{name}.mlp.norm", block.mlp_norm, x, y, width, False)
     first, second = linear(block.mlp[0]), linear(block.mlp[2])
-    hidden = program.product(f"{name}.mlp.first", read, *after(scale, shift, (-first[0], -first[1])))
+    hidden = program.product(f"{name}.mlp.first", read, *scale_before(scale, shift, (-first[0], -first[1])))
     read, y = program.ending_in_one(f"{name}.mlp.hidden", len(first[1]))
     program.silu(hidden, y, len(first[1]))
-    program.call("add", x, program.product(f"{name}.mlp.second", read, *of_mean_zero(second)), x)
+    program.call("add", x, program.product(f"{name}.mlp.second", read, *centre(second)), x)
     return True
 
 
@@ -58,7 +58,7 @@ def add_norm(
     program: Program, name: str, norm: nn.Module, x: str, out: str, width: int, centred: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """out = (x - mean) / |x - mean|, x too without its mean; scale and shift that make it LayerNorm's."""
-    layer = known(norm, nn.LayerNorm)
+    layer = require_class(norm, nn.LayerNorm)
     if not centred:
         mean = program.buffer(f"{name}.mean", 1)
         program.call("matmul", x, "mean", mean)

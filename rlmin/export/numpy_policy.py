@@ -163,7 +163,7 @@ class ExportedPolicy:
             if rows < 0:
                 single = value.ndim == len(leaf.shape)
                 rows = 1 if single or not value.ndim else len(value)
-            inputs[leaf.input] = leaf.checked(value[None] if single else value, rows)
+            inputs[leaf.input] = leaf.check(value[None] if single else value, rows)
         return inputs, rows, single
 
     def _choose(self, outputs: dict[str, Array], mask: Array | None, deterministic: bool) -> Array:
@@ -216,7 +216,7 @@ class _Leaf:
             raise ValueError(f"observation {self.name!r} is missing: {type(observation).__name__} given") from None
         return value if isinstance(value, np.ndarray) else np.asarray(value)
 
-    def checked(self, value: Array, rows: int) -> Array:
+    def check(self, value: Array, rows: int) -> Array:
         """[B, *shape] of this leaf's dtype."""
         lossy = value.dtype.kind not in "biu" + "f" * (self.dtype.kind == "f")
         if value.shape != (rows, *self.shape) or lossy:

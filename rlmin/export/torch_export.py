@@ -62,7 +62,7 @@ class StepModule(nn.Module):
         if action_mask and not policy.action_head.mask_size:
             raise ValueError(f"action_mask=True needs choices to forbid, the action space is {policy.action_space}")
         own = copy.deepcopy(policy).cpu().eval()
-        self.told, self.masked = describe(policy), action_mask
+        self.describe, self.masked = describe(policy), action_mask
         self.leaves = leaves_of(policy.observation_space)
         self.trunks = own.trunks if value else own.trunks[:1]
         self.action_head, self.value_head = own.action_head, own.value_head if value else None
@@ -94,9 +94,9 @@ class StepModule(nn.Module):
             first = torch.zeros((), dtype=leaf.dtype) if leaf.start is None else leaf.start
             inputs[input_name(leaf.name, leaf.path)] = first.expand(rows, *leaf.shape).clone()
         inputs["start"] = torch.ones(rows, dtype=torch.bool)
-        if self.told["previous_action"]:
+        if self.describe["previous_action"]:
             inputs[PREVIOUS_ACTION] = torch.zeros((rows, *head.event_shape), dtype=head.dtype)
-        if self.told["previous_reward"]:
+        if self.describe["previous_reward"]:
             inputs[PREVIOUS_REWARD] = torch.zeros(rows)
         if self.masked:
             inputs["action_mask"] = torch.ones(rows, head.mask_size, dtype=torch.bool)
@@ -110,7 +110,7 @@ class StepModule(nn.Module):
         example = self.example(1)
         with torch.no_grad():
             after = self(example)
-        told = self.told | {"run": dict(run or {})}
+        told = self.describe | {"run": dict(run or {})}
         for key, tensors in (("inputs", example), ("outputs", after)):
             told[key] = {name: {"shape": list(x.shape[1:]), "dtype": _name(x.dtype)} for name, x in tensors.items()}
         return told
@@ -127,7 +127,7 @@ class StepModule(nn.Module):
             outputs["mean"] = distribution.mean
             outputs["std"] = distribution.log_std.exp().expand_as(distribution.mean).clone()
         outputs["action"] = head.to_env(chosen).to(self.action_dtype)
-        if self.told["previous_action"]:
+        if self.describe["previous_action"]:
             outputs[f"next_{PREVIOUS_ACTION}"] = chosen.clone()
         return outputs
 

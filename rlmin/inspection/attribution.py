@@ -25,7 +25,7 @@ from torch import Tensor
 
 from rlmin.encoders import Encoder
 from rlmin.inspection.recurrence import contribution, memory_of, output_of, recurrences
-from rlmin.inspection.trace import Trace, traced
+from rlmin.inspection.trace import Trace, record_trace
 from rlmin.policy import Policy
 from rlmin.types import Observation
 
@@ -89,11 +89,11 @@ def attribution(
         raise ValueError(f"expected at least one step, and a group of at least 1; got {len(start)} steps, {group=}")
     exact = copy.deepcopy(policy).double().eval()
     mask = None if action_mask is None else action_mask[:, None]
-    trace = traced(exact, {name: leaf[:, None] for name, leaf in leaves.items()}, start[:, None], mask)
+    trace = record_trace(exact, {name: leaf[:, None] for name, leaf in leaves.items()}, start[:, None], mask)
     plain = trace.run(x=trace.x)
     action = plain.mode()[:, 0] if action is None else action
     explain = _Explained(trace, action, plain.log_prob(action[:, None]), group)
-    seen = _without_input(explain, mean_input)
+    seen = _zero_input(explain, mean_input)
     return Attribution(
         action=action,
         log_prob=explain.log_prob[:, 0],
@@ -114,7 +114,7 @@ def mean_input(policy: Policy, leaves: Observation, start: Tensor) -> Tensor:
     """
     rows = [slice(row, row + 1) for row in range(start.shape[1])]
     means = [
-        traced(policy, {name: leaf[:, row] for name, leaf in leaves.items()}, start[:, row]).steps.mean((0, 2))
+        record_trace(policy, {name: leaf[:, row] for name, leaf in leaves.items()}, start[:, row]).steps.mean((0, 2))
         for row in rows
     ]
     return torch.stack(means).mean(0)
@@ -199,7 +199,7 @@ def _layer(explain: _Explained, layer: int, mixer: Encoder) -> LayerAttribution:
     return LayerAttribution(share=torch.cat(share, 1), log_prob=found, effect=explain.effect(found), error=error)
 
 
-def _without_input(explain: _Explained, mean: Tensor | None) -> Tensor:
+def _zero_input(explain: _Explained, mean: Tensor | None) -> Tensor:
     trace = explain.trace
     steps = trace.steps
     mean = steps.mean((0, 2)) if mean is None else mean.to(steps.dtype)

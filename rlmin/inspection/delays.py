@@ -3,11 +3,12 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 from gymnasium.envs import registration
 
+from rlmin.checks import old_names
 from rlmin.evaluation.evaluate import Evaluation
 from rlmin.inspection.subject import Subject
 
@@ -52,7 +53,7 @@ def options_of(id: str) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not inspect.Parameter.empty} | spec.kwargs
 
 
-def varied(subject: Subject, name: str, values: Sequence[Any], *, episodes: int) -> Varied:
+def play_varied(subject: Subject, name: str, values: Sequence[Any], *, episodes: int) -> Varied:
     """Play whole episodes at each value of one argument of the environment.
 
     Values that the environment refuses, or that change its spaces, are noted and left out.
@@ -71,3 +72,7 @@ def base(subject: Subject) -> dict[str, Any]:
     """Arguments of the environment in training, those that were not given included; as it is, where it is another."""
     own = subject.arena.kwargs if subject.trained_in is None else subject.trained_in
     return {**options_of(subject.arena.id), **own}
+
+
+if not TYPE_CHECKING:
+    __getattr__ = old_names(__name__, varied="play_varied")

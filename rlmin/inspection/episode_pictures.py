@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from rlmin.inspection.pictures import COLOURS, GREY, INK, PALE, above, figure, svg
+from rlmin.inspection.pictures import COLOURS, GREY, INK, PALE, add_legend, figure, svg
 from rlmin.inspection.study import Explained, Study
 from rlmin.policy.heads import ChoiceHead
 from rlmin.spaces import leaf_spaces
@@ -25,7 +25,7 @@ LAYERS_SHOWN = 3
 
 def draw_episode(study: Study, one: Explained) -> str:
     """What was seen and done, and arcs from the past step that spoke most for an action to that action."""
-    rows, names = seen(study, one)
+    rows, names = select_rows(study, one)
     height = 0.9 + 0.16 * max(len(rows), 1)
     drawn = figure(1.5 + height + 0.9)
     arcs, strip, bottom = drawn.subplots(3, 1, sharex=True, height_ratios=[1.5, height, 0.9])
@@ -39,7 +39,7 @@ def draw_episode(study: Study, one: Explained) -> str:
     strip.set_title("what was seen", pad=6)
     for place in strip.spines.values():
         place.set(visible=True, color=PALE)
-    _done(study, bottom, one)
+    _draw_actions(study, bottom, one)
     bottom.set_xlim(-0.5, T - 0.5)
     bottom.set_xlabel("step")
     drawn.align_ylabels()
@@ -85,7 +85,7 @@ def diverging() -> Any:
     return LinearSegmentedColormap.from_list("rlmin", colours).with_extremes(bad="#eef1f4")
 
 
-def seen(study: Study, one: Explained) -> tuple[np.ndarray[Any, Any], list[str]]:
+def select_rows(study: Study, one: Explained) -> tuple[np.ndarray[Any, Any], list[str]]:
     """[rows, T] the numbers of an observation that change most, each between -1 and 1, and their names.
 
     Choices of up to 16 are one-hot. Pictures give no rows: they are shown as frames.
@@ -145,7 +145,7 @@ def _arcs(axes: "Axes", one: Explained) -> None:
     axes.tick_params(length=0, labelbottom=False)
 
 
-def _done(study: Study, axes: "Axes", one: Explained) -> None:
+def _draw_actions(study: Study, axes: "Axes", one: Explained) -> None:
     """The probability of what was done, and of one choice its number at every step."""
     T, head = len(one.episode), study.subject.policy.action_head
     steps = np.arange(T)
@@ -231,4 +231,4 @@ def _decision(axes: "Axes", one: Explained, layers: list[int]) -> None:
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("because of step s")
     axes.grid()
-    above(axes)
+    add_legend(axes)

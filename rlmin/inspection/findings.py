@@ -8,9 +8,9 @@ from rlmin.inspection.study import Explained, Study
 from rlmin.inspection.time_scales import share_beyond
 
 
-def in_short(study: Study) -> list[str]:
+def list_findings(study: Study) -> list[str]:
     """The findings, one sentence each."""
-    return [line for line in (_reach(study), _drove(study), _back(study), _far(study), _lost(study)) if line]
+    return [line for line in (_reach(study), _drove(study), _back(study), _far(study), _describe_loss(study)) if line]
 
 
 def cause(one: Explained) -> str:
@@ -96,7 +96,7 @@ def _far(study: Study) -> str:
     if base.success_rate == 0:
         return ""  # nothing that could hold
     values = sorted(value for value in numbers if value >= found.trained)
-    held = [value for value in values if _as_good(found.results[value], base)]
+    held = [value for value in values if _is_as_good(found.results[value], base)]
     last = next((low for low, high in zip(values, [*values[1:], None], strict=True) if high not in held), values[-1])
     name = escape(found.name)
     if last == values[-1]:
@@ -108,14 +108,14 @@ def _far(study: Study) -> str:
     )
 
 
-def _as_good(one: Evaluation, base: Evaluation) -> bool:
+def _is_as_good(one: Evaluation, base: Evaluation) -> bool:
     """At least nine tenths of the success, or a return that is lower by no more than a tenth."""
     if one.success_rate is not None and base.success_rate is not None:
         return one.success_rate >= 0.9 * base.success_rate
     return one.mean_return >= base.mean_return - 0.1 * abs(base.mean_return)
 
 
-def _lost(study: Study) -> str:
+def _describe_loss(study: Study) -> str:
     if study.memoryless is None or not study.wipes:
         return ""
     kind = "success" if study.evaluation.successes is not None else "return"

@@ -115,7 +115,7 @@ def draw_norms(long: Norms | None, unwiped: Norms | None, *, horizon: int, of_su
         axes.set_title(title)
     panels[0].legend(loc="best")
     if unwiped is not None:
-        _aged(panels[-1], unwiped, horizon, of_success=of_success)
+        _draw_ages(panels[-1], unwiped, horizon, of_success=of_success)
     return svg(drawn)
 
 
@@ -124,7 +124,7 @@ def draw_varied(found: Varied) -> str:
     values = list(found.results)
     numbers = all(isinstance(value, int | float) for value in values)
     x = [float(value) for value in values] if numbers else list(map(float, range(len(values))))
-    kinds = ["success", "return"] if _told(list(found.results.values())) else ["return"]
+    kinds = ["success", "return"] if _know_success(list(found.results.values())) else ["return"]
     drawn = figure(3.1)
     for axes, kind in zip(drawn.subplots(1, 2), [*kinds, "length"][:2], strict=True):
         middle, low, high = intervals(list(found.results.values()), kind)
@@ -153,7 +153,7 @@ def fit(axes: "Axes", kind: str, low: Sequence[float], high: Sequence[float]) ->
     axes.ticklabel_format(axis="y", useOffset=False)
 
 
-def above(axes: "Axes") -> None:
+def add_legend(axes: "Axes") -> None:
     """A legend above the picture, where it hides nothing."""
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=3, borderaxespad=0, columnspacing=1.2)
 
@@ -201,9 +201,9 @@ def _size(axes: "Axes", found: Norms, horizon: int) -> None:
     axes.grid()
 
 
-def _aged(axes: "Axes", found: Norms, horizon: int, *, of_success: bool) -> None:
+def _draw_ages(axes: "Axes", found: Norms, horizon: int, *, of_success: bool) -> None:
     groups = [(age, Evaluation.of(episodes)) for age, episodes in by_age(found.episodes)]
-    kind = "success" if of_success and _told([one for _, one in groups]) else "return"
+    kind = "success" if of_success and _know_success([one for _, one in groups]) else "return"
     if groups:
         middle, low, high = intervals([one for _, one in groups], kind)
         ages = [age for age, _ in groups]
@@ -217,7 +217,7 @@ def _aged(axes: "Axes", found: Norms, horizon: int, *, of_success: bool) -> None
     axes.grid()
 
 
-def _told(found: Sequence[Evaluation]) -> bool:
+def _know_success(found: Sequence[Evaluation]) -> bool:
     return bool(found) and all(one.successes is not None for one in found)
 
 

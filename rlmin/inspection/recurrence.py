@@ -108,7 +108,7 @@ def contribution(
     mine = (time[:, None] == which).view(len(x), len(of), *[1] * len(unit))
     added = torch.where(mine, written.value.unsqueeze(1), 0)
     keep = written.keep.expand(len(x), *unit).unsqueeze(1).expand_as(added)
-    return _summed(keep, added, start[:, None].expand(-1, len(of)).contiguous())
+    return _accumulate(keep, added, start[:, None].expand(-1, len(of)).contiguous())
 
 
 def half_life(rate: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def deletion_error(mixer: Encoder, x: Tensor, start: Tensor, *, steps: Tensor, e
     whole, state_after = memory_of(mixer, x, opens)
     before = torch.cat([torch.zeros_like(whole[:1]), whole[:-1]])
     kept = terms(mixer, x).keep * before.masked_fill(start.view(-1, *[1] * (before.dim() - 1)), 0)
-    begun = cat_states([_with_memory(mixer, state_after(s), kept[s]) for s in steps.tolist()])
+    begun = cat_states([_replace_memory(mixer, state_after(s), kept[s]) for s in steps.tolist()])
     later = steps + 1 + torch.arange(T)[:, None]  # [T, R] the steps that follow s, and some beyond the end
     at = later.clamp(max=T - 1)
     again, _ = memory_of(mixer, x[at, 0], opens[at, 0], begun)
@@ -145,13 +145,13 @@ def deletion_error(mixer: Encoder, x: Tensor, start: Tensor, *, steps: Tensor, e
     return float(torch.cat([behind, inside]).abs().max())
 
 
-def _with_memory(mixer: Encoder, state: State, memory: Tensor) -> State:
+def _replace_memory(mixer: Encoder, state: State, memory: Tensor) -> State:
     """`state` with `memory` as the part that the terms describe."""
     own = cell_with_terms(mixer).memory_of(state)
     return map_state(lambda part: memory.to(part.dtype) if part is own else part, state)
 
 
-def _summed(keep: Tensor, value: Tensor, start: Tensor) -> Tensor:
+def _accumulate(keep: Tensor, value: Tensor, start: Tensor) -> Tensor:
     """h of h[t] = keep[t] * h[t-1] + value[t], [T, G, *unit], from nothing; step by step where it is complex."""
     nothing = value.new_zeros(value.shape[1:])
     if not value.is_complex() and not keep.is_complex():

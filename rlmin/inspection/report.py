@@ -9,7 +9,7 @@ import numpy as np
 
 from rlmin.inspection import sentences as say
 from rlmin.inspection.episode_pictures import draw_episode, draw_heat
-from rlmin.inspection.findings import in_short, methods
+from rlmin.inspection.findings import list_findings, methods
 from rlmin.inspection.lengths import is_bounded_state
 from rlmin.inspection.pictures import STYLE, draw_lags, draw_norms, draw_time_scales, draw_varied
 from rlmin.inspection.study import Explained, Study
@@ -75,9 +75,9 @@ def report(study: Study, *, title: str, facts: Mapping[str, str], command: str) 
     import matplotlib
 
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        sections = [make(study) for make in (_scales, _attribution, _lengths, _varied, _wipes, _methods)]
+        sections = [make(study) for make in (_scales, _attribution, _lengths, _section_varied, _wipes, _methods)]
     told = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items())
-    short = "".join(f"<li>{line}</li>" for line in in_short(study))
+    short = "".join(f"<li>{line}</li>" for line in list_findings(study))
     numbered = "\n".join(
         f"<section><h2><span>{i}</span>{escape(head)}</h2>\n{body}</section>"
         for i, (head, body) in enumerate(sections, 1)
@@ -99,7 +99,7 @@ def report(study: Study, *, title: str, facts: Mapping[str, str], command: str) 
 def _scales(study: Study) -> tuple[str, str]:
     head = "How long it can remember"
     if not study.scales:
-        return head, _not(say.no_scales(study))
+        return head, _note(say.no_scales(study))
     picture = draw_time_scales(study.scales, length=study.length, horizon=study.subject.horizon)
     table = _table(*say.scales_table(study))
     return head, f"<p>{say.SCALES}</p>" + _figure(picture, "half-lives", say.scales_caption(study)) + table
@@ -121,17 +121,17 @@ def _attribution(study: Study) -> tuple[str, str]:
 def _lengths(study: Study) -> tuple[str, str]:
     head = "Far beyond training: the size of the memory"
     if not is_bounded_state(study.subject.policy):
-        return head, _not(say.no_size(study))
+        return head, _note(say.no_size(study))
     successes = study.evaluation.successes is not None
     picture = draw_norms(study.long, study.unwiped, horizon=study.subject.horizon, of_success=successes)
     return head, f"<p>{say.lengths(study)}</p>" + _figure(picture, "size of the memory", say.lengths_caption(study))
 
 
-def _varied(study: Study) -> tuple[str, str]:
+def _section_varied(study: Study) -> tuple[str, str]:
     found = study.varied
     head = "Success against delay"
     if found is None:
-        return head, _not(say.no_knob(study))
+        return head, _note(say.no_knob(study))
     body = _figure(draw_varied(found), "success against delay", say.varied_caption(study)) if found.results else ""
     body += _table(*say.varied_table(found)) if found.results else ""
     failed = "".join(f"<li>{escape(f'{found.name}={key}: {why}')}</li>" for key, why in found.failed.items())
@@ -141,7 +141,7 @@ def _varied(study: Study) -> tuple[str, str]:
 def _wipes(study: Study) -> tuple[str, str]:
     head = "When the memory is wiped"
     if study.memoryless is None:
-        return head, _not("This policy has no memory, so there is nothing to wipe.")
+        return head, _note("This policy has no memory, so there is nothing to wipe.")
     picture = draw_wipes(study)
     return head, f"<p>{say.WIPES}</p>" + _figure(picture, "wiping the memory", say.wipes_caption(study))
 
@@ -190,5 +190,5 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _not(line: str) -> str:
+def _note(line: str) -> str:
     return f'<p class="not">{line}</p>'

@@ -54,7 +54,7 @@ def no_scales(study: Study) -> str:
         return "Every episode that was played here is one step long, so there was nothing to forget in play."
     return (
         f"The gates of {_encoder(study)} depend on its own memory, or it has none, so a unit has no half-life of its "
-        f"own. This section is for {_those(cell.name for cell in CELLS.values() if cell.has_terms)}."
+        f"own. This section is for {_join(cell.name for cell in CELLS.values() if cell.has_terms)}."
     )
 
 
@@ -162,7 +162,7 @@ def no_size(study: Study) -> str:
     """Where the memory has no size to look at."""
     return (
         f"The memory of {_encoder(study)} is no vector of units that could grow: this section is for "
-        f"{_those(cell.name for cell in CELLS.values() if cell.is_bounded)}."
+        f"{_join(cell.name for cell in CELLS.values() if cell.is_bounded)}."
     )
 
 
@@ -230,7 +230,7 @@ def wipes_caption(study: Study) -> str:
     )
 
 
-def _those(names: Iterable[str]) -> str:
+def _join(names: Iterable[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
 

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from rlmin.evaluation.evaluate import Evaluation
 from rlmin.inspection.attribution import Attribution, attribution, by_lag, mean_input
-from rlmin.inspection.delays import Varied, knob, varied
+from rlmin.inspection.delays import Varied, knob, play_varied
 from rlmin.inspection.lengths import Norms, is_bounded_state, norms
 from rlmin.inspection.recurrence import deletion_error, recurrences
-from rlmin.inspection.subject import Played, Subject, played
+from rlmin.inspection.subject import Played, Subject, play_and_keep
 from rlmin.inspection.time_scales import TimeScales, time_scales
-from rlmin.inspection.trace import mixers, traced
-from rlmin.inspection.wipe import Forgetting, forgetting, has_memory, wipe_returns
+from rlmin.inspection.trace import mixers, record_trace
+from rlmin.inspection.wipe import Forgetting, has_memory, measure_forgetting, wipe_returns
 from rlmin.policy import Policy
 from rlmin.spaces import leaf_spaces
 
@@ -99,11 +99,11 @@ def study(
     found = subject.evaluate(episodes)
     seconds = time.monotonic() - began
     rows, steps = affordable(policy.observation_space, min(LONGEST, int(found.lengths.max())), shown)
-    kept, draws = _kept(subject, rows, steps)
+    kept, draws = _keep_play(subject, rows, steps)
     now("time scales")
     scales = time_scales(policy, kept)
     now(f"attribution: {shown} episodes of {steps} steps")
-    explained = _explained(subject, kept, shown, draws=draws)
+    explained = _explain(subject, kept, shown, draws=draws)
     budget = _Budget(episodes, seconds)
     results = _vary(subject, vary, now, budget)
     now("memory far beyond training")
@@ -123,7 +123,7 @@ def study(
         long=long,
         unwiped=unwiped,
         varied=results,
-        forgetting=tuple(forgetting(policy, one.episode) for one in explained),
+        forgetting=tuple(measure_forgetting(policy, one.episode) for one in explained),
         wipes=wipes,
         memoryless=memoryless,
     )
@@ -150,7 +150,7 @@ def _vary(
         return None
     name, values = change
     now(f"vary {name}: {', '.join(map(str, values))}")
-    results = varied(subject, name, values, episodes=budget.share(len(values)))
+    results = play_varied(subject, name, values, episodes=budget.share(len(values)))
     if vary is not None and not results.results:
         raise ValueError(f"vary: {name}={values[0]}: {results.failed[values[0]]}")
     for value, why in results.failed.items():
@@ -172,7 +172,7 @@ def _wipe(
 @torch.no_grad()
 def _deletion_error(policy: Policy, episode: Played) -> tuple[float, float]:
     """Of every layer, in float64 and in the precision the policy plays in."""
-    trace, exact = traced(policy, episode.leaves, episode.start), mixers(copy.deepcopy(policy).double())
+    trace, exact = record_trace(policy, episode.leaves, episode.start), mixers(copy.deepcopy(policy).double())
     steps = torch.linspace(0, len(trace.x) - 1, min(16, len(trace.x))).long()
     start = trace.start[:, 0]
     layers = list(zip(recurrences(trace.mixers), recurrences(exact), trace.read, strict=False))
@@ -189,24 +189,24 @@ def affordable(space: gym.Space[Any], steps: int, shown: int) -> tuple[int, int]
     return rows, max(1, min(steps, KEPT // max(rows * step, 1)))
 
 
-def _kept(subject: Subject, rows: int, steps: int) -> tuple[Played, bool]:
+def _keep_play(subject: Subject, rows: int, steps: int) -> tuple[Played, bool]:
     """The first episodes of these environments, and whether these draw pictures."""
     vector = subject.vector(rows)
     draws = "rgb_array" in (vector.env.metadata or {}).get("render_modes", ())
     try:
-        return played(vector, subject.actor(rows), steps=steps, seed=subject.seed, episodes=True), draws
+        return play_and_keep(vector, subject.actor(rows), steps=steps, seed=subject.seed, episodes=True), draws
     finally:
         vector.close()
 
 
-def _explained(subject: Subject, kept: Played, shown: int, *, draws: bool) -> tuple[Explained, ...]:
+def _explain(subject: Subject, kept: Played, shown: int, *, draws: bool) -> tuple[Explained, ...]:
     """Episodes that differ in what was done, first of all; their actions explained."""
     columns = max(24, min(len(kept), VARIANTS // len(kept)))
     mean = mean_input(subject.policy, kept.leaves, kept.start)
     found = []
-    for row in _different(kept, shown):
+    for row in _select_different(kept, shown):
         episode = kept.first(row)
-        episode = _drawn(subject, episode, row) if draws else episode
+        episode = _replay_drawn(subject, episode, row) if draws else episode
         leaves = {name: leaf[:, 0] for name, leaf in episode.leaves.items()}
         mask = None if episode.action_mask is None else episode.action_mask[:, 0]
         told: dict[str, Any] = {"action": episode.action[:, 0], "action_mask": mask, "mean_input": mean}
@@ -215,7 +215,7 @@ def _explained(subject: Subject, kept: Played, shown: int, *, draws: bool) -> tu
     return tuple(found)
 
 
-def _different(kept: Played, shown: int) -> list[int]:
+def _select_different(kept: Played, shown: int) -> list[int]:
     """Rows whose first episodes took different actions, then the first of the others."""
     rows, seen = list[int](), list[Tensor]()
     for row in range(kept.start.shape[1]):
@@ -226,12 +226,12 @@ def _different(kept: Played, shown: int) -> list[int]:
     return sorted([*rows, *(row for row in range(kept.start.shape[1]) if row not in rows)][:shown])
 
 
-def _drawn(subject: Subject, episode: Played, row: int) -> Played:
+def _replay_drawn(subject: Subject, episode: Played, row: int) -> Played:
     """The episode of that row, played again alone and with pictures; as it is, where the environment draws none."""
     try:
         vector = subject.vector(1, render_mode="rgb_array")
         try:
-            again = played(vector, subject.actor(1), steps=len(episode), seed=subject.seed + row, episodes=True)
+            again = play_and_keep(vector, subject.actor(1), steps=len(episode), seed=subject.seed + row, episodes=True)
         finally:
             vector.close()
     except (ValueError, TypeError, ImportError, gym.error.Error):

@@ -116,7 +116,7 @@ class Played:
         return len(self.start)
 
 
-def played(vector: Vector, actor: PolicyActor, *, steps: int, seed: int, episodes: bool = False) -> Played:
+def play_and_keep(vector: Vector, actor: PolicyActor, *, steps: int, seed: int, episodes: bool = False) -> Played:
     """Play and keep everything.
 
     Args:
@@ -155,10 +155,10 @@ def _frame(vector: Vector) -> list[bytes]:
     if getattr(vector.env, "render_mode", None) != "rgb_array":
         return []
     drawn = vector.env.render()
-    return [png(shrunk(drawn[0]))] if drawn and isinstance(drawn[0], np.ndarray) else []
+    return [png(shrink(drawn[0]))] if drawn and isinstance(drawn[0], np.ndarray) else []
 
 
-def shrunk(frame: np.ndarray[Any, Any], most: int = 320) -> np.ndarray[Any, Any]:
+def shrink(frame: np.ndarray[Any, Any], most: int = 320) -> np.ndarray[Any, Any]:
     """[h, w, 3] with sides of at most so many pixels, without white margins."""
     from PIL import Image
 

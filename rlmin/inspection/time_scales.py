@@ -10,7 +10,7 @@ from torch import Tensor
 from rlmin.encoders import Encoder
 from rlmin.inspection.recurrence import half_life, recurrences, terms
 from rlmin.inspection.subject import Played
-from rlmin.inspection.trace import mixers, traced
+from rlmin.inspection.trace import mixers, record_trace
 from rlmin.policy import Policy
 
 
@@ -59,7 +59,7 @@ def time_scales(policy: Policy, episodes: Played) -> tuple[TimeScales, ...]:
         return ()
     keep, found = torch.linspace(0, 1, QUANTILES, dtype=torch.float64), []
     for mixer, rate in zip(layers, rates, strict=True):
-        each = torch.quantile(_some(rate.flatten()), 1 - keep)
+        each = torch.quantile(_thin(rate.flatten()), 1 - keep)
         bias = terms(mixer, next(mixer.parameters()).new_zeros(1, 1, mixer.input_size)).rate.double().flatten()
         found.append(TimeScales(*(half_life(x * tokens) for x in (bias, rate.mean(0), each))))
     return tuple(found)
@@ -67,7 +67,7 @@ def time_scales(policy: Policy, episodes: Played) -> tuple[TimeScales, ...]:
 
 def _rates(policy: Policy, layers: Sequence[Encoder], row: Played) -> tuple[int, list[Tensor]]:
     """Inputs a step, and of each layer [inputs, H] the rates that count; of one row, as pictures need much memory."""
-    trace = traced(policy, row.leaves, row.start)
+    trace = record_trace(policy, row.leaves, row.start)
     read = zip(layers, trace.read, strict=False)
     return trace.tokens, [terms(mixer, x).rate.double()[~trace.start].flatten(1) for mixer, x in read]
 
@@ -77,6 +77,6 @@ def share_beyond(scale: Tensor, steps: float) -> float:
     return float((scale > steps).double().mean())
 
 
-def _some(x: Tensor, most: int = 1_000_000) -> Tensor:
+def _thin(x: Tensor, most: int = 1_000_000) -> Tensor:
     """Every k-th number, so that no more than `most` are sorted."""
     return x[:: math.ceil(len(x) / most)]

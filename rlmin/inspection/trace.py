@@ -52,7 +52,7 @@ class Trace:
         changed = x if x is not None else cast(tuple[int, Tensor], memory)[1]
         rows = changed.shape[1]
         read = self.x.expand(-1, rows, -1).contiguous() if x is None else x
-        with replaced(self.mixers[memory[0]], memory[1]) if memory is not None else _unchanged():
+        with replace_output(self.mixers[memory[0]], memory[1]) if memory is not None else _keep_output():
             y, _ = stack(read, stack.initial_state(rows), self.start.expand(-1, rows).contiguous())
         return cast(Distribution, self.policy.action_head(y[self.tokens - 1 :: self.tokens], self.action_mask))
 
@@ -68,7 +68,7 @@ def mixers(policy: Policy) -> tuple[Encoder, ...]:
 
 
 @torch.no_grad()
-def traced(policy: Policy, leaves: Observation, start: Tensor, action_mask: Tensor | None = None) -> Trace:
+def record_trace(policy: Policy, leaves: Observation, start: Tensor, action_mask: Tensor | None = None) -> Trace:
     """Run sequences that begin with an empty memory.
 
     Args:
@@ -102,7 +102,7 @@ def traced(policy: Policy, leaves: Observation, start: Tensor, action_mask: Tens
 
 
 @contextmanager
-def replaced(module: nn.Module, output: Tensor) -> Iterator[None]:
+def replace_output(module: nn.Module, output: Tensor) -> Iterator[None]:
     """Within the block, `module` (an encoder) puts out `output`, whatever it reads."""
     hook = module.register_forward_hook(lambda _module, _inputs, outputs: (output, outputs[1]))
     try:
@@ -112,5 +112,5 @@ def replaced(module: nn.Module, output: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _unchanged() -> Iterator[None]:
+def _keep_output() -> Iterator[None]:
     yield

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from rlmin.checks import old_names
 from rlmin.evaluation.evaluate import Evaluation
 from rlmin.evaluation.play import PolicyActor
 from rlmin.inspection.subject import Played, Subject
@@ -28,11 +30,11 @@ class WipedActor(PolicyActor):
     def __call__(self, step: Step) -> Tensor:
         self.age = (self.age + 1).masked_fill(step.start.cpu(), 0)
         gone = torch.ones_like(step.start) if self.at is None else (self.age == self.at).to(step.start.device)
-        self.state = wiped(self.state, gone)
+        self.state = wipe_rows(self.state, gone)
         return super().__call__(step)
 
 
-def wiped(state: State, rows: Tensor) -> State:
+def wipe_rows(state: State, rows: Tensor) -> State:
     """`state` with zeros where `rows` [B] is set: a memory that has seen nothing."""
     return map_state(lambda x: x.masked_fill(rows.view(-1, *[1] * (x.dim() - 1)), 0), state)
 
@@ -47,7 +49,7 @@ class Forgetting:
 
 
 @torch.no_grad()
-def forgetting(policy: Policy, episode: Played) -> Forgetting:
+def measure_forgetting(policy: Policy, episode: Played) -> Forgetting:
     """Compare what the policy does at each step with what it would do there, had its memory just been emptied.
 
     Args:
@@ -59,7 +61,7 @@ def forgetting(policy: Policy, episode: Played) -> Forgetting:
     alone = {name: leaf[:, 0] for name, leaf in episode.leaves.items()}  # T rows of one step each
     mask = None if episode.action_mask is None else episode.action_mask[:, 0]
     empty = policy.step(alone, policy.initial_state(T), episode.start[:, 0], mask).distribution
-    before = _one_row(full.distribution)
+    before = _first_row(full.distribution)
     action = episode.action[:, 0]
     return Forgetting(
         divergence=divergence(before, empty),
@@ -96,10 +98,14 @@ def has_memory(policy: Policy) -> bool:
     return any(x.numel() for x in tensors_of(policy.initial_state(1)))
 
 
-def _one_row(distribution: Distribution) -> Distribution:
+def _first_row(distribution: Distribution) -> Distribution:
     """[T, 1] -> [T]."""
     if isinstance(distribution, Categorical):
         return Categorical(distribution.logits[:, 0])
     if isinstance(distribution, Gaussian):
         return Gaussian(distribution.mean[:, 0], distribution.log_std)
     raise TypeError(f"expected Categorical or Gaussian, got {type(distribution).__name__}")
+
+
+if not TYPE_CHECKING:
+    __getattr__ = old_names(__name__, forgetting="measure_forgetting")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlmin.inspection.pictures import COLOURS, GREY, INK, above, figure, fit, intervals, svg
+from rlmin.inspection.pictures import COLOURS, GREY, INK, add_legend, figure, fit, intervals, svg
 from rlmin.inspection.study import Study
 
 if TYPE_CHECKING:  # matplotlib is slow to import
@@ -33,8 +33,8 @@ def draw_wipes(study: Study) -> str:
             label=f"episode {i + 1}",
         )
     divergence.set(title="how much the wipe changes", xlabel="step t", ylabel="KL divergence, nats", ylim=(0, None))
-    above(action)
-    above(divergence)
+    add_legend(action)
+    add_legend(divergence)
     _returns(study, returns)
     for axes in (action, divergence, returns):
         axes.grid()

@@ -12,7 +12,7 @@ from rlmin.agents.agent import Agent
 from rlmin.agents.load import load
 from rlmin.checks import require
 from rlmin.interop.model_card import CARD, LOCAL, write_card
-from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, derived, read_newest
+from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, derive_files, read_newest
 from rlmin.runs.hub_snapshot import snapshot
 from rlmin.settings.boundary import checked
 
@@ -58,7 +58,7 @@ def push_to_hub(
     if not (folder / CARD).exists():
         write_card(folder, trust=trust)
     contents = {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
-    contents |= derived(folder)  # a kill between two files of a save leaves older ones there
+    contents |= derive_files(folder)  # a kill between two files of a save leaves older ones there
     contents[CARD] = contents[CARD].replace(LOCAL.encode(), f'rlmin.load("hf://{repo_id}")'.encode())
     api = hub.HfApi(library_name="rlmin")
     try:
@@ -89,6 +89,6 @@ def load_from_hub(
         env, device, trust: see `rlmin.load`.
 
     Raises:
-        ImportError, ValueError, ConnectionError: see `rlmin.runs.hub_snapshot.fetched` and `rlmin.load`.
+        ImportError, ValueError, ConnectionError: see `rlmin.runs.hub_snapshot.fetch` and `rlmin.load`.
     """
     return load(snapshot(repo_id, revision), env=env, device=device, trust=trust)

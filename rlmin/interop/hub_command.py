@@ -36,7 +36,7 @@ class Push(Settings):
     trust: bool = False  # Whether the module that the run's environment id names is imported for the card
 
 
-def hub_said(arguments: list[str]) -> str:
+def run_hub(arguments: list[str]) -> str:
     """Run `rlmin hub ...`; what it says."""
     if not arguments or arguments[0] in ("-h", "--help"):
         return USAGE

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from rlmin.agents.agent import Agent
-from rlmin.commands.evaluate import evaluate_run, evaluate_run_targets, loaded
+from rlmin.commands.evaluate import evaluate_run, evaluate_run_targets, load_run
 from rlmin.evaluation.evaluate import Evaluation
 from rlmin.policy.fit import is_conditioned
 from rlmin.runs.checkpoint import write_atomic
@@ -34,7 +34,7 @@ def write_card(folder: str | Path, *, episodes: CountOrZero = 100, trust: bool =
         ValueError: the folder is no run, or its environment cannot be made here; nothing has been written.
     """
     folder = Path(folder)
-    agent = loaded(folder, device="cpu", trust=trust)
+    agent = load_run(folder, device="cpu", trust=trust)
     scores = _scores(agent, folder, episodes, trust) if episodes and agent.env_spec["id"] is not None else {}
     write_atomic(folder / CARD, card(agent, folder, scores).encode())
     return folder / CARD
@@ -49,7 +49,7 @@ def card(agent: Agent, folder: Path, scores: Mapping[str, Evaluation]) -> str:
         scores: what came of each way to play, by its name in words.
     """
     name = folder.resolve().name
-    parts = [_front_matter(agent, name, scores), f"# {name}\n", _about(agent), _scores_table(scores)]
+    parts = [_front_matter(agent, name, scores), f"# {name}\n", _introduce(agent), _scores_table(scores)]
     if (folder / "curve.png").exists():
         parts.append("## Training\n\n![return over environment steps](curve.png)\n")
     parts += [_usage(agent), _spaces(agent), _settings(agent)]
@@ -86,7 +86,7 @@ def _metrics(found: Evaluation) -> list[dict[str, Any]]:
     return metrics
 
 
-def _about(agent: Agent) -> str:
+def _introduce(agent: Agent) -> str:
     config, env = agent.config, agent.env_spec["id"]
     where = f" on `{env}`{_words(agent.env_spec['kwargs'])}" if env else ""
     memory = f"{config.layers} layers of `{config.encoder}`, width {config.width}"
@@ -118,7 +118,7 @@ def _usage(agent: Agent) -> str:
             "for _ in range(10):",
             "    observation, reward, terminated, truncated, info = act.step()",
         ]
-    code = _fenced("python", "\n".join(lines) + "\n")
+    code = _fence("python", "\n".join(lines) + "\n")
     return f'## Use\n\n    pip install "rlmin[hub]"\n\n{code}\n`act` keeps the policy\'s memory.\n'
 
 
@@ -136,10 +136,10 @@ def _spaces(agent: Agent) -> str:
 
 def _settings(agent: Agent) -> str:
     plain = {name: value for name, value in agent.header()["config"].items() if value is not None}
-    return f"## Settings\n\n{_fenced('yaml', yaml.safe_dump(plain, sort_keys=False))}"
+    return f"## Settings\n\n{_fence('yaml', yaml.safe_dump(plain, sort_keys=False))}"
 
 
-def _fenced(language: str, text: str) -> str:
+def _fence(language: str, text: str) -> str:
     """A block of code in Markdown, whose fence is longer than any that the text might close it with."""
     fence = "```"
     while fence in text:

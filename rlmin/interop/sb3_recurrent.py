@@ -69,21 +69,21 @@ class Memory(nn.Module):
 
         Gradients flow to x, the weights and the state, and stop at every start.
         """
-        before = self.unpacked(state)
+        before = self.unpack(state)
         if len(x) == 1 and not torch.is_grad_enabled():
             y, after = self.stack.step(x[0], before, start[0])
             return y.unsqueeze(0), self.packed(after)
         y, after = self.stack(x, before, start)
         return y, self.packed(after)
 
-    def unpacked(self, state: LstmState) -> State:
+    def unpack(self, state: LstmState) -> State:
         """The stack's state of h and c [1, B, hidden_size]."""
         flat = torch.cat(state, -1)[0, :, : sum(self._sizes)]
         parts = iter(torch.split(flat, self._sizes, 1))
         return map_state(lambda x: next(parts).reshape(-1, *x.shape[1:]), self._form)
 
     def packed(self, state: State) -> LstmState:
-        """The inverse of `unpacked`; where the state has an odd number of entries, c ends in a zero."""
+        """The inverse of `unpack`; where the state has an odd number of entries, c ends in a zero."""
         flat = torch.cat([x.flatten(1) for x in tensors_of(state)], 1)
         if flat.shape[1] % 2:
             flat = nn.functional.pad(flat, (0, 1))

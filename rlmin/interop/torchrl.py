@@ -104,13 +104,13 @@ class RecurrentModule(TensorDictModuleBase):  # type: ignore[misc]  # tensordict
             )
         rows, T = lead[:-1].numel(), lead[-1]
 
-        def timed(key: Key) -> Tensor:
+        def time_major(key: Key) -> Tensor:
             x: Tensor = tensordict.get(key)
             return x.reshape(rows, T, *x.shape[len(lead) :]).transpose(0, 1)
 
-        start = timed(IS_INIT).reshape(T, rows)
-        state = self._state(lambda key: timed(key)[0])
-        outputs, _ = self.run({key: timed(key) for key in self.inputs}, state, start, step=False)
+        start = time_major(IS_INIT).reshape(T, rows)
+        state = self._state(lambda key: time_major(key)[0])
+        outputs, _ = self.run({key: time_major(key) for key in self.inputs}, state, start, step=False)
         for key, x in zip(self.outputs, outputs, strict=True):
             tensordict.set(key, x.transpose(0, 1).reshape(*lead, *x.shape[2:]))
         return tensordict
@@ -162,7 +162,7 @@ class PolicyModule(RecurrentModule):
         for name in ("previous_action", "previous_reward"):
             if getattr(policy.config, name):
                 raise ValueError(f"{name}=True: TorchRL does not carry it from step to step; make the policy without")
-        described = _described(policy)
+        described = _action_keys(policy)
         check_names("output", outputs or (), [*described, VALUE])
         self._leaves: dict[Key, Leaf] = {_key(leaf): leaf for leaf in leaves_of(policy.observation_space)}
         super().__init__(policy.initial_state(1), list(self._leaves), list(outputs or (*described, VALUE)))
@@ -172,7 +172,7 @@ class PolicyModule(RecurrentModule):
         """See `RecurrentModule.run`."""
         observation = {leaf.name: _leaf(x[key], leaf, start) for key, leaf in self._leaves.items()}
         out = (self.policy.step if step else self.policy.unroll)(observation, state, start)
-        found = self._found(out)
+        found = self._name_outputs(out)
         return [found[name] for name in self.outputs], out.state
 
     def actor(self, action_spec: Any, **options: Any) -> Any:
@@ -186,7 +186,7 @@ class PolicyModule(RecurrentModule):
         from torchrl.data import OneHot
         from torchrl.modules import IndependentNormal, OneHotCategorical, ProbabilisticActor
 
-        keys = _described(self.policy)
+        keys = _action_keys(self.policy)
         kind = IndependentNormal if len(keys) == 2 else OneHotCategorical if isinstance(action_spec, OneHot) else Choice
         settings = {"distribution_class": kind, "return_log_prob": True, **options}
         return ProbabilisticActor(self, in_keys=list(keys), **settings)
@@ -195,7 +195,7 @@ class PolicyModule(RecurrentModule):
         """The same policy, writing "state_value" alone."""
         return PolicyModule(self.policy, outputs=(VALUE,))
 
-    def _found(self, out: PolicyOutput) -> dict[Key, Tensor]:
+    def _name_outputs(self, out: PolicyOutput) -> dict[Key, Tensor]:
         head, distribution = self.policy.action_head, out.distribution
         found: dict[Key, Tensor] = {VALUE: out.value.unsqueeze(-1)}
         if isinstance(distribution, Categorical):
@@ -205,7 +205,7 @@ class PolicyModule(RecurrentModule):
         return found | {"loc": head.centre + head.scale * distribution.mean, "scale": scale}
 
 
-def _described(policy: Policy) -> tuple[str, ...]:
+def _action_keys(policy: Policy) -> tuple[str, ...]:
     """The keys that describe an action."""
     head, space = policy.action_head, policy.action_space
     if isinstance(head, ChoiceHead) and isinstance(space, spaces.Discrete) and space.start == 0:

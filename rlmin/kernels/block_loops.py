@@ -32,7 +32,7 @@ from rlmin.scan.cpu_math import (
     c_loop,
     exp,
     five_arrays,
-    inlined,
+    inline,
     load,
     row,
     starts,
@@ -47,14 +47,14 @@ _numba: Any = numba  # which numba releases carry type hints differs
 _INTEGER = np.int64(1)
 
 
-def summing(function: Function) -> Function:
+def sum_loop(function: Function) -> Function:
     """A piece of a loop that sums over channels: terms may be added in any order, or it would not vectorise."""
     fast = {"contract", "nsz", "arcp", "afn", "reassoc"}
     piece: Function = _numba.njit(forceinline=True, nogil=True, error_model="numpy", fastmath=fast)(function)
     return piece
 
 
-@summing
+@sum_loop
 def normalise(x: Any, gamma: Any, beta: Any, y: Any, stats: Any, D: Any, numbers: Any, one: Any) -> None:
     """y = gamma (x - mean) / sqrt(var + eps) + beta; stats = (mean, 1 / sqrt(var + eps))."""
     eps, share = numbers[0], numbers[1]
@@ -72,7 +72,7 @@ def normalise(x: Any, gamma: Any, beta: Any, y: Any, stats: Any, D: Any, numbers
     stats[0], stats[1] = mean, scale
 
 
-@summing
+@sum_loop
 def normalise_backward(
     x: Any, gamma: Any, stats: Any, dy: Any, dx: Any, dgamma: Any, dbeta: Any, D: Any, numbers: Any, one: Any
 ) -> None:
@@ -93,37 +93,37 @@ def normalise_backward(
         store(dx, d, scale * (dhat - total - hat * along), FOURTH)
 
 
-@inlined
+@inline
 def fill(y: Any, x: Any, D: Any) -> None:
     for d in range(D):
         store(y, d, load(x, d, FIRST), THIRD)
 
 
-@inlined
+@inline
 def zero(y: Any, D: Any, one: Any) -> None:
     for d in range(D):
         store(y, d, one - one, THIRD)
 
 
-@inlined
+@inline
 def add(y: Any, x: Any, D: Any) -> None:
     for d in range(D):
         store(y, d, load(y, d, THIRD) + load(x, d, FIRST), THIRD)
 
 
-@inlined
+@inline
 def add_product(y: Any, a: Any, b: Any, D: Any) -> None:
     for d in range(D):
         store(y, d, load(y, d, THIRD) + load(a, d, FIRST) * load(b, d, FIRST), THIRD)
 
 
-@inlined
+@inline
 def lag_of(x: Any, state: Any, k: Any, t: Any, b: Any, one: Any) -> Any:
     """Pointer to what row b saw k steps before t: in this pass, or in `state` [B, width - 1, D]."""
     return row(x, t - k, b, one) if k <= t else row(state, b, k - t - 1, one)
 
 
-@inlined
+@inline
 def age_of(age: Any, t: Any, b: Any) -> Any:
     """Pointer to how many lags of row b belong, at t, to its episode; `state` holds zeros where it is younger."""
     return row(age, t, b, _INTEGER)

@@ -119,7 +119,7 @@ class Collector:
     def play(self, on_step: Callable[[Step], bool] | None = None) -> bool:
         """T steps into the buffers; whether `on_step` let it come to the end.
 
-        Of tensors that a rollout changes, the next one reads only those that `carried` names.
+        Of tensors that a rollout changes, the next one reads only those that `collect_carry` names.
         """
         # NaN is what check_finite finds in next_value, should a truncated row ever come without its final state
         self.final_value.fill_(torch.nan)
@@ -132,13 +132,13 @@ class Collector:
         self._next_value()
         return True
 
-    def carried(self) -> dict[str, Tensor]:
+    def collect_carry(self) -> dict[str, Tensor]:
         """Every tensor that one rollout leaves to the next, by name; of an environment that can say its state."""
         carried = {f"statistics.{name}": x for name, x in self.statistics.running().items()}
         return carried | self._situation()
 
     def carry(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from these tensors, named as in `carried`; the collector reads them and never writes into them."""
+        """Go on from these tensors, named as in `collect_carry`; the collector only reads them."""
         self.statistics.run_on(section(tensors, "statistics"))
         self._enter(tensors)
 
@@ -190,7 +190,7 @@ class Collector:
         distributions, actions, values = zip(*acted, strict=True)
         self.buffer["action"].copy_(torch.stack(actions))
         self.buffer["value"].copy_(torch.stack(values))
-        whole = type(distributions[0]).stacked(distributions)
+        whole = type(distributions[0]).stack(distributions)
         self.buffer["log_prob"].copy_(whole.log_prob(self.buffer["action"]))
 
     def state_dict(self) -> dict[str, Tensor]:

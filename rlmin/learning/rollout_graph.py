@@ -43,7 +43,7 @@ class Player(Protocol):
     num_steps: int
 
     def play(self) -> bool: ...
-    def carried(self) -> dict[str, Tensor]: ...
+    def collect_carry(self) -> dict[str, Tensor]: ...
     def carry(self, tensors: dict[str, Tensor]) -> None: ...
 
 
@@ -147,7 +147,7 @@ class RolloutGraph:
         """Record one rollout; the collector is as it was afterwards. Where it is not possible, a warning says why."""
         player = self.player
         now, steps, vector_steps = player.now, player.num_steps, player.vector._steps
-        self.held = {name: x.clone() for name, x in player.carried().items()}
+        self.held = {name: x.clone() for name, x in player.collect_carry().items()}
         try:
             self._replay = self.recorder.record(self._body)
             self._last, self._pending = player.now, player.statistics.pending
@@ -170,7 +170,9 @@ class RolloutGraph:
 
     def _hold(self) -> None:
         """Copy what is carried into the tensors that stay."""
-        carried = {name: x.clone() for name, x in self.player.carried().items()}  # one may be what another one was
+        carried = {
+            name: x.clone() for name, x in self.player.collect_carry().items()
+        }  # one may be what another one was
         for name, x in carried.items():
             kept = self.held.get(name)
             if kept is None or kept.shape != x.shape or kept.dtype != x.dtype:

@@ -111,7 +111,7 @@ class Actor:
         if rows is None:
             self.state, self._left, self._opens = None, None, np.array(True)
         else:
-            self._opens = self._opened("rows", rows)
+            self._opens = self._merge_starts("rows", rows)
 
     def __call__(
         self, observation: Any, *, reward: Any = None, start: Any = None, action_mask: Any = None
@@ -132,8 +132,8 @@ class Actor:
             ValueError, FloatingPointError: see `rlmin.policy.predict.predict`; a policy that reads a return to aim for
                 has none, or two, or no reward to count it down by. The memory is as it was.
         """
-        opens = self._opens if start is None else self._opened("start", start)
-        left = self._counted_down(observation, reward, opens)
+        opens = self._opens if start is None else self._merge_starts("start", start)
+        left = self._count_down(observation, reward, opens)
         if left is not None:
             observation = with_entry(observation, RETURN_TO_GO, as_leaf(left / self.return_scale))
         action, state = predict(
@@ -150,7 +150,7 @@ class Actor:
         self.state, self._left, self._opens = state, left, np.array(False)
         return action
 
-    def _opened(self, name: str, flags: Any) -> np.ndarray[Any, Any]:
+    def _merge_starts(self, name: str, flags: Any) -> np.ndarray[Any, Any]:
         """[] or [B]: where what is seen next opens an episode, these flags among them."""
         told = np.asarray(flags.detach().cpu() if isinstance(flags, Tensor) else flags)
         if told.dtype != np.bool_:
@@ -167,7 +167,7 @@ class Actor:
             return None
         return opens if opens.ndim else np.full(len(self.state[1]), opens)
 
-    def _counted_down(self, observation: Any, reward: Any, opens: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+    def _count_down(self, observation: Any, reward: Any, opens: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
         """[] or [B] float64: the return still to come; None where there is no target."""
         brought = isinstance(observation, dict) and RETURN_TO_GO in observation
         if self.target is None:

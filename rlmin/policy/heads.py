@@ -53,7 +53,7 @@ class Distribution(ABC):
 
     @classmethod
     @abstractmethod
-    def stacked(cls, steps: Sequence[Self]) -> Self:
+    def stack(cls, steps: Sequence[Self]) -> Self:
         """The distributions of T single steps, [B] each, as one over [T, B]."""
 
 
@@ -84,7 +84,7 @@ class Categorical(Distribution):
         return -(self.log_p.exp() * self.log_p).sum((-2, -1))
 
     @classmethod
-    def stacked(cls, steps: Sequence[Self]) -> Self:
+    def stack(cls, steps: Sequence[Self]) -> Self:
         return cls(torch.stack([step.logits for step in steps]))
 
 
@@ -111,7 +111,7 @@ class Gaussian(Distribution):
         return per_axis.sum().expand(self.mean.shape[:-1])
 
     @classmethod
-    def stacked(cls, steps: Sequence[Self]) -> Self:
+    def stack(cls, steps: Sequence[Self]) -> Self:
         return cls(torch.stack([step.mean for step in steps]), steps[0].log_std)
 
 

@@ -61,7 +61,7 @@ def predict(
     space = policy.observation_space
     _check_return_to_go(observation, space)
     single = _is_single(observation, space)
-    leaves = to_observation(_batched(observation, space) if single else observation, space, device)
+    leaves = to_observation(_add_batch(observation, space) if single else observation, space, device)
     _check_finite(leaves)
     rows = next(iter(leaves.values())).shape[0]
     memory, last = _unpack(policy, state, rows)
@@ -69,7 +69,7 @@ def predict(
         start = torch.full((rows,), state is None, device=device)
     else:
         start = _rows("episode_start", episode_start, (rows,), torch.bool, device)
-    leaves = policy.with_previous(leaves, last, _earned(policy, reward, start))
+    leaves = policy.with_previous(leaves, last, _read_reward(policy, reward, start))
     flags, mask = policy.action_head.mask_size, None
     if action_mask is not None and flags:
         mask = _rows("action_mask", action_mask, (rows, flags), torch.bool, device)
@@ -106,7 +106,7 @@ def _unpack(policy: Policy, state: PolicyState | None, rows: int) -> PolicyState
     return state
 
 
-def _earned(policy: Policy, reward: Any, start: Tensor) -> Tensor:
+def _read_reward(policy: Policy, reward: Any, start: Tensor) -> Tensor:
     """[B] float, the previous reward; zeros where none is given and none is needed."""
     if policy.config.previous_reward and reward is None and not bool(start.all()):
         raise ValueError(
@@ -125,12 +125,12 @@ def _is_single(observation: Any, space: gym.Space[Any]) -> bool:
         return False  # a leaf is missing: `to_observation` says which
 
 
-def _batched(observation: Any, space: gym.Space[Any]) -> Any:
+def _add_batch(observation: Any, space: gym.Space[Any]) -> Any:
     """The same observation with an axis B of one in front of every leaf."""
     if isinstance(space, gym.spaces.Dict):
-        return {key: _batched(observation[key], part) for key, part in space.items() if key in observation}
+        return {key: _add_batch(observation[key], part) for key, part in space.items() if key in observation}
     if isinstance(space, gym.spaces.Tuple):
-        return tuple(_batched(part, inner) for part, inner in zip(observation, space, strict=False))
+        return tuple(_add_batch(part, inner) for part, inner in zip(observation, space, strict=False))
     return observation[None] if isinstance(observation, Tensor | np.ndarray) else [observation]
 
 

@@ -103,7 +103,7 @@ def read_as(
             if told.get(name, kind) != kind:
                 raise ValueError(f"{setting}: leaf {name!r} is named by two of pictures, symbols and numbers")
             told[name] = kind
-    return {name: _reading(name, space, told.get(name)) for name, space in leaves.items()}
+    return {name: _make_reading(name, space, told.get(name)) for name, space in leaves.items()}
 
 
 def warn_of_doubts(readings: Mapping[str, Reading]) -> None:
@@ -113,7 +113,7 @@ def warn_of_doubts(readings: Mapping[str, Reading]) -> None:
             warnings.warn(f"{reading}; {reading.doubt}", stacklevel=3)
 
 
-def _reading(name: str, space: gym.Space[Any], told: Kind | None) -> Reading:
+def _make_reading(name: str, space: gym.Space[Any], told: Kind | None) -> Reading:
     if not isinstance(space, gym.spaces.Box):
         if told is not None:
             raise ValueError(f"observation {name!r}: only a Box is read as {told}, this is {space}")

@@ -127,16 +127,16 @@ def start_callback(agent: Any, callback: Any, total: int) -> Hook:
         return callback
     from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
-    def converted(one: Any) -> BaseCallback:
+    def convert(one: Any) -> BaseCallback:
         if isinstance(one, BaseCallback):
             return one
         if isinstance(one, list):
-            return CallbackList([converted(part) for part in one])
+            return CallbackList([convert(part) for part in one])
         if callable(one):
             return ConvertCallback(one)
         raise TypeError(f"callback: expected a stable-baselines3 callback, a list or a function, got {one!r}")
 
-    callback = converted(callback)
+    callback = convert(callback)
     if hasattr(agent, "callback_env"):
         agent.callback_env = None
         agent.callback_env = LoggedSteps(agent.own_env)

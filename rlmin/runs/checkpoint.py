@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import torch
@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from rlmin.checks import old_names
 from rlmin.files.atomic import remove_leftovers, write_in_order
 from rlmin.files.atomic import write_atomic as write_atomic
 from rlmin.files.lock import locked_or_own
@@ -70,8 +71,8 @@ def write(
     text = write_header({**header, **described})
     weights = {f"policy.{name}": x for name, x in policy.items()}
     with locked_or_own(folder):
-        saved = max([time.time_ns(), *(when(folder / name) + 1 for name in (LEARNER, POLICY))])
-        files = {LEARNER: _pack({**weights, **learner}, text, saved), **_derived(weights, text, saved)}
+        saved = max([time.time_ns(), *(saved_at(folder / name) + 1 for name in (LEARNER, POLICY))])
+        files = {LEARNER: _pack({**weights, **learner}, text, saved), **_derive_files(weights, text, saved)}
         remove_leftovers(folder, files)
         write_in_order(folder, files)
 
@@ -102,7 +103,7 @@ def read_newest(folder: Path) -> tuple[dict[str, Any], Tensors]:
     config.yaml that somebody edited is a warning.
     """
     file, other = newest(folder)
-    if other is not None and when(folder / other) in (-1, when(folder / file)):
+    if other is not None and saved_at(folder / other) in (-1, saved_at(folder / file)):
         _read_plain(folder, other)  # of the same save, or damaged: to say so
     found = read(folder, file)
     warn_of_edits(folder, file)
@@ -114,10 +115,10 @@ def newest(folder: Path) -> tuple[str, str | None]:
     there = [name for name in (LEARNER, POLICY) if (folder / name).exists()]
     if len(there) < 2:
         return (there or [POLICY])[0], None
-    return (LEARNER, POLICY) if when(folder / LEARNER) >= when(folder / POLICY) else (POLICY, LEARNER)
+    return (LEARNER, POLICY) if saved_at(folder / LEARNER) >= saved_at(folder / POLICY) else (POLICY, LEARNER)
 
 
-def when(path: Path) -> int:
+def saved_at(path: Path) -> int:
     """When a checkpoint file was saved, in nanoseconds; it grows with every save in a folder. -1: not to be read.
 
     Files of before there was such a stamp count by the steps learned from, and are older than every later one.
@@ -130,7 +131,7 @@ def when(path: Path) -> int:
         return -1
 
 
-def derived(folder: Path) -> dict[str, bytes]:
+def derive_files(folder: Path) -> dict[str, bytes]:
     """What policy.safetensors and config.yaml hold once the last save is whole: its weights and settings.
 
     Raises:
@@ -138,9 +139,9 @@ def derived(folder: Path) -> dict[str, bytes]:
     """
     file, _ = newest(folder)
     text, tensors = _read_plain(folder, file)
-    weights, saved = {name: x for name, x in tensors.items() if name.startswith("policy.")}, when(folder / file)
-    files = _derived(weights, text, None if saved < STAMPED else saved)
-    if when(folder / POLICY) == saved:
+    weights, saved = {name: x for name, x in tensors.items() if name.startswith("policy.")}, saved_at(folder / file)
+    files = _derive_files(weights, text, None if saved < STAMPED else saved)
+    if saved_at(folder / POLICY) == saved:
         files[POLICY] = (folder / POLICY).read_bytes()
     return files
 
@@ -153,8 +154,8 @@ def finish_save(folder: Path) -> None:
     """
     if newest(folder)[0] != LEARNER:
         return
-    files, lines = derived(folder), _config_lines(folder)
-    if when(folder / POLICY) == when(folder / LEARNER):
+    files, lines = derive_files(folder), _config_lines(folder)
+    if saved_at(folder / POLICY) == saved_at(folder / LEARNER):
         del files[POLICY]
     if lines and (_is_edited(lines) or lines == files[CONFIG].decode().splitlines()):
         del files[CONFIG]
@@ -237,7 +238,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _derived(weights: Tensors, text: str, saved: int | None) -> dict[str, bytes]:
+def _derive_files(weights: Tensors, text: str, saved: int | None) -> dict[str, bytes]:
     body = _readable(text).splitlines()
     return {POLICY: _pack(weights, text, saved), CONFIG: "\n".join([_seal(body), *body, ""]).encode()}
 
@@ -268,3 +269,7 @@ def _digest(tensors: Tensors, metadata: dict[str, str]) -> str:
         hasher.update(f"{name} {x.dtype} {list(x.shape)}".encode())
         hasher.update(x.contiguous().flatten().view(torch.uint8).numpy().tobytes() if x.numel() else b"")
     return hasher.hexdigest()
+
+
+if not TYPE_CHECKING:
+    __getattr__ = old_names(__name__, derived="derive_files", when="saved_at")

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from rlmin.checks import old_names
 from rlmin.runs.logs import METRICS, STEPS, read_rows
 from rlmin.runs.statistics import mean_band
 
@@ -50,7 +51,7 @@ def read_curve(folder: Path, column: str, *, over: str = STEPS) -> tuple[list[fl
         raise ValueError(f"{Path(folder) / METRICS}: {column}: expected numbers ({error})") from None
 
 
-def smoothed(values: Sequence[float], weight: float) -> list[float]:
+def smooth_curve(values: Sequence[float], weight: float) -> list[float]:
     """Exponential moving average, without a bias towards its beginning.
 
         y[i] = sum over j <= i of weight^(i-j) * values[j], divided by the sum of the weights
@@ -96,3 +97,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
     if not rows:
         raise ValueError(f"{path}: expected at least one row; was training stopped before its first update?")
     return rows
+
+
+if not TYPE_CHECKING:
+    __getattr__ = old_names(__name__, smoothed="smooth_curve")

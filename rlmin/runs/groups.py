@@ -58,7 +58,7 @@ def group_runs(folders: Sequence[Path], *, by_seed: bool = True) -> list[Group]:
 
 def read_settings(folder: Path) -> Settings:
     """What makes a run learn as it does, but for the seed; of a folder without config.yaml, the folder."""
-    said = _said(folder)
+    said = _read_config(folder)
     if said is None:
         return {"folder": str(folder)}
     flat: Settings = {"run.device": "cpu", **dict(_flat(said))}
@@ -70,7 +70,7 @@ def read_settings(folder: Path) -> Settings:
 
 def read_seed(folder: Path) -> Hashable:
     """The seed of a run; of one that does not tell it, the folder."""
-    seed = (_said(folder) or {}).get("seed")
+    seed = (_read_config(folder) or {}).get("seed")
     return seed if isinstance(seed, int) else str(folder.resolve())
 
 
@@ -105,7 +105,7 @@ def _before_seed(names: Sequence[str]) -> str:
     return "".join(letters[0] for letters in same).rstrip("-_") or names[0]
 
 
-def _said(folder: Path) -> dict[str, Any] | None:
+def _read_config(folder: Path) -> dict[str, Any] | None:
     """What is in config.yaml; None where there is none."""
     path = folder / CONFIG
     if not path.exists():

@@ -124,11 +124,11 @@ def read_header_text(content: str, *, where: str) -> dict[str, Any]:
         raise ValueError(f"{where}: damaged header ({error!s:.200})") from None
     for key, check in REQUIRED.items():
         if key not in header or not check(header[key]):
-            raise ValueError(f"{where}: damaged header, {key} is {_shown(header.get(key, 'missing'))}")
+            raise ValueError(f"{where}: damaged header, {key} is {_show(header.get(key, 'missing'))}")
     for key, check in OPTIONAL.items():
-        found = _inside(header, key)
+        found = _dig(header, key)
         if found is not _NOTHING and not check(found):
-            raise ValueError(f"{where}: damaged header, {key} is {_shown(found)}")
+            raise ValueError(f"{where}: damaged header, {key} is {_show(found)}")
     header["env"] = {"id": None, "kwargs": {}, "workers": 0} | header["env"]
     return header
 
@@ -155,7 +155,7 @@ def rebuild_spaces(header: dict[str, Any], *, elements: int, where: str) -> None
 _NOTHING = object()
 
 
-def _inside(header: Mapping[str, Any], path: str) -> Any:
+def _dig(header: Mapping[str, Any], path: str) -> Any:
     """What stands at "run.data.mean"; _NOTHING where the way there ends."""
     found: Any = header
     for key in path.split("."):
@@ -165,6 +165,6 @@ def _inside(header: Mapping[str, Any], path: str) -> Any:
     return found
 
 
-def _shown(x: Any) -> str:
+def _show(x: Any) -> str:
     shown = repr(x)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -18,7 +18,7 @@ def is_address(place: str | Path) -> bool:
     return str(place).startswith("hf:/")
 
 
-def fetched(place: str | Path) -> Path:
+def fetch(place: str | Path) -> Path:
     """The folder here of a run on the hub.
 
     Args:
@@ -36,13 +36,13 @@ def fetched(place: str | Path) -> Path:
 
 
 def snapshot(repo_id: str, revision: str | None = None) -> Path:
-    """As `fetched`, of a repository's id and a revision."""
+    """As `fetch`, of a repository's id and a revision."""
     hub, errors = (require(name, extra="hub") for name in ("huggingface_hub", "huggingface_hub.errors"))
     place = f"hf://{repo_id}" + (f"@{revision}" if revision else "")
     try:
         folder = Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=[CONFIG, POLICY, LEARNER]))
         if not (folder / POLICY).exists():
-            raise ValueError(f"{place}: {_instead(hub.HfApi().list_repo_files(repo_id, revision=revision))}")
+            raise ValueError(f"{place}: {_describe_content(hub.HfApi().list_repo_files(repo_id, revision=revision))}")
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise ValueError(f"{place}: not found on the hub, or not yours to see ({_first_line(error)})") from error
     except errors.LocalEntryNotFoundError as error:
@@ -50,7 +50,7 @@ def snapshot(repo_id: str, revision: str | None = None) -> Path:
     return folder
 
 
-def _instead(names: list[str]) -> str:
+def _describe_content(names: list[str]) -> str:
     """What is in a repository that holds no run."""
     pickles = [name for name in names if PurePosixPath(name).suffix in PICKLED]
     if pickles:

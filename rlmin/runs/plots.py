@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlmin.checks import check_names
 from rlmin.runs.checkpoint import write_atomic
-from rlmin.runs.curves import SECONDS, Curve, mean_curve, read_columns, read_curve, smoothed
+from rlmin.runs.curves import SECONDS, Curve, mean_curve, read_columns, read_curve, smooth_curve
 from rlmin.runs.groups import Group, group_runs, read_seed, read_settings
 from rlmin.runs.logs import STEPS
 
@@ -108,7 +108,7 @@ def _line_of(group: Group, column: str, over: str, smooth: float, say: Callable[
     for folder in group.folders:
         x, values = read_curve(folder, column, over=OVER[over])
         if x:
-            found.setdefault(read_seed(folder), []).append((x, smoothed(values, smooth)))
+            found.setdefault(read_seed(folder), []).append((x, smooth_curve(values, smooth)))
         else:
             lack.append(str(folder))
     if not found:

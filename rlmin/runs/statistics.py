@@ -7,9 +7,11 @@ Source: Agarwal et al. 2021, Deep reinforcement learning at the edge of the stat
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from rlmin.checks import old_names
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -53,7 +55,7 @@ def iqm_interval(tasks: Sequence[Sequence[float]]) -> Interval:
     return _interval([np.asarray(scores, dtype=np.float64) for scores in tasks], interquartile_mean)
 
 
-def normalised(score: float, floor: float, ceiling: float) -> float:
+def normalise(score: float, floor: float, ceiling: float) -> float:
     """(score - floor) / (ceiling - floor): 0 without memory, 1 perfect."""
     return (score - floor) / (ceiling - floor)
 
@@ -64,3 +66,7 @@ def _interval(strata: Sequence[Array], statistic: Callable[[Array], Array]) -> I
     draws = [scores[random.integers(len(scores), size=(DRAWS, len(scores)))] for scores in strata]
     low, high = np.quantile(statistic(np.concatenate(draws, axis=1)), [0.025, 0.975])
     return Interval(value, float(low), float(high))
+
+
+if not TYPE_CHECKING:
+    __getattr__ = old_names(__name__, normalised="normalise")

@@ -25,7 +25,7 @@ KEPT = 3
 _config: Any = numba.config
 
 
-def cached(build: Callable[..., Any]) -> Any:
+def build_cached(build: Callable[..., Any]) -> Any:
     """What `build(cache=True)` returns, kept in this version's folder; `build()` where no folder is writable."""
     place = folder()
     if place is None:

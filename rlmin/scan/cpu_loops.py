@@ -31,7 +31,7 @@ from rlmin.scan.cpu_math import (
     clear,
     exp,
     five_arrays,
-    inlined,
+    inline,
     load,
     lstm_weights,
     row,
@@ -44,13 +44,13 @@ from rlmin.scan.cpu_math import (
 from rlmin.scan.cpu_threads import Loop
 
 
-@inlined
+@inline
 def _span(whole: Any, b0: Any, b1: Any, D: Any) -> Any:
     """(rows, channels) that one innermost loop covers."""
     return (b1 - b0, (b1 - b0) * D) if whole else (1, D)
 
 
-@inlined
+@inline
 def _past(h: Any, initial: Any, zeros: Any, fresh: Any, first: Any, t: Any, b: Any, one: Any) -> Any:
     """The state that entered the step after t in row b."""
     if fresh:
@@ -273,7 +273,7 @@ def loop(name: str, activation: str, dtype: torch.dtype) -> Loop:
     return Loop(_FACTORIES[name](ONE[dtype], ACTIVATION_CODES[activation]))
 
 
-def _called(name: str, activation: str) -> Callable[..., None]:
+def _as_function(name: str, activation: str) -> Callable[..., None]:
     def run(*arguments: Any) -> None:
         *arrays, (T, B, D), (_, _, block), one = arguments
         table = (0, B, block, T, D, 0, *chain.from_iterable(arrays))
@@ -284,5 +284,5 @@ def _called(name: str, activation: str) -> Callable[..., None]:
 
 
 # The forward loops on arrays as triples (address, stride over time, stride over rows), then (T, B, D), rows, and 1.
-GRU_FORWARD = {activation: _called("gru_forward", activation) for activation in ACTIVATION_CODES}
-LSTM_FORWARD = {activation: _called("lstm_forward", activation) for activation in ACTIVATION_CODES}
+GRU_FORWARD = {activation: _as_function("gru_forward", activation) for activation in ACTIVATION_CODES}
+LSTM_FORWARD = {activation: _as_function("lstm_forward", activation) for activation in ACTIVATION_CODES}

@@ -23,7 +23,7 @@ import numba
 import numba.extending
 import numpy as np
 
-from rlmin.scan.cpu_cache import cached
+from rlmin.scan.cpu_cache import build_cached
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,19 +35,19 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz
 _numba: Any = numba  # which numba releases carry type hints differs
 
 
-def compiled(function: Function) -> Function:
+def compile_loop(function: Function) -> Function:
     """A loop that Python calls: cached on disk where some cache folder is writable, else compiled in each process."""
-    loop: Function = cached(lambda **cache: _numba.njit(**cache, **_OPTIONS)(function))
+    loop: Function = build_cached(lambda **cache: _numba.njit(**cache, **_OPTIONS)(function))
     return loop
 
 
 def c_loop(function: Callable[[Any], None]) -> Any:
-    """A loop that any thread can call, a C function of a table, cached as `compiled` does."""
+    """A loop that any thread can call, a C function of a table, cached as `compile_loop` does."""
     signature = _numba.types.void(_numba.types.CPointer(_numba.types.int64))
-    return cached(lambda **cache: _numba.cfunc(signature, **cache, **_OPTIONS)(function))
+    return build_cached(lambda **cache: _numba.cfunc(signature, **cache, **_OPTIONS)(function))
 
 
-def inlined(function: Function) -> Function:
+def inline(function: Function) -> Function:
     """A piece of a loop."""
     piece: Function = _numba.njit(forceinline=True, **_OPTIONS)(function)
     return piece
@@ -156,32 +156,32 @@ def _power_of_two(typing: Any, shifted: Any) -> Any:
     return _numba.types.float32(_numba.types.float32), build
 
 
-@inlined
+@inline
 def array(table: Any, number: Any) -> Any:
     """(address, stride over time, stride over rows)."""
     return table[6 + 3 * number], table[7 + 3 * number], table[8 + 3 * number]
 
 
-@inlined
+@inline
 def five_arrays(table: Any, first: Any) -> Any:
     """Five arrays in a row."""
     a, b = array(table, first), array(table, first + 1)
     return a, b, array(table, first + 2), array(table, first + 3), array(table, first + 4)
 
 
-@inlined
+@inline
 def row(array: Any, t: Any, b: Any, one: Any) -> Any:
     """Pointer to array[t, b]."""
     return _pointer(array[0], t * array[1] + b * array[2], one)
 
 
-@inlined
+@inline
 def starts(start: Any, t: Any) -> Any:
     """Pointer to the flags of time t."""
     return row(start, t, 0, np.uint8(1))
 
 
-@inlined
+@inline
 def any_starts(start: Any, t: Any, low: Any, high: Any) -> Any:
     """Whether some row of [low, high) starts at t; an address of 0 is no flags at all."""
     if start[0] == 0:
@@ -193,7 +193,7 @@ def any_starts(start: Any, t: Any, low: Any, high: Any) -> Any:
     return count != 0
 
 
-@inlined
+@inline
 def clear(start: Any, t: Any, low: Any, high: Any, carry: Any, D: Any, one: Any) -> Any:
     """Set the carry to 0 in the rows of [low, high) that start at t."""
     flag = starts(start, t)
@@ -210,7 +210,7 @@ _LN2_LOW = np.float32(math.log(2) - 355 / 512)
 _C1, _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(n)) for n in range(1, 8))
 
 
-@inlined
+@inline
 def _exp32(x: Any) -> Any:
     """2**n * exp(r) with x = n ln 2 + r and |r| <= ln 2 / 2, for x held within +-87; NaN stays NaN."""
     x = _LOW if x < _LOW else x
@@ -231,7 +231,7 @@ _Q0, _Q1 = np.float32(3.1686064e-03), np.float32(1.4655599e-03)
 _Q2, _Q3 = np.float32(7.5296084e-05), np.float32(7.227584e-07)
 
 
-@inlined
+@inline
 def _tanh32(x: Any) -> Any:
     x = -_NINE if x < -_NINE else x
     x = _NINE if x > _NINE else x
@@ -240,13 +240,13 @@ def _tanh32(x: Any) -> Any:
     return p, _Q0 + y * (_Q1 + y * (_Q2 + y * _Q3))
 
 
-@inlined
+@inline
 def _exp64(x: Any) -> Any:
     x = -708.0 if x < -708.0 else x
     return math.exp(708.0 if x > 708.0 else x)
 
 
-@inlined
+@inline
 def _tanh64(x: Any) -> Any:
     return math.tanh(x), 1.0
 
@@ -281,7 +281,7 @@ def _choose_tanh(x: Any) -> Any:
     return narrow if x == _numba.types.float32 else wide
 
 
-@inlined
+@inline
 def activate(activation: Any, x: Any, one: Any) -> Any:
     """(p, q) with c(x) = p / q, 0 < q <= 2. The code is a constant where this is inlined: the branches cost nothing."""
     if activation == IDENTITY:
@@ -294,7 +294,7 @@ def activate(activation: Any, x: Any, one: Any) -> Any:
     return p, one if x >= zero else one + e
 
 
-@inlined
+@inline
 def slope(activation: Any, x: Any, c: Any, one: Any) -> Any:
     """dc/dx, given c(x)."""
     if activation == IDENTITY:
@@ -304,13 +304,13 @@ def slope(activation: Any, x: Any, c: Any, one: Any) -> Any:
     return one if x >= 0 else c * (one - c)
 
 
-@inlined
+@inline
 def sigmoid(x: Any, one: Any) -> Any:
     """1 / (1 + exp(-x))."""
     return one / (one + exp(-x))
 
 
-@inlined
+@inline
 def lstm_weights(f: Any, i: Any, one: Any) -> Any:
     """exp(-f), exp(-i) and 1, all over the largest of the three: every gate is a quotient of their sums."""
     zero = one - one

@@ -30,11 +30,11 @@ def kernel_for(device: torch.device) -> ModuleType:
     """
     forced = os.environ.get("RLMIN_KERNEL")
     if forced:
-        return _forced(forced, device.type)
+        return _load_forced(forced, device.type)
     return _automatic(device)
 
 
-def _forced(name: str, device: str) -> ModuleType:
+def _load_forced(name: str, device: str) -> ModuleType:
     if name not in KERNELS:
         raise ValueError(f"RLMIN_KERNEL: expected one of {', '.join(KERNELS)}, got {name!r}")
     if name == "cpu" and device != "cpu":

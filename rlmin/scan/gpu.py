@@ -109,7 +109,7 @@ def _forward(
     name: str, activation: str, reverse: bool, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     like = inputs[-1]
-    first, second, value = _three(inputs)
+    first, second, value = _split_inputs(inputs)
     flags = _flags(start)
     h = torch.empty(like.shape, dtype=like.dtype, device=like.device)
     initial = state.contiguous()
@@ -131,7 +131,7 @@ def _backward(
     h: Tensor,
 ) -> tuple[Tensor, ...]:
     """The gradient of each input and of the state; a linear scan stands `h`, which it reads anyway, for its value."""
-    first, second, value = _three(inputs)
+    first, second, value = _split_inputs(inputs)
     flags = _flags(start)
     grad = None if grad_h is None else _readable(grad_h)
     late = None if grad_last is None else grad_last.contiguous()
@@ -140,12 +140,12 @@ def _backward(
     grad_state = torch.empty_like(initial)
     arrays = (grad, late, first, second, value, initial, flags, states)
     strides = (*_strides(grad), *_strides(first), *_strides(second), *_strides(value), *_strides(flags))
-    outputs = (*_three(tuple(grads)), grad_state)
+    outputs = (*_split_inputs(tuple(grads)), grad_state)
     _launch("backward", name, activation, not reverse, h, (*arrays, *outputs), strides)
     return (*grads, grad_state)
 
 
-def _three(tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None, Tensor]:
+def _split_inputs(tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None, Tensor]:
     """First gate, second gate or None, value; with the last axis contiguous, copied only if it is not so already."""
     first, *second, value = map(_readable, tensors)
     return first, second[0] if second else None, value
@@ -181,7 +181,7 @@ def _launch(
     module, options = plan(kernel, T, lanes, like.element_size(), aligned)
     run: Any = getattr(module, kernel)
     block = options["BLOCK"]
-    with _on(like.device):
+    with _use_device(like.device):
         run[(triton.cdiv(lanes, block),)](
             *arrays,
             T,
@@ -223,7 +223,7 @@ def tile(kernel: str, lanes: int, itemsize: int, aligned: bool) -> Plan:
     return gpu_tile, {"STEPS": 32, "STAGES": 3, "BLOCK": block, "num_warps": 4, "enable_fp_fusion": True}
 
 
-def _on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def _use_device(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Triton launches on the current device, which need not be the one of the tensors."""
     if device.type != "cuda" or device.index == torch.cuda.current_device():
         return contextlib.nullcontext()

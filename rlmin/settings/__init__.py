@@ -18,8 +18,8 @@ from rlmin.settings.fields import Size as Size
 from rlmin.settings.fields import Threads as Threads
 from rlmin.settings.fields import Workers as Workers
 from rlmin.settings.fields import check_setting as check_setting
-from rlmin.settings.fields import declared as declared
 from rlmin.settings.fields import describe as describe
+from rlmin.settings.fields import field_types as field_types
 from rlmin.settings.fields import from_text as from_text
 from rlmin.settings.fields import limits as limits
 from rlmin.settings.fields import words as words

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rlmin.checks import existing
-from rlmin.settings.fields import check_setting, shown
+from rlmin.settings.fields import check_setting, show
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,7 +63,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 def _plan(function: Callable[..., Any]) -> Checked:
     parameters = inspect.signature(function).parameters.values()
-    found = {one.name: check_of(_resolved(one.annotation, function)) for one in parameters}
+    found = {one.name: check_of(_resolve(one.annotation, function)) for one in parameters}
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return Checked(
         tuple((one.name, found[one.name]) for one in parameters if one.kind in by_position),
@@ -71,7 +71,7 @@ def _plan(function: Callable[..., Any]) -> Checked:
     )
 
 
-def _resolved(hint: Any, function: Callable[..., Any]) -> Any:
+def _resolve(hint: Any, function: Callable[..., Any]) -> Any:
     """A type that is written as text; Any where only a type checker knows the names in it."""
     if not isinstance(hint, str):
         return hint
@@ -124,13 +124,13 @@ def _setting(hint: Any, name: str, value: Any) -> Any:
 
 def _tensor(optional: bool, name: str, value: Any) -> Any:
     if not isinstance(value, Tensor) and not (optional and value is None):
-        raise ValueError(f"{name}: expected a tensor{' or None' * optional}, got {shown(value)}")
+        raise ValueError(f"{name}: expected a tensor{' or None' * optional}, got {show(value)}")
     return value
 
 
 def _instance(kind: type, optional: bool, name: str, value: Any) -> Any:
     if not isinstance(value, kind) and not (optional and value is None):
-        raise TypeError(f"{name}: expected {kind.__name__}{' or None' * optional}, got {shown(value)}")
+        raise TypeError(f"{name}: expected {kind.__name__}{' or None' * optional}, got {show(value)}")
     return value
 
 
@@ -142,11 +142,11 @@ def _path(optional: bool, name: str, value: Any) -> Any:
     if optional and value is None:
         return None
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise ValueError(f"{name}: expected a path{' or None' * optional}, got {shown(value)}")
+        raise ValueError(f"{name}: expected a path{' or None' * optional}, got {show(value)}")
     return value
 
 
 def _dict(optional: bool, name: str, value: Any) -> Any:
     if not isinstance(value, Mapping) and not (optional and value is None):
-        raise ValueError(f"{name}: expected a dict{' or None' * optional}, got {shown(value)}")
+        raise ValueError(f"{name}: expected a dict{' or None' * optional}, got {show(value)}")
     return value

@@ -92,7 +92,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         kind: Any = type(self)
-        for name, hint in declared(kind).items():
+        for name, hint in field_types(kind).items():
             object.__setattr__(self, name, check_setting(name, getattr(self, name), hint))
 
 
@@ -118,7 +118,7 @@ def check_setting(name: str, value: Any, hint: Any) -> Any:
     for option in options:
         with contextlib.suppress(ValueError):
             return check_setting(name, value, option)
-    raise ValueError(f"{name}: expected {words(hint)}, got {shown(value)}")
+    raise ValueError(f"{name}: expected {words(hint)}, got {show(value)}")
 
 
 def _check(name: str, value: Any, hint: Any, *, declared: Any) -> Any:
@@ -134,7 +134,7 @@ def _check(name: str, value: Any, hint: Any, *, declared: Any) -> Any:
     found = _plain(value, kind)
     finite = found is not None and (kind is not float or math.isfinite(found))
     if not finite or not all(mark.holds(found) for mark in marks if isinstance(mark, Range)):
-        raise ValueError(f"{name}: expected {words(declared)}, got {shown(value)}")
+        raise ValueError(f"{name}: expected {words(declared)}, got {show(value)}")
     return found
 
 
@@ -144,22 +144,22 @@ def _check_choice(name: str, value: Any, choices: list[Any]) -> Any:
         return plain
     if isinstance(plain, str):
         check_names(name, [plain], map(str, choices))
-    raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {shown(value)}")
+    raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {show(value)}")
 
 
 def _check_tuple(name: str, value: Any, kinds: tuple[Any, ...], declared: Any) -> tuple[Any, ...]:
     items = value.tolist() if hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1 else value
     if not isinstance(items, list | tuple):
-        raise ValueError(f"{name}: expected {words(declared)}, got {shown(value)}")
+        raise ValueError(f"{name}: expected {words(declared)}, got {show(value)}")
     each = (kinds[0],) * len(items) if kinds[-1:] == (Ellipsis,) else kinds
     if len(items) != len(each):
-        raise ValueError(f"{name}: expected {words(declared)}, got {shown(value)}")
+        raise ValueError(f"{name}: expected {words(declared)}, got {show(value)}")
     return tuple(check_setting(f"{name}[{i}]", x, kind) for i, (x, kind) in enumerate(zip(items, each, strict=True)))
 
 
 def _check_mapping(name: str, value: Any, declared: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise ValueError(f"{name}: expected {words(declared)}, got {shown(value)}")
+        raise ValueError(f"{name}: expected {words(declared)}, got {show(value)}")
     return dict(value)
 
 
@@ -189,7 +189,7 @@ def _scalar(value: Any) -> Any:
     return value.item() if hasattr(value, "dtype") and getattr(value, "shape", None) == () else value
 
 
-def shown(value: Any) -> str:
+def show(value: Any) -> str:
     """`value` in a message, cut where it is long."""
     text = " ".join(repr(_scalar(value)).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -247,7 +247,7 @@ def limits(hint: Any) -> str:
 
 
 @functools.cache
-def declared(kind: type) -> dict[str, Any]:
+def field_types(kind: type) -> dict[str, Any]:
     """Field -> type, with its annotations."""
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in fields(kind)}
@@ -265,14 +265,14 @@ class About(NamedTuple):
 @functools.cache
 def describe(kind: type) -> dict[str, About]:
     """Every setting of a class, those of its bases first."""
-    written, hints = dict[str, tuple[str, str]](), declared(kind)
+    written, hints = dict[str, tuple[str, str]](), field_types(kind)
     for base in reversed(kind.__mro__):
-        written |= _written(base) if issubclass(base, Settings) and base is not Settings else {}
+        written |= _read_source(base) if issubclass(base, Settings) and base is not Settings else {}
     defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(kind)}
     return {name: About(hint, defaults[name], *written.get(name, ("", ""))) for name, hint in hints.items()}
 
 
-def _written(kind: type) -> dict[str, tuple[str, str]]:
+def _read_source(kind: type) -> dict[str, tuple[str, str]]:
     """Field -> default and comment, as in the source of one class; nothing where there is no source."""
     try:
         source = textwrap.dedent(inspect.getsource(kind))

@@ -8,6 +8,6 @@ from rlmin.spaces.leaves import leaf_spaces as leaf_spaces
 from rlmin.spaces.leaves import leaf_tensor as leaf_tensor
 from rlmin.spaces.leaves import leaves_of as leaves_of
 from rlmin.spaces.leaves import pick as pick
-from rlmin.spaces.leaves import picked as picked
+from rlmin.spaces.leaves import require_leaf as require_leaf
 from rlmin.spaces.leaves import to_observation as to_observation
 from rlmin.spaces.leaves import without as without

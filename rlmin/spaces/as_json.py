@@ -51,18 +51,18 @@ def space_from_json(x: Any, *, most: int = 2**30) -> gym.Space[Any]:
     except (KeyError, TypeError, OverflowError, AttributeError, RecursionError) as error:
         raise ValueError(f"not the description of a space ({type(error).__name__}: {error!s:.100})") from None
     try:
-        return _made(x)
+        return _make(x)
     except Exception as error:  # each space of gymnasium has its own for numbers that it cannot have
         raise ValueError(f"not the description of a space ({type(error).__name__}: {error!s:.100})") from None
 
 
-def _made(x: dict[str, Any]) -> gym.Space[Any]:
+def _make(x: dict[str, Any]) -> gym.Space[Any]:
     match x["kind"]:
         case "Dict":
             # pairs, not a dict: a dict's keys would be sorted, and a policy's leaves have the order of its space
-            return spaces.Dict([(key, _made(part)) for key, part in _entries(x["parts"])])
+            return spaces.Dict([(key, _make(part)) for key, part in _entries(x["parts"])])
         case "Tuple":
-            return spaces.Tuple([_made(part) for part in x["parts"]])
+            return spaces.Tuple([_make(part) for part in x["parts"]])
         case "Box":
             dtype, shape = np.dtype(x["dtype"]).type, tuple(x["shape"])
             sides = [np.asarray(x[side], dtype) for side in ("low", "high")]

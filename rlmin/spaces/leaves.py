@@ -87,7 +87,7 @@ def pick(raw: Any, path: tuple[str | int, ...]) -> Any:
     return raw
 
 
-def picked(raw: Any, leaf: Leaf, where: str) -> Any:
+def require_leaf(raw: Any, leaf: Leaf, where: str) -> Any:
     """The part of a raw observation that is `leaf`; `where` ends the message of the ValueError if there is none."""
     try:
         return pick(raw, leaf.path)

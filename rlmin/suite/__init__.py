@@ -32,14 +32,14 @@ class SuiteOptions(Settings):
     out: Path = Path("runs/suite")  # Folder of the run folders
     results: Path = Path("runs/suite")  # Folder of the report
 
-    def chosen(self) -> Suite:
+    def select(self) -> Suite:
         """The suite with what was asked for otherwise."""
         suite = read_suite(self.suite)
         check_names("task", self.tasks, suite.tasks)
         check_names("encoder", self.encoders, CELLS)
-        return replace(suite, tasks={task: self._chosen_of(suite, task) for task in self.tasks or suite.tasks})
+        return replace(suite, tasks={task: self._select_entries(suite, task) for task in self.tasks or suite.tasks})
 
-    def _chosen_of(self, suite: Suite, task: str) -> dict[str, Any]:
+    def _select_entries(self, suite: Suite, task: str) -> dict[str, Any]:
         """The entries of one task."""
         own = dict(suite.tasks[task])
         columns = suite.columns(own)
@@ -54,7 +54,7 @@ def run_suite(options: SuiteOptions) -> str:
     Raises:
         ValueError: no such suite, task or encoder; settings that contradict finished cells; a cell that failed.
     """
-    suite = options.chosen()
+    suite = options.select()
     cells = suite.cells()
     for config in [cell.config for cell in cells]:  # a bad setting or id should not show after hours of training
         if not options.trust:

@@ -111,7 +111,7 @@ class Measured:
         source = f"measured: {EPISODES} episodes each of random actions and of the expert's sampled actions"
         return Reference(random=self.random, expert=self.returns[self.expert], source=source)
 
-    def played_by(self, quality: str, episodes: int) -> list[PlayedBy]:
+    def list_players(self, quality: str, episodes: int) -> list[PlayedBy]:
         """Who plays the episodes of a quality, a name in `QUALITIES`.
 
         Raises:
@@ -125,9 +125,9 @@ class Measured:
         last = self.expert if quality == "expert" else self.medium
         chosen = range(last + 1) if quality == "medium-replay" else [last]
         shares = [episodes // len(chosen) + (i < episodes % len(chosen)) for i in range(len(chosen))]
-        return [self._played_by(i, share) for i, share in zip(chosen, shares, strict=True)]
+        return [self._make_player(i, share) for i, share in zip(chosen, shares, strict=True)]
 
-    def _played_by(self, place: int, episodes: int) -> PlayedBy:
+    def _make_player(self, place: int, episodes: int) -> PlayedBy:
         agent = load(self.folders[place])
         details = {"num_timesteps": agent.num_timesteps, "seed": agent.seed, "measured_return": self.returns[place]}
         return PlayedBy(name="ppo", policy=agent.policy, episodes=episodes, deterministic=False, details=details)

@@ -24,7 +24,7 @@ from rlmin.commands.train import resume, train
 from rlmin.commands.train_config import DecisionTrainConfig, TrainConfig, settable
 from rlmin.commands.training_run import CURVE
 from rlmin.encoders import CELLS
-from rlmin.encoders.cell import fitting
+from rlmin.encoders.cell import select_options
 from rlmin.envs.catalog import variants
 from rlmin.envs.tensor_env import Variant
 from rlmin.files.lock import check_free
@@ -78,7 +78,7 @@ class Cell:
 
     def run(self, folder: Path) -> Row:
         """Train in `folder`, or go on there, and score: the row of the cell."""
-        trained(self.config, folder)
+        train_or_resume(self.config, folder)
         return score(self, folder)
 
 
@@ -111,7 +111,7 @@ class Suite:
 
     def _settings(self, task: str, encoder: str, seed: int) -> dict[str, Any]:
         own = {"env": task, "steps": self.steps, **self.settings, **self.tasks[task]}
-        own = fitting(own, encoder)  # they are of several encoders
+        own = select_options(own, encoder)  # they are of several encoders
         steps = own.pop("steps")
         own = {name: value for name, value in own.items() if name not in OF_TASKS}
         return own | {"encoder": encoder, "seed": seed, "total_timesteps": steps} | UNWATCHED
@@ -137,9 +137,9 @@ def read_suite(name: str) -> Suite:
     known = settable(TrainConfig)
     try:
         check_names("entry", said, KEYS)
-        said = checked_entries(said, "suite")
+        said = check_entries(said, "suite")
         check_names("encoder", said.get("encoders", []), CELLS)
-        tasks = {task: checked_entries(settings or {}, task) for task, settings in said["tasks"].items()}
+        tasks = {task: check_entries(settings or {}, task) for task, settings in said["tasks"].items()}
         for settings in (said.get("settings") or {}, *tasks.values()):
             check_names("setting", settings, [*known, *OF_TASKS])
             check_names("encoder", settings.get("encoders", []), CELLS)
@@ -155,7 +155,7 @@ def read_suite(name: str) -> Suite:
     )
 
 
-def checked_entries(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
+def check_entries(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Entries of a suite or of a task, whose numbers are plain numbers.
 
     Raises:
@@ -200,7 +200,7 @@ def check_mappings(parts: Mapping[Any, Any], file: str) -> None:
             raise ValueError(f"{file}: expected the settings of a name as a mapping, got {found}")
 
 
-def trained(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
+def train_or_resume(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
     """Train in `folder`, or go on from the last checkpoint that is there.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 from rlmin.commands.evaluate import evaluate_run
 from rlmin.commands.train_config import TrainConfig
 from rlmin.runs.curves import read_curve
-from rlmin.suite.cells import Cell, Row, trained
+from rlmin.suite.cells import Cell, Row, train_or_resume
 
 EVALUATIONS = 10
 EPISODES = 20  # of each, greedy
@@ -39,7 +39,7 @@ class DefaultCell(Cell):
 
     def run(self, folder: Path) -> Row:
         """Train in `folder`, or go on there, and score: the row of the cell."""
-        trained(self.config, folder)
+        train_or_resume(self.config, folder)
         steps, returns = read_curve(folder, "eval/mean_reward")
         final = evaluate_run(folder, episodes=FINAL_EPISODES, num_envs=EPISODES, seed=SEED + 1)
         return self.row(steps, returns, final.mean_return)
@@ -53,11 +53,11 @@ class DefaultCell(Cell):
         """
         floor, ceiling = self.settings["floor"], self.settings["ceiling"]
         facts: Row = {"task": self.task, "encoder": self.encoder, "seed": self.seed, "steps": int(steps[-1])}
-        facts |= {"final": final, "worst": min(returns[-LAST:]), "reached": reached(steps, returns, floor)}
+        facts |= {"final": final, "worst": min(returns[-LAST:]), "reached": find_steps(steps, returns, floor)}
         return facts | {"floor": floor, "ceiling": ceiling, "points": list(steps), "curve": list(returns)}
 
 
-def reached(steps: Sequence[float], returns: Sequence[float], floor: float) -> float | None:
+def find_steps(steps: Sequence[float], returns: Sequence[float], floor: float) -> float | None:
     """Steps after which a policy first was nine tenths of the way from `floor` to the best of the curve.
 
     None where no policy was above `floor`.

@@ -9,7 +9,7 @@ import numpy as np
 
 from rlmin.runs.checkpoint import write_atomic
 from rlmin.runs.curves import mean_curve
-from rlmin.runs.statistics import iqm_interval, mean_interval, normalised
+from rlmin.runs.statistics import iqm_interval, mean_interval, normalise
 from rlmin.suite.cells import Row
 from rlmin.suite.report import as_csv
 
@@ -102,7 +102,7 @@ def _iqm(rows: Sequence[Row], column: str, what: str) -> str:
     tasks: dict[str, list[float]] = {}
     for row in rows:
         if row["encoder"] == column and played[row["task"]] == everyone:
-            tasks.setdefault(row["task"], []).append(normalised(row[what], row["floor"], row["ceiling"]))
+            tasks.setdefault(row["task"], []).append(normalise(row[what], row["floor"], row["ceiling"]))
     return str(iqm_interval(list(tasks.values()))) if tasks else ""
 
 

@@ -23,10 +23,10 @@ from rlmin.checks import check_names
 from rlmin.commands.train_config import TrainConfig, settable
 from rlmin.files.trust import from_file
 from rlmin.settings import Count, Jobs, Settings, check_setting
-from rlmin.suite.cells import check_mappings, checked_entries, open_suite
+from rlmin.suite.cells import check_entries, check_mappings, open_suite
 from rlmin.suite.default_cell import DefaultCell, settings_of
 from rlmin.suite.default_report import write_report
-from rlmin.suite.run import finished, run_cells
+from rlmin.suite.run import read_finished, run_cells
 from rlmin.suite.sb3_cell import PEERS, SB3Cell
 from rlmin.vector.make import import_provider, make_one
 
@@ -72,9 +72,9 @@ def read_default_suite(name: str) -> DefaultSuite:
     known = settable(TrainConfig)
     try:
         check_names("entry", content, KEYS)
-        content = checked_entries(content, "suite")
+        content = check_entries(content, "suite")
         content["columns"] = {name: made or {} for name, made in content["columns"].items()}
-        content["tasks"] = {task: checked_entries(own or {}, task) for task, own in content["tasks"].items()}
+        content["tasks"] = {task: check_entries(own or {}, task) for task, own in content["tasks"].items()}
         for made in content["columns"].values():
             check_names("setting", made, [*known, "peer"])
             check_names("peer", [made["peer"]] if "peer" in made else [], PEERS)
@@ -108,13 +108,13 @@ class DefaultOptions(Settings):
     out: Path = Path("runs/suite")  # Folder of the run folders
     results: Path = Path("runs/suite")  # Folder of the report
 
-    def chosen(self) -> DefaultSuite:
+    def select(self) -> DefaultSuite:
         """The suite with what was asked for otherwise."""
         suite = read_default_suite(self.suite)
         if self.quick:
             own = tuple(name for name, made in suite.columns.items() if "peer" not in made)
             first = tuple(suite.tasks)[:1]
-            return replace(self, quick=False, tasks=first, columns=self.columns or own, **QUICK).chosen()
+            return replace(self, quick=False, tasks=first, columns=self.columns or own, **QUICK).select()
         check_names("task", self.tasks, suite.tasks)
         check_names("column", self.columns, suite.columns)
         given = {"steps": self.steps, "seeds": self.seeds}
@@ -130,7 +130,7 @@ def run_defaults(options: DefaultOptions) -> str:
     Raises:
         ValueError: no such suite, task or column; settings that contradict finished cells; a cell that failed.
     """
-    suite = options.chosen()
+    suite = options.select()
     cells, out = suite.cells(), options.out / (f"{suite.name}-quick" if options.quick else suite.name)
     for cell in cells:  # a bad setting should not show after hours of training
         if not options.trust:
@@ -140,7 +140,7 @@ def run_defaults(options: DefaultOptions) -> str:
         if not options.report and cell.seed == 0:  # nor should a package that is missing
             make_one(cell.settings["env"], **cell.settings["env_kwargs"]).close()
     if options.report:
-        rows = [row for cell in cells if (row := finished(cell, out)) is not None]
+        rows = [row for cell in cells if (row := read_finished(cell, out)) is not None]
         if not rows:
             raise ValueError(f"{out}: no cell is finished there")
     else:

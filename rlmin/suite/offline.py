@@ -35,15 +35,15 @@ from rlmin.checks import check_names, require
 from rlmin.commands.train_config import DecisionTrainConfig, settable
 from rlmin.data import load_dataset
 from rlmin.data.minari import open_minari
-from rlmin.encoders.cell import fitting
+from rlmin.encoders.cell import select_options
 from rlmin.files.trust import from_file
 from rlmin.settings import Count, Jobs, Settings
-from rlmin.suite.cells import UNWATCHED, check_mappings, checked_entries, open_suite
+from rlmin.suite.cells import UNWATCHED, check_entries, check_mappings, open_suite
 from rlmin.suite.offline_cell import BEST, OfflineCell
 from rlmin.suite.offline_report import write_report
 from rlmin.suite.peer import PeerCell
 from rlmin.suite.recipes import Recipe
-from rlmin.suite.run import finished, run_cells
+from rlmin.suite.run import read_finished, run_cells
 from rlmin.vector.make import import_provider
 
 OWN = ("steps", "seeds", "targets", "episodes")  # of the suite, or of a task
@@ -88,7 +88,10 @@ class OfflineSuite:
         own = self.tasks[task]
         own_settings = {key: x for key, x in own.items() if key not in OF_TASKS}
         encoder = {**self.settings, **self.agents[agent], **own_settings}.get("encoder", DecisionTrainConfig.encoder)
-        shared, last = fitting(self.settings, encoder), fitting(own_settings, encoder)  # they are of several encoders
+        shared, last = (
+            select_options(self.settings, encoder),
+            select_options(own_settings, encoder),
+        )  # they are of several encoders
         settings = {**shared, **self.agents[agent], **last}
         asked = {"targets": list(own.get("targets", self.targets)), "variants": own.get("variants", [{}])}
         asked["episodes"] = own.get("episodes", self.episodes)
@@ -109,9 +112,9 @@ def read_offline_suite(name: str) -> OfflineSuite:
     known = settable(DecisionTrainConfig)
     try:
         check_names("entry", said, KEYS)
-        said = checked_entries(said, "suite")
+        said = check_entries(said, "suite")
         tasks, agents = (
-            {name: checked_entries(x or {}, name) for name, x in said[key].items()} for key in ("tasks", "agents")
+            {name: check_entries(x or {}, name) for name, x in said[key].items()} for key in ("tasks", "agents")
         )
         check_names("setting", said.get("settings") or {}, known)
         for settings in agents.values():
@@ -146,7 +149,7 @@ class OfflineOptions(Settings):
     out: Path = Path("runs/suite")  # Folder of the run folders and behaviour policies
     results: Path = Path("runs/suite")  # Folder of the report
 
-    def chosen(self) -> OfflineSuite:
+    def select(self) -> OfflineSuite:
         """The suite with what was asked for otherwise."""
         suite = read_offline_suite(self.suite)
         check_names("task", self.tasks, suite.tasks)
@@ -165,7 +168,7 @@ def run_offline(options: OfflineOptions) -> str:
     Raises:
         ValueError: no such suite, task or agent; data that are missing or cannot be made; a cell that failed.
     """
-    suite = options.chosen()
+    suite = options.select()
     out = options.out / suite.name
     if options.make:
         return make_datasets(suite, out, overwrite=options.overwrite)
@@ -181,7 +184,7 @@ def run_offline(options: OfflineOptions) -> str:
         if config.env is not None and not options.trust:
             import_provider(from_file(config.env, where=suite.name))  # raises where it may not
     if options.report:
-        rows = [row for cell in cells if (row := finished(cell, out)) is not None]
+        rows = [row for cell in cells if (row := read_finished(cell, out)) is not None]
         if not rows:
             raise ValueError(f"{out}: no cell is finished there")
     else:

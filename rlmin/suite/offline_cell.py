@@ -12,8 +12,8 @@ from rlmin.commands.parse_agent import parse_agent
 from rlmin.commands.presets import preset_arguments
 from rlmin.commands.train_config import DecisionTrainConfig
 from rlmin.data import Reference
-from rlmin.evaluation.scores import score, unscored
-from rlmin.suite.cells import Cell, Row, trained
+from rlmin.evaluation.scores import score, unscore
+from rlmin.suite.cells import Cell, Row, train_or_resume
 
 SEED = 10_000  # of the environments in which scores are taken: each seed of a column in its own
 NUM_ENVS = 50
@@ -41,7 +41,7 @@ class OfflineCell(Cell):
 
     def run(self, folder: Path) -> Row:
         """Train in `folder`, or go on there, and score: the row of the cell."""
-        trained(self.config, folder)
+        train_or_resume(self.config, folder)
         agent = load(folder, trust=self.config.trust)
         facts = agent.run["data"]
         if facts["reference"] is None:
@@ -79,7 +79,7 @@ def asked_return(target: float | str, facts: Mapping[str, Any]) -> float:
     """What a target of a suite asks for, in the environment's own units; `facts`: of the data."""
     if target == BEST:
         return float(max(facts["returns"]))
-    return float(unscored(float(target), Reference(**facts["reference"])))
+    return float(unscore(float(target), Reference(**facts["reference"])))
 
 
 def result(

@@ -67,7 +67,7 @@ def _run(cell: PeerCell) -> Row:
     for variant, target in product(asked["variants"], asked["targets"]):
         aim = asked_return(target, told) / scale
         with closing(gym.make(import_provider(dataset.env["id"]), **{**dataset.env["kwargs"], **variant})) as env:
-            played = [_played(agent, env, aim, scale, cell.held_out_seed + i) for i in range(asked["episodes"])]
+            played = [_play(agent, env, aim, scale, cell.held_out_seed + i) for i in range(asked["episodes"])]
         returns, lengths = zip(*played, strict=True)
         mean = float(np.mean(returns)), float(np.mean(lengths))
         results.append(result(variant, target, *mean, None, dataset.reference))
@@ -128,7 +128,7 @@ def _schedule(config: DecisionTrainConfig, warmup: int, updates: int) -> Any:
     return Falling(warmup_steps=warmup)
 
 
-def _played(agent: Any, env: gym.Env[Any, Any], aim: float, scale: float, seed: int) -> tuple[float, int]:
+def _play(agent: Any, env: gym.Env[Any, Any], aim: float, scale: float, seed: int) -> tuple[float, int]:
     """Return and length of one episode, greedy."""
     discrete = isinstance(env.action_space, gym.spaces.Discrete)
     sampler = need("d3rlpy.algos").GreedyTransformerActionSampler() if discrete else None

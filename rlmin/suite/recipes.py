@@ -112,7 +112,7 @@ class Recipe(Settings):
             config=self.ppo_config,
         ).measure()
         collect(
-            measured.played_by(quality, self.episodes),
+            measured.list_players(quality, self.episodes),
             self.arena,
             dataset,
             seed=1_000_000 + self.seed,

@@ -10,7 +10,7 @@ import numpy as np
 
 from rlmin.runs.checkpoint import write_atomic
 from rlmin.runs.curves import read_curve
-from rlmin.runs.statistics import Interval, iqm_interval, mean_interval, normalised
+from rlmin.runs.statistics import Interval, iqm_interval, mean_interval, normalise
 from rlmin.suite.cells import Cell, Row
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def iqm(rows: Sequence[Row], encoder: str, protocol: str) -> Interval | None:
     tasks: dict[str, list[float]] = {}
     for row in rows:
         if row["encoder"] == encoder and row["floor"] is not None and played[row["task"]] == everyone:
-            share = normalised(row[protocol], row["floor"], row["ceiling"])
+            share = normalise(row[protocol], row["floor"], row["ceiling"])
             tasks.setdefault(row["task"], []).append(share)
     return iqm_interval(list(tasks.values())) if tasks else None
 
@@ -150,7 +150,7 @@ def draw_scores(rows: Sequence[Row]) -> "Figure":
     for (task, encoder), line in summary.items():
         at = tasks.index(task), encoders.index(encoder)
         if line["floor"] is not None:
-            shares[at] = normalised(line["final"], line["floor"], line["ceiling"])
+            shares[at] = normalise(line["final"], line["floor"], line["ceiling"])
         ink = "white" if shares[at] < 0.55 else "black"
         axes.text(at[1], at[0], f"{line['final']:.2f}", ha="center", va="center", fontsize="small", color=ink)
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="viridis", aspect="auto")

@@ -39,7 +39,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
     Raises:
         ValueError: a finished cell was trained with other settings, or a cell failed; the others are kept.
     """
-    todo = [cell for cell in cells if finished(cell, out) is None]
+    todo = [cell for cell in cells if read_finished(cell, out) is None]
     done = len(cells) - len(todo)
     print(f"{len(cells)} cells, {done} done before, {len(todo)} to train, {jobs} at a time", file=sys.stderr)
     failed: list[str] = []
@@ -57,7 +57,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
             print(f"[{done}/{len(cells)}] {line}", file=sys.stderr, flush=True)
     if failed:
         raise ValueError(f"{len(failed)} of {len(cells)} cells failed, the first: {failed[0]}")
-    rows = [finished(cell, out) for cell in cells]
+    rows = [read_finished(cell, out) for cell in cells]
     return [row for row in rows if row is not None]
 
 
@@ -81,7 +81,7 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
             signal.signal(signal.SIGTERM, before)
 
 
-def finished(cell: Cell, out: Path) -> Row | None:
+def read_finished(cell: Cell, out: Path) -> Row | None:
     """The row of a cell that was trained before.
 
     Raises:

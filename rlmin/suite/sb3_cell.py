@@ -37,23 +37,23 @@ class SB3Cell(DefaultCell):
         agent = getattr(require(package, extra="sb3"), name)(kind, train, seed=self.seed, device="cpu")
         points, curve = list[float](), list[float]()
 
-        def played(episodes: int, seed: int) -> float:
+        def play(episodes: int, seed: int) -> float:
             test.reset(seed=seed)
             returns: Any = evaluate_policy(agent, test, n_eval_episodes=episodes, warn=False)[0]
             return float(returns)
 
-        def look(local: dict[str, Any], everything: dict[str, Any]) -> bool:
+        def watch_progress(local: dict[str, Any], everything: dict[str, Any]) -> bool:
             due = (len(curve) + 1) * self.settings["steps"] / EVALUATIONS
             if len(curve) < EVALUATIONS and agent.num_timesteps >= due:
                 points.append(agent.num_timesteps)
-                curve.append(played(EPISODES, SEED))
+                curve.append(play(EPISODES, SEED))
             return True
 
-        agent.learn(self.settings["steps"], callback=look)
+        agent.learn(self.settings["steps"], callback=watch_progress)
         if len(curve) < EVALUATIONS:
             points.append(agent.num_timesteps)
-            curve.append(played(EPISODES, SEED))
-        return self.row(points, curve, played(FINAL_EPISODES, SEED + 1))
+            curve.append(play(EPISODES, SEED))
+        return self.row(points, curve, play(FINAL_EPISODES, SEED + 1))
 
     def _env(self) -> gym.Env[Any, Any]:
         """The task in a form that these libraries read."""

@@ -32,7 +32,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import SyncVectorEnv
 from torch import Tensor
 
-from rlmin.spaces import leaf_tensor, leaves_of, picked, without
+from rlmin.spaces import leaf_tensor, leaves_of, require_leaf, without
 from rlmin.types import Observation, Step
 from rlmin.vector.faults import EnvError, in_words
 from rlmin.vector.make import existing
@@ -169,7 +169,7 @@ class Vector(ABC):
         """The leaves of a batched raw observation, checked and on the device."""
         observation = {}
         for leaf in self._leaves:
-            value = picked(raw, leaf, self._where())
+            value = require_leaf(raw, leaf, self._where())
             tensor = leaf_tensor(value, leaf, self.num_envs, copy=copy, where=self._where())
             self._check_finite(f"observation {leaf.name!r}", tensor)
             observation[leaf.name] = tensor.to(self.device)
@@ -218,7 +218,7 @@ class Vector(ABC):
         result = {}
         for leaf in self._leaves:
             where = f" (state reached{self._where()})"
-            parts = [np.asarray(picked(final[row], leaf, f" from environment {row}{where}")) for row in rows]
+            parts = [np.asarray(require_leaf(final[row], leaf, f" from environment {row}{where}")) for row in rows]
             for row, part in zip(rows, parts, strict=True):
                 if part.shape != leaf.shape:
                     leaf_tensor(part[None], leaf, 1, copy=True, where=where, rows=[row])

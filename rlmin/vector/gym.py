@@ -7,7 +7,7 @@ import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
-from rlmin.spaces import leaf_tensor, pick, picked
+from rlmin.spaces import leaf_tensor, pick, require_leaf
 from rlmin.types import Observation, Step
 from rlmin.vector.base import MASK, SUCCESS, Vector
 
@@ -156,7 +156,7 @@ class GymVector(Vector):
 
     def _observe_one(self, raw: Any, row: int) -> None:
         for leaf in self._leaves:
-            value = np.asarray(picked(raw, leaf, f" from environment {row}{self._where()}"))[None]
+            value = np.asarray(require_leaf(raw, leaf, f" from environment {row}{self._where()}"))[None]
             leaf_tensor(value, leaf, 1, copy=True, where=self._where(), rows=[row])
 
 

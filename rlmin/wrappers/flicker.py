@@ -12,7 +12,7 @@ from rlmin.envs.draws import uniform
 from rlmin.settings import Share
 from rlmin.settings.boundary import checked
 from rlmin.wrappers.host import VectorWrapped, Wrapped
-from rlmin.wrappers.transform import Like, Memory, Rows, Transform, counted, drawn, where
+from rlmin.wrappers.transform import Like, Memory, Rows, Transform, draw_key, start_count, where
 
 STREAM = 1
 KEPT = "action_mask"
@@ -30,13 +30,13 @@ class _FrameFlicker(Transform):
         return observation
 
     def start(self, rows: Like) -> Memory:
-        return counted(rows)
+        return start_count(rows)
 
     def after(self, memory: Memory, action: Rows, reward: Rows, ended: Rows) -> tuple[Memory, Rows]:
         return {**memory, "t": memory["t"] + 1}, reward
 
     def see(self, memory: Memory, observation: Any) -> Any:
-        lost: Any = uniform(*drawn(memory, STREAM)) < self.probability
+        lost: Any = uniform(*draw_key(memory, STREAM)) < self.probability
         return _blank(lost if isinstance(memory["t"], Tensor) else lost.numpy(), observation, self.seen)
 
 

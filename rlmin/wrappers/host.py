@@ -17,8 +17,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from rlmin.envs.draws import signed
-from rlmin.wrappers.transform import Like, Memory, Transform, mixed, where
+from rlmin.envs.draws import to_signed
+from rlmin.wrappers.transform import Like, Memory, Transform, mix, where
 
 
 class Wrapped(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
@@ -35,8 +35,8 @@ class Wrapped(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
         if seed is not None or self._like.seed is None:
-            self._like.seed = np.int64(signed(int(self.np_random.integers(1 << 62)) if seed is None else seed))
-        self._memory = _opened(self.transform, self._like, {} if seed is not None else self._memory)
+            self._like.seed = np.int64(to_signed(int(self.np_random.integers(1 << 62)) if seed is None else seed))
+        self._memory = _open(self.transform, self._like, {} if seed is not None else self._memory)
         return self.transform.see(self._memory, observation), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -74,11 +74,11 @@ class VectorWrapped(VectorWrapper[Any, Any, Any, Any, Any]):
         self._like.device = device
         if seed is not None or self._like.seed is None:
             self._like.seed = self._seeds(seed)
-        opened = _opened(self.transform, self._like, {} if seed is not None else self._memory)
+        opened = _open(self.transform, self._like, {} if seed is not None else self._memory)
         if rows is None or not self._memory:
             self._memory = opened
         else:
-            self._memory = mixed(_as_rows(rows, device), opened, self._memory)
+            self._memory = mix(_as_rows(rows, device), opened, self._memory)
         self._ended = self._like.full(False, np.bool_)
         return self.transform.see(self._memory, observation), infos
 
@@ -93,7 +93,7 @@ class VectorWrapped(VectorWrapper[Any, Any, Any, Any, Any]):
         if self.mode is AutoresetMode.SAME_STEP and "final_obs" in infos:
             infos = {**infos, "final_obs": self._final(after, infos["final_obs"])}
         if opens is not None:
-            after = mixed(opens, _opened(self.transform, self._like, after), after)
+            after = mix(opens, _open(self.transform, self._like, after), after)
         self._memory, self._ended = after, ended
         return self.transform.see(after, observation), given, terminated, truncated, infos
 
@@ -130,10 +130,10 @@ class VectorWrapped(VectorWrapper[Any, Any, Any, Any, Any]):
             random = copy.deepcopy(random[0] if isinstance(random, tuple) else random)  # theirs stays as it was
             seed = int(random.integers(1 << 62))
         seeds = range(seed, seed + self.num_envs) if isinstance(seed, int) else seed
-        return _as_rows(np.array([signed(number) for number in seeds], dtype=np.int64), self._like.device)
+        return _as_rows(np.array([to_signed(number) for number in seeds], dtype=np.int64), self._like.device)
 
 
-def _opened(transform: Transform, like: Like, before: Memory) -> Memory:
+def _open(transform: Transform, like: Like, before: Memory) -> Memory:
     """Memory of new episodes; what draws counts them."""
     memory = transform.start(like)
     if "episode" in memory and "episode" in before:

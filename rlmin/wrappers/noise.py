@@ -13,7 +13,7 @@ from rlmin.envs.draws import normal
 from rlmin.settings import NonNegative
 from rlmin.settings.boundary import checked
 from rlmin.wrappers.host import VectorWrapped, Wrapped
-from rlmin.wrappers.transform import Like, Memory, Rows, Transform, counted, drawn
+from rlmin.wrappers.transform import Like, Memory, Rows, Transform, draw_key, start_count
 
 STREAM = 2
 
@@ -31,7 +31,7 @@ class _ObservationNoise(Transform):
         return observation
 
     def start(self, rows: Like) -> Memory:
-        return counted(rows)
+        return start_count(rows)
 
     def after(self, memory: Memory, action: Rows, reward: Rows, ended: Rows) -> tuple[Memory, Rows]:
         return {**memory, "t": memory["t"] + 1}, reward
@@ -52,7 +52,7 @@ class _ObservationNoise(Transform):
 
     def _draws(self, memory: Memory, space: gym.Space[Any], observation: Any, first: int) -> Any:
         """[..., *space.shape] noise of one part, as the observation is kept."""
-        key, t = drawn(memory, STREAM)
+        key, t = draw_key(memory, STREAM)
         index = t.unsqueeze(-1) * _numbers(self.inside) + torch.arange(first, first + _numbers(space), device=t.device)
         noise = self.sigma * normal(key.unsqueeze(-1), index).reshape(*t.shape, *(space.shape or ()))
         return noise.to(observation.dtype) if isinstance(observation, Tensor) else noise.numpy().astype(space.dtype)

@@ -12,7 +12,7 @@ from rlmin.envs.draws import uniform
 from rlmin.settings import Share
 from rlmin.settings.boundary import checked
 from rlmin.wrappers.host import VectorWrapped, Wrapped
-from rlmin.wrappers.transform import Like, Memory, Rows, Transform, counted, drawn, where
+from rlmin.wrappers.transform import Like, Memory, Rows, Transform, draw_key, start_count, where
 
 STREAM = 3
 
@@ -30,10 +30,10 @@ class _StickyAction(Transform):
         return observation
 
     def start(self, rows: Like) -> Memory:
-        return {**counted(rows), "action": rows.full(self.none, self.none.dtype)}
+        return {**start_count(rows), "action": rows.full(self.none, self.none.dtype)}
 
     def act(self, memory: Memory, action: Rows) -> Rows:
-        key, t = drawn(memory, STREAM)
+        key, t = draw_key(memory, STREAM)
         stuck: Any = (uniform(key, t) < self.probability) & (t > 0)  # at t = 0 there is nothing to repeat
         return where(stuck if isinstance(action, Tensor) else stuck.numpy(), memory["action"], action)[()]
 

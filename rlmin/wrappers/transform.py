@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rlmin.envs.draws import MIX_B, key, signed
+from rlmin.envs.draws import MIX_B, key, to_signed
 
 Rows: TypeAlias = Any
 """One value a row: a numpy array or a tensor, [B] or []."""
@@ -54,13 +54,13 @@ class Like:
     def full(self, value: Any, dtype: type | np.dtype[Any] = np.float32) -> Rows:
         """[*lead, *value.shape] filled with `value`; not to be written into."""
         value = np.asarray(value, dtype=dtype)
-        return self._kept(np.broadcast_to(value, (*self.lead, *value.shape)))
+        return self._keep(np.broadcast_to(value, (*self.lead, *value.shape)))
 
     def each(self, value: Any, dtype: type | np.dtype[Any] = np.float32) -> Rows:
         """[*lead], one value for all or one for each row; not to be written into."""
-        return self._kept(np.broadcast_to(np.asarray(value, dtype=dtype), self.lead))
+        return self._keep(np.broadcast_to(np.asarray(value, dtype=dtype), self.lead))
 
-    def _kept(self, array: np.ndarray[Any, Any]) -> Rows:
+    def _keep(self, array: np.ndarray[Any, Any]) -> Rows:
         """`array` as the environment speaks; of tensors the same one for equal values."""
         if self.device is None:
             return array.copy()
@@ -70,16 +70,16 @@ class Like:
         return self._made[key]
 
 
-def counted(rows: Like) -> Memory:
-    """Memory of what draws: the step, the episode and the seed, by which `drawn` finds the numbers."""
+def start_count(rows: Like) -> Memory:
+    """Memory of what draws: the step, the episode and the seed, by which `draw_key` finds the numbers."""
     zero = rows.full(0, np.int64)
     return {"t": zero, "episode": zero, "stream": rows.seed}
 
 
-def drawn(memory: Memory, stream: int) -> tuple[Tensor, Tensor]:
+def draw_key(memory: Memory, stream: int) -> tuple[Tensor, Tensor]:
     """Key and step of every row, for rlmin.envs.draws; each kind of wrapper has a `stream`, apart from the game's."""
     seed, episode, t = (torch.as_tensor(memory[name]) for name in ("stream", "episode", "t"))
-    return key(seed + signed(stream * MIX_B), episode), t
+    return key(seed + to_signed(stream * MIX_B), episode), t
 
 
 def where(rows: Rows, a: Any, b: Any) -> Any:
@@ -90,7 +90,7 @@ def where(rows: Rows, a: Any, b: Any) -> Any:
     return np.where(np.reshape(rows, np.shape(rows) + (1,) * (b.ndim - np.ndim(rows))), a, b).astype(b.dtype)
 
 
-def mixed(rows: Rows, a: Memory, b: Memory) -> Memory:
+def mix(rows: Rows, a: Memory, b: Memory) -> Memory:
     """Memory `a` in the `rows` that are set, `b` elsewhere."""
     return {name: where(rows, a[name], part) for name, part in b.items()}
 

@@ -16,7 +16,7 @@ from rlmin.kernels.step.pieces import AVERAGES, add, convolve, normalise, rememb
 from rlmin.kernels.step.product import product
 from rlmin.kernels.step.table import BLOCK, BLOCKS, EACH_BLOCK, EACH_HEAD, HEAD, HEADER
 from rlmin.scan.cpu_loops import ONE
-from rlmin.scan.cpu_math import ACTIVATION_CODES, c_loop, inlined, row, take, widest
+from rlmin.scan.cpu_math import ACTIVATION_CODES, c_loop, inline, row, take, widest
 from rlmin.scan.cpu_threads import Loop
 
 _INTEGER, _BYTE = np.int64(1), np.uint8(1)
@@ -27,13 +27,13 @@ def room(rows: int, H: int, widest: int) -> int:
     return rows * (2 * H + widest)
 
 
-@inlined
+@inline
 def _at(address: Any, offset: Any, one: Any) -> Any:
     """Pointer to element `offset` of the array at `address`."""
     return row((address, 0, 1), 0, offset, one)
 
 
-@inlined
+@inline
 def _enter(table: Any, b0: Any, rows: Any, base: Any, one: Any) -> None:
     """x = embed(silu(front(input))), for rows from b0; x is at element `base` of the scratch."""
     H, D, G, x = table[HEADER.H], table[HEADER.D], table[HEADER.G], _at(table[HEADER.scratch], base, one)
@@ -54,7 +54,7 @@ def _enter(table: Any, b0: Any, rows: Any, base: Any, one: Any) -> None:
         add(_at(table[HEADER.scratch], base + r * H, one), _at(table[HEADER.embed_bias], 0, one), H)
 
 
-@inlined
+@inline
 def _read(table: Any, block: Any, b0: Any, rows: Any, base: Any, numbers: Any, one: Any) -> None:
     """y = conv(norm(x)), for rows from b0; y lies behind x."""
     H, width, kind, scratch = table[HEADER.H], table[HEADER.width], table[HEADER.norm], table[HEADER.scratch]
@@ -73,7 +73,7 @@ def _read(table: Any, block: Any, b0: Any, rows: Any, base: Any, numbers: Any, o
             convolve(after, seen, after, weight, bias, y, flags[r] != 0, width, H, one)
 
 
-@inlined
+@inline
 def _feed(table: Any, block: Any, rows: Any, base: Any, numbers: Any, one: Any) -> None:
     """x += W2 silu(W1 norm(x) + b1) + b2."""
     H, F, scratch, routine = table[HEADER.H], table[HEADER.F], table[HEADER.scratch], table[HEADER.routine]
@@ -91,7 +91,7 @@ def _feed(table: Any, block: Any, rows: Any, base: Any, numbers: Any, one: Any) 
     product(routine, hidden, _at(table[block + BLOCK.mlp_2_weight], 0, one), x, rows, F, H, one)
 
 
-@inlined
+@inline
 def _leave(table: Any, b0: Any, rows: Any, base: Any, numbers: Any, one: Any) -> None:
     """y = norm(x), and what each head makes of it, for rows from b0."""
     H, scratch = table[HEADER.H], table[HEADER.scratch]

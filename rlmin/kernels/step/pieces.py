@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 
-from rlmin.scan.cpu_math import FIRST, INPUT, SECOND, activate, exp, inlined, load, lstm_weights, store
+from rlmin.scan.cpu_math import FIRST, INPUT, SECOND, activate, exp, inline, load, lstm_weights, store
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _numba: Any = numba
@@ -16,14 +16,14 @@ AVERAGES = {"min_gru": 0, "min_lstm": 1}
 MIN_GRU = AVERAGES["min_gru"]
 
 
-def _summing(function: Function) -> Function:
+def _sum_loop(function: Function) -> Function:
     """A piece of a loop that sums over channels: terms may be added in any order, or it would not vectorise."""
     fast = {"contract", "nsz", "arcp", "afn", "reassoc"}
     piece: Function = _numba.njit(forceinline=True, nogil=True, error_model="numpy", fastmath=fast)(function)
     return piece
 
 
-@_summing
+@_sum_loop
 def normalise(kind: Any, x: Any, gamma: Any, beta: Any, y: Any, H: Any, numbers: Any, one: Any) -> None:
     """y = norm(x), by the number of its kind in `NORMS`."""
     eps, share, mean, total = numbers[0], numbers[1], one - one, one - one
@@ -46,7 +46,7 @@ def normalise(kind: Any, x: Any, gamma: Any, beta: Any, y: Any, H: Any, numbers:
             y[d] = x[d] * scale * gamma[d]
 
 
-@inlined
+@inline
 def convolve(
     n: Any, seen: Any, after: Any, weight: Any, bias: Any, y: Any, wiped: Any, width: Any, H: Any, one: Any
 ) -> None:
@@ -67,7 +67,7 @@ def convolve(
                     after[now + d] = seen[was + d]
 
 
-@inlined
+@inline
 def remember(
     average: Any,
     parts: Any,
@@ -99,14 +99,14 @@ def remember(
         store(x, d, load(x, d, SECOND) + now, SECOND)
 
 
-@inlined
+@inline
 def silu(wide: Any, bias: Any, F: Any, one: Any) -> None:
     for d in range(F):
         a = wide[d] + bias[d]
         wide[d] = a / (one + exp(-a))
 
 
-@inlined
+@inline
 def add(y: Any, x: Any, H: Any) -> None:
     for d in range(H):
         y[d] += x[d]
