@@ -63,7 +63,7 @@ def renamed() -> Iterator[tuple[str, str, str]]:
             yield from ((module, old, new) for old, new in re.findall(r'(\w+)="(\w+)"', line))
 
 
-@pytest.mark.parametrize(("module", "old", "new"), renamed())
+@pytest.mark.parametrize(("module", "old", "new"), list(renamed()))
 def test_an_old_name_of_a_function_is_the_function_and_warns(module: str, old: str, new: str) -> None:
     home = importlib.import_module(module)
     with pytest.warns(DeprecationWarning, match=f"{module}.{old} is now {module}.{new}"):
