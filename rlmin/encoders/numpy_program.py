@@ -100,7 +100,7 @@ class NumpyForm:
 
     Attributes:
         write: (program, name, module, read, after) -> the array [B, H] of its output. `read` is [x 1], which the
-            module is to read once `scale_before` is part of its first product; what is remembered is called `{name}.h`, ...
+            module is to read once `after` is part of its first product; what is remembered is called `{name}.h`, ...
         reads_memory: whether its products read the memory too: then `read` is [x h 1], and h is for `write` to copy.
     """
 

@@ -89,7 +89,7 @@ def collect(
 
     Episodes are written as they end; the dataset appears when all are there, or not at all. Every environment plays
     the same number of episodes (or one less, settled beforehand), so that short ones are not over-represented.
-    Each episode's metadata has `source` (its place in `list_players`), `list_players` (its name), `row_seed` and `turn`: the
+    Each episode's metadata has `source` (its place in `played_by`), `played_by` (its name), `row_seed` and `turn`: the
     row's environment was reset with `row_seed`, then without a seed `turn` times.
 
     Args:
