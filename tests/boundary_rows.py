@@ -34,7 +34,7 @@ from rlmin.learning.losses import (
 from rlmin.learning.returns import discounted_return, gae, return_to_go
 from rlmin.policy.actor import Actor
 from rlmin.policy.predict import predict
-from rlmin.scan import linear_scan, min_gru_scan, min_lstm_scan, warmup
+from rlmin.scan import linear_scan, min_gru_scan, min_lstm_scan, outer_scan, rotating_scan, warmup
 from rlmin.vector import adapt
 from rlmin.vector.arena import Arena
 from rlmin.wrappers import vector as vector_wrappers
@@ -235,6 +235,27 @@ def rows() -> dict[str, Row]:
             min_lstm_scan,
             {"forget": x(T, B, D), "input": x(T, B, D), "candidate": x(T, B, D), **scan, "activation": "tanh"},
             {"activation": ["no", None, 3]},
+        ),
+        "rlmin.scan.rotating_scan": Row(
+            rotating_scan,
+            {"decay": x(T, B, D), "phase": x(T, B, D), "value": x(T, B, D, 2), "state": x(B, D, 2), "start": no(T, B)},
+            called={"value": "value|decay|state"},
+            fine=("decay", "phase"),  # of any shape that broadcasts; test_rotating_scan.py has those that do not
+        ),
+        "rlmin.scan.outer_scan": Row(
+            outer_scan,
+            {
+                **{name: x(T, B, 2, D) for name in ("query", "key", "value")},
+                "log_decay": -x(T, B, 2).abs(),
+                "state": x(B, 2, D, D),
+                "start": no(T, B),
+                "write": x(T, B, 2),
+                "remove": None,
+                "exclusive": False,
+            },
+            {"remove": [3, x(T, B, 2, D), (x(T, B, 2, D),)]},
+            fine=("log_decay",),  # of any shape that broadcasts; test_outer_scan.py has those that do not
+            called={"query": "query|log_decay|key", "value": "value|state"},
         ),
         "rlmin.scan.warmup": Row(
             warmup, {"device": "cpu", "shape": (1, 1, 1)}, {"shape": [3, (1, 1), (-1, 1, 1), ("a", 1, 1)]}, runs=False

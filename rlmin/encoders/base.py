@@ -1,7 +1,6 @@
 """The contract every encoder keeps: the same weights over [T, B, ...] in training and over [B, ...] in acting."""
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.checks import check, check_flags
+from rlmin.scan.boundary import full_precision as full_precision
 from rlmin.settings import Range
 from rlmin.types import State
 
@@ -137,10 +137,3 @@ def _kind(state: object) -> str:
 def wipe(state: Tensor, start: Tensor) -> Tensor:
     """`state` [B, ...] with zeros in the rows where `start` [B] is True, even where it was not finite."""
     return state.masked_fill(start.view(-1, *[1] * (state.dim() - 1)), 0)
-
-
-def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Autocast off while a memory is updated: what is added up over an episode stays in the state's precision."""
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
-    return nullcontext()

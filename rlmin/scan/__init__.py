@@ -1,6 +1,7 @@
 """The recurrence h[t] = a[t] * h[t-1] + b[t], with an exact reset wherever an episode starts.
 
-Three public functions share one contract. Inputs are time-major, [T, B, D]; `state` [B, D] is the memory that enters
+`rotating_scan` is its form for complex numbers, `outer_scan` that for matrices. The other three share one contract,
+which those two keep with axes of their own. Inputs are time-major, [T, B, D]; `state` [B, D] is the memory that enters
 the first step; `start` [T, B] bool says at which steps the memory is wiped *before* it is used, which is exact: the
 state that enters is replaced by 0, whatever it was, and no gradient passes. They return every state, `h`, and the one
 to carry into the next call, `last`; gradients flow from both into every float argument.
@@ -16,8 +17,11 @@ from torch import Tensor
 
 from rlmin.checks import existing
 from rlmin.scan.activation import ACTIVATIONS as ACTIVATIONS
+from rlmin.scan.boundary import carry_dtype, check_float, check_start, check_tensors
 from rlmin.scan.dispatch import KERNELS as KERNELS
 from rlmin.scan.ops import Option, scan
+from rlmin.scan.outer import outer_scan as outer_scan
+from rlmin.scan.rotating import rotating_scan as rotating_scan
 
 
 def linear_scan(
@@ -154,7 +158,7 @@ def warmup(device: torch.device | str = "cpu", *, shape: tuple[int, int, int] = 
 
 
 def _run(name: str, option: Option, start: Tensor | None, state: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-    carry = torch.float64 if inputs[-1].dtype is torch.float64 else torch.float32
+    carry = carry_dtype(inputs[-1])
     return scan(name, option, start, state if state.dtype is carry else state.to(carry), *inputs)
 
 
@@ -164,9 +168,7 @@ def _three_axes(x: Tensor) -> Tensor:
 
 def _check(inputs: dict[str, Tensor], state: Tensor, start: Tensor | None, activation: str | None = None) -> None:
     """Reject, by name, what the kernels would misread."""
-    for name, x in (*inputs.items(), ("state", state), ("start", start)):
-        if not isinstance(x, Tensor) and not (x is None and name == "start"):
-            raise ValueError(f"{name}: expected a tensor, got {type(x).__name__}")
+    check_tensors(**inputs, state=state)
     *others, (lead, value) = inputs.items()
     shape, dtype, device = value.shape, value.dtype, value.device
     axes = len(shape)
@@ -176,36 +178,14 @@ def _check(inputs: dict[str, Tensor], state: Tensor, start: Tensor | None, activ
     for name, x in others:
         if x.shape != shape:
             raise ValueError(f"{name}: expected the shape of {lead}, {list(shape)}, got {list(x.shape)}")
-        _check_float(name, x, dtype, device)
-    _check_float(lead, value, dtype, device)
-    _check_float("state", state, dtype, device)
+        check_float(name, x, dtype, device)
+    check_float(lead, value, dtype, device)
+    check_float("state", state, dtype, device)
     if state.shape != shape[1:]:
         raise ValueError(f"state: expected {list(shape[1:])} as {lead} is {list(shape)}, got {list(state.shape)}")
-    if start is not None:
-        _check_start(start, lead, value)
+    check_start(start, lead, value)
 
 
 def _check_activation(activation: str) -> None:
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r:.60}")
-
-
-def _check_float(name: str, x: Tensor, dtype: torch.dtype, device: torch.device) -> None:
-    if not x.dtype.is_floating_point:
-        raise ValueError(f"{name}: expected a float dtype, got {x.dtype}")
-    if (x.dtype is torch.float64) != (dtype is torch.float64):
-        raise ValueError(f"{name}: expected float64 for all or for none, got {x.dtype} beside {dtype}")
-    if x.device != device:
-        raise ValueError(f"{name}: expected device {device}, got {x.device}")
-
-
-def _check_start(start: Tensor, lead: str, value: Tensor) -> None:
-    if start.dtype is not torch.bool:
-        raise ValueError(f"start: expected bool, got {start.dtype}; try start.bool()")
-    if start.shape != value.shape[:2]:
-        T, B = value.shape[:2]
-        hint = "; rlmin is time-major, this looks like [B, T]" if T != B and list(start.shape) == [B, T] else ""
-        found = f"got {list(start.shape)}{hint}"
-        raise ValueError(f"start: expected [T={T}, B={B}] as {lead} is {list(value.shape)}, {found}")
-    if start.device != value.device:
-        raise ValueError(f"start: expected device {value.device}, got {start.device}")

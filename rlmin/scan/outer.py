@@ -1,0 +1,221 @@
+"""Matrix memories: a gated sum of outer products, and the delta rule, in chunks of time."""
+
+import os
+
+import torch
+from torch import Tensor
+
+from rlmin.scan.boundary import carry_dtype, check_float, check_start, check_tensors, full_precision
+from rlmin.scan.outer_chunks import Removal, outer_chunks
+
+LEAST = {3: -20.0, 4: -8.0}
+"""The smallest log decay by axes of `log_decay`: where a head decays together, and each key feature has its own."""
+
+
+def outer_scan(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    log_decay: Tensor | None,
+    state: Tensor,
+    start: Tensor | None = None,
+    *,
+    write: Tensor | None = None,
+    remove: tuple[Tensor, Tensor] | None = None,
+    exclusive: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Recurrence of a matrix [K, V] per head that outer products are added to, with resets, read by queries.
+
+        S[t] = decay[t] * S[t-1] + key[t] value[t]'                       decay = exp(log_decay), over the rows of S
+        y[t] = query[t]' S[t]                                             exclusive: query[t]' S[t-1]
+
+    with S[-1] = state, and S[t-1] read as 0 where start[t]. What is there already can be taken back first:
+
+        write:    P = decay[t] * S[t-1];   S[t] = P + write[t] * key[t] (value[t] - P' key[t])'      the delta rule
+        remove:   S[t] = decay[t] * S[t-1] + add (probe' S[t-1]) + key[t] value[t]',   probe, add = remove
+
+    The delta rule replaces what a key holds by the value, if write = 1 and the key has length 1. The matrices after
+    every step are never stored: a chunk of steps is a handful of matrix products.
+
+    Args:
+        query, key: [T, B, heads, K] float.
+        value: [T, B, heads, V] float.
+        log_decay: float that broadcasts to [T, B, heads] or to [T, B, heads, K] with as many axes: the logarithm of
+            what is kept, at most 0. None: all is kept. Read as at least -20 (a decay of 2e-9) where a head decays
+            together, and as -8 (3e-4) where each key feature has a decay of its own.
+        state: [B, heads, K, V] float, the memory that enters step 0.
+        start: [T, B] bool or None, the state that enters step t is replaced by 0.
+        write: [T, B, heads] float in [0, 2], the share that the delta rule replaces. S stays bounded only if keys have
+            at most length 1. Above 1 the transition has a negative eigenvalue.
+        remove: two [T, B, heads, K] float, or None. Not together with `write`.
+        exclusive: read the memory as it was before step t, neither decayed nor written.
+
+    Returns:
+        y: [T, B, heads, V] in the dtype of `value`; last: [B, heads, K, V] float32 or float64, the state after step
+        T-1 (`state` where T = 0). Gradients flow to every float argument, twice differentiable; none passes to a log
+        decay that was read as another.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit, `write` beside `remove`, or a log decay above 0 (looked
+            for on a CPU only; elsewhere it is read as 0).
+
+    Source: gated linear attention in chunks, Yang et al. 2023 (arXiv:2312.06635); the delta rule in its WY form, Yang
+    et al. 2024 (arXiv:2406.06484). Resets are masks over segments of a chunk, so none is the logarithm of 0.
+    """
+    _check(query, key, value, log_decay, state, start, write, remove)
+    if not isinstance(exclusive, bool):
+        raise ValueError(f"exclusive: expected True or False, got {exclusive!r:.60}")
+    carry = carry_dtype(value)
+    with full_precision(value):
+        q, k, v, S = (x.to(carry) for x in (query, key, value, state))
+        g = within(log_decay, q)
+        beta = None if write is None else write.to(carry)
+        pair = None if remove is None else (remove[0].to(carry), remove[1].to(carry))
+        if os.environ.get("RLMIN_KERNEL") == "reference":
+            y, last = _loop(q, k, v, g, S, start, beta, pair, exclusive)
+        elif len(v) == 0:
+            y, last = v.clone(), S.clone()
+        else:
+            g = g if start is None else g.masked_fill(start.view(*start.shape, *[1] * (g.dim() - 2)), 0)
+            k, removal = _as_removal(k, g, beta, pair)
+            y, last = outer_chunks(q, k, v, g if g.dim() == 4 else g[..., None], S, start, removal, exclusive)
+    return y.to(value.dtype), last
+
+
+def outer_step(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    log_decay: Tensor | None,
+    state: Tensor,
+    *,
+    write: Tensor | None = None,
+    remove: tuple[Tensor, Tensor] | None = None,
+    exclusive: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """One step of `outer_scan`, on [B, ...]: y [B, heads, V] and the state after it.
+
+    The definition, a line for each part of the equation. Nothing is checked, and the state is wiped already.
+    """
+    S = state
+    if log_decay is not None:
+        least = LEAST[log_decay.dim() + 1]
+        decay = log_decay.clamp(least, 0).exp()
+        S = S * (decay[..., None, None] if log_decay.dim() == 2 else decay[..., None])
+    if write is not None:
+        value = write[..., None] * (value - _read(key, S))
+    if remove is not None:
+        probe, add = remove
+        S = S + add[..., None] * _read(probe, state)[..., None, :]
+    S = S + key[..., None] * value[..., None, :]
+    return _read(query, state if exclusive else S), S
+
+
+def within(log_decay: Tensor | None, query: Tensor) -> Tensor:
+    """[T, B, heads] or [T, B, heads, K] log decays, none outside of what is computed exactly."""
+    if log_decay is None:
+        return query.new_zeros(()).expand(query.shape[:3])
+    shape = query.shape[: log_decay.dim()]
+    return log_decay.to(query.dtype).clamp(LEAST[log_decay.dim()], 0).expand(shape)
+
+
+def _read(query: Tensor, S: Tensor) -> Tensor:
+    """query' S, [..., V]."""
+    return (query[..., None, :] @ S).squeeze(-2)
+
+
+def _as_removal(
+    key: Tensor, g: Tensor, write: Tensor | None, remove: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Removal | None]:
+    """The delta rule as what it is in general: add = write * key is what it writes, probe = -decay * key."""
+    if write is None:
+        return key, None if remove is None else Removal(*remove)
+    written = write[..., None] * key
+    decay = g.exp() if g.dim() == 4 else g.exp()[..., None]
+    return written, Removal(-decay * key, written)
+
+
+def _loop(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    log_decay: Tensor,
+    state: Tensor,
+    start: Tensor | None,
+    write: Tensor | None,
+    remove: tuple[Tensor, Tensor] | None,
+    exclusive: bool,
+) -> tuple[Tensor, Tensor]:
+    """One step at a time."""
+    S, found = state, []
+    for t in range(len(value)):
+        if start is not None:
+            S = torch.where(start[t].view(-1, 1, 1, 1), torch.zeros_like(S), S)
+        y, S = outer_step(
+            query[t],
+            key[t],
+            value[t],
+            log_decay[t],
+            S,
+            write=None if write is None else write[t],
+            remove=None if remove is None else (remove[0][t], remove[1][t]),
+            exclusive=exclusive,
+        )
+        found.append(y)
+    return torch.stack(found) if found else value.clone(), S.clone()
+
+
+def _check(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    log_decay: Tensor | None,
+    state: Tensor,
+    start: Tensor | None,
+    write: Tensor | None,
+    remove: tuple[Tensor, Tensor] | None,
+) -> None:
+    check_tensors(query=query, key=key, value=value, state=state)
+    if query.dim() != 4:
+        raise ValueError(f"query: expected [T, B, heads, K], got {list(query.shape)}")
+    T, B, heads, K = query.shape
+    V = value.shape[-1] if value.dim() == 4 else 0
+    wanted: dict[str, tuple[Tensor, list[int]]] = {
+        "key": (key, [T, B, heads, K]),
+        "value": (value, [T, B, heads, V]),
+        "state": (state, [B, heads, K, V]),
+    }
+    if write is not None:
+        check_tensors(write=write)
+        wanted["write"] = write, [T, B, heads]
+    if remove is not None:
+        wanted |= {f"remove[{i}]": (x, [T, B, heads, K]) for i, x in enumerate(_pair(remove))}
+    check_float("query", query, value.dtype, value.device)
+    for name, (x, shape) in wanted.items():
+        if list(x.shape) != shape:
+            raise ValueError(f"{name}: expected {shape} as query is {list(query.shape)}, got {list(x.shape)}")
+        check_float(name, x, value.dtype, value.device)
+    if write is not None and remove is not None:
+        raise ValueError("write: expected None beside remove, which says what is taken back; give one of the two")
+    if log_decay is not None:
+        _check_decay(log_decay, query)
+    check_start(start, "query", query)
+
+
+def _pair(remove: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    if not isinstance(remove, tuple) or len(remove) != 2:
+        raise ValueError(f"remove: expected two tensors (probe, add), got {type(remove).__name__}")
+    check_tensors(**{"remove[0]": remove[0], "remove[1]": remove[1]})
+    return remove
+
+
+def _check_decay(log_decay: Tensor, query: Tensor) -> None:
+    check_tensors(log_decay=log_decay)
+    shape, found = list(query.shape), list(log_decay.shape)
+    sizes = zip(found, shape, strict=False)
+    if len(found) not in LEAST or not all(own in (1, size) for own, size in sizes):
+        raise ValueError(f"log_decay: expected {shape[:3]} or {shape}, each 1 where it is constant, got {found}")
+    check_float("log_decay", log_decay, query.dtype, query.device)
+    seen = log_decay.device.type == "cpu" and not torch.compiler.is_compiling()
+    if seen and log_decay.numel() and (most := float(log_decay.detach().max())) > 0:
+        raise ValueError(f"log_decay: expected at most 0, a decay of 1, got {most:.6g}; is it a decay? Take its log()")
