@@ -78,7 +78,7 @@ def settings(name: str, without: str = "") -> str:
 def names(library: str) -> str:
     """What the names of another library are called here."""
     assert library == "stable-baselines3", f"{library}: no names of this library are known"
-    lines = ["| there | here | |", "| --- | --- | --- |"]
+    lines = ["| there | here | what to know |", "| --- | --- | --- |"]
     for name, here in SB3_NAMES.items():
         setting = "" if here.setting is None else f"`{here.setting}`"
         lines.append(f"| `{name}` | {setting} | {here.note} |")

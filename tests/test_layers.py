@@ -55,7 +55,10 @@ LATE = {
         (f"rlmin.kernels.step.{name}" for name in ("loop", "product", "table")), NUMBA
     ),
     "rlmin.kernels.block": {"rlmin.kernels.block_loops": NUMBA},
-    "rlmin.policy.policy": {"rlmin.policy.actor": "`Policy.actor` is an old name, which goes with the next release"},
+    "rlmin.agents.sb3_form": {"rlmin.vector.sb3": "needs stable-baselines3, slow to load"},
+    "rlmin.policy.policy": dict.fromkeys(
+        ("rlmin.policy.actor", "rlmin.policy.predict"), "methods of a Policy that call what takes a Policy"
+    ),
     "rlmin.vector.adapter": {"rlmin.vector.sb3": "needs stable-baselines3, slow to load"},
 }
 """Importer -> what it imports inside a function, and why."""

@@ -21,8 +21,10 @@ from torch import nn
 
 from rlmin.agents.ppo_config import PPOConfig
 from rlmin.interop.sb3_recurrent import MinGruPolicy
-from rlmin.interop.zoo import CONFIGS, ZooPPO, as_settings, command, main
+from rlmin.interop.zoo import CONFIGS, ZooPPO, command, main
 from rlmin.runs.checkpoint import LEARNER, read
+from rlmin.settings import field_types
+from rlmin.settings.sb3_convert import from_sb3
 
 B, T = 2, 16
 ZOO = {"n_envs", "n_timesteps", "env_wrapper", "frame_stack", "normalize"}  # what the zoo keeps to itself
@@ -96,25 +98,15 @@ def test_every_entry_for_recurrent_ppo_makes_a_policy(env: str) -> None:
     MinGruPolicy(spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-1, 1, (2,), np.float32), lambda _: 1e-3, **sizes)
 
 
-def test_hyperparameters_of_recurrent_ppo_are_translated() -> None:
-    given = {"n_steps": 64, "batch_size": 128, "gae_lambda": 0.8, "policy_kwargs": {"lstm_hidden_size": 32}}
-    given |= {"learning_rate": LinearSchedule(1e-3, 0.0, 1.0), "clip_range": ConstantSchedule(0.3), "horizon": 64}
-    found = as_settings(given, num_envs=4)
-    assert found == {
-        "horizon": 64, "minibatches": 2, "lam": 0.8, "width": 32, "lr": 1e-3, "lr_final": 0.0, "clip": 0.3,
-    }  # fmt: skip
-    assert as_settings({"batch_size": 32, "learning_rate": 1e-4}, num_envs=4, horizon=64) == {
-        "minibatches": 8, "bptt": 32, "lr": 1e-4, "lr_final": None,
-    }  # fmt: skip
-    for name in ("clip_range", "clip_range_vf"):
-        with pytest.raises(ValueError, match=f"{name}: rlmin's PPO has no schedule for it"):
-            as_settings({name: LinearSchedule(0.2, 0.0, 1.0)}, num_envs=4)
-    for limit, value_clip in ((None, None), (-1, None), (0.4, 0.4), (ConstantSchedule(0.4), 0.4)):
-        assert as_settings({"clip_range_vf": limit}, num_envs=4) == {"value_clip": value_clip}
-    make(clip_range_vf=ConstantSchedule(0.2)).learn(T * B, log_interval=None)
-    with pytest.raises(ValueError, match="learning_rate: expected a number or a linear schedule"):
-        as_settings({"learning_rate": LinearSchedule(1e-3, 0.0, 0.3)}, num_envs=4)
-    with pytest.raises(ValueError, match="no setting 'use_sde': "):
+def as_settings(given: dict[str, Any], *, num_envs: int) -> dict[str, Any]:
+    kind: Any = PPOConfig
+    return from_sb3(given, field_types(kind), num_envs=num_envs, horizon=128).settings
+
+
+def test_what_the_zoo_makes_of_its_files_is_taken(tmp_path: Path) -> None:
+    make(learning_rate=LinearSchedule(1e-3, 0.0, 1.0), clip_range_vf=ConstantSchedule(0.2)).learn(T * B)
+    assert as_settings({"clip_range_vf": -1}, num_envs=1) == {"value_clip": None}
+    with pytest.raises(ValueError, match="no setting 'use_sde' for True: "):
         make(use_sde=True)
     with pytest.raises(ValueError, match="no encoder 'min_grn'; did you mean 'min_gru'"):
         ZooPPO("min_grn", make_vec_env("rlmin/CartPoleNoVel-v1", B))
@@ -147,9 +139,9 @@ def test_the_network_of_a_file_stays_whatever_the_hyperparameters_say(tmp_path: 
     found = more.config
     assert (found.width, found.layers, found.share_memory, found.encoder) == (6, 1, False, "min_gru")
     assert (found.epochs, found.dropout, found.time_scales) == (3, 0.1, (2.0, 9.0))
-    with pytest.raises(ValueError, match="no setting 'use_sde'"):
+    with pytest.raises(ValueError, match="no setting 'use_sde' for True"):
         ZooPPO.load(tmp_path / "agent", use_sde=True)
-    make(width=5).save(tmp_path / "other")
+    make(lstm_hidden_size=5).save(tmp_path / "other")
     header, tensors = read(unpacked(tmp_path / "other.zip"), LEARNER)
     with pytest.raises(ValueError, match=r"another policy: width=5 there, 8 here$"):
         make().restore(header, tensors)
@@ -193,7 +185,7 @@ def test_what_rlmin_refuses_is_told_in_one_line(
     assert capsys.readouterr().err.startswith("rlmin.interop.zoo: no script of rl_zoo3 'bogus'; ")
     script = [sys.executable, "-m", "rlmin.interop.zoo", *words, "n_envs:1", "clip_range_vf:'lin_0.2'"]
     done = subprocess.run(script, capture_output=True, text=True)
-    said = "rlmin.interop.zoo: clip_range_vf: rlmin's PPO has no schedule for it, expected a number\n"
+    said = "rlmin.interop.zoo: clip_range_vf: `value_clip` has no schedule here, expected a number\n"
     assert done.returncode == 2 and done.stderr.endswith(said) and "Traceback" not in done.stderr
     with pytest.raises(ValueError, match="Invalid value for clip_range_vf"):  # the zoo's own
         command([*words, "clip_range_vf:[1]"])

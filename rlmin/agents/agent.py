@@ -18,6 +18,7 @@ from rlmin import __version__
 from rlmin.agents.copying import deep_copy, reduce_agent
 from rlmin.agents.env_spec import describe, keepable
 from rlmin.agents.restore import restore
+from rlmin.agents.sb3_habits import Habits
 from rlmin.agents.schema import check_learner, check_weights, policy_weights
 from rlmin.learning.flat_adam import FlatAdam
 from rlmin.policy import Policy, PolicyConfig
@@ -36,7 +37,7 @@ AGENTS: dict[str, type["Agent"]] = {}
 """Every algorithm by its name: the one place that turns a name into a class. A class with a `name` is in it."""
 
 
-class Agent(ABC):
+class Agent(Habits, ABC):
     """A policy that can act, be saved and be resumed; a subclass says how it is trained.
 
     A subclass with a `name` of its own is an algorithm: runs are saved and loaded, and `rlmin train --algorithm` finds
@@ -267,6 +268,7 @@ class Agent(ABC):
     @checked
     def save(self, folder: str | Path) -> None:
         """Write config, weights and learner state to `folder`; each file appears whole or not at all."""
+        self.warn_of_schedules()
         spaces = (self.policy.observation_space, self.policy.action_space)
         write(Path(folder), self.header(), spaces, self.policy.state_dict(), self.learner_state())
 
@@ -302,12 +304,31 @@ class Agent(ABC):
 
     @classmethod
     def load(
-        cls, folder: str | Path, env: Any = None, *, device: torch.device | str = "cpu", trust: bool = False
+        cls,
+        folder: str | Path,
+        env: Any = None,
+        *,
+        device: torch.device | str = "cpu",
+        trust: bool = False,
+        custom_objects: Mapping[str, Any] | None = None,
+        **settings: Any,
     ) -> Self:
-        """The agent saved in `folder`: see `rlmin.load`; a ValueError where it was trained by another algorithm."""
-        agent = restore(AGENTS, folder, env=env, device=device, trust=trust)
+        """The agent saved in `folder`, to go on with other settings where some are given.
+
+        Args:
+            folder, env, device, trust: see `rlmin.load`.
+            custom_objects: settings too; the name is stable-baselines3's.
+            settings: of the agent, or stable-baselines3's names of them; also `verbose` and `tensorboard_log`.
+
+        Raises:
+            ValueError: see `rlmin.load`; it was trained by another algorithm, or the settings do not fit.
+        """
+        agent = restore(AGENTS, folder, device=device, trust=trust)
         if not isinstance(agent, cls):
             raise ValueError(f"{folder}: expected an agent of kind {cls.name!r}, found {agent.name!r}")
+        agent.adopt({**(custom_objects or {}), **settings}, env)
+        if env is not None:
+            agent.set_env(env)
         return agent
 
     def restore(self, header: dict[str, Any], tensors: Tensors) -> None:
@@ -339,7 +360,7 @@ class Agent(ABC):
         if self._logger is None:
             from stable_baselines3.common.logger import Logger
 
-            self._logger = Logger(folder=None, output_formats=[])
+            self._logger, self._opened_logger = Logger(folder=None, output_formats=[]), True
         return self._logger
 
     def set_logger(self, logger: "Logger") -> None:
@@ -350,4 +371,4 @@ class Agent(ABC):
         """
         if not all(hasattr(logger, name) for name in ("record", "dump")):
             raise TypeError(f"logger: expected a stable-baselines3 Logger, got {type(logger).__name__}")
-        self._logger = logger
+        self._logger, self._opened_logger = logger, False

@@ -54,8 +54,13 @@ class OnlineAgent(Agent):
         if self._vector is not None:
             self._vector.close()
 
-    def set_env(self, env: Any) -> None:
-        """Train in `env` from now on; it may be anything the agent can be made with. See `attach`."""
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """Train in `env` from now on, in new episodes; it may be anything the agent can be made with. See `attach`.
+
+        Args:
+            env: the environment.
+            force_reset: no effect; an environment is always reset.
+        """
         rows = self.rows if isinstance(env, str) else None
         vector = adapt(env, num_envs=rows, device=self.device, step_timeout=self.step_timeout)
         self.attach(vector)

@@ -9,18 +9,20 @@ Source: Schulman et al. 2017 (arXiv:1707.06347).
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import gymnasium as gym
 import torch
 
 from rlmin.agents.advantages import Advantages, blame
-from rlmin.agents.env_spec import describe
 from rlmin.agents.online import OnlineAgent
 from rlmin.agents.ppo_config import PPOConfig as PPOConfig
+from rlmin.agents.sb3_form import read_form
+from rlmin.agents.sb3_habits import PPOHabits, draw_seed
 from rlmin.agents.unroll import Unroll, compile_unroll
 from rlmin.agents.warmup import warmup
 from rlmin.learning.flat_adam import FlatAdam
@@ -42,7 +44,7 @@ from rlmin.runs.progress import Progress
 from rlmin.runs.progress import describe as describe_episodes
 from rlmin.settings import Count, CountOrZero, Seed, Workers
 from rlmin.settings.boundary import checked
-from rlmin.settings.sb3_names import check_positional
+from rlmin.settings.sb3_convert import Schedule
 from rlmin.types import State, Step, cat_states, map_state
 from rlmin.vector import Vector, adapt
 
@@ -50,20 +52,26 @@ if TYPE_CHECKING:
     from tensordict import TensorDict
 
 
-class PPO(OnlineAgent):
+class PPO(PPOHabits, OnlineAgent):
     """PPO on any environment, with a policy that remembers.
 
     Args:
+        args: by position: the environment; or, as in stable-baselines3, a policy's name and the environment.
         env: a gymnasium id, a gymnasium Env or VectorEnv (any autoreset mode), or a stable-baselines3 VecEnv.
-        config: all settings; or give single ones as keywords, which are the fields of `PPOConfig` and
-            the options of the encoder.
-        seed: of the weights, the environments and the sampled actions.
-        device: "cpu", "cuda", ...
+        policy: None, or a policy's name ("MlpLstmPolicy", "MinGruPolicy", "MlpPolicy", ...) or an encoder: then `env`
+            is what stable-baselines3 makes of it, a VecEnv, of one environment where there is no `num_envs`.
+        config: all settings; or give single ones as keywords, which are the fields of `PPOConfig`, the options of the
+            encoder, and stable-baselines3's names of them (`learning_rate`, `n_steps`, `policy_kwargs`, ...).
+        seed: of the weights, the environments and the sampled actions; None draws one.
+        device: "cpu", "cuda", ..., "auto": CUDA where there is a GPU.
         env_kwargs: for the environment's constructor, where `env` is an id.
         workers: processes that step the environments, where `env` is an id; 0 steps them in this one.
+        verbose: 1 prints a table of the log after updates.
+        tensorboard_log: folder of TensorBoard events, one run in it for each `learn`; None: none.
 
     Raises:
-        ValueError: an unknown id, space or setting, or settings that contradict each other.
+        ValueError: an unknown id, space or setting, settings that contradict each other, or an argument of
+            stable-baselines3's without an equivalent.
     """
 
     name: ClassVar[str] = "ppo"
@@ -74,22 +82,26 @@ class PPO(OnlineAgent):
     @checked
     def __init__(
         self,
-        env: Any,
-        *others: Any,
+        *args: Any,
+        env: Any = None,
+        policy: Any = None,
         config: PPOConfig | None = None,
-        seed: Seed = 0,
+        seed: Seed | None = 0,
         device: torch.device | str = "cpu",
         env_kwargs: dict[str, Any] | None = None,
         workers: Workers = 0,
+        verbose: CountOrZero = 0,
+        tensorboard_log: str | Path | None = None,
         **settings: Any,
     ) -> None:
-        check_positional("PPO", env, others)
-        config = (config or PPOConfig()).with_settings(settings)
-        super().__init__(seed=seed, device=device, env_spec=describe(env, env_kwargs, workers))
-        options: dict[str, Any] = {"env_kwargs": env_kwargs, "workers": workers, "step_timeout": config.step_timeout}
-        asked = config.num_envs if isinstance(env, str) else settings.get("num_envs")
-        vector = adapt(env, num_envs=asked, device=device, **options)
-        self._build(config, vector.observation_space, vector.action_space)
+        form: dict[str, Any] = {"env": env, "policy": policy, "env_kwargs": env_kwargs, "workers": workers}
+        made = read_form(type(self).__name__, args, config=config or self.settings(), settings=settings, **form)
+        super().__init__(seed=draw_seed() if seed is None else seed, device=device, env_spec=made.env_spec)
+        self.verbose, self.tensorboard_log = verbose, tensorboard_log
+        options: dict[str, Any] = {"workers": workers, "step_timeout": made.config.step_timeout}
+        vector = adapt(made.env, num_envs=made.num_envs, device=device, env_kwargs=made.env_kwargs, **options)
+        self._build(made.config, vector.observation_space, vector.action_space)
+        self.schedules |= made.schedules
         warn_of_doubts(self.policy.readings)
         self.attach(vector)
 
@@ -98,6 +110,7 @@ class PPO(OnlineAgent):
         super()._build(config, observation_space, action_space)
         self.optimizer = FlatAdam(self.policy.parameters(), lr=config.lr, betas=(0.9, config.beta2), eps=1e-5)
         self.advantages = Advantages(config).to(self.device)
+        self.schedules: dict[str, Schedule] = {}  # courses of settings that are no straight line; not saved
         self.usual_norm = 0.0  # of an update: see `_compare_norm`
 
     @cached_property
@@ -145,7 +158,8 @@ class PPO(OnlineAgent):
         *,
         progress_bar: bool = False,
         reset_num_timesteps: bool = True,
-        log_interval: Count = 1,
+        log_interval: Count | None = 1,
+        tb_log_name: str = "PPO",
     ) -> Self:
         """Train.
 
@@ -154,7 +168,8 @@ class PPO(OnlineAgent):
             callback: stable-baselines3 callback, list of them, or function(locals, globals) -> bool.
             progress_bar: show steps, return, success rate, speed and time left.
             reset_num_timesteps: count from zero, and run the schedules anew; False goes on.
-            log_interval: updates between two rows of the log.
+            log_interval: updates between two rows of the log; None: no rows.
+            tb_log_name: of the run in the folder `tensorboard_log`.
 
         Raises:
             FloatingPointError: something became NaN or infinite; the message names it and the step. The weights are
@@ -165,6 +180,7 @@ class PPO(OnlineAgent):
             self.num_timesteps, self.seconds = 0, 0.0
         first, total = self.num_timesteps, self.num_timesteps + total_timesteps
         self.total_timesteps = total
+        self.open_logger(tb_log_name, reset_num_timesteps)
         hook = start_callback(self, callback, total)
 
         def on_step(step: Step) -> bool:
@@ -173,6 +189,7 @@ class PPO(OnlineAgent):
 
         self.warm_up()
         before, began = self.seconds, time.perf_counter()
+        self.began = began - before
         with self.learning(), Progress(total, first, enabled=progress_bar) as progress:
             while self.num_timesteps < total and not self.stop_requested:
                 hook.on_rollout_start()
@@ -191,8 +208,8 @@ class PPO(OnlineAgent):
                 took = time.perf_counter() - began
                 self.seconds, speed = before + took, (self.num_timesteps - first) / took
                 progress.update(self.num_timesteps, speed, describe_episodes(self.collector.statistics))
-                if self.num_updates % log_interval == 0:
-                    self._log(metrics, speed)
+                if log_interval is not None and self.num_updates % log_interval == 0:
+                    self.write_log(metrics, speed)
         hook.on_training_end()
         return self
 
@@ -210,7 +227,7 @@ class PPO(OnlineAgent):
             FloatingPointError: a loss or gradient is NaN or infinite; the step is not taken.
         """
         config = self.config
-        lr, entropy = schedule(config.lr, config.lr_final, done), schedule(config.entropy, config.entropy_final, done)
+        lr, entropy, clip = (self.setting_at(done, name) for name in ("lr", "entropy", "clip"))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
@@ -221,7 +238,7 @@ class PPO(OnlineAgent):
             self.optimizer.read()  # after the value head has got its unit
             weights = self.optimizer.flat.detach().clone()
             for part, state in self._minibatches(batch.select(*self._columns(batch)), rollout.state):
-                steps.append(self._gradient_step(part, state, entropy))
+                steps.append(self._gradient_step(part, state, entropy, clip))
                 if config.target_kl is not None and steps[-1]["approx_kl"] > 1.5 * config.target_kl:
                     break
         except BaseException as error:
@@ -252,14 +269,20 @@ class PPO(OnlineAgent):
         self.usual_norm = 0.9 * before + 0.1 * norm
         return {"update_norm": norm, "update_norm_ratio": norm / before if before else 1.0}
 
-    def _gradient_step(self, part: "TensorDict", state: State, entropy_weight: float) -> dict[str, float]:
+    def setting_at(self, done: float, name: str) -> float:
+        """What a setting with a schedule is where the share `done` of training lies behind."""
+        if name in self.schedules:
+            return float(self.schedules[name](1 - done))
+        return schedule(getattr(self.config, name), getattr(self.config, f"{name}_final"), done)
+
+    def _gradient_step(self, part: "TensorDict", state: State, entropy_weight: float, clip: float) -> dict[str, float]:
         """Forward, loss, backward and one optimizer step on one minibatch [W, rows]; what it measured."""
         config = self.config
         weight = (~part["filler"]).float() if "filler" in part.keys() else None  # noqa: SIM118, of a TensorDict
         with self._autocast():
             out = self._unroll(dict(part["observation"].items()), state, part["start"], part.get("action_mask", None))
         log_prob = out.distribution.log_prob(part["action"])
-        before, clip = part["log_prob"], config.clip
+        before = part["log_prob"]
         policy_loss = clipped_surrogate(log_prob, before, part["advantage"], weight, clip=clip)
         penalty = ratio_penalty(log_prob, before, weight, clip=clip)
         unit = self.policy.value_head.scale
@@ -324,14 +347,13 @@ class PPO(OnlineAgent):
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.autocast)
 
-    def _log(self, metrics: dict[str, float], speed: float) -> None:
+    def write_log(self, metrics: Mapping[str, float] | None = None, speed: float | None = None) -> None:
         """One row of the log: episodes, speed, losses, and how long each unit remembers."""
         from rlmin.runs.logs import record
 
-        statistics = self.collector.statistics
-        record(
-            self.logger, self.policy, statistics, metrics, steps=self.num_timesteps, seconds=self.seconds, speed=speed
-        )
+        speed = self.num_timesteps / max(self.seconds, 1e-9) if speed is None else speed
+        facts: dict[str, Any] = {"steps": self.num_timesteps, "seconds": self.seconds, "speed": speed}
+        record(self.logger, self.policy, self.collector.statistics, metrics or {}, **facts)
         self.logger.dump(self.num_timesteps)
 
     def learner_state(self) -> Tensors:

@@ -23,7 +23,8 @@ class PPOConfig(PolicyConfig):
     lr: Positive = 1e-3  # Learning rate at the start of training
     lr_final: NonNegative | None = 0.0  # Learning rate at the end, linear between; None: constant
     beta2: ShareBelowOne = 0.999  # Decay of Adam's mean of squared gradients
-    clip: Positive = 0.2  # Distance from 1 at which the probability ratio is clipped
+    clip: Positive = 0.2  # Distance from 1 at which the probability ratio is clipped, at the start of training
+    clip_final: NonNegative | None = None  # Clip distance at the end of training, linear between; None: constant
     ratio_penalty: NonNegative = 10.0  # Weight of the penalty on steps whose ratio has left [1/(1+clip), 1+clip]
     value_clip: Positive | None = None  # Distance from the old value to clip at, in deviations of targets; None: none
     value_weight: NonNegative = 0.5  # Weight of the value loss

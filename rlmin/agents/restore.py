@@ -10,7 +10,7 @@ from rlmin.agents.schema import read_settings
 from rlmin.checks import check_names
 from rlmin.files.trust import mark_header
 from rlmin.policy.config import check_registered
-from rlmin.runs.checkpoint import read_newest
+from rlmin.runs.checkpoint import find_folder, read_newest
 from rlmin.runs.hub_snapshot import fetch, is_address
 from rlmin.settings.boundary import checked
 from rlmin.vector.make import import_provider
@@ -29,7 +29,7 @@ def restore(
     trust: bool = False,
 ) -> "Agent":
     """The agent saved in `folder`, one of `kinds`; see `rlmin.load` for the other arguments and what may be wrong."""
-    folder = fetch(folder) if is_address(folder) else folder
+    folder = fetch(folder) if is_address(folder) else find_folder(folder)
     header, tensors = read_newest(Path(folder))
     mark_header(header, trust=trust, where=str(folder))
     check_names("agent", [header["agent"]], kinds)
@@ -52,5 +52,6 @@ def restore(
     agent.trust = trust
     agent.restore(header, tensors)
     if env is not None:
+        agent.adopt({}, env)
         agent.set_env(env)
     return agent

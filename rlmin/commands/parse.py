@@ -116,7 +116,8 @@ def parse(
 
 def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, others: Collection[str]) -> None:
     """Raise a ValueError where the arguments do not fit; tyro says the same in a box of many lines."""
-    settings, given = _options(kind), dict(_split(arguments))
+    settings = _options(kind)
+    given = {option: texts for option, texts in options_of(arguments) if option}
     named = {flag(name): (name, about) for name, about in settings.items() if not _is_positional(about)}
     negated = ["--no-" + option[2:] for option, (_, about) in named.items() if switches and about.hint is bool]
     for option in given:
@@ -161,18 +162,18 @@ def _check_words(name: str, texts: Sequence[str], hint: Any) -> None:
         check_setting(name, from_text(texts[0], hint), hint)
 
 
-def _split(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Every option, and the words up to the next one."""
-    option, texts = None, list[str]()
+def options_of(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Every option and the words up to the next one; words before the first option come with an empty one."""
+    option, texts = "", list[str]()
     for word in arguments:
         if not word.startswith("--"):
             texts.append(word)
             continue
-        if option is not None:
+        if option or texts:
             yield option, texts
         name, equals, text = word.partition("=")
         option, texts = flag(name[2:]), [text] if equals else []
-    if option is not None:
+    if option or texts:
         yield option, texts
 
 

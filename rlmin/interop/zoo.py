@@ -17,8 +17,7 @@ import argparse
 import io
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -27,28 +26,13 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from rlmin.agents.ppo import PPO
+from rlmin.agents.sb3_habits import NETWORK
 from rlmin.agents.schema import read_settings
-from rlmin.checks import check_names, require
+from rlmin.checks import check_names, existing, require
 from rlmin.files.trust import mark_header
-from rlmin.policy import PolicyConfig
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
-from rlmin.settings.sb3_names import check_settings
+from rlmin.settings.sb3_names import SB3_NAMES
 
-NAMES = {
-    "n_steps": "horizon",
-    "n_epochs": "epochs",
-    "gae_lambda": "lam",
-    "ent_coef": "entropy",
-    "vf_coef": "value_weight",
-    "lstm_hidden_size": "width",
-    "n_lstm_layers": "layers",
-    "shared_lstm": "share_memory",
-}
-"""RecurrentPPO's hyperparameters that rlmin's PPO has under another name; `PPOConfig`'s own names are taken too."""
-POLICIES = {"MinGruPolicy": "min_gru", "MinLstmPolicy": "min_lstm", "MlpPolicy": "mlp"}
-"""Names of policies that are not the name of an encoder."""
-NETWORK = {field.name for field in fields(PolicyConfig)} - {"dropout"}
-"""Settings that the weights in a file were made with, so that none of them can be another when it is gone on with."""
 SCRIPTS = ("train", "enjoy")
 PACKAGE = Path(__file__).parent.parent
 CONFIGS = PACKAGE / "configs" / "zoo"
@@ -60,60 +44,27 @@ class ZooPPO(PPO):
     Args:
         policy: "MinGruPolicy", "MinLstmPolicy" or the name of an encoder.
         env: a stable-baselines3 VecEnv.
-        tensorboard_log: folder of TensorBoard events, or None.
-        seed: None draws one.
-        verbose: 1 prints a table after each update.
-        device: "auto" is "cuda" where there is one.
-        hyperparameters: RecurrentPPO's names (see `NAMES`) or those of `PPOConfig`; also batch_size, learning_rate (a
-            number or a linear schedule), clip_range (a number) and clip_range_vf (a number; None or below 0: no limit).
-            `policy_kwargs` may hold some of them.
+        seed, device: as for `PPO`.
+        hyperparameters: RecurrentPPO's names or those of `PPOConfig`; `policy_kwargs` may hold some of them.
 
     Raises:
         ValueError: an unknown hyperparameter, or one that rlmin's PPO has no equivalent of.
     """
-
-    env: Any = None
-    tensorboard_log: str | None = None
-    verbose: int = 0
 
     def __init__(
         self,
         policy: str,
         env: Any,
         *,
-        tensorboard_log: str | None = None,
         seed: int | None = None,
-        verbose: int = 0,
         device: torch.device | str = "auto",
         **hyperparameters: Any,
     ) -> None:
-        hyperparameters |= {"encoder": POLICIES.get(policy, policy)}
-        settings = as_settings(hyperparameters, num_envs=env.num_envs)
-        super().__init__(env, seed=_seed(seed), device=_device(device), **settings)
-        self.env, self.tensorboard_log, self.verbose = env, tensorboard_log, verbose
+        super().__init__(policy=policy, env=env, seed=seed, device=device, **hyperparameters)
 
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: Any = None,
-        *,
-        log_interval: int | None = 1,
-        tb_log_name: str = "rlmin_ppo",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> Self:
-        """`PPO.learn`, with stable-baselines3's logger as its algorithms set it up; log_interval=None logs nothing."""
-        from stable_baselines3.common.utils import configure_logger
-
-        if self._logger is None:
-            self.set_logger(configure_logger(self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps))
-        return super().learn(
-            total_timesteps,
-            callback,
-            progress_bar=progress_bar,
-            reset_num_timesteps=reset_num_timesteps,
-            log_interval=log_interval or sys.maxsize,
-        )
+    def learn(self, total_timesteps: int, callback: Any = None, *, tb_log_name: str = "rlmin_ppo", **more: Any) -> Self:
+        """See `PPO.learn`."""
+        return super().learn(total_timesteps, callback, tb_log_name=tb_log_name, **more)
 
     def save(self, path: str | Path) -> None:
         """Write what `PPO.save` writes as one zip file at `path`, to which ".zip" is added; whole or not at all."""
@@ -133,8 +84,6 @@ class ZooPPO(PPO):
         device: torch.device | str = "auto",
         custom_objects: object = None,
         seed: int | None = None,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
         trust: bool = False,
         **hyperparameters: Any,
     ) -> Self:
@@ -143,7 +92,7 @@ class ZooPPO(PPO):
         Args:
             path: with or without ".zip".
             env: to go on training in, or None.
-            device, seed, tensorboard_log, verbose: as for the class; the seed None is that of the file.
+            device, seed: as for the class; the seed None is that of the file.
             custom_objects: not needed, as nothing in the file is code.
             trust: see `rlmin.load`.
             hyperparameters: to go on with, instead of those of the file; of `NETWORK` (width, layers, ...) the file's
@@ -157,80 +106,27 @@ class ZooPPO(PPO):
             header, tensors = read(Path(folder), LEARNER)
         mark_header(header, trust=trust, where=str(path))
         config = read_settings(cls, header, tensors)
-        rows, fixed = config.num_envs if env is None else env.num_envs, NETWORK | set(config.cell.option_names)
-        settings = as_settings(hyperparameters, num_envs=rows, horizon=config.horizon)
-        check_settings(settings, {*(field.name for field in fields(config)), *fixed})
         agent = cls.from_spaces(
             header["observation_space"],
             header["action_space"],
-            config=config.with_settings({name: x for name, x in settings.items() if name not in fixed}),
+            config=config,
             seed=header["seed"] if seed is None else seed,
-            device=_device(device),
+            device=existing(device),
             env_spec=header["env"],
         )
         agent.restore(header, tensors)
+        policy = hyperparameters.pop("policy_kwargs", None) or {}
+        flat = {**hyperparameters, **policy}
+        fixed = NETWORK | set(config.cell.option_names)
+        agent.adopt({name: x for name, x in flat.items() if _setting(name) not in fixed}, env)
         if env is not None:
             agent.set_env(env)
-        agent.env, agent.tensorboard_log, agent.verbose = env, tensorboard_log, verbose
         return agent
 
 
-def as_settings(
-    hyperparameters: dict[str, Any], *, num_envs: int, horizon: int = PPO.settings.horizon
-) -> dict[str, Any]:
-    """Fields of `PPOConfig` of the hyperparameters of a zoo's file; unknown ones are left for PPO to refuse.
-
-    Args:
-        hyperparameters: see `ZooPPO`.
-        num_envs: B.
-        horizon: T, where the hyperparameters do not say.
-    """
-    given = dict(hyperparameters)
-    given |= given.pop("policy_kwargs", None) or {}
-    settings: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in ("batch_size", "learning_rate", "clip_range", "clip_range_vf"):
-            settings[NAMES.get(name, name)] = value
-    if "learning_rate" in given:
-        settings["lr"], settings["lr_final"] = _ends("learning_rate", given["learning_rate"])
-    if "clip_range" in given:
-        settings["clip"] = _constant("clip_range", given["clip_range"])
-    if "clip_range_vf" in given:
-        limit = given["clip_range_vf"]
-        limit = None if limit is None else _constant("clip_range_vf", limit)
-        settings["value_clip"] = limit if limit is None or limit >= 0 else None
-    if "batch_size" in given:
-        horizon, batch = settings.get("horizon", horizon), given["batch_size"]
-        settings["minibatches"] = max(1, horizon * num_envs // batch)
-        if batch < horizon:  # less than one environment's: windows, whose memory is recomputed
-            settings.setdefault("bptt", batch)
-    return settings
-
-
-def _ends(name: str, value: float | Callable[[float], float]) -> tuple[float, float | None]:
-    """First value of a schedule of the progress that remains, and the last; None where it is constant."""
-    if not callable(value):
-        return float(value), None
-    first, middle, last = (float(value(remaining)) for remaining in (1.0, 0.5, 0.0))
-    if abs(first + last - 2 * middle) > 1e-6 * abs(first):
-        raise ValueError(f"{name}: expected a number or a linear schedule, got one that is {middle} half-way")
-    return first, None if last == first else last
-
-
-def _constant(name: str, value: float | Callable[[float], float]) -> float:
-    """The number that a schedule always is."""
-    first, last = _ends(name, value)
-    if last is not None:
-        raise ValueError(f"{name}: rlmin's PPO has no schedule for it, expected a number")
-    return first
-
-
-def _seed(seed: int | None) -> int:
-    return int(torch.randint(2**31, ()).item()) if seed is None else seed
-
-
-def _device(device: torch.device | str) -> torch.device | str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+def _setting(name: str) -> str | None:
+    """The setting that a hyperparameter belongs to."""
+    return SB3_NAMES[name].setting if name in SB3_NAMES else name
 
 
 def _zip(path: str | Path) -> Path:

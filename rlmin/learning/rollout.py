@@ -55,6 +55,7 @@ class Collector:
         self.vector, self.policy, self.horizon, self.generator = vector, policy, horizon, generator
         self.asks = vector.device.type == "cpu"  # which rows were truncated; a GPU would have to be waited for
         self.statistics = EpisodeStatistics(vector.num_envs)
+        self.acted: tuple[Distribution, Tensor, Tensor] | None = None  # distribution, action, value; for callbacks
         self.num_steps = 0  # steps taken in each environment, filler included
         self.reset(seed)
         self.observed: Observation = {}  # leaves [T, B, ...]; this and `buffer` are allocated once
@@ -126,8 +127,10 @@ class Collector:
         acted: list[tuple[Distribution, Tensor, Tensor]] = []
         for t in range(self.horizon):
             acted.append(self._step(t))
-            if on_step is not None and not on_step(self.now):
-                return False
+            if on_step is not None:
+                self.acted = acted[-1]
+                if not on_step(self.now):
+                    return False
         self._write(acted)
         self._next_value()
         return True

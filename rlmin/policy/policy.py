@@ -11,6 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -130,6 +131,23 @@ class Policy(nn.Module):
         warnings.warn(f"{message}; the old name goes with the next release", DeprecationWarning, stacklevel=2)
         act: Actor | EnvActor = make_actor(self, env, **options)
         return act
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        **more: Any,
+    ) -> tuple[np.ndarray, Any]:
+        """Choose actions: see `rlmin.policy.predict.predict`; the signature is that of stable-baselines3."""
+        from rlmin.policy.predict import predict
+
+        return predict(self, observation, state, episode_start, deterministic, **more)
+
+    def set_training_mode(self, mode: bool) -> None:
+        """As `train(mode)`; the name is stable-baselines3's."""
+        self.train(mode)
 
     def input_lines(self) -> list[str]:
         """A line for each leaf: its name and shape, how it is read, and with how many weights."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from rlmin.runs.callback_locals import Locals, PresentStep
 from rlmin.types import Step
 
 if TYPE_CHECKING:
@@ -78,27 +79,30 @@ class LoggedSteps:
 
 
 class CallbackHook(Hook):
-    """A stable-baselines3 callback, given the local variables its classes read."""
+    """A stable-baselines3 callback, given the local variables of that library's loop."""
 
     def __init__(self, callback: "BaseCallback", total: int) -> None:
-        self.callback, self.locals = callback, {"total_timesteps": total}
-        self.steps = callback.model.num_timesteps
-        callback.on_training_start(self.locals, {})
+        model: Any = callback.model
+        self.callback, self.model, self.steps = callback, model, model.num_timesteps
+        fixed = {"self": model, "total_timesteps": total, "callback": callback}
+        self.present = PresentStep(model) if hasattr(model, "collector") else None
+        self.locals = Locals(fixed, {} if self.present is None else self.present.entries())
+        if self.present is not None:
+            fixed |= {"env": model.env, "n_rollout_steps": model.config.horizon}
+        callback.on_training_start(self.locals, {})  # type: ignore[arg-type]
 
     def on_rollout_start(self) -> None:
+        if self.present is not None:
+            self.present.count = -1
         self.callback.on_rollout_start()
 
     def on_step(self, step: Step | None) -> bool:
         if step is None:
-            model: Any = self.callback.model
-            model.callback_env.num_envs, self.steps = model.num_timesteps - self.steps, model.num_timesteps
-            return self.callback.on_step()
-        done = (step.terminated | step.truncated).cpu().numpy()
-        infos: list[dict[str, Any]] = [{} for _ in range(len(done))]
-        if step.success is not None:
-            for row in done.nonzero()[0]:
-                infos[row]["is_success"] = bool(step.success[row])
-        self.callback.update_locals({"dones": done, "rewards": step.reward.cpu().numpy(), "infos": infos})
+            self.model.callback_env.num_envs = self.model.num_timesteps - self.steps
+            self.steps = self.model.num_timesteps
+        elif self.present is not None:
+            self.present.take(step)
+            self.locals.known = {}
         return self.callback.on_step()
 
     def on_rollout_end(self) -> None:
@@ -106,8 +110,8 @@ class CallbackHook(Hook):
 
     def on_training_end(self) -> None:
         self.callback.on_training_end()
-        if hasattr(self.callback.model, "callback_env"):
-            self.callback.model.callback_env = None
+        if hasattr(self.model, "callback_env"):
+            self.model.callback_env = None
 
 
 def start_callback(agent: Any, callback: Any, total: int) -> Hook:

@@ -77,6 +77,23 @@ def write(
         write_in_order(folder, files)
 
 
+def find_folder(path: str | Path) -> Path:
+    """The folder that was saved to as `path`; as stable-baselines3 has it, ".zip" may be there or not.
+
+    Raises:
+        ValueError: there is a file, no folder.
+    """
+    path = Path(path)
+    other = path.with_suffix("") if path.suffix == ".zip" else path.with_name(f"{path.name}.zip")
+    found = next((one for one in (path, other) if one.is_dir()), path)
+    if found.is_file():
+        raise ValueError(
+            f"{found}: expected a folder that rlmin saved, found a file; a zip of stable-baselines3's "
+            "holds pickles, which rlmin does not read"
+        )
+    return found
+
+
 def read_header(folder: Path, file: str = POLICY) -> dict[str, Any]:
     """What the header of a checkpoint says, spaces rebuilt; the tensors are checked too.
 

@@ -1,7 +1,10 @@
-"""Stable-baselines3's names: what each of PPO's and RecurrentPPO's arguments is called here."""
+"""Stable-baselines3's names: what each argument of its PPO and RecurrentPPO is called here.
+
+`rlmin.settings.sb3_convert` turns them into settings; where there is no equivalent, the answer names what to write.
+"""
 
 from collections.abc import Collection, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rlmin.checks import check_names
 
@@ -9,44 +12,55 @@ from rlmin.checks import check_names
 class Here(NamedTuple):
     """What stands for a name of stable-baselines3."""
 
-    setting: str | None  # of the same meaning; None: there is none
-    note: str = ""  # what else there is to know, as a clause
+    setting: str | None  # Setting of the same meaning; None: there is none
+    note: str = ""  # What else there is to know, as a clause
 
+
+SPACES = "the spaces of the environment choose how observations are read; see `pictures`, `symbols` and `numbers`"
 
 SB3_NAMES: dict[str, Here] = {
-    "policy": Here("encoder", "the policy is made of settings, such as `encoder` and `width`"),
+    "policy": Here("encoder", "MlpLstmPolicy is `lstm`, MinGruPolicy `min_gru`, MlpPolicy `mlp`, which has no memory"),
     "policy_kwargs": Here(None, "its entries are settings of their own: `width`, `layers`, `encoder`, ..."),
-    "learning_rate": Here("lr", "a schedule is linear, from `lr` to `lr_final`"),
-    "lr_schedule": Here("lr_final", "a schedule is linear, from `lr` to `lr_final`"),
+    "learning_rate": Here(
+        "lr", "a number is constant (`lr_final` None), a linear schedule goes from `lr` to `lr_final`"
+    ),
+    "lr_schedule": Here("lr_final", "a linear schedule goes from `lr` to `lr_final`"),
     "n_envs": Here("num_envs"),
     "n_steps": Here("horizon"),
-    "batch_size": Here("minibatches", "it is a number: num_envs * horizon / batch_size"),
+    "batch_size": Here("minibatches", "it is num_envs * horizon / batch_size; a batch below `horizon` sets `bptt` too"),
     "n_epochs": Here("epochs"),
     "gae_lambda": Here("lam"),
-    "clip_range": Here("clip"),
-    "clip_range_vf": Here("value_clip"),
-    "ent_coef": Here("entropy"),
-    "vf_coef": Here("value_weight"),
+    "clip_range": Here("clip", "a linear schedule goes from `clip` to `clip_final`"),
+    "clip_range_vf": Here("value_clip", "the larger of both errors counts; values keep their unit (`normalize_value`)"),
+    "ent_coef": Here("entropy", "it is constant (`entropy_final` None)"),
+    "vf_coef": Here("value_weight", "it is twice the number, since the loss here is half the squared error"),
     "lstm_hidden_size": Here("width"),
     "n_lstm_layers": Here("layers"),
-    "net_arch": Here("width", "`layers` and `mlp` belong to it"),
+    "net_arch": Here("width", "`layers` and `mlp` belong to it; an empty one, heads without layers, is what there is"),
     "shared_lstm": Here("share_memory"),
-    "enable_critic_lstm": Here("share_memory", "False gives the critic a memory of its own"),
-    "log_std_init": Here("log_std"),
+    "enable_critic_lstm": Here("share_memory", "True gives the critic a memory of its own; no critic is without one"),
+    "log_std_init": Here("log_std", "in the unit in which the bounds of a Box, [low, high], are [-1, 1]"),
     "optimizer_class": Here(None, "the optimizer is Adam"),
-    "optimizer_kwargs": Here("beta2", "the optimizer is Adam"),
-    "features_extractor_class": Here(None, "the spaces of the environment choose how observations are read"),
-    "features_extractor_kwargs": Here(None, "the spaces of the environment choose how observations are read"),
+    "optimizer_kwargs": Here("beta2", "the optimizer is Adam with eps=1e-5 and betas=(0.9, beta2)"),
+    "features_extractor_class": Here(None, SPACES),
+    "features_extractor_kwargs": Here(None, SPACES),
+    "share_features_extractor": Here("share_memory", "inputs and memory are shared together"),
+    "normalize_images": Here(None, "pictures of bytes are always divided by 255"),
     "activation_fn": Here(None, "the MLP's activation is SiLU"),
     "ortho_init": Here(None, "layers are always initialised so"),
-    "tensorboard_log": Here(None, "write `agent.set_logger(rlmin.runs.logs.make_logger(folder))`"),
-    "verbose": Here(None, "write `agent.learn(steps, progress_bar=True)`"),
-    "stats_window_size": Here(None),
-    "use_sde": Here(None),
-    "sde_sample_freq": Here(None),
-    "rollout_buffer_class": Here(None),
-    "rollout_buffer_kwargs": Here(None),
+    "lstm_kwargs": Here(None, "options of an encoder are settings of their own; `rlmin list encoders` shows them"),
+    "tensorboard_log": Here(None, "an argument of PPO(...); `rlmin train` writes events into every run folder"),
+    "verbose": Here(None, "an argument of PPO(...); `rlmin train` shows progress"),
+    "stats_window_size": Here(None, "means are over the last 100 episodes"),
+    "use_sde": Here(None, "noise is drawn anew at every step"),
+    "sde_sample_freq": Here(None, "noise is drawn anew at every step"),
+    "use_expln": Here(None, "there is no state-dependent exploration"),
+    "full_std": Here(None, "there is no state-dependent exploration"),
+    "rollout_buffer_class": Here(None, "a rollout is one TensorDict [T, B]"),
+    "rollout_buffer_kwargs": Here(None, "a rollout is one TensorDict [T, B]"),
+    "monitor_wrapper": Here(None, "returns and lengths of episodes are always counted"),
 }
+"""Arguments of the algorithms and, from `policy_kwargs`, of their policies."""
 
 
 def answer(name: str, known: Collection[str]) -> str | None:
@@ -71,22 +85,3 @@ def check_settings(given: Iterable[str], known: Collection[str]) -> None:
         if name not in known and (said := answer(name, known)) is not None:
             raise ValueError(f"no setting {name!r}: {said}")
         check_names("setting", [name], known)
-
-
-def check_positional(kind: str, first: Any, others: tuple[Any, ...]) -> None:
-    """Raise a TypeError where more than the environment is given by position, as to stable-baselines3's algorithms.
-
-    Args:
-        kind: name of the agent's class.
-        first: the argument that should be the environment.
-        others: what follows it.
-    """
-    if not others:
-        return
-    if isinstance(first, str) and first.endswith("Policy"):
-        memory = "mlp" if first == "MlpPolicy" else "min_gru"
-        raise TypeError(
-            f"{kind}({first!r}, env): the policy is made of settings here, not of a name; "
-            f'write {kind}(env, encoder="{memory}", width=128)'
-        )
-    raise TypeError(f"{kind}: expected settings as keywords, as in {kind}(env, lr=1e-3), got {others[0]!r:.60}")

@@ -77,6 +77,7 @@ class Vector(ABC):
         self._tells_success = False  # whether any infos so far did
         self._flags = _flags(action_space)
         self._seed = seed  # of the first reset
+        self.heard: tuple[Any, Any] = (None, {})  # observation and infos of the latest reset or step, as they came
         self._steps = -1  # since the last reset; -1 before the first
 
     @abstractmethod
@@ -102,6 +103,13 @@ class Vector(ABC):
             ValueError: the action, or what the env returned, has another shape or type than its space declares.
             EnvError: the environment raised something else, or the process it runs in failed.
             FloatingPointError: an observation or reward is NaN or infinite (not checked for tensors on a GPU).
+        """
+
+    @abstractmethod
+    def infos(self, step: Step) -> list[dict[str, Any]]:
+        """What the environments told at the latest step: a dict each, as stable-baselines3 has them.
+
+        Of an ended episode it is what its last step told, with "terminal_observation" and "TimeLimit.truncated".
         """
 
     def close(self) -> None:

@@ -106,19 +106,21 @@ class EpisodeStatistics:
     @property
     def mean_return(self) -> float | None:
         """Over the window; None before the first end."""
-        return _mean([episode.return_ for episode in self._finished()])
+        return _mean([episode.return_ for episode in self.finished])
 
     @property
     def mean_length(self) -> float | None:
         """Over the window; None before the first end."""
-        return _mean([float(episode.length) for episode in self._finished()])
+        return _mean([float(episode.length) for episode in self.finished])
 
     @property
     def success_rate(self) -> float | None:
         """Over the episodes of the window that say; None if none does."""
-        return _mean([float(episode.success) for episode in self._finished() if episode.success is not None])
+        return _mean([float(episode.success) for episode in self.finished if episode.success is not None])
 
-    def _finished(self) -> deque[Episode]:
+    @property
+    def finished(self) -> deque[Episode]:
+        """The last `window` finished episodes."""
         self.settle()
         return self._window
 

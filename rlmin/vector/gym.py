@@ -10,6 +10,7 @@ from torch import Tensor
 from rlmin.spaces import leaf_tensor, pick, require_leaf
 from rlmin.types import Observation, Step
 from rlmin.vector.base import MASK, SUCCESS, Vector
+from rlmin.vector.infos import row_of, split_infos
 
 
 class GymVector(Vector):
@@ -33,7 +34,7 @@ class GymVector(Vector):
 
     def reset(self, seed: int | None = None) -> Step:
         seed = self._first_seed(seed)
-        raw, infos = self._call(self.env.reset, seed=seed)
+        raw, infos = self.heard = self._call(self.env.reset, seed=seed)
         first = pick(raw, self._leaves[0].path)
         self._home = first.device if isinstance(first, Tensor) else None
         self._ended = torch.zeros_like(self._ended)
@@ -43,6 +44,7 @@ class GymVector(Vector):
     def step(self, action: Tensor) -> Step:
         self._check_action(action)
         raw, reward, terminated, truncated, infos = self._call(self.env.step, self._for_env(action))
+        self.heard = raw, infos
         reward = self._column("reward", reward, torch.float32)
         terminated = self._column("terminated", terminated, torch.bool)
         truncated = self._column("truncated", truncated, torch.bool) & ~terminated
@@ -79,6 +81,22 @@ class GymVector(Vector):
             action_mask=self._settled_mask(mask, known, ended if self._autoreset is AutoresetMode.NEXT_STEP else None),
             success=success,
         )
+
+    def infos(self, step: Step) -> list[dict[str, Any]]:
+        """See `Vector.infos`; after a step in DISABLED mode they are those of that step."""
+        raw, told = self.heard
+        rows = split_infos(told, self.num_envs)
+        final = raw
+        if self._autoreset is AutoresetMode.SAME_STEP:
+            last = split_infos(told.get("final_info", {}), self.num_envs)
+            final = told.get("final_obs", told.get("final_observation"))
+        for row in (step.terminated | step.truncated).nonzero().flatten().tolist():
+            if self._autoreset is AutoresetMode.SAME_STEP:
+                rows[row] = last[row]
+            rows[row]["TimeLimit.truncated"] = bool(step.truncated[row])
+            if final is not None:
+                rows[row]["terminal_observation"] = row_of(final, row)
+        return rows
 
     def _for_env(self, action: Tensor) -> Any:
         if self._home is not None:

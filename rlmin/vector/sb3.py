@@ -7,12 +7,17 @@ is used where it is there.
 import warnings
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import Tensor
 
 from rlmin.types import Observation, Step
 from rlmin.vector.base import MASK, SUCCESS, Vector
+from rlmin.vector.make import make_one
 
 
 class SB3Vector(Vector):
@@ -34,6 +39,7 @@ class SB3Vector(Vector):
         if seed is not None and not self._seeded(seed):
             warnings.warn("this VecEnv takes no seed, so its episodes are not those of another run", stacklevel=2)
         raw = self._call(self.env.reset)
+        self.heard = raw, self._reset_infos()
         mask, known = self._mask(raw, self._reset_infos())
         return self._opened(self._observe(raw), self._settled_mask(mask, known, None))
 
@@ -41,6 +47,7 @@ class SB3Vector(Vector):
         self._check_action(action)
         chosen = action.detach().cpu().numpy().astype(self.action_space.dtype, copy=False)
         raw, reward, done, infos = self._call(self.env.step, chosen)
+        self.heard = raw, infos
         ended = self._column("done", done, torch.bool)
         rows: list[int] = ended.nonzero().flatten().tolist()
         observation = self._observe(raw)
@@ -61,6 +68,10 @@ class SB3Vector(Vector):
             action_mask=self._settled_mask(mask, known, None),
             success=self._settled_success(self._success(infos, rows)),
         )
+
+    def infos(self, step: Step) -> list[dict[str, Any]]:
+        """See `Vector.infos`."""
+        return list(self.heard[1])
 
     def _seeded(self, seed: int) -> bool:
         """Whether it could be seeded."""
@@ -107,3 +118,36 @@ class SB3Vector(Vector):
         width = next(np.size(info[MASK]) for info in infos if MASK in info)
         rows = [np.ravel(info[MASK]) if MASK in info else np.ones(width) for info in infos]
         return torch.from_numpy(np.array(rows, dtype=bool)).to(self.device), known.to(self.device)
+
+
+def as_vec_env(env: Any, rows: int, kwargs: dict[str, Any]) -> VecEnv:
+    """What stable-baselines3's algorithms make of an environment: a DummyVecEnv, each environment in a Monitor.
+
+    Args:
+        env: a gymnasium id, of which `rows` are made (to be rendered as pictures, where they can be), or a gymnasium
+            environment.
+        rows: B.
+        kwargs: of the environment's constructor, where `env` is an id.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: there is no such environment, or its arguments do not fit.
+    """
+    if not isinstance(env, str | gym.Env):
+        raise TypeError(f"env: expected an id, a gymnasium Env or a VecEnv, got {type(env).__name__}")
+
+    def make() -> gym.Env[Any, Any]:
+        one = _drawable(env, kwargs) if isinstance(env, str) else env
+        return one if is_wrapped(one, Monitor) else Monitor(one)
+
+    return DummyVecEnv([make] * rows)
+
+
+def _drawable(id: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+    """One environment that gives pictures, if it has any."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*render_mode", UserWarning)  # gymnasium's, where it has none
+        try:
+            return make_one(id, **{"render_mode": "rgb_array", **kwargs})
+        except TypeError:  # it takes no render_mode
+            return make_one(id, **kwargs)
