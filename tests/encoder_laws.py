@@ -13,12 +13,12 @@ from rlmin.encoders import Encoder
 from rlmin.types import State, map_state
 
 Law: TypeAlias = Callable[[Encoder], None]
-T, B = 10, 3
+T, B = 10, 5
 EARLIER = 6  # steps that made the memory at the beginning
 
 never = torch.zeros(T, B, dtype=torch.bool)
 sometimes = never.clone()
-for row, steps in enumerate([[0, 6], [4, 5], [T - 1]]):
+for row, steps in enumerate([[0, 6], [4, 5], [T - 1], list(range(T)), []]):  # some, all and no steps open an episode
     sometimes[steps, row] = True
 
 
@@ -97,11 +97,12 @@ def a_reset_is_the_same_as_being_born_there(encoder: Encoder) -> None:
 
 def rows_do_not_mix(encoder: Encoder) -> None:
     x, before = inputs(encoder)
-    others, row = [0, 2], torch.tensor([1])
+    others, row = [0, 2, 3, 4], torch.tensor([1])
     other_x = x.index_add(1, row, torch.full((T, 1, x.shape[2]), 10.0, dtype=x.dtype))
     other_state = map_state(lambda part: part.index_fill(0, row, -3.0), before)
-    other_start = sometimes.index_fill(1, row, False)
-    y, last = encoder(x, before, sometimes)
+    start = sometimes.index_fill(1, torch.tensor([3]), False)  # else every step would open an episode somewhere
+    other_start = start.index_fill(1, row, False)
+    y, last = encoder(x, before, start)
     changed, last_changed = encoder(other_x, other_state, other_start)
     got = [changed[:, others], *(leaf[others] for leaf in leaves(last_changed))]
     want = [y[:, others], *(leaf[others] for leaf in leaves(last))]

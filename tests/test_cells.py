@@ -28,6 +28,7 @@ LACKS: dict[str, set[str]] = {
     "lstm": {"terms", "fast_step"},
     "attention": {"episode", "terms", "size", "numpy", "fast_step"},
     "aaren": {"terms", "size", "numpy", "fast_step"},
+    "rg_lru": {"numpy", "fast_step"},
     "mlp": {"memory", "episode", "terms", "size", "fast_step"},
 }
 """Every capability that a cell lacks: a new cell has a line here, and a lost capability is seen."""

@@ -137,7 +137,7 @@ def test_options_reach_the_module_by_every_way_into_python() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     {
-        "no option": ({"decay": 0.5}, "no setting 'decay'"),
+        "no option": ({"fading": 0.5}, "no setting 'fading'"),
         "an option of others": (
             {"context": 4},
             "encoder 'outer' has no option 'context'; its options: heads, size, keep",

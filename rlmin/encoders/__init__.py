@@ -10,6 +10,7 @@ from rlmin.encoders.gru import GRU as GRU
 from rlmin.encoders.lstm import LSTM as LSTM
 from rlmin.encoders.attention import Attention as Attention
 from rlmin.encoders.aaren import Aaren as Aaren
+from rlmin.encoders.rg_lru import RGLRU as RGLRU
 from rlmin.encoders.mlp import MLP as MLP
 # isort: on
 

@@ -35,6 +35,7 @@ class Terms(NamedTuple):
     rate: Tensor  # [T, ..., *unit] -log|decay|, at least 0; exact where the decay itself would be rounded to 1
     value: Tensor  # [T, ..., *unit]
     turn: Tensor | None = None  # of size 1: a sign, or a complex number; None: 1
+    opening: Tensor | None = None  # [T, ..., *unit] the value where an episode starts; None: as elsewhere
 
     @property
     def keep(self) -> Tensor:

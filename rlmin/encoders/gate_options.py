@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rlmin.encoders.candidate import Candidate
 from rlmin.encoders.time_scale import Spread, spread_bias
-from rlmin.settings import Settings, ShareBelowOne
+from rlmin.settings import Settings, Share, ShareBelowOne
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +13,7 @@ class GateOptions(Settings):
 
     candidate: Candidate = "tanh"  # Activation of the candidate
     time_scales: Spread | None = (2.0, 256.0)  # Steps that the units remember at first, spread from one to the other
+    slow_units: Share = 0.0  # Share of the units that remember 100 times as long as the longest at first
     signed: bool = False  # Whether a unit can turn over: decays in (-1, 1) instead of (0, 1)
     forget_floor: ShareBelowOne = 0.0  # Least share of the memory that stays at a step
     hard_gate: bool = False  # Whether gates reach their ends: a clipped line instead of a sigmoid

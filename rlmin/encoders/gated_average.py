@@ -52,12 +52,12 @@ class GatedAverage(Encoder):
             self.output = nn.Linear(hidden_size, hidden_size, bias=False)
         self.is_plain = reach == 1 and not hard and not gated and candidate in ACTIVATIONS
 
-    def bias_of(self, time_scales: tuple[float, float]) -> Tensor:
+    def bias_of(self, time_scales: tuple[float, float], slow_units: float) -> Tensor:
         """[H] values of k at which the units remember for so long: w = 1 / tau."""
         shortest, longest = (self.reach * tau for tau in time_scales)
         if self.reach < 1:  # no unit can forget faster than the floor lets it
             shortest = max(shortest, 2.0)
-        bias = spread_bias(self.output_size, (shortest, longest))
+        bias = spread_bias(self.output_size, (shortest, longest), slow_units)
         return 4 * torch.sigmoid(bias) - 2 if self.hard else bias
 
     @abstractmethod

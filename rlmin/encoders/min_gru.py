@@ -12,7 +12,7 @@ from rlmin.encoders.gated_average import GatedAverage, has_output_gate, read, te
 from rlmin.encoders.numpy_average import approach, check_known
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negate
 from rlmin.encoders.time_scale import TimeScales
-from rlmin.settings import ShareBelowOne, Size
+from rlmin.settings import Share, ShareBelowOne, Size
 from rlmin.settings.boundary import checked
 
 
@@ -24,7 +24,7 @@ class MinGRU(GatedAverage):
 
     Gate and candidate see x[t] only, never h[t-1]: that makes h a linear recurrence and a parallel scan possible.
     The candidate is tanh by default, where the paper has the identity (its equations) or g (its log-space code).
-    The last four options change the share sigmoid(gate) and the output: see `GatedAverage`.
+    The last options change the share sigmoid(gate) and the output: see `GatedAverage`.
 
     Args:
         input_size: D, features of x.
@@ -32,6 +32,7 @@ class MinGRU(GatedAverage):
         candidate: activation of the candidate: "tanh", "identity" or "g".
         time_scales: (shortest, longest) in steps: how long units remember before training, spread log-uniformly
             over the gate biases; None leaves the biases as nn.Linear draws them (about 2 steps for every unit).
+        slow_units: share of the units that begin 100 times as slow as the longest; see `time_constants`.
         signed: the share goes up to 2, so decays lie in (-1, 1): a unit can turn over, as parity needs.
         forget_floor: least share of the memory that stays, in [0, 1); 0 where signed.
         hard_gate: a clipped line instead of the sigmoid: gates can be open or shut altogether.
@@ -60,6 +61,7 @@ class MinGRU(GatedAverage):
         *,
         candidate: Candidate = "tanh",
         time_scales: TimeScales = (2.0, 256.0),
+        slow_units: Share = 0.0,
         signed: bool = False,
         forget_floor: ShareBelowOne = 0.0,
         hard_gate: bool = False,
@@ -70,7 +72,7 @@ class MinGRU(GatedAverage):
         self._make(input_size, hidden_size, candidate, reach=reach, hard=hard_gate, gated=output_gate)
         if time_scales is not None:
             with torch.no_grad():
-                self.projection.bias[:hidden_size] = self.bias_of(time_scales)
+                self.projection.bias[:hidden_size] = self.bias_of(time_scales, slow_units)
 
     def gate(self, projected: Tensor) -> Tensor:
         """The first H columns."""

@@ -13,7 +13,7 @@ from rlmin.encoders.gated_average import GatedAverage, has_output_gate, read, te
 from rlmin.encoders.numpy_average import approach, check_known
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negate
 from rlmin.encoders.time_scale import TimeScales
-from rlmin.settings import ShareBelowOne, Size
+from rlmin.settings import Share, ShareBelowOne, Size
 from rlmin.settings.boundary import checked
 
 
@@ -25,7 +25,7 @@ class MinLSTM(GatedAverage):
         h[t] = f / (f + i) * h[t-1] + i / (f + i) * activation(candidate[t])
 
     There is no output gate and no second state. The candidate is tanh by default, where the paper has the identity
-    (its equations) or g (its log-space code). The last four options change the share i / (f + i) and the output: see
+    (its equations) or g (its log-space code). The last options change the share i / (f + i) and the output: see
     `GatedAverage`.
 
     Args:
@@ -36,6 +36,7 @@ class MinLSTM(GatedAverage):
             Forget biases are set to log(tau - 1) and input biases to the opposite: then f + i = 1 and the share of
             the new is 1 / tau. (A forget bias alone cannot go beyond three steps: f is at most 1.)
             None leaves the biases as nn.Linear draws them (about 2 steps for every unit).
+        slow_units: share of the units that begin 100 times as slow as the longest; see `time_constants`.
         signed: the share of the new goes up to 2, so decays lie in (-1, 1): a unit can turn over, as parity needs.
         forget_floor: least share of the memory that stays, in [0, 1); 0 where signed.
         hard_gate: a clipped line instead of the sigmoid, over log(i / f): gates can be open or shut altogether.
@@ -60,6 +61,7 @@ class MinLSTM(GatedAverage):
         *,
         candidate: Candidate = "tanh",
         time_scales: TimeScales = (2.0, 256.0),
+        slow_units: Share = 0.0,
         signed: bool = False,
         forget_floor: ShareBelowOne = 0.0,
         hard_gate: bool = False,
@@ -69,7 +71,7 @@ class MinLSTM(GatedAverage):
         reach = reach_of(signed, forget_floor)
         self._make(input_size, hidden_size, candidate, reach=reach, hard=hard_gate, gated=output_gate)
         if time_scales is not None:
-            bias = self.bias_of(time_scales)
+            bias = self.bias_of(time_scales, slow_units)
             with torch.no_grad():
                 self.projection.bias[: 2 * hidden_size] = torch.cat([-bias, bias])
 

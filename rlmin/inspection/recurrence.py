@@ -104,9 +104,12 @@ def contribution(
     of = range(-(-len(x) // group)) if of is None else of
     time, which = torch.arange(len(x), device=x.device) // group, torch.tensor(of, device=x.device)
     written = terms(mixer, x)
-    unit = written.value.shape[1:]
+    unit, value = written.value.shape[1:], written.value
+    if written.opening is not None:
+        opens = start | (torch.arange(len(x), device=x.device) == 0)
+        value = torch.where(opens.view(-1, *[1] * len(unit)), written.opening, value)
     mine = (time[:, None] == which).view(len(x), len(of), *[1] * len(unit))
-    added = torch.where(mine, written.value.unsqueeze(1), 0)
+    added = torch.where(mine, value.unsqueeze(1), 0)
     keep = written.keep.expand(len(x), *unit).unsqueeze(1).expand_as(added)
     return _accumulate(keep, added, start[:, None].expand(-1, len(of)).contiguous())
 
