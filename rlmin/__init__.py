@@ -1,4 +1,8 @@
-"""rlmin: policies that remember, trained in parallel over whole rollouts, acting one step at a time."""
+"""rlmin: policies that remember, trained in parallel over whole rollouts, acting one step at a time.
+
+`import rlmin` loads no torch. A name of this page is imported when it is first asked for, and the environments are
+registered as soon as gymnasium is there.
+"""
 
 __version__ = "0.1.0"  # first: files below put it into what they write
 
@@ -6,17 +10,48 @@ __version__ = "0.1.0"  # first: files below put it into what they write
 from rlmin.waiting import CHOSEN as _CHOSEN  # first, as it has no effect once torch is imported  # noqa: F401
 
 # isort: on
-from rlmin._moved import keep_old_names as _keep_old_names
-from rlmin.agents.decision import DecisionAgent as DecisionAgent
-from rlmin.agents.decision import DecisionConfig as DecisionConfig
-from rlmin.agents.load import load as load
-from rlmin.agents.ppo import PPO as PPO
-from rlmin.agents.ppo import PPOConfig as PPOConfig
-from rlmin.envs import register as _register
-from rlmin.evaluation.verify import verify_consistency as verify_consistency
-from rlmin.policy import Policy as Policy
-from rlmin.policy import PolicyConfig as PolicyConfig
-from rlmin.vector import make_vec as make_vec
+import importlib as _importlib
+from typing import TYPE_CHECKING
 
-_register()
+from rlmin._moved import keep_old_names as _keep_old_names
+from rlmin._registration import register_with_gymnasium as _register_with_gymnasium
+
+if TYPE_CHECKING:
+    from rlmin.agents.decision import DecisionAgent as DecisionAgent
+    from rlmin.agents.decision import DecisionConfig as DecisionConfig
+    from rlmin.agents.load import load as load
+    from rlmin.agents.ppo import PPO as PPO
+    from rlmin.agents.ppo import PPOConfig as PPOConfig
+    from rlmin.evaluation.verify import verify_consistency as verify_consistency
+    from rlmin.policy import Policy as Policy
+    from rlmin.policy import PolicyConfig as PolicyConfig
+    from rlmin.vector import make_vec as make_vec
+else:
+    _HOME = {
+        "DecisionAgent": "rlmin.agents.decision",
+        "DecisionConfig": "rlmin.agents.decision",
+        "load": "rlmin.agents.load",
+        "PPO": "rlmin.agents.ppo",
+        "PPOConfig": "rlmin.agents.ppo",
+        "verify_consistency": "rlmin.evaluation.verify",
+        "Policy": "rlmin.policy",
+        "PolicyConfig": "rlmin.policy",
+        "make_vec": "rlmin.vector",
+    }
+    _FACES = ("agents", "data", "encoders", "envs", "policy", "scan", "vector", "wrappers")
+
+    def __getattr__(name):
+        """A public name from its module, or a package that users import from."""
+        if name in _FACES:
+            return _importlib.import_module(f"rlmin.{name}")
+        if name not in _HOME:
+            raise AttributeError(f"module 'rlmin' has no attribute {name!r}")
+        found = globals()[name] = getattr(_importlib.import_module(_HOME[name]), name)
+        return found
+
+    def __dir__():
+        return sorted({*globals(), *_HOME, *_FACES})
+
+
+_register_with_gymnasium()
 _keep_old_names()

@@ -1,7 +1,8 @@
 """The command line: rlmin train, evaluate, collect, inspect, plot, list, bench.
 
 Settings are parsed by tyro from the dataclasses that the code itself uses; a preset is turned into arguments that stand
-before the user's own, which therefore win.
+before the user's own, which therefore win. Each command imports what it runs, so that help and mistyped names are
+answered before torch is loaded.
 """
 
 import re
@@ -16,11 +17,9 @@ from typing import Any
 from rlmin import __version__
 from rlmin.checks import check_names
 from rlmin.commands.parse import flag, parse, values
-from rlmin.encoders.cell import option_names, select_options
+from rlmin.commands.preset_files import preset_names, preset_path
 from rlmin.files.trust import Foreign, typed
 from rlmin.settings import Count, Settings
-from rlmin.vector.faults import EnvError
-from rlmin.vector.make import import_provider
 
 USAGE = """usage: rlmin COMMAND ...
 
@@ -73,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with typed(ids):
             import_named(ids)
             COMMANDS[arguments[0]](arguments[1:])
-    except (ValueError, FloatingPointError, OSError, ImportError, EnvError) as error:
+    except (ValueError, ArithmeticError, OSError, ImportError, RuntimeError) as error:
+        if not is_answered(error):
+            raise
         print(f"rlmin: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
@@ -81,21 +82,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(130) from None
 
 
+def is_answered(error: Exception) -> bool:
+    """Whether an error is bad input, or one of an environment's own; any other is a fault of rlmin."""
+    if isinstance(error, ValueError | FloatingPointError | OSError | ImportError):
+        return True
+    from rlmin.vector.faults import EnvError
+
+    return isinstance(error, EnvError)
+
+
 def import_named(ids: Sequence[str]) -> None:
     """Import the modules that these ids, which the user typed, name: encoders may be registered there too."""
     for id in ids:
         if ":" in id:
+            from rlmin.vector.make import import_provider
+
             import_provider(id)
 
 
 def train_command(arguments: list[str]) -> None:
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    own = arguments[1 if name else 0 :]
+    if name and "--resume" not in flags(own):
+        preset_path(name)  # a mistyped name is answered before torch is loaded
     from rlmin.commands.parse_agent import parse_agent
     from rlmin.commands.presets import config_class, preset_arguments, read_preset
     from rlmin.commands.train import resume, train
     from rlmin.commands.train_config import OfflineRun, OnlineRun
+    from rlmin.vector.make import import_provider
 
-    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    own = arguments[1 if name else 0 :]
     if "--resume" in flags(own):
         if name:
             raise ValueError(f"--resume takes the run folder alone, its settings come from the run; leave out {name!r}")
@@ -130,6 +145,7 @@ def train_command(arguments: list[str]) -> None:
 def foreign(arguments: Sequence[str]) -> set[str]:
     """What a preset says that does not fit what is typed: of its own environment, and of its own encoder."""
     from rlmin.commands.train_config import PAIRS
+    from rlmin.encoders.cell import option_names, select_options
 
     names: set[str] = set(PAIRS) if "--env" in flags(arguments) else set()
     for encoder in values(arguments, "--encoder")[-1:]:
@@ -145,9 +161,9 @@ def _training(online: bool) -> str:
             "them) or the path of a D4RL file (.hdf5, .h5); --env says where to play at the end, if the data do not."
         )
     return (
-        f"Train an agent in an environment. Presets: {', '.join(presets())}, or your own .yaml file; keys given here "
-        "win. To learn from logged data instead: `rlmin train --dataset ID|FILE.hdf5`, whose settings are shown by "
-        "`rlmin train --dataset ID --help`."
+        f"Train an agent in an environment. Presets: {', '.join(preset_names())}, or your own .yaml file; keys given "
+        "here win. To learn from logged data instead: `rlmin train --dataset ID|FILE.hdf5`, whose settings are shown "
+        "by `rlmin train --dataset ID --help`."
     )
 
 
@@ -216,7 +232,7 @@ def hub_command(arguments: list[str]) -> None:
 
 
 def list_command(arguments: list[str]) -> None:
-    kinds = {"presets": presets, "envs": envs, "encoders": encoders, "datasets": datasets}
+    kinds = {"presets": preset_names, "envs": envs, "encoders": encoders, "datasets": datasets}
     if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
         print(f"usage: rlmin list {'|'.join(kinds)}")
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
@@ -225,7 +241,7 @@ def list_command(arguments: list[str]) -> None:
 
 
 def bench_command(arguments: list[str]) -> None:
-    from rlmin.bench import NAMES, Options, module, run, summary
+    from rlmin.bench import NAMES, module, summary
 
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
     if name is None:
@@ -235,30 +251,30 @@ def bench_command(arguments: list[str]) -> None:
         print(f"usage: rlmin bench NAME [--quick] [--key value ...]; `rlmin bench NAME --help` says more\n\n{about}")
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
     check_names("benchmark", [name], [*NAMES, "all", MEMORY, OFFLINE, DEFAULTS])
-    if name == MEMORY:
-        from rlmin.suite import SuiteOptions, run_suite
-
-        print(run_suite(parse(SuiteOptions, arguments[1:], prog=f"rlmin bench {name}", switches=True)))
+    if name in (MEMORY, OFFLINE, DEFAULTS):
+        print(learn(name, arguments[1:]))
         return
-    if name == OFFLINE:
-        from rlmin.suite.offline import OfflineOptions, run_offline
+    from rlmin.bench.options import Options
+    from rlmin.bench.run import run
 
-        print(run_offline(parse(OfflineOptions, arguments[1:], prog=f"rlmin bench {name}", switches=True)))
-        return
-    if name == DEFAULTS:
-        from rlmin.suite.defaults import DefaultOptions, run_defaults
-
-        print(run_defaults(parse(DefaultOptions, arguments[1:], prog=f"rlmin bench {name}", switches=True)))
-        return
     about = summary() if name == "all" else module(name).__doc__ or ""
     run(name, parse(Options, arguments[1:], prog=f"rlmin bench {name}", description=about, switches=True))
 
 
-def presets() -> list[str]:
-    """Names of the presets."""
-    from rlmin.commands.train import PRESETS
+def learn(name: str, arguments: list[str]) -> str:
+    """Run a benchmark of learning; its report."""
+    prog = f"rlmin bench {name}"
+    if name == MEMORY:
+        from rlmin.suite import SuiteOptions, run_suite
 
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+        return run_suite(parse(SuiteOptions, arguments, prog=prog, switches=True))
+    if name == OFFLINE:
+        from rlmin.suite.offline import OfflineOptions, run_offline
+
+        return run_offline(parse(OfflineOptions, arguments, prog=prog, switches=True))
+    from rlmin.suite.defaults import DefaultOptions, run_defaults
+
+    return run_defaults(parse(DefaultOptions, arguments, prog=prog, switches=True))
 
 
 def envs() -> list[str]:

@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlmin.bench import NAMES, Options, module, run
+from rlmin.bench import NAMES, module
 from rlmin.bench.cell import LONGEST_EPISODE, starts
 from rlmin.bench.drift import OBSERVATION, Drift, OneDrift
 from rlmin.bench.machine import describe_machine
+from rlmin.bench.options import Options
 from rlmin.bench.peers import Attention, LogSpaceMinGRU, Missing, OperatorGRU, Plain, SplitAndPad, Stepped, need
 from rlmin.bench.products import Products
 from rlmin.bench.report import Table, Target, as_csv, header
+from rlmin.bench.run import run
 from rlmin.bench.timing import Timing, calls_to_fill, time_cases
 from rlmin.cli import main
 from rlmin.encoders import GRU, LSTM, MinGRU
@@ -63,7 +65,7 @@ def test_the_list_of_benchmarks_has_every_file_that_is_one() -> None:
 
 def test_all_of_them_run_one_after_the_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ran: list[str] = []
-    monkeypatch.setattr("rlmin.bench._run", lambda name, options: ran.append(name))
+    monkeypatch.setattr("rlmin.bench.run._run", lambda name, options: ran.append(name))
     run("all", Options(out=tmp_path))
     assert ran == list(NAMES)
 
@@ -87,7 +89,7 @@ def test_what_cannot_be_measured_is_said_before_anything_is(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     Path("file").write_text("")
-    monkeypatch.setattr("rlmin.bench._run", lambda name, options: pytest.fail("it measures"))
+    monkeypatch.setattr("rlmin.bench.run._run", lambda name, options: pytest.fail("it measures"))
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     heard = capsys.readouterr()

@@ -20,7 +20,7 @@ SHOW = f"import os; print(os.environ.get({POLICY!r}))"
 
 def test_it_is_chosen_before_torch_is_loaded() -> None:
     assert in_a_process(f"import rlmin; {SHOW}") == "PASSIVE"
-    seen = "import sys, rlmin.waiting as w; assert 'torch' in sys.modules"
+    seen = "import sys, torch, rlmin.waiting as w; assert 'torch' in sys.modules"
     assert in_a_process(f"{seen}; print(w.sleep_while_waiting({{}}))") == "False", "the arm that comes too late"
 
 

@@ -9,17 +9,10 @@ and its name stands in `NAMES` below. What they share: timing.py (contenders tak
 products alone), peers.py (other libraries' code), report.py and machine.py (table, CSV and PNG, and where measured).
 """
 
+import ast
 import importlib
-import time
+from pathlib import Path
 from types import ModuleType
-
-import torch
-
-from rlmin.bench.options import Options as Options
-from rlmin.bench.report import Table, write
-from rlmin.checks import check_names
-from rlmin.scan import warmup
-from rlmin.vector.make import existing
 
 NAMES = (
     "scan",
@@ -38,33 +31,6 @@ NAMES = (
 """Every benchmark, in the order of `all`; rlmin/bench/NAME.py."""
 
 
-def run(name: str, options: Options) -> list[Table]:
-    """Measure, print and write one benchmark, or every one where `name` is "all".
-
-    Raises:
-        ValueError: no such benchmark, or a device that is not here.
-        OSError: results cannot be written; nothing has been measured.
-    """
-    check_names("benchmark", [name], [*NAMES, "all"])
-    existing(options.device)
-    options.folder.mkdir(parents=True, exist_ok=True)
-    before = torch.get_num_threads()
-    torch.set_num_threads(options.threads)
-    try:
-        warmup()
-        return [_run(each, options) for each in (NAMES if name == "all" else (name,))]
-    finally:
-        torch.set_num_threads(before)
-
-
-def _run(name: str, options: Options) -> Table:
-    benchmark, began = module(name), time.perf_counter()
-    table: Table = benchmark.run(options)
-    files = write(name, table, benchmark.draw, options)
-    print(f"{table}\n\n{name}: {' and '.join(map(str, files))}, {time.perf_counter() - began:.0f} s\n", flush=True)
-    return table
-
-
 def module(name: str) -> ModuleType:
     """The benchmark of that name."""
     return importlib.import_module(f"rlmin.bench.{name}")
@@ -72,5 +38,7 @@ def module(name: str) -> ModuleType:
 
 def summary() -> str:
     """Every benchmark and the first line of its docstring."""
-    lines = [f"  {name:16} {(module(name).__doc__ or '').partition(chr(10))[0]}" for name in NAMES]
+    folder = Path(__file__).parent
+    said = {name: ast.get_docstring(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))) for name in NAMES}
+    lines = [f"  {name:16} {(text or '').partition(chr(10))[0]}" for name, text in said.items()]
     return "\n".join([*lines, "  all              every one of these, one after the other"])

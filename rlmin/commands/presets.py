@@ -1,30 +1,14 @@
 """Presets: YAML files with the differences from the default settings, and how they become arguments."""
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
-from rlmin.checks import check_names
+from rlmin.commands.preset_files import PRESETS as PRESETS
+from rlmin.commands.preset_files import preset_path as preset_path
 from rlmin.commands.train_config import PAIRS, DecisionTrainConfig, TrainConfig, run_class, settable
 from rlmin.files.read_yaml import read_yaml
 from rlmin.files.trust import from_file
 from rlmin.settings.sb3_names import check_settings
-
-PRESETS = Path(__file__).parent.parent / "configs"
-
-
-def preset_path(name: str) -> Path:
-    """The file of a preset's name, or of a path that ends in .yaml.
-
-    Raises:
-        ValueError: neither exists; the message names the nearest preset.
-    """
-    if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise ValueError(f"{name}: no such file")
-        return Path(name)
-    check_names("preset", [name], [path.stem for path in PRESETS.glob("*.yaml")])
-    return PRESETS / f"{name}.yaml"
 
 
 def read_preset(name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The library's own environments, registered by id; each game's rules are the docstring of its file."""
+"""The library's own environments, registered by id on import; each game's rules are the docstring of its file."""
 
 import importlib
 
@@ -50,3 +50,6 @@ def register() -> None:
     )
     gym.register("rlmin/PendulumNoVel-v1", entry_point="rlmin.envs.no_velocity:PendulumNoVel", max_episode_steps=200)
     gym.register("rlmin/Rescaled-v0", entry_point="rlmin.envs.rescaled:Rescaled")
+
+
+register()

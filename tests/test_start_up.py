@@ -1,0 +1,85 @@
+"""What `import rlmin` and quick answers of the command line load: no torch, and yet every name and id is there."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rlmin
+
+TELL = "import json, sys; print(json.dumps([name for name in ('torch', 'gymnasium', 'numpy') if name in sys.modules]))"
+CALL = """
+import sys
+from rlmin.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    assert end.code in (None, 0, 2), end.code
+"""
+
+
+def in_a_process(code: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def loaded_by(code: str, *arguments: str) -> list[str]:
+    """The packages of `TELL` that code has loaded."""
+    found: list[str] = json.loads(in_a_process(f"{code}\n{TELL}", *arguments).splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["", "--help", "--version", "trian tmaze", "train tmaz", "train mine.yaml", "list presets", "list preset", "bench"],
+)
+def test_help_and_mistyped_names_are_answered_without_torch(arguments: str) -> None:
+    assert loaded_by(CALL, *arguments.split()) == []
+
+
+def test_a_command_that_needs_torch_is_told_apart() -> None:
+    assert "torch" in loaded_by(CALL, "list", "encoders")
+
+
+def test_the_package_loads_nothing_before_it_is_asked_for() -> None:
+    assert loaded_by("import rlmin") == []
+    assert "torch" in loaded_by("import rlmin; rlmin.PPO")
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import rlmin, gymnasium",
+        "import gymnasium, rlmin",
+        "import rlmin.envs.t_maze, gymnasium",
+        "import rlmin.vector, gymnasium",
+        "import rlmin, stable_baselines3, gymnasium",
+    ],
+)
+def test_environments_are_registered_in_whichever_order_one_imports(imports: str) -> None:
+    assert in_a_process(f"{imports}; print('rlmin/TMaze-v0' in gymnasium.registry)").strip() == "True"
+
+
+def test_gymnasium_alone_knows_none_of_them() -> None:
+    assert in_a_process("import gymnasium; print('rlmin/TMaze-v0' in gymnasium.registry)").strip() == "False"
+
+
+def test_every_public_name_is_there_and_is_what_the_type_checker_sees() -> None:
+    tree = ast.parse(Path(rlmin.__file__).read_text())
+    (checking,) = (one for one in tree.body if isinstance(one, ast.If) and ast.unparse(one.test) == "TYPE_CHECKING")
+    typed = {alias.name: one.module for one in checking.body if isinstance(one, ast.ImportFrom) for alias in one.names}
+    assert typed == vars(rlmin)["_HOME"]
+    assert set(typed) < set(dir(rlmin))
+    for name, module in typed.items():
+        assert getattr(rlmin, name) is getattr(sys.modules[str(module)], name)
+    assert rlmin.scan is sys.modules["rlmin.scan"]
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'rlmin' has no attribute 'PPQ'"):
+        getattr(rlmin, "PPQ")  # noqa: B009
+    with pytest.raises(ImportError, match="PPQ"):
+        exec("from rlmin import PPQ")
