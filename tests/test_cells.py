@@ -29,6 +29,8 @@ LACKS: dict[str, set[str]] = {
     "attention": {"episode", "terms", "size", "numpy", "fast_step"},
     "aaren": {"terms", "size", "numpy", "fast_step"},
     "rg_lru": {"numpy", "fast_step"},
+    "mamba": {"size", "numpy", "fast_step"},
+    "shm": {"size", "numpy", "fast_step"},
     "mlp": {"memory", "episode", "terms", "size", "fast_step"},
 }
 """Every capability that a cell lacks: a new cell has a line here, and a lost capability is seen."""

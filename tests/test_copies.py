@@ -19,7 +19,7 @@ from torch import Tensor
 from rlmin import PPO, DecisionAgent, load
 from rlmin.agents.agent import Agent
 from rlmin.data import Episode
-from rlmin.encoders import MIXERS
+from rlmin.encoders import CELLS, MIXERS
 from rlmin.policy import Policy, PolicyConfig
 
 SMALL: dict[str, Any] = {"width": 8, "horizon": 8, "num_envs": 4, "minibatches": 2, "epochs": 1}
@@ -181,7 +181,9 @@ def test_workers_stay_with_the_original_and_a_copy_starts_its_own() -> None:
 def test_a_copied_policy_acts_alike_and_has_weights_of_its_own(how: str, encoder: str) -> None:
     space, actions = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
     policy = Policy(
-        space, actions, PolicyConfig(encoder=encoder, width=8, heads=2 if "a" in encoder[:2] else None)
+        space,
+        actions,
+        PolicyConfig(encoder=encoder, width=8, heads=2 if "heads" in CELLS[encoder].option_names else None),
     ).eval()
     seen, start = {"observation": torch.randn(4, 3)}, torch.ones(4, dtype=torch.bool)
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, silu, softplus
 
-from rlmin.encoders import RGLRU
+from rlmin.encoders import RGLRU, SHM, Mamba
 from rlmin.encoders.decays import Decays
 from rlmin.encoders.time_scale import SLOW, spread_bias, time_constants
 
@@ -78,6 +78,92 @@ def test_units_remember_as_long_as_asked_for_at_half_open_gates(decay: Any) -> N
         cell.gate.zero_()
         rate = cell.parts(torch.randn(1, D), torch.float32)[0]
     torch.testing.assert_close(1 / rate[0], torch.tensor([4.0, 8.0, 16.0, 16.0 * SLOW]), rtol=1e-4, atol=0)
+
+
+# -- Mamba: Gu and Dao 2023, and the package mambapy -------------------------------------------------------------------
+
+
+def mamba(cell: Any, x: Tensor, h: Tensor, begins: Tensor) -> Tensor:
+    found = []
+    for t in range(T):
+        h = torch.where(begins[t, :, None, None], torch.zeros_like(h), h)
+        u, z = cell.projection(x[t]).chunk(2, -1)
+        u = silu(u)
+        rank = cell.step_size.in_features
+        small, b, c = cell.select(u).split([rank, cell.states, cell.states], -1)
+        dt = softplus(cell.step_size(small))
+        keep = torch.exp(torch.einsum("be,en->ben", dt, -cell.log_rate.exp()))
+        h = (2 * keep - 1 if cell.signed else keep) * h + torch.einsum("be,bn,be->ben", dt, b, u)
+        found.append(cell.output((torch.einsum("ben,bn->be", h, c) + cell.skip * u) * silu(z)))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_mamba_is_its_equations(signed: bool) -> None:
+    cell = made(Mamba, states=3, signed=signed)
+    x, h = random(T, B, D, seed=1).requires_grad_(), random(B, 2 * H, 3, seed=2).requires_grad_()
+    y, _ = cell(x, h, start)
+    assert_same(y, mamba(cell, x, h, start), [x, h, *cell.parameters()])
+    assert not torch.allclose(y, mamba(cell, x, h, never))
+
+
+def test_mamba_is_that_of_mambapy() -> None:
+    """Its block has a convolution inside, which is made the identity here; it knows no resets."""
+    package = pytest.importorskip("mambapy.mamba")
+    torch.manual_seed(0)
+    config = package.MambaConfig(d_model=H, n_layers=1, d_state=3)
+    block, cell = package.MambaBlock(config).double(), Mamba(H, H, states=3).double()
+    with torch.no_grad():
+        block.conv1d.weight.zero_()[..., -1] = 1
+        block.conv1d.bias.zero_()
+    theirs = {
+        "in_proj.weight": "projection.weight",
+        "x_proj.weight": "select.weight",
+        "dt_proj.weight": "step_size.weight",
+    }
+    theirs |= {"dt_proj.bias": "step_size.bias", "A_log": "log_rate", "D": "skip", "out_proj.weight": "output.weight"}
+    cell.load_state_dict({ours: block.state_dict()[name] for name, ours in theirs.items()})
+    x = random(8, B, H, seed=1)
+    y, _ = cell(x, cell.initial_state(B), torch.zeros(8, B, dtype=torch.bool))
+    torch.testing.assert_close(y, block(x.transpose(0, 1)).transpose(0, 1), rtol=1e-6, atol=1e-7)
+    assert not torch.allclose(cell(x, cell.initial_state(B), start[:8])[0], y)
+
+
+# -- SHM: Le et al. 2024, as its code has it ---------------------------------------------------------------------------
+
+
+def shm(cell: Any, x: Tensor, M: Tensor, begins: Tensor) -> Tensor:
+    found = []
+    for t in range(T):
+        M = torch.where(begins[t, :, None, None], torch.zeros_like(M), M)
+        v, k, q, g, s = cell.projection(x[t]).split([cell.size] * 4 + [1], -1)
+        k, q = (p.relu() / (1e-5 + p.relu().sum(-1, keepdim=True)) for p in (k, q))
+        C = torch.minimum(1 + torch.tanh(torch.einsum("i,bj->bij", cell.row, g)), torch.tensor(cell.largest).double())
+        M = M * C + torch.einsum("bi,bj->bij", torch.sigmoid(s) * v, k)
+        found.append(cell.output(torch.einsum("bij,bj->bi", M, q)))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("largest", [2.0, 1.0])
+def test_shm_is_its_equations(largest: float) -> None:
+    cell = made(SHM, size=5, largest=largest)
+    x, M = random(T, B, D, seed=1).requires_grad_(), random(B, 5, 5, seed=2).requires_grad_()
+    y, _ = cell(x, M, start)
+    assert_same(y, shm(cell, x, M, start), [x, M, *cell.parameters()])
+    assert not torch.allclose(y, shm(cell, x, M, never))
+
+
+def test_the_published_memory_grows_without_bound_and_the_bounded_one_does_not() -> None:
+    sizes = []
+    for largest in (2.0, 1.0):
+        cell, x = SHM(D, H, size=5, largest=largest), torch.ones(200, 1, D)
+        with torch.no_grad():
+            cell.projection.weight.abs_()
+            cell.row.fill_(9.0)
+            _, M = cell(x, cell.initial_state(1), torch.zeros(200, 1, dtype=torch.bool))
+        assert isinstance(M, Tensor)
+        sizes.append(float(M.abs().max()))
+    assert sizes[0] > 1e20 and sizes[1] < 100
 
 
 # -- decays -----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from rlmin.encoders.lstm import LSTM as LSTM
 from rlmin.encoders.attention import Attention as Attention
 from rlmin.encoders.aaren import Aaren as Aaren
 from rlmin.encoders.rg_lru import RGLRU as RGLRU
+from rlmin.encoders.mamba import Mamba as Mamba
+from rlmin.encoders.shm import SHM as SHM
 from rlmin.encoders.mlp import MLP as MLP
 # isort: on
 

@@ -32,7 +32,7 @@ class Terms(NamedTuple):
     broadcast against the value.
     """
 
-    rate: Tensor  # [T, ..., *unit] -log|decay|, at least 0; exact where the decay itself would be rounded to 1
+    rate: Tensor  # [T, ..., *unit] -log|decay|, below 0 where a memory grows; exact near a decay of 1
     value: Tensor  # [T, ..., *unit]
     turn: Tensor | None = None  # of size 1: a sign, or a complex number; None: 1
     opening: Tensor | None = None  # [T, ..., *unit] the value where an episode starts; None: as elsewhere

@@ -115,8 +115,8 @@ def contribution(
 
 
 def half_life(rate: Tensor) -> Tensor:
-    """Steps after which half is left, log(2) / rate; infinite where nothing is forgotten."""
-    return math.log(2) / rate
+    """Steps after which half is left, log(2) / rate; infinite where nothing is forgotten, or a memory grows."""
+    return torch.where(rate > 0, math.log(2) / rate, math.inf)
 
 
 def deletion_error(mixer: Encoder, x: Tensor, start: Tensor, *, steps: Tensor, exact: Encoder | None = None) -> float:
