@@ -38,7 +38,7 @@ from rlmin.learning.rollout import Collector, Rollout
 from rlmin.learning.schedule import schedule
 from rlmin.policy.fit import check_spaces
 from rlmin.policy.readings import warn_of_doubts
-from rlmin.runs.callbacks import start_callback
+from rlmin.runs.callbacks import Hook, start_callback
 from rlmin.runs.checkpoint import Tensors, section
 from rlmin.runs.progress import Progress
 from rlmin.runs.progress import describe as describe_episodes
@@ -175,7 +175,7 @@ class PPO(PPOHabits, OnlineAgent):
             FloatingPointError: something became NaN or infinite; the message names it and the step. The weights are
                 those of the last good gradient step.
         """
-        num_envs = self.vector.num_envs
+        self.ready()
         if reset_num_timesteps:
             self.num_timesteps, self.seconds = 0, 0.0
         first, total = self.num_timesteps, self.num_timesteps + total_timesteps
@@ -183,28 +183,15 @@ class PPO(PPOHabits, OnlineAgent):
         self.open_logger(tb_log_name, reset_num_timesteps)
         hook = start_callback(self, callback, total)
 
-        def on_step(step: Step) -> bool:
-            self.num_timesteps += num_envs
-            return hook.on_step(step)
-
         self.warm_up()
         before, began = self.seconds, time.perf_counter()
         self.began = began - before
         with self.learning(), Progress(total, first, enabled=progress_bar) as progress:
             while self.num_timesteps < total and not self.stop_requested:
-                hook.on_rollout_start()
-                done = (
-                    self.num_timesteps / total
-                )  # before the rollout: the last update still has something to learn with
-                with self._autocast():
-                    rollout = self.collector.collect(on_step if hook.wants_steps else None)
-                if rollout is None:  # the callback has seen enough
+                # before the rollout: the last update still has something to learn with
+                metrics = self._collect_and_update(hook, done=self.num_timesteps / total)
+                if metrics is None:  # the callback has seen enough
                     break
-                if not hook.wants_steps:
-                    self.num_timesteps += num_envs * self.config.horizon
-                hook.on_rollout_end()
-                with self.training():
-                    metrics = self.update(rollout, done=done)
                 took = time.perf_counter() - began
                 self.seconds, speed = before + took, (self.num_timesteps - first) / took
                 progress.update(self.num_timesteps, speed, describe_episodes(self.collector.statistics))
@@ -212,6 +199,25 @@ class PPO(PPOHabits, OnlineAgent):
                     self.write_log(metrics, speed)
         hook.on_training_end()
         return self
+
+    def _collect_and_update(self, hook: Hook, *, done: float) -> dict[str, float] | None:
+        """One rollout under `hook`, and the update from it: what that measured; None where the hook ends training."""
+        num_envs = self.vector.num_envs
+
+        def on_step(step: Step) -> bool:
+            self.num_timesteps += num_envs
+            return hook.on_step(step)
+
+        hook.on_rollout_start()
+        with self._autocast():
+            rollout = self.collector.collect(on_step if hook.wants_steps else None)
+        if rollout is None:
+            return None
+        if not hook.wants_steps:
+            self.num_timesteps += num_envs * self.config.horizon
+        hook.on_rollout_end()
+        with self.training():
+            return self.update(rollout, done=done)
 
     def update(self, rollout: Rollout, *, done: float = 0.0) -> dict[str, float]:
         """One PPO update from one rollout.
