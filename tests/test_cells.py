@@ -31,6 +31,13 @@ LACKS: dict[str, set[str]] = {
     "rg_lru": {"numpy", "fast_step"},
     "mamba": {"size", "numpy", "fast_step"},
     "shm": {"size", "numpy", "fast_step"},
+    "lru": {"terms", "size", "numpy", "fast_step"},
+    "gate_loop": {"terms", "size", "numpy", "fast_step"},
+    "ffm": {"terms", "size", "numpy", "fast_step"},
+    "gated_linear": {"size", "numpy", "fast_step"},
+    "delta_net": {"terms", "size", "numpy", "fast_step"},
+    "rwkv6": {"terms", "size", "numpy", "fast_step"},
+    "rwkv7": {"terms", "size", "numpy", "fast_step"},
     "mlp": {"memory", "episode", "terms", "size", "fast_step"},
 }
 """Every capability that a cell lacks: a new cell has a line here, and a lost capability is seen."""

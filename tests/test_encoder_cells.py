@@ -179,7 +179,7 @@ def test_memory_stays_float32_under_autocast(mixer: str) -> None:
         assert part.dtype == torch.float32
     torch.testing.assert_close(torch.stack(ys), y, rtol=0.05, atol=0.05)
     exact, _ = encoder(x, encoder.initial_state(B), sometimes)
-    torch.testing.assert_close(y.float(), exact, rtol=0.1, atol=0.1)
+    assert (y - exact).norm() < 0.05 * exact.norm()  # in all: a norm of two features can turn rounding into a sign
 
 
 def leaves(state: State) -> list[Tensor]:

@@ -4,6 +4,7 @@ The laws are in encoder_laws.py. Each is also given an encoder that is broken in
 """
 
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
@@ -24,10 +25,33 @@ from encoder_laws import (
 )
 from torch import Tensor
 
-from rlmin.encoders import GRU, LSTM, MIXERS, MLP, Aaren, Attention, CausalConv, Encoder, MinGRU, MinLSTM, Stack
+from rlmin.encoders import (
+    FFM,
+    GRU,
+    LRU,
+    LSTM,
+    MIXERS,
+    MLP,
+    Aaren,
+    Attention,
+    CausalConv,
+    DeltaNet,
+    Encoder,
+    GatedLinear,
+    GateLoop,
+    MinGRU,
+    MinLSTM,
+    Stack,
+)
+from rlmin.encoders.gated_linear import Form
 from rlmin.types import State, map_state
 
 D, H = 4, 5
+
+
+def make_gated_linear(form: Form) -> Callable[[], Encoder]:
+    return lambda: GatedLinear(D, H, form=form, heads=2)
+
 
 ALONE: dict[str, Callable[[], Encoder]] = {
     "min_gru": lambda: MinGRU(D, H),
@@ -48,6 +72,12 @@ ALONE: dict[str, Callable[[], Encoder]] = {
     "aaren of one head": lambda: Aaren(D, H, heads=1),
     "conv": lambda: CausalConv(D),
     "conv of width 2": lambda: CausalConv(D, width=2),
+    "lru": lambda: LRU(D, H),
+    "gate_loop": lambda: GateLoop(D, H),
+    "ffm": lambda: FFM(D, H, traces=3, contexts=2),
+    **{f"gated_linear {form}": make_gated_linear(form) for form in get_args(Form)},
+    "delta_net plain": lambda: DeltaNet(D, H, heads=2, decay="none", negative=True),
+    "delta_net of two products": lambda: DeltaNet(D, H, heads=2, decay="key", products=2),
     "mlp": lambda: MLP(D, H),
 }
 

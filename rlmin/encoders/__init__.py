@@ -13,6 +13,13 @@ from rlmin.encoders.aaren import Aaren as Aaren
 from rlmin.encoders.rg_lru import RGLRU as RGLRU
 from rlmin.encoders.mamba import Mamba as Mamba
 from rlmin.encoders.shm import SHM as SHM
+from rlmin.encoders.lru import LRU as LRU
+from rlmin.encoders.gate_loop import GateLoop as GateLoop
+from rlmin.encoders.ffm import FFM as FFM
+from rlmin.encoders.gated_linear import GatedLinear as GatedLinear
+from rlmin.encoders.delta_net import DeltaNet as DeltaNet
+from rlmin.encoders.rwkv6 import RWKV6 as RWKV6
+from rlmin.encoders.rwkv7 import RWKV7 as RWKV7
 from rlmin.encoders.mlp import MLP as MLP
 # isort: on
 

@@ -61,3 +61,8 @@ def spread_bias(size: int, time_scales: tuple[float, float], slow_units: float =
         ValueError: see `time_constants`.
     """
     return -torch.log(time_constants(size, time_scales, slow_units) - 1).float()
+
+
+def inverse_softplus(x: Tensor) -> Tensor:
+    """The bias at which softplus is x, x > 0."""
+    return x + torch.log(-torch.expm1(-x))

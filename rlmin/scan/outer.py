@@ -8,8 +8,8 @@ from torch import Tensor
 from rlmin.scan.boundary import carry_dtype, check_float, check_start, check_tensors, full_precision
 from rlmin.scan.outer_chunks import Removal, outer_chunks
 
-LEAST = {3: -20.0, 4: -8.0}
-"""The smallest log decay by axes of `log_decay`: where a head decays together, and each key feature has its own."""
+LEAST_OF_HEAD, LEAST_OF_KEY = -20.0, -8.0
+"""The smallest log decay where a head decays together, and where each key feature does alone."""
 
 
 def outer_scan(
@@ -68,7 +68,7 @@ def outer_scan(
     carry = carry_dtype(value)
     with full_precision(value):
         q, k, v, S = (x.to(carry) for x in (query, key, value, state))
-        g = within(log_decay, q)
+        g = _expand(log_decay, q)
         beta = None if write is None else write.to(carry)
         pair = None if remove is None else (remove[0].to(carry), remove[1].to(carry))
         if os.environ.get("RLMIN_KERNEL") == "reference":
@@ -99,9 +99,8 @@ def outer_step(
     """
     S = state
     if log_decay is not None:
-        least = LEAST[log_decay.dim() + 1]
-        decay = log_decay.clamp(least, 0).exp()
-        S = S * (decay[..., None, None] if log_decay.dim() == 2 else decay[..., None])
+        decay = clip_decay(log_decay, query).exp()
+        S = S * (decay[..., None] if decay.dim() == query.dim() else decay[..., None, None])
     if write is not None:
         value = write[..., None] * (value - _read(key, S))
     if remove is not None:
@@ -111,12 +110,16 @@ def outer_step(
     return _read(query, state if exclusive else S), S
 
 
-def within(log_decay: Tensor | None, query: Tensor) -> Tensor:
-    """[T, B, heads] or [T, B, heads, K] log decays, none outside of what is computed exactly."""
+def clip_decay(log_decay: Tensor, query: Tensor) -> Tensor:
+    """The log decay as it is read: none above 0, none below what is computed exactly."""
+    return log_decay.clamp(LEAST_OF_KEY if log_decay.dim() == query.dim() else LEAST_OF_HEAD, 0)
+
+
+def _expand(log_decay: Tensor | None, query: Tensor) -> Tensor:
+    """[T, B, heads] or [T, B, heads, K] log decays."""
     if log_decay is None:
         return query.new_zeros(()).expand(query.shape[:3])
-    shape = query.shape[: log_decay.dim()]
-    return log_decay.to(query.dtype).clamp(LEAST[log_decay.dim()], 0).expand(shape)
+    return clip_decay(log_decay.to(query.dtype), query).expand(query.shape[: log_decay.dim()])
 
 
 def _read(query: Tensor, S: Tensor) -> Tensor:
@@ -213,7 +216,7 @@ def _check_decay(log_decay: Tensor, query: Tensor) -> None:
     check_tensors(log_decay=log_decay)
     shape, found = list(query.shape), list(log_decay.shape)
     sizes = zip(found, shape, strict=False)
-    if len(found) not in LEAST or not all(own in (1, size) for own, size in sizes):
+    if len(found) not in (3, 4) or not all(own in (1, size) for own, size in sizes):
         raise ValueError(f"log_decay: expected {shape[:3]} or {shape}, each 1 where it is constant, got {found}")
     check_float("log_decay", log_decay, query.dtype, query.device)
     seen = log_decay.device.type == "cpu" and not torch.compiler.is_compiling()
