@@ -101,7 +101,7 @@ ENCODER: dict[str, Any] = {"input_size": D, "hidden_size": D}
 FORWARD: dict[str, Any] = {"x": x(T, B, D), "start": no(T, B)}
 
 
-def encoder(kind: type[cells.Encoder], **options: Any) -> dict[str, Row]:
+def encoder(kind: Any, **options: Any) -> dict[str, Row]:
     """The rows of an encoder: how it is made and how it runs."""
     made = kind(D, D, **options)
     has_memory = kind is not cells.MLP
@@ -356,8 +356,8 @@ def rows() -> dict[str, Row]:
         "rlmin.export.torch_export.export_torch": Row(export_torch, {"policy": head, "file": "x.pt2"}, runs=False),
         "rlmin.export.numpy_export.export_numpy": Row(export_numpy, {"policy": head, "file": "x.npz"}, runs=False),
     }
-    for kind in (cells.MinGRU, cells.MinLSTM, cells.GRU, cells.LSTM, cells.Attention, cells.Aaren, cells.MLP):
-        found |= encoder(kind)
+    for cell in cells.CELLS.values():
+        found |= encoder(cell.cls)
     found |= encoder(cells.Stack, mixer="min_gru", layers=2, conv=4, mlp=2, norm="layer", dropout=0.0)
     conv = cells.CausalConv(D)
     found["rlmin.encoders.CausalConv"] = Row(cells.CausalConv, {"size": D, "width": 4})

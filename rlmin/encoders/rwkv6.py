@@ -44,7 +44,7 @@ class RWKV6(MatrixMemory):
         self.decay = LowRank(input_size, width, activation=torch.tanh)
         self.bonus = nn.Parameter(torch.linspace(-0.5, 0.5, self.size).repeat(heads, 1))
         self.gate = nn.Linear(input_size, width, bias=False)
-        self.norm = nn.GroupNorm(heads, width, eps=1e-5 * self.size)
+        self.norm = nn.GroupNorm(heads, width, eps=64e-5)
         self.output = nn.Linear(width, hidden_size)
         with torch.no_grad():  # from decays of exp(-exp(-6)), hundreds of steps, to exp(-exp(-1)), three
             self.decay.last.bias.copy_(torch.linspace(-6, -1, self.size).repeat(heads))

@@ -47,7 +47,7 @@ class RWKV7(MatrixMemory):
         self.scale = nn.Parameter(torch.full((heads, self.size), 0.71))
         self.share = nn.Parameter(torch.full((heads, self.size), 1.02))
         self.bonus = nn.Parameter(torch.full((heads, self.size), -0.04))
-        self.norm = nn.GroupNorm(heads, width, eps=1e-5 * self.size)
+        self.norm = nn.GroupNorm(heads, width, eps=64e-5)
         self.output = nn.Linear(width, hidden_size)
         with torch.no_grad():
             self.decay.last.bias.copy_(torch.linspace(-5.5, 0.5, self.size).repeat(heads))
