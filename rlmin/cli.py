@@ -35,6 +35,7 @@ USAGE = """usage: rlmin COMMAND ...
   inspect RUN [--vary length=10,100,1000]     what the memory of a policy does, as an HTML report
   inspect DATASET                             what a dataset holds, and a histogram of its returns
   plot RUN ... [--file PNG|SVG|PDF]           draw learning curves, seeds as one line; --over time
+  compare RUN ... [--file CSV|MD|TEX]         means, intervals and probabilities of improvement at equal budgets
   hub card RUN; hub push RUN USER/NAME        write a run's model card; push it to the Hugging Face hub
   list presets|envs|encoders|datasets         what there is
   bench NAME|all|memory|offline|defaults      measure speed, or learning over a suite; `rlmin bench` lists the names
@@ -224,6 +225,12 @@ def plot_command(arguments: list[str]) -> None:
         print(run_plot(parse(Plot, arguments, prog="rlmin plot", switches=True)))
 
 
+def compare_command(arguments: list[str]) -> None:
+    from rlmin.commands.compare import Compare, run_compare
+
+    print(run_compare(parse(Compare, arguments, prog="rlmin compare", switches=True)))
+
+
 def hub_command(arguments: list[str]) -> None:
     from rlmin.interop.hub_command import run_hub
 
@@ -305,6 +312,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "export": export_command,
     "inspect": inspect_command,
     "plot": plot_command,
+    "compare": compare_command,
     "hub": hub_command,
     "list": list_command,
     "bench": bench_command,

@@ -42,8 +42,12 @@ LATE = {
             *("rlmin.encoders.capabilities", "rlmin.encoders.cell", "rlmin.envs.catalog"),
             *("rlmin.vector.faults", "rlmin.vector.make"),
             *("rlmin.interop.hub_command", "rlmin.suite", "rlmin.suite.defaults", "rlmin.suite.offline"),
-            *(f"rlmin.commands.{name}" for name in ("collect", "evaluate", "export", "inspect", "plot", "train")),
-            *(f"rlmin.commands.{name}" for name in ("parse_agent", "presets", "train_config")),
+            *(
+                f"rlmin.commands.{name}"
+                for name in ("collect", "compare", "evaluate", "export", "inspect", "plot", "train")
+            ),
+            *(f"rlmin.commands.{name}" for name in ("collect", "compare", "evaluate", "export", "inspect", "plot")),
+            *(f"rlmin.commands.{name}" for name in ("parse_agent", "presets", "train", "train_config")),
         ),
         COMMAND,
     ),

@@ -175,10 +175,11 @@ def test_a_panel_counts_the_seeds_it_draws_and_says_what_is_cut_or_missing(
     assert said == [
         f"{LOSS} of rlmin/TMaze-v0: drawn without {folders[2]}, which lack it",
         f"{RETURN} of rlmin/TMaze-v0: drawn up to 200, where its shortest run ends; one has 280",
+        "rlmin/TMaze-v0: an interval over 2 seeds says little; train at least 3",
     ]
     said.clear()
     plot_runs([folders[0], run(tmp_path / "d", seed=3)], [tmp_path / "x.png"], columns=[RETURN], say=said.append)
-    assert drawn[1].axes[0].lines[0].get_label() == "rlmin/TMaze-v0 (2 seeds)" and said == []
+    assert drawn[1].axes[0].lines[0].get_label() == "rlmin/TMaze-v0 (2 seeds)"
 
 
 def test_over_time_the_axis_is_in_the_unit_that_suits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,3 +271,21 @@ def test_real_runs_of_both_agents_are_drawn_over_time_which_a_resumed_run_goes_o
     agent.save(tmp_path / "decision")
     groups = plot_runs([tmp_path / "ppo", tmp_path / "decision"], [tmp_path / "x.svg"], over="time", columns=[LOSS])
     assert [group.name.partition(",")[0] for group in groups] == ["agent=ppo", "agent=decision"]
+
+
+def test_a_paper_picture_shows_ratios_to_a_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    drawn, said = list[tuple[Figure, dict[str, Any]]](), list[str]()
+    monkeypatch.setattr(Figure, "savefig", lambda self, *where, **how: drawn.append((self, how)))
+    ours = [run(tmp_path / f"g{seed}", seed=seed) for seed in (1, 2, 3, 10)]
+    base = run(tmp_path / "lstm", seed=2, encoder="lstm")
+    options: dict[str, Any] = {"style": "paper", "band": "iqm", "relative_to": base, "columns": [RETURN]}
+    plot_runs([*ours, base], [tmp_path / "x.png"], say=said.append, **options)
+    (figure, how) = drawn[0]
+    lines = [np.asarray(line.get_ydata(), float) for line in figure.axes[0].lines]
+    np.testing.assert_allclose(lines[0], (np.arange(7) + 2.5) / (np.arange(7) + 2), rtol=1e-12)
+    assert how["dpi"] == 300 and (lines[1] == 1).all() and figure.get_size_inches()[0] == pytest.approx(3.3)
+    assert figure.axes[0].get_ylabel().endswith("ratio to encoder=lstm") and said == []
+    with pytest.raises(ValueError, match="is not above 0 everywhere"):
+        plot_runs(ours, [tmp_path / "x.png"], columns=[LOSS], relative_to=ours[0])

@@ -20,6 +20,9 @@ class Plot(Settings):
     columns: tuple[str, ...] = ()  # Columns of metrics.csv; none: return and success, or losses on logged data
     group: Literal["seeds", "none"] = "seeds"  # Lines: mean of the seeds and its 95 % interval, or one for each run
     smooth: ShareBelowOne = 0.0  # Weight of the past in a moving average of each run
+    style: Literal["screen", "paper"] = "screen"  # Look; paper: panels of a column's width, 300 dots an inch
+    band: Literal["mean", "iqm"] = "mean"  # Middle of the seeds that is drawn; iqm: interquartile mean
+    relative_to: Path | None = None  # Run whose line is 1, all others being a ratio to it; None: none
 
 
 def run_plot(options: Plot) -> str:
@@ -37,6 +40,9 @@ def run_plot(options: Plot) -> str:
         over=options.over,
         by_seed=options.group == "seeds",
         smooth=options.smooth,
+        style=options.style,
+        band=options.band,
+        relative_to=options.relative_to,
         say=print,
     )
     lines = [f"{group.name}: {', '.join(map(str, group.folders))}" for group in groups]

@@ -1,6 +1,6 @@
 """Learning curves: what runs have logged, and its mean over seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -68,11 +68,16 @@ def smooth_curve(values: Sequence[float], weight: float) -> list[float]:
     return out
 
 
-def mean_curve(curves: Sequence[tuple[Sequence[float] | Array, Sequence[float] | Array]]) -> Curve:
+def mean_curve(
+    curves: Sequence[tuple[Sequence[float] | Array, Sequence[float] | Array]],
+    *,
+    band: Callable[[Array], tuple[Array, Array, Array]] = mean_band,
+) -> Curve:
     """The mean of curves, over the x that all of them have; linear between their points.
 
     Args:
         curves: x, ascending, and values of each.
+        band: what is drawn of the values [curves, points] of several: middle, low and high.
 
     Raises:
         ValueError: they have no x in common.
@@ -84,7 +89,7 @@ def mean_curve(curves: Sequence[tuple[Sequence[float] | Array, Sequence[float] |
     points = points[(points >= first) & (points <= last)]
     grid = points if len(points) <= POINTS else np.linspace(first, last, POINTS)
     values = np.stack([np.interp(grid, x, y) for x, y in curves])
-    return Curve(grid, *(mean_band(values) if len(values) > 1 else (values[0],) * 3))
+    return Curve(grid, *(band(values) if len(values) > 1 else (values[0],) * 3))
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:

@@ -9,7 +9,14 @@ from typing import Any
 from rlmin.files.read_yaml import read_yaml
 from rlmin.runs.checkpoint import CONFIG
 
-READ = {"agent": "agent", "env.id": "env", "dataset.name": "dataset", "dataset.digest": "data", "run.device": "device"}
+READ = {
+    "agent": "agent",
+    "env.id": "env",
+    "dataset.name": "dataset",
+    "dataset.digest": "data",
+    "run.device": "device",
+    "total_timesteps": "total_timesteps",
+}
 """What of config.yaml, beside `config` and `env.kwargs`, makes a run another one, and how it is called."""
 
 MOST = 3
@@ -66,6 +73,13 @@ def read_settings(folder: Path) -> Settings:
     for section in ("env.kwargs.", "config."):
         settings |= {key.removeprefix(section): x for key, x in flat.items() if key.startswith(section)}
     return settings
+
+
+def read_task(folder: Path) -> Settings:
+    """What a run learned: its environment, with arguments, or its data; of a folder without config.yaml nothing."""
+    flat = dict(_flat(_read_config(folder) or {}))
+    task = {name: flat[key] for key, name in READ.items() if key in flat and name in ("env", "dataset", "data")}
+    return task | {key.removeprefix("env.kwargs."): x for key, x in flat.items() if key.startswith("env.kwargs.")}
 
 
 def read_seed(folder: Path) -> Hashable:

@@ -4,13 +4,16 @@ import io
 import textwrap
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
 
 from rlmin.checks import check_names
 from rlmin.runs.checkpoint import write_atomic
 from rlmin.runs.curves import SECONDS, Curve, mean_curve, read_columns, read_curve, smooth_curve
 from rlmin.runs.groups import Group, group_runs, read_seed, read_settings
 from rlmin.runs.logs import STEPS
+from rlmin.runs.statistics import iqm_band, mean_band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,10 +34,40 @@ OVER = {"steps": STEPS, "time": SECONDS}
 UNITS = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 
 FORMATS: dict[str, dict[str, Any]] = {  # without a date: the same curves are the same bytes
-    ".png": {"dpi": 120},
+    ".png": {},
     ".svg": {"metadata": {"Date": None}},
     ".pdf": {"metadata": {"CreationDate": None}},
 }
+
+
+FEW = 3
+"""Seeds; an interval over fewer says little."""
+
+BANDS = {"mean": mean_band, "iqm": iqm_band}
+"""What a line is of its seeds, with its interval."""
+
+
+class Looks(NamedTuple):
+    """Sizes and colours of a picture."""
+
+    width: float  # inches of a panel
+    height: float
+    dpi: int
+    note: float  # points of the smallest text
+    colours: tuple[str, ...]
+    rc: dict[str, Any]  # of matplotlib
+
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Colours that the colour-blind tell apart (Okabe and Ito 2008)."""
+STYLES = {
+    "screen": Looks(6, 4, 120, 8, tuple(f"C{i}" for i in range(10)), {}),
+    "paper": Looks(
+        3.3, 2.4, 300, 5, OKABE_ITO,
+        {"font.size": 8, "axes.linewidth": 0.6, "lines.linewidth": 1.2, "pdf.fonttype": 42, "svg.fonttype": "none",
+         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 7},
+    ),
+}  # fmt: skip
 
 
 def plot_runs(
@@ -45,6 +78,9 @@ def plot_runs(
     over: str = "steps",
     by_seed: bool = True,
     smooth: float = 0.0,
+    style: str = "screen",
+    band: str = "mean",
+    relative_to: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Group]:
     """Draw what runs have logged, a panel for each column.
@@ -57,7 +93,11 @@ def plot_runs(
         by_seed: draw runs that differ in the seed alone as one line, their mean with a 95 % bootstrap interval over
             seeds; runs of one seed count as one, their mean.
         smooth: weight of the past in an exponential moving average of each run, in [0, 1).
-        say: told which runs of a line lack a column, and where a line ends before the longest of its runs.
+        style: "screen", or "paper": panels as wide as a column of text, 300 dots an inch.
+        band: "mean" of the seeds, or "iqm", their interquartile mean, each with its 95 % interval.
+        relative_to: a run; lines are shown as a ratio to that of its group. None: as they are.
+        say: called with a line: which runs lack a column, where a line ends before the longest of its runs, and which
+            lines are of fewer than three seeds.
 
     Returns:
         the groups, each of them a line.
@@ -65,26 +105,29 @@ def plot_runs(
     Raises:
         ValueError: a folder without metrics, a column that no run has, a picture that cannot be written.
     """
-    check_names("kind of picture", [_suffix(file) for file in files], FORMATS)
     _check_places([Path(file) for file in files])
-    check_names("axis", [over], OVER)
+    for kind, name, names in (("axis", over, OVER), ("style", style, STYLES), ("band", band, BANDS)):
+        check_names(kind, [name], names)
     if not 0 <= smooth < 1:
         raise ValueError(f"smooth={smooth}: expected a weight in [0, 1)")
     known = dict.fromkeys(name for folder in folders for name in read_columns(folder))
     check_names("column", columns, known)
     if OVER[over] not in known:
         raise ValueError(f"{folders[0]}: no {OVER[over]} in its metrics; an earlier rlmin wrote them: plot over steps")
-    groups = group_runs(folders, by_seed=by_seed)
+    groups = group_runs([*folders, *([] if relative_to is None else [relative_to])], by_seed=by_seed)
+    base = next((g.name for g in groups if relative_to is not None and _holds(g, relative_to)), None)
     shown = list(columns) or [name for name in LABELS if name in known] or list(OTHERWISE)
     panels = {
-        column: {group.name: line for group in groups if (line := _line_of(group, column, over, smooth, say))}
+        column: {group.name: line for group in groups if (line := _line_of(group, column, over, smooth, band, say))}
         for column in shown
     }
+    if base is not None:
+        panels = {column: _ratios(lines, base, column) for column, lines in panels.items()}
     label, unit = _time_axis(panels) if over == "time" else (_steps_label(folders), 1.0)
-    figure = _figure(panels, label, unit)
-    images = [(Path(file), _image(figure, _suffix(file))) for file in files]  # all, before the first is written
-    for file, image in images:
-        write_atomic(file, image)
+    looks: dict[str, Any] = {"looks": STYLES[style], "band": band, "base": base}
+    for file, image in _images(panels, [Path(file) for file in files], label, unit, **looks).items():
+        write_atomic(file, image)  # all were made before the first is written
+    _warn_of_few(groups, say)
     return groups
 
 
@@ -102,7 +145,7 @@ class Line(NamedTuple):
         return f"{name} ({self.seeds} seeds)" if self.runs == self.seeds else f"{name} ({self.runs} runs)"
 
 
-def _line_of(group: Group, column: str, over: str, smooth: float, say: Callable[[str], None]) -> Line | None:
+def _line_of(group: Group, column: str, over: str, smooth: float, band: str, say: Callable[[str], None]) -> Line | None:
     """The line of a group; None where none of its runs has the column."""
     found, lack = dict[Hashable, list[tuple[list[float], list[float]]]](), list[str]()
     for folder in group.folders:
@@ -117,7 +160,7 @@ def _line_of(group: Group, column: str, over: str, smooth: float, say: Callable[
         say(f"{column} of {group.name}: drawn without {', '.join(lack)}, which lack it")
     try:
         seeds = [mean_curve(curves) for curves in found.values()]
-        curve = mean_curve([(one.x, one.mean) for one in seeds])
+        curve = mean_curve([(one.x, one.mean) for one in seeds], band=BANDS[band])
     except ValueError as error:
         raise ValueError(f"{column} of {group.name}: {error}; draw each run alone by --group none") from None
     ends = [x[-1] for curves in found.values() for x, _ in curves]
@@ -126,34 +169,59 @@ def _line_of(group: Group, column: str, over: str, smooth: float, say: Callable[
     return Line(curve, len(found), len(ends))
 
 
-def _figure(panels: dict[str, dict[str, Line]], label: str, unit: float) -> "Figure":
+def _holds(group: Group, folder: Path) -> bool:
+    return folder.resolve() in [one.resolve() for one in group.folders]
+
+
+def _ratios(lines: dict[str, Line], base: str, column: str) -> dict[str, Line]:
+    """Every line as a share of that of `base`, where both have points."""
+    if base not in lines:
+        raise ValueError(f"{column}: {base} has none, so nothing can be shown relative to it")
+    below = lines[base].curve
+    found = dict[str, Line]()
+    for name, line in lines.items():
+        keep = (line.curve.x >= below.x[0]) & (line.curve.x <= below.x[-1])
+        x = line.curve.x[keep]
+        unit = np.interp(x, below.x, below.mean)
+        if not (unit > 0).all():
+            raise ValueError(f"{column}: {base} is not above 0 everywhere, so a ratio to it means nothing")
+        found[name] = line._replace(curve=Curve(x, *(part[keep] / unit for part in line.curve[1:])))
+    return found
+
+
+def _figure(
+    panels: dict[str, dict[str, Line]], label: str, unit: float, looks: "Looks", *, band: str, base: str | None
+) -> "Figure":
     """A panel a column, a line a group, shaded where it is the mean over several seeds; x in `unit`."""
     from matplotlib.figure import Figure  # without pyplot: no global state, no window
     from matplotlib.ticker import EngFormatter
 
     wide = min(len(panels), 3)
     high = -(-len(panels) // wide)
-    figure = Figure(figsize=(6 * wide, 4 * high), layout="constrained")
+    figure = Figure(figsize=(looks.width * wide, looks.height * high), layout="constrained")
     places = figure.subplots(high, wide, squeeze=False).ravel()
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     for axes, (column, lines) in zip(places, panels.items(), strict=False):
         for name, line in lines.items():
-            _line(axes, line.curve._replace(x=line.curve.x / unit), line.label(name), names.index(name))
+            curve = line.curve._replace(x=line.curve.x / unit)
+            _line(axes, curve, line.label(name), names.index(name), looks.colours)
         axes.set_xlabel(label)
         axes.xaxis.set_major_formatter(EngFormatter())
-        axes.set_ylabel((LABELS | OTHERWISE).get(column, column))
+        said = (LABELS | OTHERWISE).get(column, column)
+        axes.set_ylabel(said if base is None else f"{said}, ratio to {base}")
         axes.grid(alpha=0.3)
         if lines:
-            axes.legend(fontsize="small")
+            axes.legend(**({} if looks.rc else {"fontsize": "small"}))
     for axes in places[len(panels) :]:
         axes.set_visible(False)
     if any(line.seeds > 1 for lines in panels.values() for line in lines.values()):
-        figure.supxlabel("shaded: 95 % bootstrap interval of the mean over seeds", fontsize=8, color="0.4")
+        of = "mean" if band == "mean" else "interquartile mean"
+        figure.supxlabel(f"shaded: 95 % bootstrap interval of the {of} over seeds", fontsize=looks.note, color="0.4")
     return figure
 
 
-def _line(axes: "Axes", curve: Curve, name: str, number: int) -> None:
-    colour, style = f"C{number % 10}", ("-", "--", ":")[number // 10 % 3]
+def _line(axes: "Axes", curve: Curve, name: str, number: int, colours: Sequence[str]) -> None:
+    colour, style = colours[number % len(colours)], ("-", "--", ":")[number // len(colours) % 3]
     marker = "o" if len(curve.x) == 1 else None
     axes.plot(curve.x, curve.mean, color=colour, linestyle=style, marker=marker, label=textwrap.fill(name, width=56))
     if not (curve.low == curve.high).all():
@@ -177,6 +245,7 @@ def _time_axis(panels: dict[str, dict[str, Line]]) -> tuple[str, float]:
 
 def _check_places(files: Sequence[Path]) -> None:
     """All of them, before anything is drawn or written."""
+    check_names("kind of picture", [_suffix(file) for file in files], FORMATS)
     for file in files:
         if file.is_dir():
             raise ValueError(f"{file}: expected a picture to write, found a folder")
@@ -189,10 +258,24 @@ def _suffix(file: Path) -> str:
     return Path(file).suffix.lower()
 
 
-def _image(figure: "Figure", suffix: str) -> bytes:
-    import matplotlib as mpl
+def _images(
+    panels: dict[str, dict[str, Line]], files: Sequence[Path], label: str, unit: float, *, looks: Looks, **words: Any
+) -> dict[Path, bytes]:
+    """What goes into each file."""
+    from matplotlib import rc_context
 
-    image = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "rlmin"}):
-        figure.savefig(image, format=suffix[1:], **FORMATS[suffix])
-    return image.getvalue()
+    images, rc = dict[Path, bytes](), {**looks.rc, "svg.hashsalt": "rlmin"}
+    with rc_context(cast(Any, rc)):
+        figure = _figure(panels, label, unit, looks, **words)
+        for file in files:
+            image, suffix = io.BytesIO(), _suffix(file)
+            figure.savefig(image, format=suffix[1:], dpi=looks.dpi, **FORMATS[suffix])
+            images[file] = image.getvalue()
+    return images
+
+
+def _warn_of_few(groups: Sequence[Group], say: Callable[[str], None]) -> None:
+    for group in groups:
+        seeds = len({read_seed(folder) for folder in group.folders})
+        if 1 < seeds < FEW:
+            say(f"{group.name}: an interval over {seeds} seeds says little; train at least {FEW}")

@@ -50,6 +50,18 @@ def mean_band(curves: Array) -> tuple[Array, Array, Array]:
     return curves.mean(0), low, high
 
 
+def iqm_band(curves: Array) -> tuple[Array, Array, Array]:
+    """[n, points] -> interquartile mean, low and high [points], over the n seeds."""
+    from scipy.stats import bootstrap
+
+    def middle(x: Array, axis: int) -> Array:
+        return interquartile_mean(np.moveaxis(x, axis, -1))
+
+    options: dict[str, Any] = {"method": "percentile", "n_resamples": 2_000, "batch": 50, "vectorized": True}
+    found = bootstrap((curves.T,), middle, axis=-1, rng=np.random.default_rng(0), **options).confidence_interval
+    return middle(curves, 0), found.low, found.high
+
+
 def iqm_interval(tasks: Sequence[Sequence[float]]) -> Interval:
     """The interquartile mean over the runs of all tasks, one sequence of scores (over seeds) a task."""
     return _interval([np.asarray(scores, dtype=np.float64) for scores in tasks], interquartile_mean)
