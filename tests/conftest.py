@@ -1,4 +1,4 @@
-"""Every test runs on one thread, and every scan kernel on every machine.
+"""Every test runs on one thread, every scan kernel on every machine, and what needs a large package where it is there.
 
 One thread: the tensors are tiny, and threads that wait for each other only cost time. The kernels of the GPU run on it
 where there is one, and else in Triton's interpreter. That is a setting of the whole process which Triton reads when it
@@ -7,13 +7,17 @@ is imported, so it is made here, before any test module can import it.
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from large import MISSING
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -23,6 +27,26 @@ from rlmin.encoders import CELLS
 from rlmin.scan import KERNELS
 
 VARIANTS = [name for name in KERNELS if name != "gpu"] + ["gpu sequential", "gpu tile"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `needs` where one of the packages is missing."""
+    for mark in item.iter_markers("needs"):
+        for package in mark.args:
+            if find_spec(package) is None:
+                pytest.skip(f"{MISSING}{package}")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many tests were skipped for want of which package, and how to run them."""
+    reasons = [str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", ())]
+    missing = Counter(reason.partition(MISSING)[2] for reason in reasons if MISSING in reason)
+    if not missing:
+        return
+    counted = ", ".join(f"{package} {number}" for package, number in sorted(missing.items()))
+    terminalreporter.section("skipped, as a large package is not installed")
+    terminalreporter.line(f"{missing.total()} tests or files: {counted}")
+    terminalreporter.line('to run them: pip install -c constraints.txt -e ".[all]" && pytest -m "needs and not slow"')
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,8 @@ from rlmin.data.minari import _reference
 from rlmin.data.reference import reference_of
 from rlmin.policy.heads import action_head
 
+pytestmark = pytest.mark.needs("jax")  # as Minari does where it writes datasets
+
 TOLD = {
     "algorithm_name": "a rule",
     "author": "nobody",

@@ -47,6 +47,18 @@ SLOW = {
 }
 """Pages that take longer than a few seconds, and why; the others together stay below a minute."""
 
+LARGE = {
+    "rlmin.interop.zoo": "rl_zoo3",
+    "torchrl": "torchrl",
+    "onnx": "onnxruntime",
+    "wandb": "wandb",
+    "hub": "huggingface_hub",
+    "--video": "moviepy",
+    "ALE/": "ale_py",
+    "Hopper": "mujoco",
+}
+"""What a page writes where it needs a large package."""
+
 OTHERS = ("pip install ", "tensorboard ", "python examples/", "git clone ", "cd ")
 """Commands of a page that are not run."""
 
@@ -120,8 +132,15 @@ def name(page: Path) -> str:
 
 
 def marked(page: Path) -> Any:
-    marks = [pytest.mark.slow] if name(page) in SLOW else []
+    marks = [pytest.mark.needs("mkdocs", *packages(page))]
+    marks += [pytest.mark.slow] if name(page) in SLOW else []
     return pytest.param(page, id=name(page), marks=marks)
+
+
+def packages(page: Path) -> list[str]:
+    """The large packages that a page may need: those it names."""
+    text = page.read_text()
+    return [package for word, package in LARGE.items() if word in text]
 
 
 @pytest.mark.filterwarnings("default", "error:::rlmin", "default::UserWarning")  # others', and of tiny budgets
@@ -305,6 +324,7 @@ def test_every_logged_metric_is_defined_and_no_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.needs("mkdocs")
 def test_the_site_is_built_without_a_warning_and_without_a_network(tmp_path: Path) -> None:
     nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "NO_MKDOCS_2_WARNING": "1"}
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]

@@ -10,6 +10,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
+NEEDS = {"torchrl_collector": "torchrl"}
+RUN = [pytest.param(x, marks=[pytest.mark.needs(NEEDS[x.stem])] if x.stem in NEEDS else []) for x in SCRIPTS]
+
 STEPS: dict[str, int] = {}
 """Steps of a script, where 256 are too few or too many."""
 
@@ -22,7 +25,7 @@ def test_a_script_is_short_and_says_how_it_is_started(script: Path) -> None:
 
 
 @pytest.mark.filterwarnings("default", "error:::rlmin", "default::UserWarning")  # others', and of tiny budgets
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+@pytest.mark.parametrize("script", RUN, ids=lambda script: script.stem)
 def test_a_script_runs(
     script: Path, reader: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

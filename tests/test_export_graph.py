@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 from exporting import ACTIONS, BOX, OBSERVATIONS, POINT, anything, make
 from gymnasium import spaces
+from large import need
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
@@ -24,6 +23,9 @@ from rlmin.export.onnx import OnnxPolicy, export_onnx, pack_onnx
 from rlmin.export.torch_export import DESCRIPTION, StepModule, TorchExportPolicy, export_torch, pack_torch
 from rlmin.policy import Policy
 from rlmin.vector import adapt, make_vec
+
+onnx, onnxruntime, _ = need("onnx"), need("onnxruntime"), need("onnxscript")
+pytestmark = pytest.mark.needs("onnx", "onnxruntime", "onnxscript")
 
 SEEN = spaces.Dict([("speed", BOX), ("gear", spaces.Discrete(4, start=-1)), ("road", OBSERVATIONS["symbols"])])
 

@@ -1,12 +1,12 @@
 """`rlmin export`: a run becomes files for other programs, none of which may say anything else than the run."""
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import onnx
 import pytest
 from exporting import ACTIONS, Anything
 from gymnasium import spaces
@@ -157,6 +157,7 @@ class Masked(Anything):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("onnx", "onnxruntime", "onnxscript")
 def test_all_forms_of_a_run_whose_environment_forbids_choices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -166,6 +167,7 @@ def test_all_forms_of_a_run_whose_environment_forbids_choices(
     flags = [x for option, file in zip(("--onnx", "--torch", "--numpy"), files, strict=True) for x in (option, file)]
     main(["export", *map(str, [tmp_path / "run", *flags, "--check", 100, "--value", True])])
     assert capsys.readouterr().out.count("largest difference from torch") == 3
+    onnx = importlib.import_module("onnx")
     onnx.checker.check_model(onnx.load(files[0]), full_check=True)
     runners = OnnxPolicy(files[0]), TorchExportPolicy(files[1]), NumpyPolicy(files[2])
     assert ["action_mask" in runner.description["inputs"] for runner in runners] == [True, True, False]

@@ -11,15 +11,18 @@ from rlmin import PPO, load, make_vec
 from rlmin.cli import main
 from rlmin.vector.make import make_one
 
+NEEDS = {"ALE/Pong-v5": ("ale_py",), "Hopper-v5": ("mujoco",)}
+
 IDS: dict[str, dict[str, Any]] = {
     "ALE/Pong-v5": {"max_episode_steps": 30},
     "Hopper-v5": {},
     "MiniGrid-Empty-5x5-v0": {},
 }
+EACH = [pytest.param(id, marks=[pytest.mark.needs(*NEEDS[id])] if id in NEEDS else []) for id in IDS]
 SMALL: dict[str, Any] = {"width": 8, "layers": 1, "num_envs": 2, "horizon": 4}
 
 
-@pytest.mark.parametrize("id", IDS)
+@pytest.mark.parametrize("id", EACH)
 def test_it_is_trained_in_and_acted_in_by_its_id(id: str) -> None:
     agent = PPO(id, env_kwargs=IDS[id], seed=0, **SMALL)
     before = [x.detach().clone() for x in agent.policy.parameters()]
@@ -39,12 +42,13 @@ def test_it_is_trained_in_and_acted_in_by_its_id(id: str) -> None:
     agent.close()
 
 
+@pytest.mark.needs("ale_py")
 def test_the_older_names_of_atari_are_found_too() -> None:
     with make_one("PongNoFrameskip-v4") as env:
         assert env.observation_space.shape == (210, 160, 3)
 
 
-@pytest.mark.parametrize("id", IDS)
+@pytest.mark.parametrize("id", EACH)
 def test_the_command_line_trains_in_it(id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     small = [part for key, value in SMALL.items() for part in (f"--{key.replace('_', '-')}", str(value))]

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
 import yaml
-from huggingface_hub import constants
+from large import need
 
 import rlmin
 from rlmin.cli import main
@@ -30,6 +29,9 @@ from rlmin.data import Episode
 from rlmin.interop.hub import load_from_hub, push_to_hub
 from rlmin.interop.model_card import CARD, LOCAL, write_card
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY
+
+huggingface_hub, constants = need("huggingface_hub"), need("huggingface_hub.constants")
+pytestmark = pytest.mark.needs("huggingface_hub")
 
 REPO = "someone/a-run"
 

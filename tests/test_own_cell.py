@@ -221,6 +221,7 @@ def test_a_cell_that_leaks_is_found() -> None:
         verify_consistency(agent)
 
 
+@pytest.mark.needs("onnx", "onnxruntime", "onnxscript")
 def test_exports_carry_the_memory_and_name_what_numpy_lacks() -> None:
     policy = make(encoder="outer", layers=1, encoder_options={"size": 2})
     for runner in (OnnxPolicy(pack_onnx(policy)), TorchExportPolicy(pack_torch(policy))):
@@ -278,8 +279,8 @@ def test_the_state_goes_through_predict() -> None:
     assert state is not None and [list(x.shape) for x in tensors_of(state[0])] == [[3, 3, 8], [3, 2, 3, 3]]
 
 
+@pytest.mark.needs("torchrl")
 def test_torchrl_carries_the_matrix() -> None:
-    pytest.importorskip("torchrl")
     from tensordict import TensorDict
 
     from rlmin.interop.torchrl import EncoderModule

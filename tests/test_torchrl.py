@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from large import need
 from tensordict.nn import TensorDictModule, TensorDictSequential
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it warns of its own deprecated classes as it is imported
+    need("torchrl")
     from torchrl.collectors import Collector
     from torchrl.envs import Compose, GymWrapper, InitTracker, SerialEnv, TransformedEnv
     from torchrl.modules import ProbabilisticActor, set_recurrent_mode
@@ -30,7 +32,10 @@ from rlmin.policy import Policy, PolicyConfig
 
 T, B, D, H, A = 40, 3, 5, 6, 4
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torchrl", "ignore::DeprecationWarning:tensordict")
+pytestmark = [
+    pytest.mark.needs("torchrl"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torchrl", "ignore::DeprecationWarning:tensordict"),
+]
 
 
 class Game(gym.Env[Any, Any]):

@@ -127,7 +127,7 @@ def test_a_loaded_agent_imports_nothing_that_its_folder_names(use: str, run: Pat
     agent = load(run)
     assert agent.predict(np.zeros(4, np.float32))[0].shape == (), "it acts without its environment"
     uses: dict[str, Any] = {
-        "vector": lambda: agent.vector,  # type: ignore[attr-defined]
+        "vector": lambda: agent.vector,
         "get_env": agent.get_env,
         "learn": lambda: agent.learn(16),
         "resume": lambda: agent.resume(run),
@@ -196,6 +196,9 @@ def test_what_is_no_id_is_refused(id: Any) -> None:
 # datasets
 
 
+CREATES = pytest.mark.needs("jax")  # as Minari does where it writes datasets
+
+
 def minari_dataset(id: str, **told: Any) -> Path:
     """A Minari dataset whose metadata were changed afterwards."""
     import minari
@@ -233,6 +236,7 @@ FORGED: dict[str, dict[str, Any]] = {
 }
 
 
+@CREATES
 @pytest.mark.parametrize("name", FORGED)
 def test_a_dataset_imports_nothing_that_its_metadata_name(name: str, mark: Path) -> None:
     minari_dataset("some/where-v0", **FORGED[name])
@@ -248,6 +252,7 @@ def test_a_dataset_imports_nothing_that_its_metadata_name(name: str, mark: Path)
         assert DecisionAgent("some/where-v0", width=8, trust=True).get_env() is not None and mark.exists()
 
 
+@CREATES
 @pytest.mark.parametrize("forged", ["id", "entry point", "wrapper"])
 @pytest.mark.parametrize("lacking", ["observation_space", "action_space"])
 def test_minari_makes_no_environment_to_know_its_spaces(forged: str, lacking: str, mark: Path) -> None:
@@ -259,6 +264,7 @@ def test_minari_makes_no_environment_to_know_its_spaces(forged: str, lacking: st
     assert mark.exists()
 
 
+@CREATES
 @pytest.mark.parametrize(
     "command",
     [["inspect", "some/where-v0"], ["train", "--dataset", "some/where-v0", "--width", "8", "--total-timesteps", "20"]],
@@ -273,6 +279,7 @@ def test_commands_on_a_dataset_import_nothing(
     assert mark.exists()
 
 
+@CREATES
 def test_training_on_a_dataset_says_what_it_did_not_evaluate_in(mark: Path, capsys: pytest.CaptureFixture[str]) -> None:
     minari_dataset("some/where-v0", **FORGED["recipe"])
     main(["train", "--dataset", "some/where-v0", "--width", "8", "--total-timesteps", "20"])
@@ -296,6 +303,7 @@ def test_a_run_on_data_imports_nothing_for_the_spaces_of_its_data(run: Path, mar
     assert mark.exists()
 
 
+@CREATES
 def test_a_pickle_in_the_cache_is_not_read(tmp_path: Path, mark: Path) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -353,6 +361,7 @@ def test_a_suite_imports_nothing(where: str, mark: Path) -> None:
     assert not mark.exists()
 
 
+@CREATES
 def test_a_suite_of_logged_data_imports_nothing(mark: Path) -> None:
     said: dict[str, Any] = {"agents": {"a": {}}, "tasks": {"rlmin/x-random-v0": {}}}
     Path("suite.yaml").write_text(yaml.safe_dump(said | {"recipes": {"x": {"env": ID, "episodes": 2}}}))

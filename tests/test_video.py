@@ -9,8 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
-from imageio_ffmpeg import count_frames_and_secs
-from moviepy import VideoFileClip
+from large import need
 
 from rlmin import PPO, DecisionAgent
 from rlmin.cli import main
@@ -21,6 +20,9 @@ from rlmin.vector import adapt
 from rlmin.vector.arena import Arena
 from rlmin.vector.make import make_vec
 from rlmin.wrappers.shift import Shift
+
+moviepy, ffmpeg = need("moviepy"), need("imageio_ffmpeg")
+pytestmark = pytest.mark.needs("moviepy")
 
 LENGTH = 4  # of the corridor: an episode of a policy that stands still lasts one step more
 
@@ -34,9 +36,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def frames(file: Path) -> int:
-    with VideoFileClip(str(file)) as clip:
+    with moviepy.VideoFileClip(str(file)) as clip:
         assert clip.get_frame(0).std() > 0, "a picture of something"
-    return int(count_frames_and_secs(str(file))[0])
+    return int(ffmpeg.count_frames_and_secs(str(file))[0])
 
 
 def files() -> list[str]:

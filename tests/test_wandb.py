@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from large import need
 from stable_baselines3.common.logger import Logger
 
 from rlmin import DecisionAgent
 from rlmin.cli import main
 from rlmin.data import Episode
 from rlmin.runs.logs import METRICS, WandbOutput, make_logger
+
+need("wandb")
+pytestmark = pytest.mark.needs("wandb")
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--width", "8", "--horizon", "10", "--num-envs", "4", "--minibatches", "2", "--eval-episodes", "0"]

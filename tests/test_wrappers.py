@@ -245,8 +245,8 @@ def test_velocities_of_classic_control_are_known(id: str, size: int) -> None:
     assert vector.HiddenVelocity(many).single_observation_space.shape == (size,)
 
 
+@pytest.mark.needs("mujoco")
 def test_mujoco_positions_come_from_its_own_layout() -> None:
-    pytest.importorskip("mujoco", reason="MuJoCo is an optional package")
     env = gym.make("Hopper-v5")
     shown = wrappers.HiddenVelocity(env)
     seen, _ = shown.reset(seed=0)

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from gymnasium import spaces
-from rl_zoo3.utils import ALGOS
+from large import need
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -21,10 +21,14 @@ from torch import nn
 
 from rlmin.agents.ppo_config import PPOConfig
 from rlmin.interop.sb3_recurrent import MinGruPolicy
-from rlmin.interop.zoo import CONFIGS, ZooPPO, command, main
 from rlmin.runs.checkpoint import LEARNER, read
 from rlmin.settings import field_types
 from rlmin.settings.sb3_convert import from_sb3
+
+ALGOS = need("rl_zoo3.utils").ALGOS
+from rlmin.interop.zoo import CONFIGS, ZooPPO, command, main  # noqa: E402  # it registers itself with rl_zoo3
+
+pytestmark = pytest.mark.needs("rl_zoo3")
 
 B, T = 2, 16
 ZOO = {"n_envs", "n_timesteps", "env_wrapper", "frame_stack", "normalize"}  # what the zoo keeps to itself
