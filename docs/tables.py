@@ -6,26 +6,34 @@
     <!-- settings: rlmin.agents.ppo_config.PPOConfig -->
     <!-- names: stable-baselines3 -->
     <!-- encoders: all -->
+    <!-- games: all -->
+    <!-- changelog: all -->
 
 A table shows columns of a file in benchmarks/results, of the rows that have the values given; `name -> shown` renames
 a column, and a comma in its name is written as a semicolon. `measured` says by which command, when and where such a
-file was made, `targets` which numbers were to be reached. `settings` lists the fields of a dataclass with
-their types, ranges, defaults and what its source says about them; `names` what another library's are called here.
+file was made, `targets` which numbers were to be reached. `settings` lists the fields of a dataclass with their types,
+ranges, defaults and what its source says about them; `names` what another library's are called here; `games` the rules
+and ids of every native environment; `changelog` is CHANGELOG.md.
 """
 
 import csv
 import importlib
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+
 from rlmin.encoders import capabilities
+from rlmin.envs import GAMES
+from rlmin.envs.catalog import brief
 from rlmin.settings import describe, words
 from rlmin.settings.sb3_names import SB3_NAMES
 
-RESULTS = Path(__file__).parent / "results"
-MARK = re.compile(r"<!-- (table|measured|targets|settings|names|encoders): (.*?) -->")
+RESULTS = Path(__file__).parent / "data"
+MARK = re.compile(r"<!-- (table|measured|targets|settings|names|encoders|games|changelog): (.*?) -->")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -97,6 +105,36 @@ def encoders(_: str) -> str:
     return capabilities.table()
 
 
+def games(_: str) -> str:
+    """Every native game: its ids with what they score, and its rules, folded."""
+    parts = []
+    for file in GAMES:
+        module = importlib.import_module(f"rlmin.envs.{file}")
+        title, _, rules = inspect.getdoc(module).partition("\n")
+        name, _, about = title.partition(": ")
+        folded = "\n".join(f"    {line}".rstrip() for line in rules.strip().splitlines())
+        parts += [f"### {name}", about[0].upper() + about[1:], variants(module.VARIANTS)]
+        parts += [f'??? note "Rules"\n\n    ```text\n{folded}\n    ```']
+    return "\n\n".join(parts)
+
+
+def changelog(_: str) -> str:
+    """The changes, from the file at the top of the repository."""
+    text = (Path(__file__).parent.parent / "CHANGELOG.md").read_text()
+    return text.partition("\n")[2].strip()
+
+
+def variants(known: dict[str, Any]) -> str:
+    """The ids of a game: spaces, length, and what random play, play without memory and very good play return."""
+    lines = ["| id | observation | action | steps | random | floor | ceiling |", "| --- " * 7 + "|"]
+    for id, variant in known.items():
+        env = gym.make(f"rlmin/{id}", disable_env_checker=True)
+        spaces = f"{brief(env.observation_space)} | {brief(env.action_space)}"
+        scores = " | ".join("" if x is None else f"{x:.2f}" for x in (variant.random, variant.floor, variant.ceiling))
+        lines.append(f"| `rlmin/{id}` | {spaces} | {variant.length} | {scores} |")
+    return "\n".join(lines)
+
+
 def read(file: str) -> list[dict[str, str]]:
     """The rows of a file of results, without the lines that say how it was made."""
     with (RESULTS / file).open(newline="") as lines:
@@ -126,4 +164,6 @@ MAKE: dict[str, Callable[..., str]] = {
     "settings": settings,
     "names": names,
     "encoders": encoders,
+    "games": games,
+    "changelog": changelog,
 }

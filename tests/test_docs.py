@@ -2,7 +2,8 @@
 
 A page is a Markdown file in docs/. Its fenced blocks, in their order and in one empty folder:
 
-    ```python    is run; the blocks of a page share one namespace. No word may follow `python`.
+    ```python    is run; the blocks of a page share one namespace. No word may follow `python`. A block that begins with
+                 the name of a file, as `# lamp.py`, becomes that file and is not run.
     ```console   each line `$ rlmin ...` is run by rlmin.cli.main, and the zoo's by ZOO; one that ends in a backslash
                  goes on. Other `$` lines must begin with one of OTHERS and are not run (a script of examples/ has a
                  test of its own). Lines without `$` are what the command printed, and are not compared.
@@ -39,10 +40,11 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 
 SLOW = {
-    "benchmarks.md": "a suite of cells, each trained in a process of its own",
+    "results/learning.md": "a suite of cells, each trained in a process of its own",
+    "tutorials/environment-to-figure.md": "four runs and a report",
     "howto/gymnasium.md": "a film is made",
     "howto/inspect.md": "a policy that has learnt something, and three reports on it",
-    "stability.md": "two suites of cells",
+    "results/stability.md": "two suites of cells",
     "howto/logging.md": "wandb starts a process for every run",
 }
 """Pages that take longer than a few seconds, and why; the others together stay below a minute."""
@@ -106,7 +108,10 @@ def run_page(page: Path) -> dict[str, Any]:
     """Run every block in the present folder; the namespace they leave."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
-        if block.kind == "python":
+        if block.kind == "python" and (file := re.match(r"# (\w+\.py)\n", block.text)):
+            Path(file[1]).write_text(block.text)
+            sys.path.insert(0, os.getcwd())  # as of a reader who works in that folder
+        elif block.kind == "python":
             code = compile("\n" * block.line + block.text, str(page), "exec")  # a traceback shows the page's line
             exec(code, namespace)
         for command in commands(block.text) if block.kind == "console" else []:
@@ -316,7 +321,7 @@ def test_every_logged_metric_is_defined_and_no_other(tmp_path: Path) -> None:
     found |= logged(DecisionAgent(episodes, width=8, rows=2, horizon=6, held_out=0.2, seed=0), 48)
     recorders = [path.name for path in (ROOT / "rlmin").rglob("*.py") if "logger.record(" in path.read_text()]
     assert sorted(recorders) == ["logs.py", "watchdog.py"], "another file logs something: what, is not asked here"
-    told = re.findall(r"^\| `([\w/]+)` \|", (DOCS / "metrics.md").read_text(), re.MULTILINE)
+    told = re.findall(r"^\| `([\w/]+)` \|", (DOCS / "reference" / "metrics.md").read_text(), re.MULTILINE)
     assert sorted(told) == sorted(found)
 
 

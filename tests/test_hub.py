@@ -252,6 +252,28 @@ def test_the_card_is_one_the_hub_reads_and_its_program_runs(
     assert "Scores" not in Path(CARD).read_text() and "model-index" not in Path(CARD).read_text()
 
 
+@pytest.mark.parametrize(
+    ("origin", "installation"),
+    [
+        ({"url": "https://git.example/rlmin", "vcs_info": {"vcs": "git", "commit_id": "abc"}}, "git.example/rlmin@abc"),
+        ({"url": "https://me:secret@git.example/rlmin", "vcs_info": {"vcs": "git", "commit_id": "abc"}}, "a clone"),
+        ({"url": "file:///home/me/rlmin", "dir_info": {"editable": True}}, "a clone"),
+    ],
+)
+def test_a_card_names_an_installation_that_works_and_no_place_on_this_machine(
+    origin: dict[str, Any], installation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = tmp_path / "packages" / "rlmin-0.1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: rlmin\nVersion: 0.1.0\n")
+    (metadata / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.syspath_prepend(str(metadata.parent))
+    rlmin.PPO("CartPole-v1", num_envs=2, horizon=8, width=8, seed=0).save(tmp_path / "run")
+    text = write_card(tmp_path / "run", episodes=0).read_text()
+    assert installation in text
+    assert "secret" not in text and "/home/me" not in text
+
+
 def test_the_card_of_a_decision_agent_and_of_an_unknown_environment(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     space = rlmin.make_vec("CartPole-v1", 1).single_observation_space
     episodes = [Episode([space.sample() for _ in range(n + 1)], [0, 1] * (n // 2), [1.0] * n, True) for n in (4, 8)]

@@ -1,22 +1,27 @@
-"""The README: what it tells a newcomer to type exists and runs."""
+"""The README: what it asks a newcomer to type exists and runs, and it stays short."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from rlmin import load
-from rlmin.cli import COMMANDS
-from rlmin.commands.train import preset_path, train
+from rlmin.cli import COMMANDS, main
+from rlmin.commands.train import preset_path
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = [re.sub(r"(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n|^\n(?=    ))+", README)]
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
-def block(part: str) -> str:
-    """The code block that contains `part`."""
-    (found,) = [text for text in BLOCKS if part in text]
-    return found
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", README)
+
+
+def shell_lines() -> list[str]:
+    """The commands of console blocks."""
+    return [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
 
 
 def test_there_are_two_commands_to_set_up_and_they_stand_at_the_top() -> None:
@@ -26,36 +31,40 @@ def test_there_are_two_commands_to_set_up_and_they_stand_at_the_top() -> None:
     assert "@@" not in README, "a number is still missing"
 
 
+def test_it_is_read_in_a_few_minutes() -> None:
+    assert len(README.splitlines()) <= 150
+    assert README.index("![") < README.index("\n## "), "a picture stands on the first screen"
+
+
 def test_every_command_and_preset_it_names_exists() -> None:
-    named = re.findall(
-        r"rlmin (train|evaluate|plot|list|\w+) ([\w-]+)", "\n".join(re.findall(r"`rlmin [^`]*`", README))
-    )
+    inline = "\n".join([*re.findall(r"`rlmin [^`]*`", README), *shell_lines(), *README.splitlines()])
+    named = re.findall(r"\brlmin (train|evaluate|plot|list|inspect|export|collect) ([\w-]+)", inline)
     assert named
     for command, argument in named:
         assert command in COMMANDS
         assert command != "train" or argument.startswith("--") or preset_path(argument).exists()
 
 
-def test_the_example_with_an_environment_of_one_s_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quick_start_in_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(block("verify_consistency(agent)").replace("100_000", "1_000").replace("progress_bar=True", ""), {})
-    assert load("my-run").num_timesteps >= 1_000
-
-
-def test_the_example_with_logged_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    exec(block("Episode(observations").replace("1_000_000", "4_000").replace("progress_bar=True", ""), {})
-    assert load("my-student").num_timesteps >= 4_000
-
-
-def test_the_example_that_loads_a_run_plays_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlmin.commands.train import TrainConfig
-
-    monkeypatch.chdir(tmp_path)
-    small = TrainConfig(
-        env="rlmin/MiniGridMemory-v0", total_timesteps=32, num_envs=2, horizon=16, width=8, eval_episodes=0
-    )
-    train(small, name="minigrid-memory", progress_bar=False)
+    (code,) = blocks("python")
+    assert len([line for line in code.splitlines() if line]) <= 12
     seen: dict[str, object] = {}
-    exec(block("rlmin.load("), seen)
-    assert seen["start"] is True, "the episode has ended"
+    exec(code.replace("50_000, progress_bar=True", "1_024").replace("episodes=200", "episodes=4"), seen)
+    assert load("runs/repeat").num_timesteps == 1_024
+    assert len(seen["observation"]) == 16  # type: ignore[arg-type]
+
+
+def test_the_quick_start_in_the_shell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [line.split()[1] for line in shell_lines()] == ["train", "evaluate", "inspect"]
+    small = {
+        "150_000": "512 --width 8 --eval-episodes 0",
+        "500": "4",
+        "inspect runs/maze": "inspect runs/maze --episodes 4",
+    }
+    for line in shell_lines():
+        for long, short in small.items():
+            line = line.replace(long, short)
+        main(shlex.split(line)[1:])
+    assert Path("runs/maze/inspection.html").exists()

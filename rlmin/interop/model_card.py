@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,19 @@ def _usage(agent: Agent) -> str:
             "    observation, reward, terminated, truncated, info = act.step()",
         ]
     code = _fence("python", "\n".join(lines) + "\n")
-    return f'## Use\n\n    pip install "rlmin[hub]"\n\n{code}\n`act` keeps the policy\'s memory.\n'
+    return f"## Use\n\n{_installation()}\n{code}\n`act` keeps the policy's memory.\n"
+
+
+def _installation() -> str:
+    """How to install rlmin: from the git address that it was installed from here, if there is one, else a clone."""
+    try:
+        origin = json.loads(distribution("rlmin").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:  # run from its sources
+        origin = {}
+    address, commit = str(origin.get("url", "")), origin.get("vcs_info", {}).get("commit_id")
+    if commit and address.startswith("https://") and "@" not in address:  # no path of this machine, no password
+        return f'    pip install "rlmin[hub] @ git+{address}@{commit}"\n'
+    return 'In a clone of rlmin\'s repository, with Python 3.11 or newer:\n\n    pip install -e ".[hub]"\n'
 
 
 def _arguments(kwargs: Mapping[str, Any]) -> str:
