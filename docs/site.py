@@ -53,7 +53,9 @@ def apart(block: str) -> str:
         if not parts or parts[-1][0] != kind:
             parts.append((kind, []))
         parts[-1][1].append(line.removeprefix("$ ") if kind == "sh" else line)
-    return "\n\n".join("\n".join([f"```{kind}", *lines, "```"]) for kind, lines in parts)
+    return "\n\n".join(
+        "\n".join([f"```{kind}", *lines, "```"]) for kind, lines in parts
+    )
 
 
 def on_post_build(config: Any) -> None:

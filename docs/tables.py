@@ -33,39 +33,69 @@ from rlmin.settings import describe, words
 from rlmin.settings.sb3_names import SB3_NAMES
 
 RESULTS = Path(__file__).parent / "data"
-MARK = re.compile(r"<!-- (table|measured|targets|settings|names|encoders|games|changelog): (.*?) -->")
+MARK = re.compile(
+    r"<!-- (table|measured|targets|settings|names|encoders|games|changelog): (.*?) -->"
+)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """What mkdocs calls for every page: put the tables where their marks stand."""
-    return MARK.sub(lambda found: MAKE[found[1]](*(part.strip() for part in found[2].split("|"))), markdown)
+    return MARK.sub(
+        lambda found: MAKE[found[1]](
+            *(part.strip() for part in found[2].split("|"))
+        ),
+        markdown,
+    )
 
 
 def table(file: str, columns: str, where: str = "") -> str:
     """Columns of a CSV file as Markdown; a ValueError where it has no such column, or no row is left."""
-    wanted = dict(pair.split("=", 1) for pair in filter(None, map(str.strip, where.split(","))))
-    chosen = dict(name_and_title(text.replace(";", ",")) for text in columns.split(","))
+    wanted = dict(
+        pair.split("=", 1)
+        for pair in filter(None, map(str.strip, where.split(",")))
+    )
+    chosen = dict(
+        name_and_title(text.replace(";", ",")) for text in columns.split(",")
+    )
     rows = read(file)
     for name in [*chosen, *wanted]:
         if name not in rows[0]:
-            raise ValueError(f"{file}: no column {name!r}; it has {', '.join(rows[0])}")
-    rows = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+            raise ValueError(
+                f"{file}: no column {name!r}; it has {', '.join(rows[0])}"
+            )
+    rows = [
+        row
+        for row in rows
+        if all(row[name] == value for name, value in wanted.items())
+    ]
     if not rows:
         raise ValueError(f"{file}: no row with {where}")
-    lines = [list(chosen.values()), ["---"] * len(chosen), *([shown(row[name]) for name in chosen] for row in rows)]
+    lines = [
+        list(chosen.values()),
+        ["---"] * len(chosen),
+        *([shown(row[name]) for name in chosen] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def measured(file: str) -> str:
     """The lines above a CSV file that say how it was made."""
-    said = dict(line[2:].split(": ", 1) for line in (RESULTS / file).read_text().splitlines() if line.startswith("# "))
+    said = dict(
+        line[2:].split(": ", 1)
+        for line in (RESULTS / file).read_text().splitlines()
+        if line.startswith("# ")
+    )
     return f"Measured by `{said['command']}` on {said['date'].split()[0]}: {said['CPU']}, torch {said['torch']}."
 
 
 def targets(file: str) -> str:
     """What was to be reached, and whether it was: the lines above a CSV file that say so."""
     lines = (RESULTS / file).read_text().splitlines()
-    return "\n".join(f"- {line.removeprefix('# target: ')}" for line in lines if line.startswith("# target: "))
+    return "\n".join(
+        f"- {line.removeprefix('# target: ')}"
+        for line in lines
+        if line.startswith("# target: ")
+    )
 
 
 def settings(name: str, without: str = "") -> str:
@@ -76,16 +106,23 @@ def settings(name: str, without: str = "") -> str:
     rows = dict(describe(kind_of(name)))
     for key in describe(kind_of(without)) if without else ():
         del rows[key]
-    lines = ["| setting | type and range | default | meaning |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| setting | type and range | default | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
     for key, about in rows.items():
         default = f"`{about.written}`" if about.written else ""
-        lines.append(f"| `{key}` | {words(about.hint)} | {default} | {about.help} |")
+        lines.append(
+            f"| `{key}` | {words(about.hint)} | {default} | {about.help} |"
+        )
     return "\n".join(lines)
 
 
 def names(library: str) -> str:
     """What the names of another library are called here."""
-    assert library == "stable-baselines3", f"{library}: no names of this library are known"
+    assert library == "stable-baselines3", (
+        f"{library}: no names of this library are known"
+    )
     lines = ["| there | here | what to know |", "| --- | --- | --- |"]
     for name, here in SB3_NAMES.items():
         setting = "" if here.setting is None else f"`{here.setting}`"
@@ -112,8 +149,14 @@ def games(_: str) -> str:
         module = importlib.import_module(f"rlmin.envs.{file}")
         title, _, rules = inspect.getdoc(module).partition("\n")
         name, _, about = title.partition(": ")
-        folded = "\n".join(f"    {line}".rstrip() for line in rules.strip().splitlines())
-        parts += [f"### {name}", about[0].upper() + about[1:], variants(module.VARIANTS)]
+        folded = "\n".join(
+            f"    {line}".rstrip() for line in rules.strip().splitlines()
+        )
+        parts += [
+            f"### {name}",
+            about[0].upper() + about[1:],
+            variants(module.VARIANTS),
+        ]
         parts += [f'??? note "Rules"\n\n    ```text\n{folded}\n    ```']
     return "\n\n".join(parts)
 
@@ -126,19 +169,29 @@ def changelog(_: str) -> str:
 
 def variants(known: dict[str, Any]) -> str:
     """The ids of a game: spaces, length, and what random play, play without memory and very good play return."""
-    lines = ["| id | observation | action | steps | random | floor | ceiling |", "| --- " * 7 + "|"]
+    lines = [
+        "| id | observation | action | steps | random | floor | ceiling |",
+        "| --- " * 7 + "|",
+    ]
     for id, variant in known.items():
         env = gym.make(f"rlmin/{id}", disable_env_checker=True)
         spaces = f"{brief(env.observation_space)} | {brief(env.action_space)}"
-        scores = " | ".join("" if x is None else f"{x:.2f}" for x in (variant.random, variant.floor, variant.ceiling))
-        lines.append(f"| `rlmin/{id}` | {spaces} | {variant.length} | {scores} |")
+        scores = " | ".join(
+            "" if x is None else f"{x:.2f}"
+            for x in (variant.random, variant.floor, variant.ceiling)
+        )
+        lines.append(
+            f"| `rlmin/{id}` | {spaces} | {variant.length} | {scores} |"
+        )
     return "\n".join(lines)
 
 
 def read(file: str) -> list[dict[str, str]]:
     """The rows of a file of results, without the lines that say how it was made."""
     with (RESULTS / file).open(newline="") as lines:
-        return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+        return list(
+            csv.DictReader(line for line in lines if not line.startswith("#"))
+        )
 
 
 def name_and_title(text: str) -> tuple[str, str]:
@@ -154,7 +207,13 @@ def shown(cell: str) -> str:
         return cell
     if number == int(number):
         return f"{int(number):,}"
-    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}" if abs(number) > 10 else f"{number:.3f}"
+    return (
+        f"{number:,.0f}"
+        if abs(number) >= 1000
+        else f"{number:.3g}"
+        if abs(number) > 10
+        else f"{number:.3f}"
+    )
 
 
 MAKE: dict[str, Callable[..., str]] = {

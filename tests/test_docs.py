@@ -202,6 +202,33 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
         assert (page.parent / link).exists(), f"{page.name}: nothing at {link}"
 
 
+CODE = re.compile(r"^```(python|py|console|sh|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def wide_lines(text: str) -> list[str]:
+    """Lines of code and commands with more than 80 columns; what a command printed may be as wide as it was."""
+    found = []
+    for kind, block in CODE.findall(text):
+        goes_on = False
+        for line in block.splitlines():
+            typed = goes_on or kind != "console" or line.startswith("$ ")
+            goes_on = typed and line.endswith("\\")
+            if typed and len(line.removeprefix("$ ")) > 80:
+                found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_code_fits_a_narrow_screen_and_holds_what_a_test_replaces(page: Path) -> None:
+    assert not wide_lines(page.read_text())
+    blocks(page)
+
+
+def test_a_wide_line_is_found() -> None:
+    wide = "x" * 81
+    assert wide_lines(f"```python\n{wide}\n```\n```console\n$ a \\\n{wide}\n{wide}\n```\n") == [wide, wide]
+
+
 def test_a_link_to_nothing_is_found(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("[a](b.md) ![c](d/e.png) [f](g.md#h) [i](https://j.k) [l](#m) `[n](o.md)`\n")
     assert links(tmp_path / "page.md") == ["b.md", "d/e.png", "g.md"]
