@@ -35,7 +35,7 @@ def read_curves(file: Path) -> Curves:
     """The curves of a file that `write_curves` wrote."""
     curves: Curves = {}
     with file.open(newline="") as lines:
-        for row in csv.DictReader(lines):
+        for row in csv.DictReader(line for line in lines if not line.startswith("#")):
             steps, values = curves.setdefault((row["encoder"], int(row["seed"])), ([], []))
             steps.append(float(row["steps"]))
             values.append(float(row["value"]))
