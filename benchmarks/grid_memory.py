@@ -1,14 +1,16 @@
 """MiniGrid's memory levels with fresh layouts: one policy a seed and view, level after level.
 
     python benchmarks/grid_memory.py --seeds 5 --control 2
+    python benchmarks/grid_memory.py --draw
 
 Walking back to look at the cue pays only for a policy that can use what it saw, and learning to use it takes episodes
 in which it was seen. So the first stage starts half of the episodes beside the cue (`near`); the others are the levels
 as registered. Learning rate and entropy start anew in every stage, observations are normalised: in a grid where most
 cells are always walls, keys and balls stand out only then. Every level is judged as registered, greedily, on 400
 episodes with seeds of their own; the memoryless control (`--encoder mlp`) goes through the same stages.
-Writes to benchmarks/results/: grid-memory.csv, a row a seed and level, and grid-memory.png, success over steps. A seed
-that is done stays done (in --runs).
+Writes to benchmarks/results/: grid-memory.csv, a row a seed and level, grid-memory-VIEW-curves.csv, every point of the
+curves, and grid-memory.png, mean and range of the seeds over steps; `--draw` draws it again. A seed that is done stays
+done (in --runs).
 """
 
 import argparse
@@ -19,6 +21,8 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from curves import Curves, draw_bands, read_curves, write_curves
 
 RESULTS = Path(__file__).parent / "results"
 STAGES: dict[str, list[tuple[str, float, int]]] = {
@@ -43,8 +47,6 @@ SETTINGS: dict[str, Any] = {
     "normalize_observation": True,
 }
 EPISODES, HELD_OUT = 400, 10_000
-GAP = 50_000
-"""Steps without a point of the curve by which two stages are told apart."""
 
 
 def train_seed(view: str, encoder: str, seed: int, out: Path) -> list[dict[str, Any]]:
@@ -89,32 +91,35 @@ def train_seed(view: str, encoder: str, seed: int, out: Path) -> list[dict[str, 
     return list(found.values())
 
 
-def pieces(curve: list[tuple[int, float]]) -> list[list[tuple[int, float]]]:
-    """The stages of a level's curve, which other levels may lie between."""
-    cuts = [i for i in range(1, len(curve)) if curve[i][0] - curve[i - 1][0] > GAP]
-    return [curve[a:b] for a, b in zip([0, *cuts], [*cuts, len(curve)], strict=True)]
+def view_curves(rows: Sequence[dict[str, Any]], view: str) -> Curves:
+    """The curves of one view, all levels of a seed in the order of training."""
+    points: dict[tuple[str, int], list[tuple[int, float]]] = {}
+    for row in rows:
+        if row["view"] == view:
+            points.setdefault((row["encoder"], row["seed"]), []).extend(map(tuple, row["curve"]))
+    return {key: tuple(zip(*sorted(curve), strict=True)) for key, curve in points.items()}
 
 
-def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """Share of successful training episodes over steps; the memoryless control in grey."""
+def draw(curves: dict[str, Curves], file: Path) -> None:
+    """Share of successful training episodes over steps: mean, shaded from the worst to the best seed."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
-    views = list(dict.fromkeys(row["view"] for row in rows))
-    figure = Figure(figsize=(5.2 * len(views), 3.6), layout="constrained")
-    for axes, view in zip(figure.subplots(1, len(views), squeeze=False)[0], views, strict=True):
-        for row in [row for row in rows if row["view"] == view]:
-            colour = "0.6" if row["encoder"] == "mlp" else f"C{row['seed']}"
-            for stage in pieces(row["curve"]):
-                axes.plot(*zip(*stage, strict=True), color=colour, linewidth=0.9)
+    figure = Figure(figsize=(5.2 * len(curves), 3.6), layout="constrained")
+    for axes, (view, own) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        draw_bands(axes, own, width=5)
         edge = 0
         for level, near, budget in STAGES[view]:
             axes.axvline(edge, color="k", linewidth=0.7, linestyle="--")
             axes.text(edge + 1e4, 0.02, level + (f"\n{near:.0%} near" if near else ""), fontsize="x-small")
             edge += budget
+        axes.set_ylim(0, 1.03)
         axes.set_xlabel("environment steps")
+        axes.xaxis.set_major_formatter(EngFormatter())
         axes.set_ylabel("success, 100 training episodes")
-        axes.set_title(f"{view} view; grey: no memory", fontsize="medium")
+        axes.set_title(f"{view} view: mean, shaded from worst to best seed", fontsize="medium")
         axes.grid(alpha=0.3)
+        axes.legend(fontsize="small", loc=(0.42, 0.1))
     figure.savefig(file, dpi=120)
 
 
@@ -126,7 +131,16 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/grid-memory"))
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--draw", action="store_true", help="only draw the picture again")
     given = parser.parse_args()
+    files = {view: given.results / f"grid-memory-{view}-curves.csv" for view in given.views}
+    if not given.draw:
+        measure(given, files)
+    draw({view: read_curves(file) for view, file in files.items()}, given.results / "grid-memory.png")
+
+
+def measure(given: argparse.Namespace, files: dict[str, Path]) -> None:
+    """Train all seeds, and write the table and the curves."""
     given.runs.mkdir(parents=True, exist_ok=True)
     kinds = [("min_gru", seed) for seed in range(given.seeds)] + [("mlp", seed) for seed in range(given.control)]
     cells = [(view, *kind) for view in given.views for kind in kinds]
@@ -139,7 +153,8 @@ def main() -> None:
         writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    draw(rows, given.results / "grid-memory.png")
+    for view, file in files.items():
+        write_curves(file, view_curves(rows, view))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Streaming parity, learned over 16 bits and played over up to 4096: who keeps a state, and who counts.
 
     python benchmarks/parity.py
+    python benchmarks/parity.py --draw
 
 One bit of state that every 1 flips is enough for streams of any length. GRU and LSTM can hold it. The gates of minGRU
 and minLSTM lie in (0, 1) and do not see the memory, so no unit of theirs can change its sign when a 1 comes: they can
@@ -11,8 +12,12 @@ benchmarks/results/: parity.csv, a row a run and length, and parity.png.
 
 import argparse
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from curves import COLOURS, NAMES
 
 TASK = "rlmin/StreamingParity16-v0"
 LENGTHS = (8, 16, 24, 32, 64, 256, 1024, 4096)
@@ -39,25 +44,28 @@ def play(out: Path, jobs: int) -> list[dict[str, Any]]:
     return rows
 
 
-def draw(rows: list[dict[str, Any]], file: Path) -> None:
-    """Return over length, a line a run."""
+def draw(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Return over length: mean, shaded from the worst to the best seed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axes = figure.subplots()
-    encoders = list(dict.fromkeys(row["encoder"] for row in rows))
-    for encoder, seed in dict.fromkeys((row["encoder"], row["seed"]) for row in rows):
-        own = [row for row in rows if (row["encoder"], row["seed"]) == (encoder, seed)]
-        colour = "0.6" if encoder == "mlp" else f"C{encoders.index(encoder)}"
-        label = encoder if seed == 0 else None
-        axes.plot(LENGTHS, [row["return"] for row in own], color=colour, marker=".", label=label)
+    for encoder in dict.fromkeys(row["encoder"] for row in rows):
+        seeds: dict[str, list[float]] = {}
+        for row in rows:
+            if row["encoder"] == encoder:
+                seeds.setdefault(str(row["seed"]), []).append(float(row["return"]))
+        values = np.stack(list(seeds.values()))
+        label = f"{NAMES.get(encoder, encoder)} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
+        axes.plot(LENGTHS, values.mean(0), color=COLOURS.get(encoder), marker=".", label=label)
+        axes.fill_between(LENGTHS, values.min(0), values.max(0), color=COLOURS.get(encoder), alpha=0.2, linewidth=0)
     axes.axvline(16, color="k", linestyle="--", linewidth=0.8)
     axes.text(16.5, 0.93, "trained on", fontsize="small")
     axes.set_xscale("log", base=2)
     axes.set_xlabel("bits in the stream")
     axes.set_ylabel("return (1: all right, 0: chance)")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(fontsize="small")
     figure.savefig(file, dpi=120)
 
 
@@ -66,10 +74,16 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/suite"))
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--draw", action="store_true", help="only draw the picture again, from parity.csv")
     given = parser.parse_args()
+    table = given.results / "parity.csv"
+    if given.draw:
+        with table.open(newline="") as file:
+            draw(list(csv.DictReader(file)), given.results / "parity.png")
+        return
     rows = play(given.runs, given.jobs)
     given.results.mkdir(parents=True, exist_ok=True)
-    with (given.results / "parity.csv").open("w", newline="") as file:
+    with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
