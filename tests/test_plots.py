@@ -104,6 +104,14 @@ def test_every_setting_in_which_groups_differ_is_named_and_no_other(tmp_path: Pa
     assert [group.name for group in group_runs(folders)] == ["length=4, lr=0.001", "length=9, lr=0.0001"]
 
 
+def test_options_that_come_with_the_encoder_are_not_named_beside_it(tmp_path: Path) -> None:
+    gru = run(tmp_path / "gru", encoder="min_gru", candidate="tanh", time_scales=[2.0, 256.0])
+    mlp = run(tmp_path / "mlp", encoder="mlp", candidate=None, time_scales=None)
+    assert [group.name for group in group_runs([gru, mlp])] == ["encoder=min_gru", "encoder=mlp"]
+    other = run(tmp_path / "g", encoder="min_gru", candidate="g", time_scales=[2.0, 256.0])
+    assert group_runs([gru, other, mlp])[1].name == "candidate=g, encoder=min_gru", "two of one encoder"
+
+
 def test_groups_that_differ_in_too_much_are_named_by_their_folders(tmp_path: Path) -> None:
     many: dict[str, Any] = {"lr": 1e-4, "gamma": 0.9, "lam": 0.8, "clip": 0.1}
     plain = [run(tmp_path / f"plain-{seed}", seed=seed) for seed in range(2)]

@@ -6,6 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from rlmin.encoders.cell import option_names
 from rlmin.files.read_yaml import read_yaml
 from rlmin.runs.checkpoint import CONFIG
 
@@ -101,10 +102,20 @@ def setting_names(groups: Sequence[Settings]) -> list[str]:
     differ = [key for key in keys if len({settings.get(key) for settings in groups}) > 1]
     if {"dataset", "data"} <= set(differ):
         differ.remove("data")  # the digest; the name says it better
+    differ = [key for key in differ if not _follows_encoder(key, groups)]
     differ = differ if len(differ) <= MOST else []
     texts = [[f"{key}={_short(settings[key])}" for key in differ if key in settings] for settings in groups]
     otherwise = [str(settings.get("env", "")) if differ else "" for settings in groups]
     return [", ".join(text) or other for text, other in zip(texts, otherwise, strict=True)]
+
+
+def _follows_encoder(key: str, groups: Sequence[Settings]) -> bool:
+    """Whether it is an option of encoders, and the same in all groups of one encoder: the encoder's name says it."""
+    values: dict[Hashable, set[Hashable]] = {}
+    for settings in groups:
+        values.setdefault(settings.get("encoder"), set()).add(settings.get(key))
+    known = key.removeprefix("encoder_options.") in option_names()
+    return known and len(values) > 1 and all(len(found) == 1 for found in values.values())
 
 
 def folder_names(folders: Sequence[Path]) -> list[str]:
