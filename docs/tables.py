@@ -16,6 +16,7 @@ ranges, defaults and what its source says about them; `names` what another libra
 and ids of every native environment; `changelog` is CHANGELOG.md.
 """
 
+import ast
 import csv
 import importlib
 import inspect
@@ -30,6 +31,7 @@ from rlmin.encoders import capabilities
 from rlmin.envs import GAMES
 from rlmin.envs.catalog import brief
 from rlmin.settings import describe, words
+from rlmin.settings.fields import About
 from rlmin.settings.sb3_names import SB3_NAMES
 
 RESULTS = Path(__file__).parent / "data"
@@ -101,21 +103,31 @@ def targets(file: str) -> str:
 def settings(name: str, without: str = "") -> str:
     """The fields of a dataclass, those of its bases first: default, and the comment beside it in the source.
 
-    Those of `without`, one of its bases, are left out.
+    Those of `without`, one of its bases, are left out where their defaults are the same.
     """
     rows = dict(describe(kind_of(name)))
-    for key in describe(kind_of(without)) if without else ():
-        del rows[key]
+    for key, about in describe(kind_of(without)).items() if without else ():
+        if rows[key].default == about.default:
+            del rows[key]
     lines = [
         "| setting | type and range | default | meaning |",
         "| --- | --- | --- | --- |",
     ]
     for key, about in rows.items():
-        default = f"`{about.written}`" if about.written else ""
+        default = f"`{written(about)}`" if about.written else ""
         lines.append(
             f"| `{key}` | {words(about.hint)} | {default} | {about.help} |"
         )
     return "\n".join(lines)
+
+
+def written(about: About) -> str:
+    """A default as in the source; where that is a name or a call, its value."""
+    try:
+        ast.literal_eval(about.written)
+    except ValueError:
+        return repr(about.default)
+    return about.written
 
 
 def names(library: str) -> str:
