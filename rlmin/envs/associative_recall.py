@@ -17,7 +17,7 @@ values that may repeat, so that none can be ruled out. That keys and values are 
 spans are ours.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from torch import Tensor
 from rlmin.envs.draws import permutation
 from rlmin.envs.quiz import LANE, NOTHING, Quiz, Sheet, Span, draw_span, span
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Variant
+from rlmin.envs.tensor_env import Shared, Variant
 
 
 def _variant(length: int, *, values: int = 8, **options: Any) -> Variant:
@@ -62,8 +62,7 @@ class AssociativeRecall(Quiz):
         queries: int | None = None,
         delay: Span = 0,
         joined: bool = False,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         """Build the games.
 
@@ -75,7 +74,7 @@ class AssociativeRecall(Quiz):
             queries: keys asked for, at most as many as pairs; None: all.
             delay: blanks before the first query, at least 0; a pair is drawn from for each episode.
             joined: key and value at one step.
-            device, render_mode: as `TensorEnv`.
+            shared: device and render_mode, see `Shared`.
         """
         self.pairs, self.delay = span("pairs", pairs, 1), span("delay", delay, 0)
         if keys < self.pairs[1] or values < 2:
@@ -84,7 +83,7 @@ class AssociativeRecall(Quiz):
             raise ValueError(f"queries={queries}: expected 1 to {self.pairs[0]}, as many as there are pairs, or None")
         self.keys, self.values, self.queries, self.each = keys, values, queries, 1 if joined else 2
         steps = self.each * self.pairs[1] + self.delay[1] + (queries or self.pairs[1])
-        super().__init__(num_envs, (keys + 1, values + 1, 2), values, steps, device=device, render_mode=render_mode)
+        super().__init__(num_envs, (keys + 1, values + 1, 2), values, steps, **shared)
 
     def sheet(self, key: Tensor) -> Sheet:
         pairs, delay = draw_span(key, 0, self.pairs).unsqueeze(1), draw_span(key, 1, self.delay).unsqueeze(1)

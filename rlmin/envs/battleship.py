@@ -20,6 +20,7 @@ Source: popgym 1.0.7, Battleship (Morad et al. 2023, arXiv:2303.01859), step for
 """
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from gymnasium import spaces
@@ -28,7 +29,7 @@ from torch import Tensor
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import key, uniform
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
 
 SHIPS = (2, 3, 3, 4)
 
@@ -63,13 +64,7 @@ class Battleship(TensorEnv):
     """B games; see the module for the rules."""
 
     def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        size: int = 10,
-        ships: Sequence[int] = SHIPS,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
+        self, num_envs: int = 1, *, size: int = 10, ships: Sequence[int] = SHIPS, **shared: Unpack[Shared]
     ) -> None:
         """Build the games.
 
@@ -78,13 +73,12 @@ class Battleship(TensorEnv):
             size: cells along each side.
             ships: cells of each ship, in the order in which they are placed. Refused where the last could find no
                 place: a ship of n cells stands in the way of at most n + 1 rows and columns.
-            device: where state, observations and rewards live.
-            render_mode: "ansi" or "rgb_array".
+            shared: device and render_mode, see `Shared`.
         """
         if not ships or min(ships) < 1 or max(ships) > size or sum(ship + 1 for ship in ships[:-1]) >= 2 * size:
             raise ValueError(f"size={size}, ships={tuple(ships)}: expected ships that always find a place")
         action = spaces.MultiDiscrete([size, size])
-        super().__init__(num_envs, spaces.Discrete(2), action, device=device, render_mode=render_mode)
+        super().__init__(num_envs, spaces.Discrete(2), action, **shared)
         self.size, self.length, self.needed = size, size**2, sum(ships)
         self._places = [places(ship, size).to(self.device) for ship in ships]
 

@@ -32,6 +32,7 @@ arXiv:2303.01859) on gymnasium 1.4, CartPole, step for step.
 """
 
 import math
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ from torch import Tensor
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import key, normal_pair, uniform
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
 
 GRAVITY, CART, POLE, HALF, FORCE, STEP = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
 TOTAL, MOMENT = POLE + CART, POLE * HALF
@@ -87,8 +88,7 @@ class CartPole(TensorEnv):
         shows: str = "positions",
         length: int = 200,
         noise: float = 0.0,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         """Build the games.
 
@@ -97,8 +97,7 @@ class CartPole(TensorEnv):
             shows: "positions" or "velocities".
             length: T, steps of an episode at most.
             noise: standard deviation of what is added to positions, at least 0.
-            device: where state, observations and rewards live.
-            render_mode: "ansi" or "rgb_array".
+            shared: device and render_mode, see `Shared`.
         """
         if shows not in ("positions", "velocities"):
             raise ValueError(f"shows={shows!r}: expected 'positions' or 'velocities'")
@@ -108,7 +107,7 @@ class CartPole(TensorEnv):
             raise ValueError(f"noise={noise}: only positions are shown with noise")
         high = np.array([np.inf] * 2 if shows == "velocities" else [2 * X_LIMIT, 2 * THETA_LIMIT], dtype=np.float32)
         seen = spaces.Box(-high, high, dtype=np.float32)
-        super().__init__(num_envs, seen, spaces.Discrete(2), device=device, render_mode=render_mode)
+        super().__init__(num_envs, seen, spaces.Discrete(2), **shared)
         self.shows, self.length, self.sigma = shows, length, noise
         self._edges = torch.tensor([2 * X_LIMIT, 2 * THETA_LIMIT], device=self.device)
 

@@ -26,6 +26,8 @@ Returns: perfect memory, played greedily (turn a card whose partner is known, el
 Source: popgym 1.0.7, Concentration (Morad et al. 2023, arXiv:2303.01859), step for step.
 """
 
+from typing import Unpack
+
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -34,7 +36,7 @@ from rlmin.envs import cards
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import key
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
 
 KINDS = {"colors": (cards.COLOURS, cards.colour, "br"), "ranks": (cards.RANKS, cards.rank, cards.RANK_NAMES)}
 """deck_type -> how many kinds, which kind a card is, their names. popgym has no suits: 13 of each do not pair."""
@@ -63,13 +65,7 @@ class Concentration(TensorEnv):
     """B games; see the module for the rules."""
 
     def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        decks: int = 1,
-        deck_type: str = "ranks",
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
+        self, num_envs: int = 1, *, decks: int = 1, deck_type: str = "ranks", **shared: Unpack[Shared]
     ) -> None:
         """Lay out the cards.
 
@@ -77,7 +73,7 @@ class Concentration(TensorEnv):
             num_envs: B.
             decks: how many decks are laid out, at least 1.
             deck_type: "colors" or "ranks": what makes a pair.
-            device, render_mode: as `TensorEnv`.
+            shared: device and render_mode, see `Shared`.
         """
         if decks < 1:
             raise ValueError(f"decks={decks}: expected at least 1")
@@ -86,7 +82,7 @@ class Concentration(TensorEnv):
         self.decks, self.cards = decks, 52 * decks
         self.face_down, self._kind, self._names = KINDS[deck_type]
         seen = spaces.MultiDiscrete([self.face_down + 1] * self.cards)
-        super().__init__(num_envs, seen, spaces.Discrete(self.cards), device=device, render_mode=render_mode)
+        super().__init__(num_envs, seen, spaces.Discrete(self.cards), **shared)
 
     def draw(self, seed: Tensor, episode: Tensor) -> Game:
         """kind [B, C] uint8: of the card at each place; open [B, C] uint8: the same where matched, else v.

@@ -18,14 +18,14 @@ kinds), whose single delimiter is here a marker on every question. Repeat copy: 
 Selective copying: Gu and Dao 2023, arXiv:2312.00752 (16 symbols of 16 kinds in 4096 steps). Rewards and spans are ours.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Variant
+from rlmin.envs.tensor_env import Shared, Variant
 
 
 def _variant(length: Span, delay: Span, *, symbols: int = 8, **options: Any) -> Variant:
@@ -63,8 +63,7 @@ class CopyDelay(Quiz):
         symbols: int = 8,
         repeats: int = 1,
         selective: bool = False,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         """Build the games.
 
@@ -75,14 +74,14 @@ class CopyDelay(Quiz):
             symbols: how many kinds there are, at least 2.
             repeats: how many times the row is named, at least 1.
             selective: blanks between the symbols instead of after them.
-            device, render_mode: as `TensorEnv`.
+            shared: device and render_mode, see `Shared`.
         """
         if symbols < 2 or repeats < 1:
             raise ValueError(f"symbols={symbols}, repeats={repeats}: expected at least 2 symbols and 1 repeat")
         self.span, self.delay = span("length", length, 1), span("delay", delay, 0)
         self.symbols, self.repeats, self.selective = symbols, repeats, selective
         steps = self.span[1] * (1 + repeats) + self.delay[1]
-        super().__init__(num_envs, (symbols + 1, 2), symbols, steps, device=device, render_mode=render_mode)
+        super().__init__(num_envs, (symbols + 1, 2), symbols, steps, **shared)
 
     def sheet(self, key: Tensor) -> Sheet:
         length, delay = draw_span(key, 0, self.span).unsqueeze(1), draw_span(key, 1, self.delay).unsqueeze(1)

@@ -19,6 +19,8 @@ answer -0.923, -0.924, -0.881.
 Source: popgym 1.0.7, CountRecall (Morad et al. 2023, arXiv:2303.01859), step for step.
 """
 
+from typing import Unpack
+
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -27,7 +29,7 @@ from rlmin.envs import cards
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import key
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
 
 KINDS = {
     "colors": (cards.COLOURS, cards.colour, "br"),
@@ -64,8 +66,7 @@ class CountRecall(TensorEnv):
         decks: int = 1,
         deck_type: str = "colors",
         paper_actions: bool = False,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         """Shuffle the piles.
 
@@ -74,7 +75,7 @@ class CountRecall(TensorEnv):
             decks: how many decks make a pile, at least 1.
             deck_type: "colors", "suits" or "ranks": what is counted.
             paper_actions: Discrete(m) as in the paper instead of Discrete(m + 1).
-            device, render_mode: as `TensorEnv`.
+            shared: device and render_mode, see `Shared`.
         """
         if decks < 1:
             raise ValueError(f"decks={decks}: expected at least 1")
@@ -87,8 +88,7 @@ class CountRecall(TensorEnv):
             num_envs,
             spaces.MultiDiscrete([kinds, kinds]),
             spaces.Discrete(self.most if paper_actions else self.most + 1),
-            device=device,
-            render_mode=render_mode,
+            **shared,
         )
         self._kinds = torch.arange(kinds, device=self.device)
 

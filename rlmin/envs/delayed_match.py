@@ -18,7 +18,7 @@ N + 2 to 4N + 1 bits on bits N - 1 steps apart, so their N is delay + 1. Streami
 query marker, rewards, and the sample at the start are ours.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from torch.nn.functional import pad
 
 from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Variant
+from rlmin.envs.tensor_env import Shared, Variant
 
 
 def _variant(steps: int, **options: Any) -> Variant:
@@ -63,8 +63,7 @@ class DelayedMatch(Quiz):
         symbols: int = 2,
         length: Span | None = None,
         streaming: bool = False,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         """Build the games.
 
@@ -74,7 +73,7 @@ class DelayedMatch(Quiz):
             symbols: how many there are, at least 2.
             length: symbols shown, at least delay + 1, for a delay that is one number; None: delay + 1.
             streaming: asked at every step that lies `delay` after another.
-            device, render_mode: as `TensorEnv`.
+            shared: device and render_mode, see `Shared`.
         """
         self.delay = span("delay", delay, 1)
         if symbols < 2:
@@ -84,7 +83,7 @@ class DelayedMatch(Quiz):
         self.span = None if length is None else span("length", length, self.delay[1] + 1)
         self.symbols, self.streaming = symbols, streaming
         steps = self.delay[1] + 1 if self.span is None else self.span[1]
-        super().__init__(num_envs, (symbols, 2), 2, steps, device=device, render_mode=render_mode)
+        super().__init__(num_envs, (symbols, 2), 2, steps, **shared)
 
     def sheet(self, key: Tensor) -> Sheet:
         delay = draw_span(key, 0, self.delay)

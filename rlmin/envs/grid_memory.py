@@ -39,7 +39,7 @@ Source: minigrid 3.2.0, MemoryEnv (Chevalier-Boisvert et al. 2023, arXiv:2306.13
 numbered layouts as in Pleines et al. 2023.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ from rlmin.envs.draws import integers, key, uniform
 from rlmin.envs.grid_layouts import BLOCKED, LEVELS, OTHER, TWIN, Tables, number_layouts, tables
 from rlmin.envs.grid_views import BALL, KEY, WALL
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
 
 LEFT, RIGHT, FORWARD = range(3)
 
@@ -97,8 +97,7 @@ class GridMemory(TensorEnv):
         actions: int = 3,
         direction: bool = False,
         near: float = 0.0,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         """Build the levels.
 
@@ -110,8 +109,7 @@ class GridMemory(TensorEnv):
             actions: 3, or 7 for all of minigrid's.
             direction: observe the compass too.
             near: share of episodes that start beside the cue, in [0, 1]; fresh layouts only.
-            device: where state, observations and rewards live.
-            render_mode: "ansi" or "rgb_array".
+            shared: device and render_mode, see `Shared`.
 
         Raises:
             ValueError: an unknown level, an even or too small view, layouts below 1, another number of actions, `near`
@@ -129,7 +127,7 @@ class GridMemory(TensorEnv):
             raise ValueError(f"near={near}, layouts={layouts}: expected near in [0, 1], and 0 with numbered layouts")
         image = spaces.MultiDiscrete(np.broadcast_to((11, 6, 4), (view_size, view_size, 3)), dtype=np.uint8)
         seen = spaces.Dict({"image": image, "direction": spaces.Discrete(4)}) if direction else image
-        super().__init__(num_envs, seen, spaces.Discrete(actions), device=device, render_mode=render_mode)
+        super().__init__(num_envs, seen, spaces.Discrete(actions), **shared)
         self.level, self.view_size, self.layouts, self.compass = level, view_size, layouts, direction
         self.near = near
         self.size = LEVELS[level][0]

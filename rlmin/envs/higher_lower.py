@@ -13,6 +13,8 @@ counting only 0.527 (Easy), 0.516 (Medium), 0.511 (Hard): this game measures mem
 Source: popgym 1.0.7, HigherLower (Morad et al. 2023, arXiv:2303.01859), step for step.
 """
 
+from typing import Unpack
+
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -21,7 +23,7 @@ from rlmin.envs import cards
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import key
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
 
 HIGHER, LOWER = range(2)
 RANKS = cards.RANKS
@@ -43,18 +45,11 @@ VARIANTS = {
 class HigherLower(TensorEnv):
     """B games; see the module for the rules."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        decks: int = 1,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
-    ) -> None:
-        """`decks`: how many decks are shuffled together, at least 1; the rest as `TensorEnv`."""
+    def __init__(self, num_envs: int = 1, *, decks: int = 1, **shared: Unpack[Shared]) -> None:
+        """`decks`: how many decks are shuffled together, at least 1; rest: see `Shared`."""
         if decks < 1:
             raise ValueError(f"decks={decks}: expected at least 1")
-        super().__init__(num_envs, spaces.Discrete(RANKS), spaces.Discrete(2), device=device, render_mode=render_mode)
+        super().__init__(num_envs, spaces.Discrete(RANKS), spaces.Discrete(2), **shared)
         self.decks, self.cards = decks, 52 * decks
 
     def draw(self, seed: Tensor, episode: Tensor) -> Game:

@@ -18,6 +18,8 @@ Source: popgym 1.0.7, MineSweeper (Morad et al. 2023, arXiv:2303.01859), step fo
 step more.)
 """
 
+from typing import Unpack
+
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -25,7 +27,7 @@ from torch import Tensor
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import key, permutation
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
 
 CLEAR, MINE, OPEN = range(3)
 
@@ -57,20 +59,12 @@ def around(size: int) -> Tensor:
 class MineSweeper(TensorEnv):
     """B games; see the module for the rules."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        size: int = 4,
-        mines: int = 2,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
-    ) -> None:
-        """`size`: cells along each side; `mines`: at least 1, and at least 3 cells are clear; rest as `TensorEnv`."""
+    def __init__(self, num_envs: int = 1, *, size: int = 4, mines: int = 2, **shared: Unpack[Shared]) -> None:
+        """`size`: cells along each side; `mines`: at least 1, and at least 3 cells are clear; rest: see `Shared`."""
         if mines < 1 or size**2 - mines < 3:
             raise ValueError(f"size={size}, mines={mines}: expected at least 1 mine and 3 clear cells")
         seen, action = spaces.Discrete(min(mines + 1, 10)), spaces.MultiDiscrete([size, size])
-        super().__init__(num_envs, seen, action, device=device, render_mode=render_mode)
+        super().__init__(num_envs, seen, action, **shared)
         self.size, self.mines, self.length = size, mines, size**2 - mines
         self._around = around(size).to(self.device)
 

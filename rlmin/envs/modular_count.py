@@ -21,14 +21,14 @@ arXiv:2309.07412. Streaming, query marker and rewards are ours.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Variant
+from rlmin.envs.tensor_env import Shared, Variant
 
 
 def without_memory(modulus: int, increments: Sequence[int], length: Span, streaming: bool = False) -> float:
@@ -80,8 +80,7 @@ class ModularCount(Quiz):
         increments: Sequence[int] = (0, 1),
         length: Span = 16,
         streaming: bool = False,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         """Build the games.
 
@@ -91,7 +90,7 @@ class ModularCount(Quiz):
             increments: what each token adds, at least two tokens.
             length: tokens shown, at least 1; a pair is drawn from for each episode.
             streaming: asked at every step.
-            device, render_mode: as `TensorEnv`.
+            shared: device and render_mode, see `Shared`.
         """
         if modulus < 2:
             raise ValueError(f"modulus={modulus}: expected at least 2")
@@ -100,7 +99,7 @@ class ModularCount(Quiz):
         self.span, self.modulus, self.streaming = span("length", length, 1), modulus, streaming
         self.increments = tuple(increments)
         seen = (len(increments), 2)
-        super().__init__(num_envs, seen, modulus, self.span[1], device=device, render_mode=render_mode)
+        super().__init__(num_envs, seen, modulus, self.span[1], **shared)
         self._adds = torch.tensor(self.increments, device=self.device)
 
     def sheet(self, key: Tensor) -> Sheet:

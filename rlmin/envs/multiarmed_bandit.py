@@ -15,6 +15,8 @@ Returns, Easy / Medium / Hard: always the best arm 0.818 / 0.905 / 0.935 (that i
 Source: popgym 1.0.7, MultiarmedBandit (Morad et al. 2023, arXiv:2303.01859), step for step.
 """
 
+from typing import Unpack
+
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -22,7 +24,7 @@ from torch import Tensor
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import integers, key, uniform
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
 
 VARIANTS = {
     f"MultiarmedBandit{name}-v0": Variant(
@@ -45,19 +47,11 @@ VARIANTS = {
 class MultiarmedBandit(TensorEnv):
     """B games; see the module for the rules."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        arms: int = 10,
-        length: int = 200,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
-    ) -> None:
-        """`arms`, `length`: how many arms and steps, at least 1; the rest as `TensorEnv`."""
+    def __init__(self, num_envs: int = 1, *, arms: int = 10, length: int = 200, **shared: Unpack[Shared]) -> None:
+        """`arms`, `length`: how many arms and steps, at least 1; rest: see `Shared`."""
         if arms < 1 or length < 1:
             raise ValueError(f"arms={arms}, length={length}: expected at least 1")
-        super().__init__(num_envs, spaces.Discrete(2), spaces.Discrete(arms), device=device, render_mode=render_mode)
+        super().__init__(num_envs, spaces.Discrete(2), spaces.Discrete(arms), **shared)
         self.arms, self.length = arms, length
 
     def draw(self, seed: Tensor, episode: Tensor) -> Game:

@@ -19,7 +19,7 @@ their bits are biased by a chance drawn for each sequence, ours are fair. The wh
 benchmark. Streaming parity: Van Rossem and Saxe 2025, arXiv:2507.09897. Query marker and rewards are ours.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from torch.nn.functional import pad
 
 from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Variant
+from rlmin.envs.tensor_env import Shared, Variant
 
 
 def _variant(length: Span, floor: float = 0.0, **options: Any) -> Variant:
@@ -64,8 +64,7 @@ class Parity(Quiz):
         length: Span = 16,
         window: int | None = None,
         streaming: bool = False,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         """Build the games.
 
@@ -74,12 +73,12 @@ class Parity(Quiz):
             length: bits shown, at least 1 and the window; a pair is drawn from for each episode.
             window: how many of the last bits count; None for all.
             streaming: asked at every step.
-            device, render_mode: as `TensorEnv`.
+            shared: device and render_mode, see `Shared`.
         """
         if window is not None and window < 1:
             raise ValueError(f"window={window}: expected at least 1, or None for all bits")
         self.span, self.window, self.streaming = span("length", length, window or 1), window, streaming
-        super().__init__(num_envs, (2, 2), 2, self.span[1], device=device, render_mode=render_mode)
+        super().__init__(num_envs, (2, 2), 2, self.span[1], **shared)
 
     def sheet(self, key: Tensor) -> Sheet:
         width, length = self.span[1], draw_span(key, 0, self.span)

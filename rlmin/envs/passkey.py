@@ -16,12 +16,14 @@ a recurrent state holds: Chen et al. 2024, arXiv:2410.07145. There it is English
 the phase entry that alone tells the passkey from distractors, and rewards are ours.
 """
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
 from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Variant
+from rlmin.envs.tensor_env import Shared, Variant
 
 DISTRACTOR, PASSKEY, QUESTION = range(3)
 
@@ -57,8 +59,7 @@ class Passkey(Quiz):
         digits: int = 5,
         symbols: int = 10,
         depth: float | None = None,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         """Build the games.
 
@@ -68,7 +69,7 @@ class Passkey(Quiz):
             digits: of the passkey, at least 1.
             symbols: how many different digits there are, at least 2.
             depth: share of the distractors that come before the passkey, in [0, 1]; None: drawn.
-            device, render_mode: as `TensorEnv`.
+            shared: device and render_mode, see `Shared`.
         """
         if digits < 1 or symbols < 2:
             raise ValueError(f"digits={digits}, symbols={symbols}: expected at least 1 digit and 2 symbols")
@@ -76,7 +77,7 @@ class Passkey(Quiz):
             raise ValueError(f"depth={depth}: expected a share in [0, 1], or None")
         self.span, self.digits, self.symbols, self.depth = span("length", length, 0), digits, symbols, depth
         steps = self.span[1] + 2 * digits
-        super().__init__(num_envs, (symbols + 1, 3), symbols, steps, device=device, render_mode=render_mode)
+        super().__init__(num_envs, (symbols + 1, 3), symbols, steps, **shared)
 
     def sheet(self, key: Tensor) -> Sheet:
         length = draw_span(key, 0, self.span)

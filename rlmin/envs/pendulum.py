@@ -26,6 +26,7 @@ gymnasium 1.4, Pendulum, step for step.
 """
 
 import math
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ from torch import Tensor
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import key, normal_pair, uniform
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
 
 GRAVITY, STEP, MAX_SPEED, MAX_TORQUE = 10.0, 0.05, 8.0, 2.0
 HALF_COST = 16.2736044 / 2  # half of the largest cost: pi^2 + 0.1 MAX_SPEED^2 + 0.001 MAX_TORQUE^2
@@ -68,29 +69,20 @@ VARIANTS = {
 class Pendulum(TensorEnv):
     """B games, which all end together; see the module for the rules."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        length: int = 200,
-        noise: float = 0.0,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
-    ) -> None:
+    def __init__(self, num_envs: int = 1, *, length: int = 200, noise: float = 0.0, **shared: Unpack[Shared]) -> None:
         """Build the games.
 
         Args:
             num_envs: B.
             length: T, steps of an episode.
             noise: standard deviation of what is added to cos and sin, at least 0.
-            device: where state, observations and rewards live.
-            render_mode: "ansi" or "rgb_array".
+            shared: device and render_mode, see `Shared`.
         """
         if length < 1 or noise < 0:
             raise ValueError(f"length={length}, noise={noise}: expected at least 1 and at least 0")
         seen = spaces.Box(-1.0, 1.0, (2,), dtype=np.float32)
         torque = spaces.Box(-MAX_TORQUE, MAX_TORQUE, (1,), dtype=np.float32)
-        super().__init__(num_envs, seen, torque, device=device, render_mode=render_mode)
+        super().__init__(num_envs, seen, torque, **shared)
         self.length, self.sigma = length, noise
 
     def draw(self, seed: Tensor, episode: Tensor) -> Game:

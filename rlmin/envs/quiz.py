@@ -17,7 +17,7 @@ chance. Training on such a mixture is the joint curriculum; rows then have episo
 from abc import abstractmethod
 from collections.abc import Sequence
 from numbers import Integral
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, Unpack
 
 import torch
 from gymnasium import spaces
@@ -26,7 +26,7 @@ from torch.nn.functional import pad
 
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import bits, integers, key
-from rlmin.envs.tensor_env import Game, Outcome, TensorEnv
+from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv
 
 NOTHING = -1  # in `answer`: no question
 LAST = torch.iinfo(torch.int64).max
@@ -47,16 +47,7 @@ class Sheet(NamedTuple):
 class Quiz(TensorEnv):
     """B quizzes: a subclass writes the sheet."""
 
-    def __init__(
-        self,
-        num_envs: int,
-        seen: Sequence[int],
-        answers: int,
-        steps: int,
-        *,
-        device: torch.device | str,
-        render_mode: str | None,
-    ) -> None:
+    def __init__(self, num_envs: int, seen: Sequence[int], answers: int, steps: int, **shared: Unpack[Shared]) -> None:
         """Make the spaces.
 
         Args:
@@ -64,13 +55,13 @@ class Quiz(TensorEnv):
             seen: how many values each entry of an observation has, C of them; the last is the phase.
             answers: how many actions there are.
             steps: S, the most steps of an episode.
-            device, render_mode: as `TensorEnv`.
+            shared: device and render_mode, see `Shared`.
         """
         widest = max(*seen, answers)
         if widest > 32767:
             raise ValueError(f"{type(self).__name__}: {widest} symbols: expected at most 32767")
         observed, actions = spaces.MultiDiscrete(list(seen)), spaces.Discrete(answers)
-        super().__init__(num_envs, observed, actions, device=device, render_mode=render_mode)
+        super().__init__(num_envs, observed, actions, **shared)
         self.integer = torch.int8 if widest < 128 else torch.int16
         self.clock = torch.arange(steps, device=self.device)
 

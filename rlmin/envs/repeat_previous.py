@@ -16,6 +16,8 @@ commonest of the cards before the one in sight scores -0.321, -0.422, -0.445: no
 Source: popgym 1.0.7, RepeatPrevious (Morad et al. 2023, arXiv:2303.01859), step for step.
 """
 
+from typing import Unpack
+
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -24,7 +26,7 @@ from rlmin.envs import cards
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import key
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
 
 SUITS = cards.SUITS
 COLUMNS = 16  # of the picture
@@ -46,30 +48,20 @@ VARIANTS = {
 class RepeatPrevious(TensorEnv):
     """B games; see the module for the rules."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        decks: int = 1,
-        k: int = 4,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
-    ) -> None:
+    def __init__(self, num_envs: int = 1, *, decks: int = 1, k: int = 4, **shared: Unpack[Shared]) -> None:
         """Shuffle the decks.
 
         Args:
             num_envs: B.
             decks: how many decks are shuffled together, at least 1.
             k: which card from the end is asked for, 1 (the one in sight) to 52 decks - 1.
-            device, render_mode: as `TensorEnv`.
+            shared: device and render_mode, see `Shared`.
         """
         if decks < 1:
             raise ValueError(f"decks={decks}: expected at least 1")
         if not 1 <= k < 52 * decks:
             raise ValueError(f"k={k}: expected 1..{52 * decks - 1} with decks={decks}")
-        super().__init__(
-            num_envs, spaces.Discrete(SUITS), spaces.Discrete(SUITS), device=device, render_mode=render_mode
-        )
+        super().__init__(num_envs, spaces.Discrete(SUITS), spaces.Discrete(SUITS), **shared)
         self.decks, self.k, self.cards = decks, k, 52 * decks
 
     def draw(self, seed: Tensor, episode: Tensor) -> Game:

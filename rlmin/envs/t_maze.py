@@ -18,6 +18,8 @@ Returns: optimal 1, right-then-coin 0.5, always right 0, uniformly random about 
 Source: Ni et al. 2023, arXiv:2307.03864 (T-Maze passive and active, with ambiguous position).
 """
 
+from typing import Unpack
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -26,7 +28,7 @@ from torch import Tensor
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import key
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
 
 RIGHT, UP, LEFT, DOWN = range(4)
 
@@ -47,28 +49,19 @@ VARIANTS = {
 class TMaze(TensorEnv):
     """B T-mazes; every episode has the same length, so all end and begin together. See the module for the rules."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        length: int = 10,
-        active: bool = False,
-        device: torch.device | str = "cpu",
-        render_mode: str | None = None,
-    ) -> None:
+    def __init__(self, num_envs: int = 1, *, length: int = 10, active: bool = False, **shared: Unpack[Shared]) -> None:
         """Build the mazes.
 
         Args:
             num_envs: B.
             length: corridor cells from the start to the junction.
             active: start one step away from the cue.
-            device: where state, observations and rewards live.
-            render_mode: "ansi" or "rgb_array".
+            shared: device and render_mode, see `Shared`.
         """
         if length < 1:
             raise ValueError(f"length={length}: the corridor needs at least one cell")
         seen = spaces.Box(np.array([0, -1], dtype=np.float32), np.array([1, 1], dtype=np.float32))
-        super().__init__(num_envs, seen, spaces.Discrete(4), device=device, render_mode=render_mode)
+        super().__init__(num_envs, seen, spaces.Discrete(4), **shared)
         self.length, self.active, self.begin = length, active, int(active)
         self.junction, self.steps = length + self.begin, length + 1 + 2 * self.begin
         self._right = torch.tensor([1, 0, -1, 0], device=self.device)

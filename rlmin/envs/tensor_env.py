@@ -16,7 +16,7 @@ as a CUDA graph; on a CPU work that no row needs is skipped.
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 import gymnasium as gym
 import torch
@@ -56,6 +56,13 @@ class Variant:
     random: float | None = None  # mean return of uniformly random actions, where known
 
 
+class Shared(TypedDict, total=False):
+    """What the constructor of every game takes besides the game's own options."""
+
+    device: torch.device | str  # where state, observations and rewards live; "cpu" by default
+    render_mode: str | None  # "ansi" or "rgb_array": what `render` returns
+
+
 class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
     """B games in lockstep (SAME_STEP): a subclass says what a game is, see the module."""
 
@@ -79,8 +86,7 @@ class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
         Args:
             num_envs: B.
             observation_space, action_space: of one game.
-            device: where state, observations and rewards live.
-            render_mode: "ansi" or "rgb_array": what `render` returns.
+            device, render_mode: see `Shared`.
         """
         if num_envs < 1:
             raise ValueError(f"num_envs={num_envs}: expected at least 1")

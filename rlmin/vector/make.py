@@ -15,6 +15,7 @@ from gymnasium.envs import registration
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 from rlmin.checks import existing as existing
+from rlmin.envs.tensor_env import TensorEnv
 from rlmin.files.read_yaml import parse_yaml
 from rlmin.files.trust import check_import
 from rlmin.settings import Positive, Seed, Size, Workers
@@ -179,4 +180,5 @@ def _is_native(spec: registration.EnvSpec, kwargs: dict[str, Any]) -> bool:
     creator = registration.load_env_creator(entry) if isinstance(entry, str) else entry
     takes = inspect.signature(creator).parameters
     limited = "max_episode_steps" in kwargs and "max_episode_steps" not in takes  # then it is a wrapper of single ones
-    return "device" in takes and not limited
+    games = isinstance(creator, type) and issubclass(creator, TensorEnv)
+    return (games or "device" in takes) and not limited
