@@ -22,15 +22,7 @@ from rlmin.export.numpy_export import export_numpy
 from rlmin.export.onnx import export_onnx
 from rlmin.export.torch_export import export_torch
 from rlmin.interop.model_card import write_card
-from rlmin.learning.losses import (
-    approximate_kl,
-    clipped_surrogate,
-    explained_variance,
-    ratio_penalty,
-    step_kl,
-    value_loss,
-    weighted_mean,
-)
+from rlmin.learning import losses
 from rlmin.learning.returns import discounted_return, gae, return_to_go
 from rlmin.policy.actor import Actor
 from rlmin.policy.predict import predict
@@ -260,23 +252,26 @@ def rows() -> dict[str, Row]:
         "rlmin.scan.warmup": Row(
             warmup, {"device": "cpu", "shape": (1, 1, 1)}, {"shape": [3, (1, 1), (-1, 1, 1), ("a", 1, 1)]}, runs=False
         ),
-        "rlmin.learning.losses.weighted_mean": Row(weighted_mean, {"x": x(T, B), "weight": x(T, B) + 1}),
+        "rlmin.learning.losses.weighted_mean": Row(losses.weighted_mean, {"x": x(T, B), "weight": x(T, B) + 1}),
         "rlmin.learning.losses.clipped_surrogate": Row(
-            clipped_surrogate,
+            losses.clipped_surrogate,
             {"log_prob": x(T, B), "old_log_prob": x(T, B), "advantage": x(T, B), "weight": x(T, B) + 1, "clip": 0.2},
         ),
         "rlmin.learning.losses.value_loss": Row(
-            value_loss, {"value": x(T, B), "target": x(T, B), "weight": x(T, B) + 1, "old_value": x(T, B), "clip": 0.2}
+            losses.value_loss,
+            {"value": x(T, B), "target": x(T, B), "weight": x(T, B) + 1, "old_value": x(T, B), "clip": 0.2},
         ),
         "rlmin.learning.losses.ratio_penalty": Row(
-            ratio_penalty, {"log_prob": x(T, B), "old_log_prob": x(T, B), "weight": None, "clip": 0.2}
+            losses.ratio_penalty, {"log_prob": x(T, B), "old_log_prob": x(T, B), "weight": None, "clip": 0.2}
         ),
-        "rlmin.learning.losses.step_kl": Row(step_kl, {"log_prob": x(T, B), "old_log_prob": x(T, B), "weight": None}),
+        "rlmin.learning.losses.step_kl": Row(
+            losses.step_kl, {"log_prob": x(T, B), "old_log_prob": x(T, B), "weight": None}
+        ),
         "rlmin.learning.losses.approximate_kl": Row(
-            approximate_kl, {"log_prob": x(T, B), "old_log_prob": x(T, B), "weight": x(T, B) + 1}
+            losses.approximate_kl, {"log_prob": x(T, B), "old_log_prob": x(T, B), "weight": x(T, B) + 1}
         ),
         "rlmin.learning.losses.explained_variance": Row(
-            explained_variance, {"value": x(T, B), "target": x(T, B), "weight": x(T, B) + 1}
+            losses.explained_variance, {"value": x(T, B), "target": x(T, B), "weight": x(T, B) + 1}
         ),
         "rlmin.vector.adapt": Row(
             adapt,

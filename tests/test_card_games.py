@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from card_variants import GAMES, VARIANTS
 from torch import Tensor
 
 from rlmin.envs import cards
@@ -16,21 +17,8 @@ from rlmin.envs.higher_lower import HIGHER, LOWER, HigherLower, HigherLowerEnv
 from rlmin.envs.repeat_first import RepeatFirst, RepeatFirstEnv
 from rlmin.envs.repeat_previous import RepeatPrevious, RepeatPreviousEnv
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, TensorEnv
 
-GAMES: dict[str, type[TensorEnv]] = {
-    "repeat_first": RepeatFirst,
-    "repeat_previous": RepeatPrevious,
-    "autoencode": Autoencode,
-    "count_recall": CountRecall,
-    "higher_lower": HigherLower,
-    "concentration": Concentration,
-}
-VARIANTS: dict[str, tuple[str, Variant]] = {
-    id.removesuffix("-v0"): (file, variant)
-    for file in GAMES
-    for id, variant in importlib.import_module(f"rlmin.envs.{file}").VARIANTS.items()
-}
 KINDS = {"colors": "colors_idx", "suits": "suits_idx", "ranks": "ranks_idx"}
 every = pytest.mark.parametrize("name", VARIANTS)
 easy = pytest.mark.parametrize("name", [name for name in VARIANTS if name.endswith("Easy")])

@@ -1,12 +1,12 @@
 """What policies score in the card games: perfect memory the ceiling, none the floor, both as stated."""
 
-import importlib
 from collections.abc import Callable
 from math import comb
 from typing import Any
 
 import pytest
 import torch
+from card_variants import GAMES, VARIANTS
 from torch import Tensor
 
 from rlmin.envs.autoencode import Autoencode
@@ -15,21 +15,8 @@ from rlmin.envs.count_recall import CountRecall
 from rlmin.envs.higher_lower import HIGHER, LOWER, HigherLower
 from rlmin.envs.repeat_first import RepeatFirst
 from rlmin.envs.repeat_previous import RepeatPrevious
-from rlmin.envs.tensor_env import TensorEnv, Variant
+from rlmin.envs.tensor_env import TensorEnv
 
-GAMES: dict[str, type[TensorEnv]] = {
-    "repeat_first": RepeatFirst,
-    "repeat_previous": RepeatPrevious,
-    "autoencode": Autoencode,
-    "count_recall": CountRecall,
-    "higher_lower": HigherLower,
-    "concentration": Concentration,
-}
-VARIANTS: dict[str, tuple[str, Variant]] = {
-    id.removesuffix("-v0"): (file, variant)
-    for file in GAMES
-    for id, variant in importlib.import_module(f"rlmin.envs.{file}").VARIANTS.items()
-}
 every = pytest.mark.parametrize("name", VARIANTS)
 
 

@@ -1,7 +1,6 @@
 """CartPole and Pendulum half seen: step for step as popgym's on gymnasium's physics, and their stated returns."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import popgym.envs.position_only_pendulum as swing
 import popgym.envs.velocity_only_cartpole as fast_cart
 import pytest
 import torch
+from game_laws import Policy, agrees, returns
 from gymnasium.utils import seeding
 from scipy.linalg import solve_discrete_are
 from scipy.stats import kstest
@@ -21,9 +21,6 @@ from rlmin.envs import cart_pole, pendulum
 from rlmin.envs.cart_pole import CartPole
 from rlmin.envs.pendulum import Pendulum
 from rlmin.envs.tensor_env import Game, TensorEnv, Variant
-
-Policy = Callable[[int, Tensor], Tensor]
-"""t and the observations [B, 2] -> actions."""
 
 ORIGINALS = {
     "PositionOnlyCartPole": cart,
@@ -177,22 +174,6 @@ class SwingFilter:
         move = torch.stack((1 + 0.05 * fall, 0.05 * one, fall, one), dim=1).view(-1, 2, 2)
         self.spread = move @ self.spread @ move.transpose(1, 2)
         return action.float()
-
-
-def returns(env: TensorEnv, policy: Policy, *, seed: int) -> Tensor:
-    """[B] float64: of the first episode of every row."""
-    seen, _ = env.reset(seed=seed)
-    total, alive = torch.zeros(env.num_envs, dtype=torch.float64), torch.ones(env.num_envs, dtype=torch.bool)
-    t = 0
-    while alive.any():
-        seen, reward, terminated, truncated, _ = env.step(policy(t, seen))
-        total, alive, t = total + reward * alive, alive & ~terminated & ~truncated, t + 1
-    return total
-
-
-def agrees(found: Tensor, stated: float) -> bool:
-    """The mean of `found` is `stated`, rounded to three digits, within four standard errors."""
-    return bool(abs(found.mean() - stated) < 4 * found.std() / len(found) ** 0.5 + 0.001)
 
 
 # Differential tests

@@ -3,6 +3,9 @@
 Every kernel is held to that: values, and the gradients of every input, through every state and through the last one.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +30,13 @@ IDS = [f"{scan.__name__} {next(iter(option.values()))}" for scan, option in CASE
 every_case = pytest.mark.parametrize(("scan", "option"), CASES, ids=IDS)
 forward_in_time = pytest.mark.parametrize(("scan", "option"), CASES[:1] + CASES[2:], ids=IDS[:1] + IDS[2:])
 gated = pytest.mark.parametrize("scan", [min_gru, min_lstm])
+
+
+def run_unforced(program: str) -> "subprocess.CompletedProcess[str]":
+    """Run a program in a process of its own, where no kernel is forced."""
+    environment = {k: v for k, v in os.environ.items() if k != "RLMIN_KERNEL"}
+    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
 
 
 def interpreted(kernel: str) -> bool:

@@ -1,9 +1,6 @@
 """The GPU kernels beyond the laws of `test_scan.py`: blocks of lanes, both variants, and what only a GPU can show."""
 
 import math
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -22,6 +19,7 @@ from test_scan import (
     min_gru,
     min_lstm,
     normal,
+    run_unforced,
 )
 from torch import Tensor
 
@@ -144,11 +142,7 @@ def test_without_a_compiler_the_portable_kernel_runs_and_says_so_once(broken: st
         "    print([dispatch.kernel_for(torch.device('cuda')).__name__ for _ in range(2)], len(caught))\n"
         "    print(caught[0].message)\n"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "RLMIN_KERNEL"}
-    path = os.pathsep.join(p for p in sys.path if p)
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
+    done = run_unforced(program)
     assert done.stdout.startswith("['rlmin.scan.portable', 'rlmin.scan.portable'] 1\n"), done.stdout + done.stderr
     assert said in done.stdout and "install gcc (or set the environment variable CC)" in done.stdout
 

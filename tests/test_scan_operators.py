@@ -1,8 +1,5 @@
 """The scans are torch operators: they compile, survive autocast and threads, pick a kernel, name what does not fit."""
 
-import os
-import subprocess
-import sys
 from functools import partial
 from typing import Any
 
@@ -24,6 +21,7 @@ from test_scan import (
     min_gru,
     min_lstm,
     one_activation_will_do,
+    run_unforced,
 )
 from torch import Tensor
 
@@ -105,11 +103,7 @@ def test_without_numba_the_portable_kernel_runs_and_says_so_once() -> None:
         "    warnings.simplefilter('always')\n"
         "    print([linear_scan(x, x, x[0])[1].item() for _ in range(2)], len(caught), caught[0].message)\n"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "RLMIN_KERNEL"}
-    path = os.pathsep.join(p for p in sys.path if p)
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
+    done = run_unforced(program)
     assert done.stdout.startswith("[4.0, 4.0] 1 rlmin.scan: numba is not usable"), done.stdout + done.stderr
 
 

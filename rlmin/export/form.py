@@ -2,9 +2,10 @@
 them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypedDict
 
 from rlmin.export.numpy_policy import ExportedPolicy
 from rlmin.runs.checkpoint import write_atomic
@@ -12,6 +13,14 @@ from rlmin.runs.checkpoint import write_atomic
 
 def _any_file(file: Path) -> None:
     """Accept any file."""
+
+
+class GraphOptions(TypedDict, total=False):
+    """What a graph of one acting step can have besides the action, and what its description says."""
+
+    value: bool  # whether the value is an output
+    action_mask: bool  # whether masks of legal choices are an input
+    run: Mapping[str, Any] | None  # where the policy comes from, plain values, for the description
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 
 from rlmin.checks import require
-from rlmin.export.form import Form
+from rlmin.export.form import Form, GraphOptions
 from rlmin.export.numpy_policy import ExportedPolicy
 from rlmin.export.torch_export import StepModule, export_program
 from rlmin.policy import Policy
@@ -58,6 +58,7 @@ class OnnxPolicy(ExportedPolicy):
         return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
 
 
+@checked
 def pack_onnx(
     policy: Policy, *, value: bool = False, action_mask: bool = False, run: Mapping[str, Any] | None = None
 ) -> bytes:
@@ -89,28 +90,19 @@ def pack_onnx(
 
 
 @checked
-def export_onnx(
-    policy: Policy,
-    file: str | Path,
-    *,
-    value: bool = False,
-    action_mask: bool = False,
-    run: Mapping[str, Any] | None = None,
-) -> None:
+def export_onnx(policy: Policy, file: str | Path, **options: Unpack[GraphOptions]) -> None:
     """Write one acting step as an ONNX model: see the top of this file.
 
     Args:
         policy: any.
         file: appears whole or not at all. Its folder is made.
-        value: whether the value is an output.
-        action_mask: whether masks of legal choices are an input.
-        run: where the policy comes from, plain values, for the description.
+        options: value, action_mask and run, see `rlmin.export.form.GraphOptions`.
 
     Raises:
         ImportError: onnx or onnxscript is not installed.
         ValueError: `action_mask`, and the action is no choice.
     """
-    content = pack_onnx(policy, value=value, action_mask=action_mask, run=run)
+    content = pack_onnx(policy, **options)
     write_atomic(Path(file), content)
 
 

@@ -21,7 +21,7 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from rlmin.encoders import Encoder, Stack
 from rlmin.encoders.cell import cell_of
 from rlmin.export.description import describe
-from rlmin.export.form import Form
+from rlmin.export.form import Form, GraphOptions
 from rlmin.export.numpy_policy import ExportedPolicy, input_name
 from rlmin.policy import Policy
 from rlmin.policy.heads import Categorical, Gaussian
@@ -169,6 +169,7 @@ def export_program(module: StepModule) -> torch.export.ExportedProgram:
         return torch.export.export(module, (example,), dynamic_shapes=({name: {0: batch} for name in example},))
 
 
+@checked
 def pack_torch(
     policy: Policy, *, value: bool = False, action_mask: bool = False, run: Mapping[str, Any] | None = None
 ) -> bytes:
@@ -181,27 +182,18 @@ def pack_torch(
 
 
 @checked
-def export_torch(
-    policy: Policy,
-    file: str | Path,
-    *,
-    value: bool = False,
-    action_mask: bool = False,
-    run: Mapping[str, Any] | None = None,
-) -> None:
+def export_torch(policy: Policy, file: str | Path, **options: Unpack[GraphOptions]) -> None:
     """Write one acting step as a .pt2 file: see the top of this file.
 
     Args:
         policy: any.
         file: appears whole or not at all. Its folder is made.
-        value: whether the value is an output.
-        action_mask: whether masks of legal choices are an input.
-        run: where the policy comes from, plain values, for the description.
+        options: value, action_mask and run, see `rlmin.export.form.GraphOptions`.
 
     Raises:
         ValueError: `action_mask`, and the action is no choice.
     """
-    content = pack_torch(policy, value=value, action_mask=action_mask, run=run)
+    content = pack_torch(policy, **options)
     write_atomic(Path(file), content)
 
 

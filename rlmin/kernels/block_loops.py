@@ -13,9 +13,8 @@ After an edit in `cpu_math.py`, touch this file too: see there.
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 import torch
 
@@ -37,21 +36,13 @@ from rlmin.scan.cpu_math import (
     row,
     starts,
     store,
+    sum_loop,
     take,
     widest,
 )
 from rlmin.scan.cpu_threads import Loop
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-_numba: Any = numba  # which numba releases carry type hints differs
 _INTEGER = np.int64(1)
-
-
-def sum_loop(function: Function) -> Function:
-    """A piece of a loop that sums over channels: terms may be added in any order, or it would not vectorise."""
-    fast = {"contract", "nsz", "arcp", "afn", "reassoc"}
-    piece: Function = _numba.njit(forceinline=True, nogil=True, error_model="numpy", fastmath=fast)(function)
-    return piece
 
 
 @sum_loop

@@ -1,4 +1,4 @@
-"""The three candidate activations, and their slopes, in torch.
+"""The three candidate activations, and their slopes, in torch; and the option by which a scan names its own.
 
     identity    c(x) = x
     tanh        c(x) = tanh(x)
@@ -11,6 +11,14 @@ import torch
 from torch import Tensor
 
 ACTIVATIONS = ("identity", "tanh", "g")
+
+Option = str | bool
+"""What selects a variant of a scan: the activation of a gated one, the direction of the linear one."""
+
+
+def split_option(option: Option) -> tuple[str, bool]:
+    """Activation and direction (True: backwards in time); the one that a scan does not have is its default."""
+    return ("identity", option) if isinstance(option, bool) else (option, False)
 
 
 def activate(name: str, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from rlmin.scan.activation import Option, split_option
 from rlmin.scan.cpu_loops import loop
 from rlmin.scan.cpu_memory import empty
 
@@ -22,84 +23,15 @@ _PARALLEL_SIZE = 1 << 15  # elements for which a thread pays
 _PARALLEL_STEP = 1 << 11  # the same for one step of a cell with several gates
 
 
-def linear_forward(
-    decay: Tensor, value: Tensor, state: Tensor, start: Tensor | None, reverse: bool
+def forward(
+    name: str, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, option: Option
 ) -> tuple[Tensor, Tensor]:
-    """h[t] = decay[t] * h[t-1] + value[t]."""
-    return _forward("linear_forward", "identity", (decay, value), state, start, int(reverse))
-
-
-def gru_forward(
-    gate: Tensor, candidate: Tensor, state: Tensor, start: Tensor | None, activation: str
-) -> tuple[Tensor, Tensor]:
-    """h[t] = h[t-1] + sigmoid(gate[t]) * (c(candidate[t]) - h[t-1])."""
-    return _forward("gru_forward", activation, (gate, candidate), state, start)
-
-
-def lstm_forward(
-    forget: Tensor, input: Tensor, candidate: Tensor, state: Tensor, start: Tensor | None, activation: str
-) -> tuple[Tensor, Tensor]:
-    """h[t] = f' * h[t-1] + i' * c(candidate[t]), with f' = f / (f + i) and i' = i / (f + i)."""
-    return _forward("lstm_forward", activation, (forget, input, candidate), state, start)
-
-
-def linear_backward(
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    decay: Tensor,
-    state: Tensor,
-    start: Tensor | None,
-    h: Tensor,
-    reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of decay, value and state."""
-    dtypes = (decay.dtype, h.dtype)
-    grads = _backward("linear_backward", "identity", (decay,), dtypes, grad_h, grad_last, state, start, h, int(reverse))
-    return grads[0], grads[1], grads[2]
-
-
-def gru_backward(
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    gate: Tensor,
-    candidate: Tensor,
-    state: Tensor,
-    start: Tensor | None,
-    h: Tensor,
-    activation: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of gate, candidate and state."""
-    inputs = (gate, candidate)
-    dtypes = tuple(x.dtype for x in inputs)
-    grads = _backward("gru_backward", activation, inputs, dtypes, grad_h, grad_last, state, start, h)
-    return grads[0], grads[1], grads[2]
-
-
-def lstm_backward(
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    forget: Tensor,
-    input: Tensor,
-    candidate: Tensor,
-    state: Tensor,
-    start: Tensor | None,
-    h: Tensor,
-    activation: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of forget, input, candidate and state."""
-    inputs = (forget, input, candidate)
-    dtypes = tuple(x.dtype for x in inputs)
-    grads = _backward("lstm_backward", activation, inputs, dtypes, grad_h, grad_last, state, start, h)
-    return grads[0], grads[1], grads[2], grads[3]
-
-
-def _forward(
-    name: str, activation: str, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, option: int = 0
-) -> tuple[Tensor, Tensor]:
+    """Every state and the last one of scan `name`; `reference.py` says what it computes."""
+    activation, reverse = split_option(option)
     like = inputs[-1]
     h = empty(*like.shape, dtype=state.dtype)
     last = state.clone(memory_format=torch.contiguous_format)
-    forward_into(name, activation, inputs, start, h, last, option)
+    forward_into(f"{name}_forward", activation, inputs, start, h, last, int(reverse))
     return h.to(like.dtype), last
 
 
@@ -118,23 +50,24 @@ def forward_into(
     _run(name, activation, [*map(_array, (*held, h)), _state(carry), _flags(flags)], h, option)
 
 
-def _backward(
+def backward(
     name: str,
-    activation: str,
-    inputs: tuple[Tensor, ...],
-    dtypes: tuple[torch.dtype, ...],
     grad_h: Tensor | None,
     grad_last: Tensor | None,
+    inputs: tuple[Tensor, ...],
     state: Tensor,
     start: Tensor | None,
     h: Tensor,
-    option: int = 0,
+    option: Option,
 ) -> tuple[Tensor, ...]:
+    """Gradients of the inputs of scan `name`, of its value too if it is linear, and of the state."""
+    activation, reverse = split_option(option)
+    dtypes = [x.dtype for x in inputs] + [h.dtype] * (name == "linear")
     grads = [empty(*h.shape, dtype=state.dtype) for _ in dtypes]
     carry = torch.zeros(state.shape, dtype=state.dtype)
     if grad_last is not None:
         carry.copy_(grad_last)
-    backward_into(name, activation, grad_h, inputs, state, start, h, grads, carry, option)
+    backward_into(f"{name}_backward", activation, grad_h, inputs, state, start, h, grads, carry, int(reverse))
     return (*(g.to(dtype) for g, dtype in zip(grads, dtypes, strict=True)), carry)
 
 

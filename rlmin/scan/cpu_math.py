@@ -31,7 +31,8 @@ ACTIVATION_CODES = {"identity": 0, "tanh": 1, "g": 2}
 IDENTITY, TANH = ACTIVATION_CODES["identity"], ACTIVATION_CODES["tanh"]
 
 # Nothing here may assume that NaN and infinity do not occur: a NaN input has to arrive as NaN.
-_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "arcp", "afn"}}
+_FAST = {"contract", "nsz", "arcp", "afn"}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
 _numba: Any = numba  # which numba releases carry type hints differs
 
 
@@ -50,6 +51,12 @@ def c_loop(function: Callable[[Any], None]) -> Any:
 def inline(function: Function) -> Function:
     """A piece of a loop."""
     piece: Function = _numba.njit(forceinline=True, **_OPTIONS)(function)
+    return piece
+
+
+def sum_loop(function: Function) -> Function:
+    """A piece of a loop that sums over channels: terms may be added in any order, or it would not vectorise."""
+    piece: Function = _numba.njit(forceinline=True, **{**_OPTIONS, "fastmath": _FAST | {"reassoc"}})(function)
     return piece
 
 

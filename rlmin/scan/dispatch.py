@@ -1,8 +1,9 @@
 """Which kernel runs: the fastest one that the device and the installed packages allow, unless one is asked for.
 
-A kernel is a module with six functions, `{linear,gru,lstm}_{forward,backward}`; `reference.py` shows what each takes
-and returns. All of them see [T, B, D] inputs, a [B, D] state in the dtype of the carry and a [T, B] bool start or None,
-and return fresh tensors. RLMIN_KERNEL=reference|portable|cpu|gpu forces one of them.
+A kernel is a module with two functions, `forward` and `backward`, whose first argument is the name of a scan: linear,
+gru or lstm. `reference.py` shows what each takes and returns. They read [T, B, D] inputs, a [B, D] state in the dtype
+of the carry and a [T, B] bool start or None, and return fresh tensors. RLMIN_KERNEL=reference|portable|cpu|gpu forces
+one of them.
 """
 
 import functools
@@ -70,7 +71,7 @@ def _gpu_or_portable(device: torch.device) -> ModuleType:
     try:
         kernel = _load("gpu")
         x = torch.zeros(1, 1, 1, device=device)
-        kernel.linear_forward(x, x, x[0], None, False)
+        kernel.forward("linear", (x, x), x[0], None, False)
         return kernel
     except Exception as error:  # the compiler, the driver and the cache each raise their own
         message = f"rlmin.scan: the GPU kernel is not usable ({type(error).__name__}: {error}), scans run slower. "

@@ -26,7 +26,7 @@ import triton
 from torch import Tensor
 
 from rlmin.scan import gpu_sequential, gpu_tile
-from rlmin.scan.activation import ACTIVATIONS
+from rlmin.scan.activation import ACTIVATIONS, Option, split_option
 
 Plan = tuple[ModuleType, dict[str, Any]]
 """The module of the kernels, their constants and the options of the launch."""
@@ -39,75 +39,11 @@ INTERPRETED = not isinstance(gpu_sequential.forward, triton.runtime.JITFunction)
 """Whether the kernels run in Triton's interpreter, on any device: TRITON_INTERPRET=1 was set before the import."""
 
 
-def linear_forward(
-    decay: Tensor, value: Tensor, state: Tensor, start: Tensor | None, reverse: bool
+def forward(
+    name: str, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, option: Option
 ) -> tuple[Tensor, Tensor]:
-    """h[t] = decay[t] * h[t-1] + value[t]."""
-    return _forward("linear", "identity", reverse, (decay, value), state, start)
-
-
-def gru_forward(
-    gate: Tensor, candidate: Tensor, state: Tensor, start: Tensor | None, activation: str
-) -> tuple[Tensor, Tensor]:
-    """h[t] = h[t-1] + sigmoid(gate[t]) * (c(candidate[t]) - h[t-1])."""
-    return _forward("gru", activation, False, (gate, candidate), state, start)
-
-
-def lstm_forward(
-    forget: Tensor, input: Tensor, candidate: Tensor, state: Tensor, start: Tensor | None, activation: str
-) -> tuple[Tensor, Tensor]:
-    """h[t] = f' * h[t-1] + i' * c(candidate[t]), with f' = f / (f + i) and i' = i / (f + i)."""
-    return _forward("lstm", activation, False, (forget, input, candidate), state, start)
-
-
-def linear_backward(
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    decay: Tensor,
-    state: Tensor,
-    start: Tensor | None,
-    h: Tensor,
-    reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of decay, value and state."""
-    grads = _backward("linear", "identity", reverse, grad_h, grad_last, (decay, h), state, start, h)
-    return grads[0], grads[1], grads[2]
-
-
-def gru_backward(
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    gate: Tensor,
-    candidate: Tensor,
-    state: Tensor,
-    start: Tensor | None,
-    h: Tensor,
-    activation: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of gate, candidate and state."""
-    grads = _backward("gru", activation, False, grad_h, grad_last, (gate, candidate), state, start, h)
-    return grads[0], grads[1], grads[2]
-
-
-def lstm_backward(
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    forget: Tensor,
-    input: Tensor,
-    candidate: Tensor,
-    state: Tensor,
-    start: Tensor | None,
-    h: Tensor,
-    activation: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of forget, input, candidate and state."""
-    grads = _backward("lstm", activation, False, grad_h, grad_last, (forget, input, candidate), state, start, h)
-    return grads[0], grads[1], grads[2], grads[3]
-
-
-def _forward(
-    name: str, activation: str, reverse: bool, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None
-) -> tuple[Tensor, Tensor]:
+    """Every state and the last one of scan `name`; `reference.py` says what it computes."""
+    activation, reverse = split_option(option)
     like = inputs[-1]
     first, second, value = _split_inputs(inputs)
     flags = _flags(start)
@@ -119,18 +55,20 @@ def _forward(
     return h, last
 
 
-def _backward(
+def backward(
     name: str,
-    activation: str,
-    reverse: bool,
     grad_h: Tensor | None,
     grad_last: Tensor | None,
     inputs: tuple[Tensor, ...],
     state: Tensor,
     start: Tensor | None,
     h: Tensor,
+    option: Option,
 ) -> tuple[Tensor, ...]:
-    """The gradient of each input and of the state; a linear scan stands `h`, which it reads anyway, for its value."""
+    """Gradients of the inputs of scan `name`, of its value too if it is linear, and of the state."""
+    activation, reverse = split_option(option)
+    if name == "linear":
+        inputs = (*inputs, h)  # which it reads anyway, in place of its value
     first, second, value = _split_inputs(inputs)
     flags = _flags(start)
     grad = None if grad_h is None else _readable(grad_h)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlmin.scan.activation import activate, slope
+from rlmin.scan.activation import Option, activate, slope
 
 LinearScan = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor]]
 
@@ -75,6 +75,28 @@ def lstm_backward(
     )
     grad_forget, grad_input = -grad_gate * torch.sigmoid(-f), grad_gate * torch.sigmoid(-i)
     return grad_forget.to(forget.dtype), grad_input.to(input.dtype), grad_candidate, grad_state
+
+
+def backward(
+    scan: LinearScan,
+    name: str,
+    grad_h: Tensor | None,
+    grad_last: Tensor | None,
+    inputs: tuple[Tensor, ...],
+    state: Tensor,
+    start: Tensor | None,
+    h: Tensor,
+    option: Option,
+) -> tuple[Tensor, ...]:
+    """Gradients of the inputs of scan `name`, of its value too if it is linear, and of the state."""
+    return _BACKWARD[name](scan, grad_h, grad_last, *inputs, state, start, h, option)
+
+
+_BACKWARD: dict[str, Callable[..., tuple[Tensor, ...]]] = {
+    "linear": linear_backward,
+    "gru": gru_backward,
+    "lstm": lstm_backward,
+}
 
 
 def lstm_gate(forget: Tensor, input: Tensor) -> Tensor:

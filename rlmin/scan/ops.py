@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from rlmin.scan import gradients
+from rlmin.scan.activation import Option as Option
 from rlmin.scan.dispatch import kernel_for
-
-Option = str | bool
-"""What selects a variant of a scan: the activation of a gated one, the direction of the linear one."""
 
 _SCHEMAS = {
     "linear_forward": "(Tensor decay, Tensor value, Tensor state, Tensor? start, bool reverse) -> (Tensor, Tensor)",
@@ -56,11 +54,11 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_h: Tensor | None, grad_last: Tensor | None) -> tuple[Tensor | None, ...]:
         start, state, h, *inputs = ctx.saved_tensors
-        arguments = (grad_h, grad_last, *inputs, state, start, h, ctx.option)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            grads = _COMPOSITE[ctx.name](_differentiable_linear_scan, *arguments)
+            read = (tuple(inputs), state, start, h, ctx.option)
+            grads = gradients.backward(_differentiable_linear_scan, ctx.name, grad_h, grad_last, *read)
         else:
-            grads = _BACKWARD[ctx.name](*arguments)
+            grads = _BACKWARD[ctx.name](grad_h, grad_last, *inputs, state, start, h, ctx.option)
         return None, None, None, grads[-1], *grads[:-1]
 
 
@@ -72,13 +70,20 @@ def _differentiable_linear_scan(
 
 def _implementation(name: str) -> Callable[..., tuple[Tensor, ...]]:
     """The operator as the dispatcher calls it: pick the kernel at run time."""
+    scan, _, direction = name.partition("_")
 
-    def run(*arguments: Any) -> tuple[Tensor, ...]:
-        state = arguments[-3] if name.endswith("forward") else arguments[-4]
-        outputs = getattr(kernel_for(state.device), name)(*arguments)
+    def run_forward(*arguments: Any) -> tuple[Tensor, ...]:
+        *inputs, state, start, option = arguments
+        outputs = kernel_for(state.device).forward(scan, tuple(inputs), state, start, option)
         return tuple(y.contiguous() for y in outputs)  # as the fakes promise
 
-    return run
+    def run_backward(grad_h: Tensor | None, grad_last: Tensor | None, *arguments: Any) -> tuple[Tensor, ...]:
+        *inputs, state, start, h, option = arguments
+        kernel = kernel_for(state.device)
+        grads = kernel.backward(scan, grad_h, grad_last, tuple(inputs), state, start, h, option)
+        return tuple(g.contiguous() for g in grads)
+
+    return run_forward if direction == "forward" else run_backward
 
 
 def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -86,15 +91,8 @@ def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
     return value.new_empty(value.shape), state.new_empty(state.shape)
 
 
-def _fake_linear_backward(
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    decay: Tensor,
-    state: Tensor,
-    start: Tensor | None,
-    h: Tensor,
-    reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_linear_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    _, _, decay, state, _, h, _ = arguments
     return decay.new_empty(decay.shape), h.new_empty(h.shape), state.new_empty(state.shape)
 
 
@@ -120,8 +118,3 @@ for _name, _fake in _FAKES.items():
 
 _FORWARD = {name: getattr(torch.ops.rlmin, f"{name}_forward").default for name in ("linear", "gru", "lstm")}
 _BACKWARD = {name: getattr(torch.ops.rlmin, f"{name}_backward").default for name in ("linear", "gru", "lstm")}
-_COMPOSITE: dict[str, Callable[..., tuple[Tensor, ...]]] = {
-    "linear": gradients.linear_backward,
-    "gru": gradients.gru_backward,
-    "lstm": gradients.lstm_backward,
-}

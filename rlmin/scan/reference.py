@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlmin.scan import gradients
-from rlmin.scan.activation import activate
+from rlmin.scan.activation import Option, activate
 from rlmin.scan.gradients import lstm_gate
 
 
@@ -55,7 +55,19 @@ def _loop(
     return torch.stack(states).to(like.dtype), h.clone()
 
 
-# The formulas of `gradients.py` around this module's own loop.
-linear_backward = partial(gradients.linear_backward, linear_forward)
-gru_backward = partial(gradients.gru_backward, linear_forward)
-lstm_backward = partial(gradients.lstm_backward, linear_forward)
+_FORWARD: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "linear": linear_forward,
+    "gru": gru_forward,
+    "lstm": lstm_forward,
+}
+
+
+def forward(
+    name: str, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, option: Option
+) -> tuple[Tensor, Tensor]:
+    """Every state and the last one of scan `name`."""
+    return _FORWARD[name](*inputs, state, start, option)
+
+
+backward = partial(gradients.backward, linear_forward)
+"""The formulas of `gradients.py` around this module's own loop."""

@@ -26,7 +26,7 @@ from rlmin.settings import Count, Jobs, Settings, check_setting
 from rlmin.suite.cells import check_entries, check_mappings, open_suite
 from rlmin.suite.default_cell import DefaultCell, settings_of
 from rlmin.suite.default_report import write_report
-from rlmin.suite.run import read_finished, run_cells
+from rlmin.suite.run import read_or_run
 from rlmin.suite.sb3_cell import PEERS, SB3Cell
 from rlmin.vector.make import import_provider, make_one
 
@@ -139,10 +139,5 @@ def run_defaults(options: DefaultOptions) -> str:
             assert cell.config.env
         if not options.report and cell.seed == 0:  # nor should a package that is missing
             make_one(cell.settings["env"], **cell.settings["env_kwargs"]).close()
-    if options.report:
-        rows = [row for cell in cells if (row := read_finished(cell, out)) is not None]
-        if not rows:
-            raise ValueError(f"{out}: no cell is finished there")
-    else:
-        rows = run_cells(cells, out, jobs=options.jobs)
+    rows = read_or_run(cells, out, jobs=options.jobs, report=options.report)
     return write_report(rows, options.results, name=out.name)

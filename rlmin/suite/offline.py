@@ -43,7 +43,7 @@ from rlmin.suite.offline_cell import BEST, OfflineCell
 from rlmin.suite.offline_report import write_report
 from rlmin.suite.peer import PeerCell
 from rlmin.suite.recipes import Recipe
-from rlmin.suite.run import read_finished, run_cells
+from rlmin.suite.run import read_or_run
 from rlmin.vector.make import import_provider
 
 OWN = ("steps", "seeds", "targets", "episodes")  # of the suite, or of a task
@@ -183,12 +183,7 @@ def run_offline(options: OfflineOptions) -> str:
     for config in [cell.config for cell in cells]:  # a bad setting should not show after hours of training
         if config.env is not None and not options.trust:
             import_provider(from_file(config.env, where=suite.name))  # raises where it may not
-    if options.report:
-        rows = [row for cell in cells if (row := read_finished(cell, out)) is not None]
-        if not rows:
-            raise ValueError(f"{out}: no cell is finished there")
-    else:
-        rows = run_cells(cells, out, jobs=options.jobs)
+    rows = read_or_run(cells, out, jobs=options.jobs, report=options.report)
     return write_report(rows, options.results, name=suite.name)
 
 

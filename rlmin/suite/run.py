@@ -61,6 +61,20 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
     return [row for row in rows if row is not None]
 
 
+def read_or_run(cells: Sequence[Cell], out: Path, *, jobs: int, report: bool) -> list[Row]:
+    """The rows of the cells that are finished where that is all that is asked for (`report`), else `run_cells`.
+
+    Raises:
+        ValueError: no cell is finished; see also `run_cells`.
+    """
+    if not report:
+        return run_cells(cells, out, jobs=jobs)
+    rows = [row for cell in cells if (row := read_finished(cell, out)) is not None]
+    if not rows:
+        raise ValueError(f"{out}: no cell is finished there")
+    return rows
+
+
 @contextlib.contextmanager
 def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Processes of their own group, so that Ctrl-C reaches this one alone, which has them save and stop; as SIGTERM."""

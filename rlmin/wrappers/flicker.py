@@ -12,14 +12,14 @@ from rlmin.envs.draws import uniform
 from rlmin.settings import Share
 from rlmin.settings.boundary import checked
 from rlmin.wrappers.host import VectorWrapped, Wrapped
-from rlmin.wrappers.transform import Like, Memory, Rows, Transform, draw_key, start_count, where
+from rlmin.wrappers.transform import Drawing, Memory, Rows, draw_key, where
 
 STREAM = 1
 KEPT = "action_mask"
 """An entry of a Dict that is never lost: it says what may be done, it is not seen."""
 
 
-class _FrameFlicker(Transform):
+class _FrameFlicker(Drawing):
     def __init__(self, probability: float) -> None:
         if not 0 <= probability <= 1:
             raise ValueError(f"FrameFlicker: probability={probability}: expected a number in [0, 1]")
@@ -28,12 +28,6 @@ class _FrameFlicker(Transform):
     def space(self, observation: gym.Space[Any], action: gym.Space[Any]) -> gym.Space[Any]:
         self.seen = observation
         return observation
-
-    def start(self, rows: Like) -> Memory:
-        return start_count(rows)
-
-    def after(self, memory: Memory, action: Rows, reward: Rows, ended: Rows) -> tuple[Memory, Rows]:
-        return {**memory, "t": memory["t"] + 1}, reward
 
     def see(self, memory: Memory, observation: Any) -> Any:
         lost: Any = uniform(*draw_key(memory, STREAM)) < self.probability

@@ -13,12 +13,12 @@ from rlmin.envs.draws import normal
 from rlmin.settings import NonNegative
 from rlmin.settings.boundary import checked
 from rlmin.wrappers.host import VectorWrapped, Wrapped
-from rlmin.wrappers.transform import Like, Memory, Rows, Transform, draw_key, start_count
+from rlmin.wrappers.transform import Drawing, Memory, draw_key
 
 STREAM = 2
 
 
-class _ObservationNoise(Transform):
+class _ObservationNoise(Drawing):
     def __init__(self, sigma: float) -> None:
         if not 0 <= sigma < np.inf:
             raise ValueError(f"ObservationNoise: sigma={sigma}: expected a number of at least 0")
@@ -29,12 +29,6 @@ class _ObservationNoise(Transform):
             raise ValueError(f"ObservationNoise: nothing to add noise to, no part is a Box of floats: {observation}")
         self.inside = observation
         return observation
-
-    def start(self, rows: Like) -> Memory:
-        return start_count(rows)
-
-    def after(self, memory: Memory, action: Rows, reward: Rows, ended: Rows) -> tuple[Memory, Rows]:
-        return {**memory, "t": memory["t"] + 1}, reward
 
     def see(self, memory: Memory, observation: Any) -> Any:
         return self._noisy(memory, self.inside, observation, 0)

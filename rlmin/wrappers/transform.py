@@ -70,6 +70,16 @@ class Like:
         return self._made[key]
 
 
+class Drawing(Transform):
+    """A change that draws random numbers, and remembers no more than which come next."""
+
+    def start(self, rows: Like) -> Memory:
+        return start_count(rows)
+
+    def after(self, memory: Memory, action: Rows, reward: Rows, ended: Rows) -> tuple[Memory, Rows]:
+        return {**memory, "t": memory["t"] + 1}, reward
+
+
 def start_count(rows: Like) -> Memory:
     """Memory of what draws: the step, the episode and the seed, by which `draw_key` finds the numbers."""
     zero = rows.full(0, np.int64)

@@ -1,29 +1,17 @@
 """Pieces of the step, a row at a time: norm, convolution, the gated averages of the cells, SiLU and sums."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 
-from rlmin.scan.cpu_math import FIRST, INPUT, SECOND, activate, exp, inline, load, lstm_weights, store
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-_numba: Any = numba
+from rlmin.scan.cpu_math import FIRST, INPUT, SECOND, activate, exp, inline, load, lstm_weights, store, sum_loop
 
 AVERAGES = {"min_gru": 0, "min_lstm": 1}
 """The gated averages that `remember` knows, by the name that a cell's `FastStep` gives."""
 MIN_GRU = AVERAGES["min_gru"]
 
 
-def _sum_loop(function: Function) -> Function:
-    """A piece of a loop that sums over channels: terms may be added in any order, or it would not vectorise."""
-    fast = {"contract", "nsz", "arcp", "afn", "reassoc"}
-    piece: Function = _numba.njit(forceinline=True, nogil=True, error_model="numpy", fastmath=fast)(function)
-    return piece
-
-
-@_sum_loop
+@sum_loop
 def normalise(kind: Any, x: Any, gamma: Any, beta: Any, y: Any, H: Any, numbers: Any, one: Any) -> None:
     """y = norm(x), by the number of its kind in `NORMS`."""
     eps, share, mean, total = numbers[0], numbers[1], one - one, one - one
