@@ -36,7 +36,7 @@ def test_the_shipped_suite_sets_nothing_but_what_belongs_to_a_task_and_its_tasks
     assert len(suite.tasks) == 19 and len(cells) == 19 * 2
     for cell in cells:
         belongs = {"encoder", *cell.settings["settings"]}
-        usual, own = vars(PPOConfig()), vars(cell.config.ppo)
+        usual, own = vars(PPOConfig()), vars(cell.config.agent_settings)
         assert {name for name in usual if usual[name] != own[name]} <= belongs, cell.task
     for env, kwargs in {cell.settings["env"]: cell.settings["env_kwargs"] for cell in cells}.items():
         if env != "LunarLander-v3":  # its package is not among those of the tests

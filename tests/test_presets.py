@@ -23,7 +23,7 @@ def test_the_promised_presets_are_there() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_makes_an_agent_that_learns(name: str) -> None:
     config = resolved(name, "--num-envs", "8", "--width", "8", "--horizon", "4")
-    agent = PPO(config.env, config=config.ppo, env_kwargs=parse_pairs(config.env_kwargs))
+    agent = PPO(config.env, config=config.agent_settings, env_kwargs=parse_pairs(config.env_kwargs))
     agent.learn(2 * 4 * 8)
     assert agent.num_updates == 2
     assert verify_consistency(agent, steps=8) < 1e-5
@@ -33,7 +33,7 @@ def test_every_preset_makes_an_agent_that_learns(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_says_only_what_differs_from_the_defaults_and_why_it_is_there(name: str) -> None:
     settings, config = read_preset(name), resolved(name)
-    config.ppo.minibatches_of(config.num_envs)
+    config.agent_settings.minibatches_of(config.num_envs)
     assert preset_path(name).read_text().startswith("# ")
     assert {"env", "total_timesteps"} <= set(settings)
     for key, about in describe(TrainConfig).items():

@@ -96,7 +96,7 @@ def test_a_half_trained_cell_goes_on_and_ends_where_an_uninterrupted_one_does(sm
     train(replace(config, folder=cell.folder(tmp_path / "whole")), progress_bar=False)
     wanted = score(cell, cell.folder(tmp_path / "whole"))
 
-    agent = PPO(config.env, config=config.ppo, seed=config.seed, env_kwargs={"length": 3})
+    agent = PPO(config.env, config=config.agent_settings, seed=config.seed, env_kwargs={"length": 3})
     agent.learn(256)
     agent.total_timesteps, agent.run = 512, config.run
     half = cell.folder(tmp_path / "half")

@@ -33,7 +33,7 @@ def run(options: Options) -> Table:
     steps = QUICK if options.quick else STEPS
     settings = parse_agent(TrainConfig, preset_arguments(read_preset("minigrid-memory")), prog="rlmin bench overhead")
     pairs = parse_pairs(settings.env_kwargs)
-    config = replace(settings.ppo, horizon=steps)
+    config = replace(settings.agent_settings, horizon=steps)
     agent = PPO(settings.env, config=config, env_kwargs=pairs, device=options.device)
     own = make_vec("MiniGrid-MemoryS9-v0", config.num_envs, agent_view_size=pairs["view_size"])
     actions = torch.randint(0, 3, (steps, config.num_envs))

@@ -104,22 +104,10 @@ class OfflineRun(Run, Settings):
 class TrainConfig(OnlineRun, PPOConfig):
     """One training run: what to train on, for how long, and every setting of PPO and its policy."""
 
-    @property
-    def ppo(self) -> PPOConfig:
-        """The settings that are PPO's."""
-        found: PPOConfig = self.agent_settings
-        return found
-
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionTrainConfig(OfflineRun, DecisionConfig):
     """One training run on logged data: which, for how long, and every setting of the decision agent and its policy."""
-
-    @property
-    def decision(self) -> DecisionConfig:
-        """The settings that are the decision agent's."""
-        found: DecisionConfig = self.agent_settings
-        return found
 
 
 @functools.cache

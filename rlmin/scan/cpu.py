@@ -14,6 +14,7 @@ from torch import Tensor
 from rlmin.scan.activation import Option, split_option
 from rlmin.scan.cpu_loops import loop
 from rlmin.scan.cpu_memory import empty
+from rlmin.scan.gradients import Saved
 
 Array = tuple[int, int, int]
 """Address, stride over time, stride over rows; the strides in elements."""
@@ -51,16 +52,10 @@ def forward_into(
 
 
 def backward(
-    name: str,
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    inputs: tuple[Tensor, ...],
-    state: Tensor,
-    start: Tensor | None,
-    h: Tensor,
-    option: Option,
+    name: str, grad_h: Tensor | None, grad_last: Tensor | None, saved: Saved, option: Option
 ) -> tuple[Tensor, ...]:
     """Gradients of the inputs of scan `name`, of its value too if it is linear, and of the state."""
+    inputs, state, start, h = saved
     activation, reverse = split_option(option)
     dtypes = [x.dtype for x in inputs] + [h.dtype] * (name == "linear")
     grads = [empty(*h.shape, dtype=state.dtype) for _ in dtypes]

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from rlmin.scan import gpu_sequential, gpu_tile
 from rlmin.scan.activation import ACTIVATIONS, Option, split_option
+from rlmin.scan.gradients import Saved
 
 Plan = tuple[ModuleType, dict[str, Any]]
 """The module of the kernels, their constants and the options of the launch."""
@@ -56,16 +57,10 @@ def forward(
 
 
 def backward(
-    name: str,
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    inputs: tuple[Tensor, ...],
-    state: Tensor,
-    start: Tensor | None,
-    h: Tensor,
-    option: Option,
+    name: str, grad_h: Tensor | None, grad_last: Tensor | None, saved: Saved, option: Option
 ) -> tuple[Tensor, ...]:
     """Gradients of the inputs of scan `name`, of its value too if it is linear, and of the state."""
+    inputs, state, start, h = saved
     activation, reverse = split_option(option)
     if name == "linear":
         inputs = (*inputs, h)  # which it reads anyway, in place of its value

@@ -9,6 +9,8 @@ backward passes the differentiable one, so the formulas exist once.
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,17 @@ from torch import Tensor
 
 from rlmin.scan.activation import Option, activate, slope
 
+
+class Saved(NamedTuple):
+    """What a backward pass reads besides the gradients that reach it."""
+
+    inputs: tuple[Tensor, ...]  # [T, B, D] each, those of the forward pass; of a linear scan without the value
+    state: Tensor  # [B, D]
+    start: Tensor | None  # [T, B] bool
+    h: Tensor  # [T, B, D], every state
+
+
+Forward = Callable[..., tuple[Tensor, Tensor]]
 LinearScan = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor]]
 
 
@@ -77,26 +90,31 @@ def lstm_backward(
     return grad_forget.to(forget.dtype), grad_input.to(input.dtype), grad_candidate, grad_state
 
 
-def backward(
-    scan: LinearScan,
-    name: str,
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    inputs: tuple[Tensor, ...],
-    state: Tensor,
-    start: Tensor | None,
-    h: Tensor,
-    option: Option,
-) -> tuple[Tensor, ...]:
-    """Gradients of the inputs of scan `name`, of its value too if it is linear, and of the state."""
-    return _BACKWARD[name](scan, grad_h, grad_last, *inputs, state, start, h, option)
-
-
 _BACKWARD: dict[str, Callable[..., tuple[Tensor, ...]]] = {
     "linear": linear_backward,
     "gru": gru_backward,
     "lstm": lstm_backward,
 }
+
+
+def backward(
+    scan: LinearScan, name: str, grad_h: Tensor | None, grad_last: Tensor | None, saved: Saved, option: Option
+) -> tuple[Tensor, ...]:
+    """Gradients of the inputs of scan `name`, of its value too if it is linear, and of the state."""
+    inputs, state, start, h = saved
+    return _BACKWARD[name](scan, grad_h, grad_last, *inputs, state, start, h, option)
+
+
+def as_kernel(linear: LinearScan, gru: Forward, lstm: Forward) -> tuple[Forward, Callable[..., tuple[Tensor, ...]]]:
+    """The two functions of a kernel (see `dispatch.py`): a loop for each scan, and the formulas above around one."""
+    loops: dict[str, Forward] = {"linear": linear, "gru": gru, "lstm": lstm}
+
+    def forward(
+        name: str, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, option: Option
+    ) -> tuple[Tensor, Tensor]:
+        return loops[name](*inputs, state, start, option)
+
+    return forward, partial(backward, linear)
 
 
 def lstm_gate(forget: Tensor, input: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlmin.scan import gradients
 from rlmin.scan.activation import Option as Option
 from rlmin.scan.dispatch import kernel_for
+from rlmin.scan.gradients import Saved, backward
 
 _SCHEMAS = {
     "linear_forward": "(Tensor decay, Tensor value, Tensor state, Tensor? start, bool reverse) -> (Tensor, Tensor)",
@@ -55,8 +55,8 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, grad_h: Tensor | None, grad_last: Tensor | None) -> tuple[Tensor | None, ...]:
         start, state, h, *inputs = ctx.saved_tensors
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            read = (tuple(inputs), state, start, h, ctx.option)
-            grads = gradients.backward(_differentiable_linear_scan, ctx.name, grad_h, grad_last, *read)
+            saved = Saved(tuple(inputs), state, start, h)
+            grads = backward(_differentiable_linear_scan, ctx.name, grad_h, grad_last, saved, ctx.option)
         else:
             grads = _BACKWARD[ctx.name](grad_h, grad_last, *inputs, state, start, h, ctx.option)
         return None, None, None, grads[-1], *grads[:-1]
@@ -80,7 +80,7 @@ def _implementation(name: str) -> Callable[..., tuple[Tensor, ...]]:
     def run_backward(grad_h: Tensor | None, grad_last: Tensor | None, *arguments: Any) -> tuple[Tensor, ...]:
         *inputs, state, start, h, option = arguments
         kernel = kernel_for(state.device)
-        grads = kernel.backward(scan, grad_h, grad_last, tuple(inputs), state, start, h, option)
+        grads = kernel.backward(scan, grad_h, grad_last, Saved(tuple(inputs), state, start, h), option)
         return tuple(g.contiguous() for g in grads)
 
     return run_forward if direction == "forward" else run_backward

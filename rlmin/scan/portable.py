@@ -4,15 +4,11 @@ The loop runs over `unbind(0)` and never indexes inside autograd, whose backward
 traffic. The backward is one linear scan the other way and a handful of elementwise operations.
 """
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from rlmin.scan import gradients
-from rlmin.scan.activation import Option, activate
-from rlmin.scan.gradients import lstm_gate
+from rlmin.scan.activation import activate
+from rlmin.scan.gradients import as_kernel, lstm_gate
 
 
 def linear_forward(
@@ -56,19 +52,4 @@ def _cuts(start: Tensor | None, h: Tensor) -> list[Tensor] | list[None]:
     return [None] * h.shape[0] if start is None else list(start[..., None].unbind(0))
 
 
-_FORWARD: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-    "linear": linear_forward,
-    "gru": gru_forward,
-    "lstm": lstm_forward,
-}
-
-
-def forward(
-    name: str, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, option: Option
-) -> tuple[Tensor, Tensor]:
-    """Every state and the last one of scan `name`."""
-    return _FORWARD[name](*inputs, state, start, option)
-
-
-backward = partial(gradients.backward, linear_forward)
-"""The formulas of `gradients.py` around this module's own loop."""
+forward, backward = as_kernel(linear_forward, gru_forward, lstm_forward)

@@ -4,14 +4,12 @@ Slow, and right by inspection. The tests hold it, and its gradients, to the equa
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from rlmin.scan import gradients
-from rlmin.scan.activation import Option, activate
-from rlmin.scan.gradients import lstm_gate
+from rlmin.scan.activation import activate
+from rlmin.scan.gradients import as_kernel, lstm_gate
 
 
 def linear_forward(
@@ -55,19 +53,4 @@ def _loop(
     return torch.stack(states).to(like.dtype), h.clone()
 
 
-_FORWARD: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-    "linear": linear_forward,
-    "gru": gru_forward,
-    "lstm": lstm_forward,
-}
-
-
-def forward(
-    name: str, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, option: Option
-) -> tuple[Tensor, Tensor]:
-    """Every state and the last one of scan `name`."""
-    return _FORWARD[name](*inputs, state, start, option)
-
-
-backward = partial(gradients.backward, linear_forward)
-"""The formulas of `gradients.py` around this module's own loop."""
+forward, backward = as_kernel(linear_forward, gru_forward, lstm_forward)

@@ -61,7 +61,7 @@ def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts:
     reference, asked = Reference(**facts["reference"]), cell.settings["asked"]
     shared: dict[str, Any] = {"env_kwargs": variant, "episodes": asked["episodes"], "num_envs": NUM_ENVS}
     shared |= {"seed": cell.held_out_seed, "trust": cell.config.trust}
-    if cell.config.decision.conditioned:
+    if cell.config.agent_settings.conditioned:
         wanted = [asked_return(target, facts) for target in asked["targets"]]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of targets outside the data: the table says what they are
