@@ -325,7 +325,7 @@ def test_a_decision_agent_aims_for_the_best_of_its_data_or_for_what_it_is_told()
 
 def test_what_does_not_fit_is_said() -> None:
     plain, aiming = random_policy(), conditioned()
-    with pytest.raises(ValueError, match=r"target_return=3\.0: this policy reads no return to aim for"):
+    with pytest.raises(ValueError, match=r"target_return=3\.0: this policy is not return-conditioned"):
         make_actor(plain, target_return=3.0)
     with pytest.raises(ValueError, match=r"told which return to aim for: actor\(target_return=\.\.\.\)"):
         make_actor(aiming)(np.zeros(D, np.float32))

@@ -80,7 +80,7 @@ def test_what_does_not_fit_an_algorithm_is_refused(
         with pytest.raises(SystemExit) as exit:
             main(["train", "--env", ENV, *words.split(), "--folder", str(tmp_path / "run")])
         assert exit.value.code == 2 and message in capsys.readouterr().err
-    with pytest.raises(ValueError, match="algorithm='patient': TrainConfig has not its settings"):
+    with pytest.raises(ValueError, match="algorithm='patient': TrainConfig does not have its settings"):
         _ = TrainConfig(env=ENV, algorithm="patient").agent_settings
 
 

@@ -223,7 +223,7 @@ def test_a_run_of_another_space_or_in_the_way_is_refused(capsys: pytest.CaptureF
         (["evaluate", "run", "--env", "CartPole-v1"], "observation space: the policy expects"),
         (["evaluate", "run", "--env", "rlmin/TMaz-v0"], "did you mean 'rlmin/TMaze-v0'"),
         (["evaluate", "run", "--episodes", "0"], "episodes: expected a whole number of at least 1, got 0"),
-        (["train", "tmaze", *SHORT, "--folder", "run"], "there is a run already; go on with --resume run"),
+        (["train", "tmaze", *SHORT, "--folder", "run"], "there is a run already; resume it with --resume run"),
         (["train", "--resume", "run"], "finished at 200 steps"),
         (["train", "tmaze", *SHORT, "--folder", "run/config.yaml"], "config.yaml"),
     ):
@@ -266,7 +266,7 @@ def test_a_signal_saves_says_how_to_go_on_and_the_run_can_be_finished(
     said, heard = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert heard == "" and re.search(
-        r"stopped at [\d,]+ steps and saved; go on with: rlmin train --resume run\n$", said
+        r"stopped at [\d,]+ steps and saved; resume with: rlmin train --resume run\n$", said
     )
     steps = load("run").num_timesteps
     assert steps > 0 and read(Path("run"), LEARNER)[0]["num_timesteps"] == steps

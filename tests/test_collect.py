@@ -436,7 +436,7 @@ def test_a_decision_agent_is_asked_for_returns_and_its_data_give_targets_and_sco
     main(["evaluate", "run", "--episodes", "8"])
     said = capfd.readouterr()
     lines = said.out.splitlines()
-    assert said.err == "" and lines[0].startswith("no target given: the largest and the mean return")
+    assert said.err == "" and lines[0].startswith("no target given: using the largest and the mean return")
     assert [float(line.split()[0]) for line in lines[3:5]] == pytest.approx([high, mean], abs=1e-3)
     assert float(lines[3].split()[3]) == 100, "the largest return of the data counts as 100"
     assert lines[5].startswith("the data: mean return") and lines[-2].endswith(
@@ -474,7 +474,7 @@ def test_a_decision_agent_is_asked_for_returns_and_its_data_give_targets_and_sco
     capfd.readouterr()
     with pytest.raises(SystemExit):
         main(["collect", "teacher", "--dataset", "tmaze/no", "--episodes", "4", "--target-return", "0"])
-    assert "reads no return to aim for; leave --target-return out" in capfd.readouterr().err
+    assert "is not return-conditioned; leave --target-return out" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def goes_on(run: Path, *, begun: bool) -> None:
         env="rlmin/TMaze-v0", env_kwargs=("length=4",), folder=run, total_timesteps=2 * STEPS, eval_episodes=0, **SMALL
     )
     if begun:
-        with pytest.raises(ValueError, match="there is a run already; go on with --resume"):
+        with pytest.raises(ValueError, match="there is a run already; resume it with --resume"):
             train(config, progress_bar=False)
         resume(run, total_timesteps=2 * STEPS, progress_bar=False)
     else:

@@ -95,7 +95,7 @@ def test_data_without_an_environment_are_trained_on_and_played_in_one_named_late
     settings = [*SMALL, "--warmup-steps", "9", "--total-timesteps", "1280", "--folder", "run"]
     main(["train", "--dataset", "cart.hdf5", *settings])
     said = capfd.readouterr().out
-    assert "not evaluated: the data do not tell their environment; name it by rlmin evaluate --env ID" in said
+    assert "not evaluated: the data do not name their environment; name it with rlmin evaluate --env ID" in said
     main(["evaluate", "run", "--env", "CartPole-v1", "--episodes", "2", "--target-return", "-100"])
     assert "targets on CartPole-v1" in capfd.readouterr().out, "its observation space has bounds, that of a file none"
     with h5py.File("swing.hdf5", "r+") as file:
@@ -165,5 +165,5 @@ def test_ctrl_c_saves_and_the_run_goes_on() -> None:
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130
-    found = re.search(r"stopped at ([\d,]+) steps and saved; go on with: rlmin train --resume run", said)
+    found = re.search(r"stopped at ([\d,]+) steps and saved; resume with: rlmin train --resume run", said)
     assert found and load("run").num_timesteps == int(found[1].replace(",", ""))

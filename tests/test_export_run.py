@@ -56,7 +56,7 @@ def test_bad_input_is_told_in_one_line(run: Path, tmp_path: Path, capsys: Any) -
         return said
 
     file = tmp_path / "a.npz"
-    assert "say what to write: --onnx FILE, --torch FILE or --numpy FILE" in told(run)
+    assert "name a file to write: --onnx FILE, --torch FILE or --numpy FILE" in told(run)
     assert "no such run folder" in told(tmp_path / "none", "--numpy", file)
     assert "check: expected a whole number of at least 0, got -1" in told(run, "--numpy", file, "--check", -1)
     assert "did you mean" in told(run, "--numpy", file, "--env", "rlmin/TMazes-v0")

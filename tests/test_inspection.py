@@ -413,7 +413,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
         (["inspect", "hf://user"], "expected hf://USER/NAME"),
         ([*run, "--vary", "width=3,4", "--episodes", "2"], "width=3: rlmin/TMaze-v0"),
         ([*run, "--episodes", "0"], "whole number of at least 1"),
-        ([*run, "--target-return", "1"], "no return to aim for"),
+        ([*run, "--target-return", "1"], "not return-conditioned"),
         ([*run, "--env", "CartPole-v1"], "observation space: the policy expects"),
         ([*run, "--env", "rlmin/TMase-v0"], "did you mean"),
         ([*run, "--file", str(tmp_path / "no" / "page.html")], "no such folder"),

@@ -348,9 +348,9 @@ def test_tensorboard_shows_settings_curves_and_how_long_each_unit_remembers(tmp_
 
 def test_a_run_in_the_way_is_not_overwritten_and_a_finished_one_can_go_further(tmp_path: Path) -> None:
     train(config(tmp_path, eval_episodes=0), progress_bar=False)
-    with pytest.raises(ValueError, match="there is a run already; go on with --resume"):
+    with pytest.raises(ValueError, match="there is a run already; resume it with --resume"):
         train(config(tmp_path), progress_bar=False)
-    with pytest.raises(ValueError, match="finished at 240 steps; go further with --total-timesteps"):
+    with pytest.raises(ValueError, match="finished at 240 steps; extend it with --total-timesteps"):
         resume(tmp_path, progress_bar=False)
     resume(tmp_path, total_timesteps=7 * T * B, progress_bar=False)
     assert len(rows(tmp_path)) == 7

@@ -297,9 +297,9 @@ def test_a_run_is_evaluated_under_shift_and_scored(here: Path, capfd: pytest.Cap
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--target-return", "1"], "reads no return to aim for"),
+        (["--target-return", "1"], "is not return-conditioned"),
         (["--sticky", "2"], "sticky: expected a number from 0 to 1, got 2"),
-        (["--measure-reference", "5"], "knows no returns of its data"),
+        (["--measure-reference", "5"], "stores no returns of its data"),
         (["--max-steps", "3"], "has not ended its episode after 3 steps"),
     ],
 )

@@ -119,7 +119,7 @@ def test_a_typed_id_is_the_users_word(name: str, run: Path, mark: Path) -> None:
 
 def test_a_run_goes_on_in_no_other_environment(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused([*COMMANDS["resume"], "--env", "Acrobot-v1"], capsys)
-    assert "a run goes on in its own environment" in said and ID in said
+    assert "a run is resumed in its own environment" in said and ID in said
 
 
 @pytest.mark.parametrize("use", ["vector", "get_env", "learn", "resume", "card", "learner"])

@@ -71,13 +71,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("command", "said"),
     [
         (["evaluate", "RUN", "--episodes", "2", "--file", "x.png"], "leave --file out"),
-        (["evaluate", "RUN", "--episodes", "2", "--video-episodes", "3"], "name its file with --video"),
-        (["evaluate", "RUN", "--target-return", "3"], "no target to give it"),
+        (["evaluate", "RUN", "--episodes", "2", "--video-episodes", "3"], "no film without --video FILE"),
+        (["evaluate", "RUN", "--target-return", "3"], "takes no target"),
         (["collect", "--policy", "random", "--env", "CartPole-v1", "--episodes", "2", "--dataset", "a/b-v0",
           "--stochastic", "True"], "leave --stochastic out"),
-        (["export", "RUN", "--numpy", "x.npz", "--value", "True"], "a .npz file has none"),
-        (["export", "RUN", "--numpy", "x.npz", "--check", "0", "--env", "CartPole-v1"], "--check 0 makes none"),
-        (["export", "RUN", "--numpy", "x.npz", "--check", "0", "--env-kwargs", "a=1"], "--check 0 makes none"),
+        (["export", "RUN", "--numpy", "x.npz", "--value", "True"], "a .npz file has no value"),
+        (["export", "RUN", "--numpy", "x.npz", "--check", "0", "--env", "CartPole-v1"], "which --check 0 skips"),
+        (["export", "RUN", "--numpy", "x.npz", "--check", "0", "--env-kwargs", "a=1"], "which --check 0 skips"),
         (["inspect", "nothing-v0", "--episodes", "3"], "is for runs"),
     ],
 )  # fmt: skip

@@ -259,7 +259,7 @@ def test_training_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().err.splitlines()[-1]
     assert stop.value.code == 2
     assert "environment 1 of Trouble-v0: step failed at step 3 since reset (RuntimeError: the pole is gone)" in said
-    assert "the last checkpoint, of step 0, is whole; go on with: rlmin train --resume run" in said
+    assert "the last checkpoint, of step 0, is whole; resume with: rlmin train --resume run" in said
     assert load("run").num_timesteps == 0
 
 

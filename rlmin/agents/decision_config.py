@@ -50,7 +50,7 @@ class DecisionConfig(PolicyConfig):
         return self.condition == "return"
 
     def check_context(self) -> None:
-        """Raise a ValueError where the memory would see further than it was trained on; of new agents, not of files."""
+        """Raise a ValueError if the memory would see further than it was trained on; of new agents, not of files."""
         window = self.cell.window
         if self.windows is None or window is None:
             return

@@ -74,7 +74,7 @@ def seen_space(observation_space: gym.Space[Any], *, conditioned: bool) -> gym.S
 
 
 def check_spaces(dataset: "Dataset", policy: Policy, *, conditioned: bool) -> None:
-    """Raise a ValueError where the spaces of the data are not those the policy was made for."""
+    """Raise a ValueError if the spaces of the data are not those the policy was made for."""
     space = seen_space(dataset.observation_space, conditioned=conditioned)
     check_fit(policy, space, dataset.action_space, of=f"dataset {dataset.name!r}")
 
@@ -94,7 +94,7 @@ def name_env(env: Any) -> Any:
 
 
 def check_env(env: dict[str, Any], policy: Policy, *, conditioned: bool) -> None:
-    """Raise a ValueError where the environment that was named cannot be made, or is another one than the policy's."""
+    """Raise a ValueError if the environment that was named cannot be made, or is another one than the policy's."""
     made = make_vec(env["id"], 1, **env["kwargs"])
     try:
         space = seen_space(made.single_observation_space, conditioned=conditioned)
@@ -119,7 +119,7 @@ def legal_actions(batch: "TensorDict", policy: Policy) -> Tensor | None:
 
 
 def check_masks(dataset: "Dataset", policy: Policy) -> None:
-    """Raise a ValueError where an action was logged that its own mask forbids: its loss would be without bound."""
+    """Raise a ValueError if an action was logged that its own mask forbids: its loss would be without bound."""
     head: Any = policy.action_head  # of choices, which have sizes
     if MASK not in dataset.step["observation"].keys() or not head.mask_size:  # noqa: SIM118, of a TensorDict
         return

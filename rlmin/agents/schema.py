@@ -67,7 +67,7 @@ def policy_weights(tensors: Tensors) -> Tensors:
 
 
 def check_weights(policy: Policy, weights: Tensors) -> None:
-    """Raise a ValueError where these are no weights that the policy could have."""
+    """Raise a ValueError if these are no weights that the policy could have."""
     wanted = policy.state_dict()
     _check_names("policy", weights, wanted)
     for name, x in wanted.items():
@@ -81,7 +81,7 @@ def check_weights(policy: Policy, weights: Tensors) -> None:
 
 
 def check_learner(agent: "Agent", tensors: Tensors) -> None:
-    """Raise a ValueError where these are nothing that the agent could go on from; it does not change.
+    """Raise a ValueError if these are nothing that the agent could go on from; it does not change.
 
     What its environment or its data do not have is left to them: a run may go on in other ones.
     """

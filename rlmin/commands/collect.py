@@ -31,12 +31,12 @@ class Collect(Shift):
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # Run folders; each plays the same number of episodes
     dataset: str  # Name of the dataset, as in cartpole/expert-v0
     episodes: Count  # Episodes of all sources together
-    policy: Literal["runs", "random"] = "runs"  # Source of actions; random: one more source, or the only one
+    policy: Literal["runs", "random"] = "runs"  # Further source of actions; random: uniformly drawn ones
     stochastic: bool = False  # Whether actions are sampled; False takes the most likely one
     env: str | None = None  # Gymnasium id of the environment; None: that of the first run
     env_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from the run's own
     target_return: float | None = None  # Return to ask a return-conditioned run for; None: the best of its data
-    num_envs: Size = 16  # Number of environments played at once
+    num_envs: Size = 16  # Number of environments to play at once
     workers: Workers = 0  # Processes that step the environments; 0: none beside this one
     seed: Seed = 20_000  # Random seed for environments and actions
     max_steps: Count = LONGEST  # Steps after which an episode counts as one that never ends
@@ -48,7 +48,7 @@ class Collect(Shift):
 
 
 def run_collect(options: Collect) -> str:
-    """Collect, and say what there is now.
+    """Collect episodes and describe the dataset.
 
     Raises:
         ValueError: no run and no random policy, no environment, or see `rlmin.evaluation.collect.collect`.
@@ -83,17 +83,17 @@ def run_collect(options: Collect) -> str:
 
 
 def _sources(options: Collect, agents: Sequence[Agent]) -> list[PlayedBy]:
-    """The runs, and random actions where they are asked for, with the episodes shared out."""
+    """The runs, and random actions on request, each with its share of the episodes."""
     count = len(options.runs) + (options.policy == "random")
     if not count:
         raise ValueError("collect: name a run folder, or --env ID --policy random")
     if options.stochastic and not options.runs:
-        raise ValueError("stochastic: random actions are drawn whatever it says; leave --stochastic out")
+        raise ValueError("stochastic: has no effect on random actions; leave --stochastic out")
     if options.episodes < count:
         raise ValueError(f"episodes={options.episodes}: expected at least one for each of {count} sources")
     shares = [options.episodes // count + (i < options.episodes % count) for i in range(count)]
     if agents and options.target_return is not None and not any(is_conditioned(agent.policy) for agent in agents):
-        raise ValueError(f"{options.runs[0]}: this policy reads no return to aim for; leave --target-return out")
+        raise ValueError(f"{options.runs[0]}: this policy is not return-conditioned; leave --target-return out")
     runs = zip(options.runs, agents, shares, strict=False)  # the last share is that of random actions
     sources = [_run(folder, agent, share, options) for folder, agent, share in runs]
     if options.policy == "random":
@@ -107,7 +107,7 @@ def _run(folder: Path, agent: Agent, episodes: int, options: Collect) -> PlayedB
         data = data_returns(agent)
         target = options.target_return if options.target_return is not None or data is None else float(data.max())
         if target is None:
-            raise ValueError(f"{folder}: return-conditioned; say what to ask for: --target-return R")
+            raise ValueError(f"{folder}: the policy is return-conditioned; name a target: --target-return R")
         warn_of_outliers([target], data)
     return PlayedBy(
         name=agent.name,
@@ -127,13 +127,13 @@ def _arena(options: Collect, agents: Sequence[Agent]) -> Arena:
     if agents:
         return arena_of(agents[0], options.runs[0], env=id, env_kwargs=kwargs, **where)
     if id is None:
-        raise ValueError("collect: --policy random needs --env ID, or a run whose environment it is")
+        raise ValueError("collect: --policy random needs --env ID, or a run with an environment")
     return Arena(id=id, kwargs=kwargs, **where)
 
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM unwinds as Ctrl-C does, so that what was half-written is removed. Main thread only."""
+    """SIGTERM unwinds like Ctrl-C, so that half-written files are removed. Main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

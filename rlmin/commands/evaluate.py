@@ -1,4 +1,4 @@
-"""Evaluating a run: its policy in its own environment or another, as it is or shifted, asked for returns or not."""
+"""Evaluating a run: its policy in its own environment or in another one, with or without shifts and target returns."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # tensordict is slow to import
 class Evaluate(Shift):
     """Play whole episodes with the policy of a run, and print mean return and success with 95 % intervals.
 
-    A return-conditioned policy is asked for returns; a table, a CSV and a picture say what it achieved.
+    A return-conditioned policy is asked for returns; a table, a CSV and a picture show what it achieved.
     """
 
     run: tyro.conf.Positional[Path]  # Run folder, or hf://USER/NAME
@@ -41,7 +41,7 @@ class Evaluate(Shift):
     episodes: Count = 200  # Episodes of each target
     deterministic: bool = True  # Whether the most likely action is taken; False samples
     seed: Seed = 10_000  # Random seed for environments and actions
-    num_envs: Size = 16  # Number of environments played at once, all targets together
+    num_envs: Size = 16  # Number of environments to play at once, over all targets
     max_steps: Count = LONGEST  # Steps after which an episode counts as one that never ends
     device: str = "cpu"  # Device of the weights: cpu, cuda, ...
     target_return: tuple[float, ...] = ()  # Returns to ask for, env units; none: largest and mean return of the data
@@ -50,7 +50,7 @@ class Evaluate(Shift):
     measure_reference: CountOrZero = 0  # Episodes of random actions for score 0, if unknown; 100: the best of the data
     video: Path | None = None  # Film of episodes: an .mp4 file for all of them, or a folder for a file each
     video_episodes: Count = 1  # Episodes of the film
-    file: Path | None = None  # PNG of achieved over asked return, a CSV beside it; None: RUN/targets.png
+    file: Path | None = None  # PNG of achieved against target return, with a CSV beside it; None: RUN/targets.png
     trust: bool = False  # Whether the module that the run's environment id names is imported, whose code then runs
 
 
@@ -77,7 +77,7 @@ def arena_of(
     """The environment of a run's agent, with other arguments, or another environment.
 
     Raises:
-        ValueError: the run does not know its environment and none is named.
+        ValueError: the run has no environment id, and `env` is None.
     """
     spec = agent.env_spec
     if env is None and spec["id"] is None:
@@ -107,8 +107,8 @@ def evaluate_run(
         env: another environment with the same spaces; None: the run's own.
         env_kwargs: differences from the run's own.
         episodes, deterministic, seed, max_steps: see `rlmin.evaluation.evaluate.evaluate`.
-        num_envs: played at once.
-        shift: noise, dropped frames, sticky actions; None: none of them.
+        num_envs: environments to play at once.
+        shift: noise, dropped frames and sticky actions; None: none.
         trust: see `rlmin.load`.
 
     Raises:
@@ -117,7 +117,7 @@ def evaluate_run(
     agent = load_run(folder, device=device, trust=trust)
     arena = arena_of(agent, folder, env=env, env_kwargs=env_kwargs, shift=shift, device=device)
     if is_conditioned(agent.policy):
-        raise ValueError(f"{folder}: this policy is told which return to aim for; use `evaluate_run_targets`")
+        raise ValueError(f"{folder}: this policy is return-conditioned; use `evaluate_run_targets`")
     settings: dict[str, Any] = {"deterministic": deterministic, "seed": seed, "max_steps": max_steps}
     return _evaluate(agent, arena, episodes=episodes, num_envs=num_envs, **settings)
 
@@ -149,7 +149,7 @@ def evaluate_run_targets(
     measure_reference: int = 0,
     trust: bool = False,
 ) -> TargetReport:
-    """Ask the return-conditioned policy of a run for returns, and see what it achieves.
+    """Ask the return-conditioned policy of a run for returns, and measure what it achieves.
 
     Args:
         folder: the run.
@@ -205,7 +205,7 @@ def _make_targets(
 
 
 def _list_returns(returns: tuple[float, ...], scores: tuple[float, ...], reference: "Reference | None") -> list[float]:
-    """All that is asked for, env units, returns first."""
+    """Every target in env units, returns first."""
     if scores and reference is None:
         raise ValueError(f"target_score={list(scores)}: {NO_REFERENCE}")
     return [*returns, *(unscore(share, reference) for share in scores if reference is not None)]
@@ -214,16 +214,16 @@ def _list_returns(returns: tuple[float, ...], scores: tuple[float, ...], referen
 def reference_for(
     agent: Agent, arena: Arena, *, given: "Reference | None", measure: int, seed: int
 ) -> "Reference | None":
-    """The returns that count as 0 and 100: given, else those of the data, else D4RL's, else measured, else None.
+    """The returns that count as 0 and 100: those given, else the data's, else D4RL's, else measured ones, else None.
 
-    Those of the data, in their own environment, are what rlmin wrote with them, else D4RL's, else what they tell.
+    In its own environment a dataset has the scores that rlmin wrote with it, else D4RL's, else those in its metadata.
 
     Args:
         measure: episodes of random actions, in the environment as it is, for 0; 100 is then the largest return of the
             data. 0 episodes: nothing is measured.
 
     Raises:
-        ValueError: it is to be measured, and the run knows no returns of data.
+        ValueError: scores are to be measured, and the run stores no returns of its data.
     """
     from rlmin.data import Reference
     from rlmin.data.reference import reference_in
@@ -235,7 +235,7 @@ def reference_for(
         return found
     data = data_returns(agent)
     if data is None:
-        raise ValueError("the run knows no returns of its data, whose largest would count as 100; use --reference")
+        raise ValueError("the run stores no returns of its data, so nothing counts as 100; use --reference")
     plain = replace(arena, shift=Shift())
     vector = adapt(plain(min(16, measure)), device=arena.device)
     try:
@@ -247,7 +247,7 @@ def reference_for(
 
 
 def data_returns(agent: Agent) -> np.ndarray | None:
-    """Returns of the episodes an agent learned from, or quantiles of them; None: it did not learn from data."""
+    """Returns of the episodes that an agent learned from, or their quantiles; None: it did not learn from data."""
     told = agent.run.get("data")
     return None if told is None else np.asarray(told["returns"], dtype=np.float64)
 
@@ -256,16 +256,16 @@ def default_targets(agent: Agent) -> list[float]:
     """Largest and mean return of the data.
 
     Raises:
-        ValueError: they are not known.
+        ValueError: the run does not store them.
     """
     told = agent.run.get("data")
     if told is None:
-        raise ValueError("the run knows no returns of its data; name what to ask for: --target-return R ...")
+        raise ValueError("the run stores no returns of its data; name targets: --target-return R ...")
     return [max(told["returns"]), told["mean"]]
 
 
 def run_evaluate(options: Evaluate) -> str:
-    """What the command says; a return-conditioned run also gets a CSV and a picture."""
+    """Evaluate, and format the result; a return-conditioned run also gets a CSV and a picture."""
     from rlmin.data.reference import given_reference
 
     agent = load_run(options.run, device=options.device, trust=options.trust)
@@ -276,12 +276,12 @@ def run_evaluate(options: Evaluate) -> str:
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     conditioned = is_conditioned(agent.policy)
     if not conditioned and (options.target_return or options.target_score):
-        raise ValueError(f"{options.run}: this policy reads no return to aim for, so there is no target to give it")
+        raise ValueError(f"{options.run}: this policy is not return-conditioned, so it takes no target")
     if not conditioned and options.file is not None:
-        why = "this policy reads no return to aim for, so nothing is drawn"
+        why = "this policy is not return-conditioned, so there is no picture"
         raise ValueError(f"{options.run}: {why}; leave --file out")
     if options.video is None and options.video_episodes != Evaluate.video_episodes:
-        raise ValueError(f"video_episodes={options.video_episodes}: no film is asked for; name its file with --video")
+        raise ValueError(f"video_episodes={options.video_episodes}: there is no film without --video FILE")
     reference = reference_for(agent, arena, given=given, measure=options.measure_reference, seed=options.seed)
     filmed = _make_film(options, agent, arena, reference)
     if conditioned:
@@ -299,7 +299,7 @@ def run_evaluate(options: Evaluate) -> str:
 
 
 def _make_film(options: Evaluate, agent: Agent, arena: Arena, reference: "Reference | None") -> list[str]:
-    """What the film shows, in words; made first, so that a mistake there does not show after a long evaluation."""
+    """Film, and describe the film. It comes first, so that its errors do not appear after a long evaluation."""
     if options.video is None:
         return []
     asked = _list_returns(options.target_return, options.target_score, reference)
@@ -309,10 +309,10 @@ def _make_film(options: Evaluate, agent: Agent, arena: Arena, reference: "Refere
 
 
 def _write_report(options: Evaluate, report: TargetReport) -> str:
-    """The report as text, after its table and its picture are files."""
+    """Write the table and the picture of a report; returns its text."""
     picture = options.file or (Path() if is_address(options.run) else options.run) / "targets.png"
     report.write_csv(picture.with_suffix(".csv"))
     report.plot(picture)
     chosen = options.target_return or options.target_score
-    asked = [] if chosen else ["no target given: the largest and the mean return of the data"]
+    asked = [] if chosen else ["no target given: using the largest and the mean return of the data"]
     return "\n".join([*asked, str(report), f"{picture.with_suffix('.csv')}, {picture}"])

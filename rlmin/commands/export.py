@@ -1,4 +1,4 @@
-"""Exporting a run: `rlmin export`. Nothing is written that does not agree with the policy itself."""
+"""Exporting a run: `rlmin export`. A file that does not agree with the policy is not written."""
 
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from rlmin.vector.arena import Arena
 from rlmin.vector.make import parse_pairs, readable_errors
 from rlmin.wrappers.return_to_go import VectorReturnToGo
 
-ROWS = 2  # environments that are played in a check
+ROWS = 2  # number of environments in a check
 FORMS: dict[str, Form] = {"onnx": onnx.FORM, "torch": torch_export.FORM, "numpy": numpy_export.FORM}
-"""By the setting of `Export` that names the file."""
+"""Setting of `Export` that names the file -> form."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +31,13 @@ class Export(Settings):
     """Write the policy of a run for other programs, after a check against the policy itself in its own environment."""
 
     run: tyro.conf.Positional[Path]  # Run folder
-    onnx: Path | None = None  # File of an ONNX model, memory as inputs and outputs
-    torch: Path | None = None  # File of a .pt2 program of torch.export, likewise
+    onnx: Path | None = None  # File of an ONNX model, with the memory among its inputs and outputs
+    torch: Path | None = None  # File of a .pt2 program of torch.export, with the same inputs and outputs
     numpy: Path | None = None  # File .npz for numpy alone; numpy_policy.py, which runs it, is written beside it
-    value: bool = False  # Whether the value is an output too, of ONNX and .pt2
-    check: CountOrZero = 1000  # Steps to compare; 0: none, where the environment is not here (no action masks then)
+    value: bool = False  # Whether ONNX and .pt2 output the value, too
+    check: CountOrZero = 1000  # Steps to compare; 0: no check, if the environment is not installed (and no action masks)
     tolerance: NonNegative = 1e-5  # Largest difference |found - expected| / max(1, |expected|)
-    env: str | None = None  # Gymnasium id of another environment with the same spaces, to check in
+    env: str | None = None  # Gymnasium id of another environment with the same spaces, for the check
     env_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from the run's own
     target_return: float | None = None  # Return to ask a return-conditioned run for; None: the best of its data
     seed: Seed = 0  # Random seed for the check
@@ -45,12 +45,12 @@ class Export(Settings):
 
 
 def run_export(options: Export) -> str:
-    """Export, check, write, and say what there is now: every form that is asked for, or none.
+    """Export, check, write and describe every form that is named, or none of them.
 
     Raises:
         ImportError: a package that only the extra "export" installs is missing.
-        ValueError: nothing to write is named, or what cannot be written; the run cannot be read, its policy has parts
-            that cannot be exported, or what was exported differs from it.
+        ValueError: no file is named, or one cannot be written; the run cannot be read, its policy has parts
+            that cannot be exported, or an exported form differs from it.
     """
     _check_files(options)
     _check_unheard(options)
@@ -60,7 +60,7 @@ def run_export(options: Export) -> str:
     if options.env is None and agent.env_spec["id"] is None:
         raise ValueError(
             f"{options.run}: trained on an environment without an id; name one with --env, "
-            "or write what is not checked with --check 0"
+            "or write without a check: --check 0"
         )
     kwargs = parse_pairs(options.env_kwargs)
     arena = arena_of(agent, options.run, env=options.env, env_kwargs=kwargs, shift=None, device="cpu")
@@ -72,19 +72,19 @@ def run_export(options: Export) -> str:
 
 
 def _check_unheard(options: Export) -> None:
-    """Raise a ValueError where an option would change nothing."""
+    """Raise a ValueError if an option would have no effect."""
     if options.value and options.onnx is None and options.torch is None:
-        raise ValueError("value: a .npz file has none; name --onnx or --torch too, or leave --value out")
+        raise ValueError("value: a .npz file has no value; add --onnx or --torch, or leave --value out")
     given = [name for name in ("env", "env_kwargs", "target_return") if getattr(options, name) not in (None, ())]
     if not options.check and given:
-        raise ValueError(f"{given[0]}: of the check, and --check 0 makes none; leave one of them out")
+        raise ValueError(f"{given[0]}: is an option of the check, which --check 0 skips; leave one of them out")
 
 
 def _check_files(options: Export) -> None:
-    """Raise a ValueError where no file is named, or one that cannot be written."""
+    """Raise a ValueError if no file is named, or if one cannot be written."""
     named = [(form, file) for form in FORMS if (file := getattr(options, form)) is not None]
     if not named:
-        raise ValueError("export: say what to write: --onnx FILE, --torch FILE or --numpy FILE")
+        raise ValueError("export: name a file to write: --onnx FILE, --torch FILE or --numpy FILE")
     for form, file in named:
         if file.suffix != FORMS[form].suffix:
             raise ValueError(f"--{form} {file}: expected the name of a file that ends in {FORMS[form].suffix}")
@@ -98,7 +98,7 @@ def _check_files(options: Export) -> None:
 
 
 def _with_target(agent: Agent, env: Any, target: float | None) -> Any:
-    """The environment, which asks a return-conditioned policy for a return."""
+    """The environment; for a return-conditioned policy it includes the target return."""
     if not is_conditioned(agent.policy):
         return env
     data = data_returns(agent)
@@ -107,7 +107,7 @@ def _with_target(agent: Agent, env: Any, target: float | None) -> Any:
 
 
 def _write(options: Export, agent: Agent, vector: Vector | None, arena: Arena | None) -> list[str]:
-    """Pack and check every form, then write them all; a line for each."""
+    """Pack and check every form, then write all of them; returns a line for each."""
     policy, told = agent.policy, _origin(agent)
     masked = False
     if vector is not None and arena is not None:
@@ -132,7 +132,7 @@ def _write(options: Export, agent: Agent, vector: Vector | None, arena: Arena | 
 
 
 def _check(options: Export, file: Path, agent: Agent, form: ExportedPolicy, vector: Vector, arena: Arena) -> str:
-    """What the check found, in words."""
+    """Check an exported policy; returns the result as text."""
     settings: dict[str, Any] = {"steps": options.check, "seed": options.seed, "where": arena.id}
     found = largest_difference(agent.policy, form, vector, **settings)
     if not found.size <= options.tolerance:
@@ -144,7 +144,7 @@ def _check(options: Export, file: Path, agent: Agent, form: ExportedPolicy, vect
 
 
 def _origin(agent: Agent) -> dict[str, Any]:
-    """Where the policy comes from, and what a return-conditioned one has to be shown."""
+    """The origin of a policy, and the target return of a return-conditioned one."""
     told = {
         "agent": agent.name,
         "env": readable(agent.env_spec),

@@ -1,4 +1,4 @@
-"""Films of a policy at play, by gymnasium's own recorder."""
+"""Films of a policy at play, made by gymnasium's own recorder."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ SUFFIX = ".mp4"
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """What was filmed."""
+    """Episodes that were filmed."""
 
     files: tuple[Path, ...]
     returns: tuple[float, ...]  # of each episode, env units
@@ -49,19 +49,19 @@ def film(
     """Play whole episodes and film them.
 
     Args:
-        agent: who plays.
-        arena: where; the environment has to render to "rgb_array".
-        target: an .mp4 file, which gets all episodes one after the other; or a folder, which gets a file an episode.
-        episodes: how many.
+        agent: the player.
+        arena: the environment, which has to render to "rgb_array".
+        target: an .mp4 file for all episodes one after the other, or a folder for one file an episode.
+        episodes: number of episodes.
         deterministic: the most likely action instead of a sample.
         seed: of the environment and the samples.
-        target_return: to aim for, of a return-conditioned agent; None: the largest return of its data.
-        max_steps: how long an episode may be.
+        target_return: target of a return-conditioned agent; None: the largest return of its data.
+        max_steps: largest length of an episode.
 
     Raises:
         ImportError: moviepy is not installed.
-        ValueError: no episode, a file of another kind, an environment that makes no pictures, or an episode that does
-            not end. No file is left behind, and none is overwritten by half of another.
+        ValueError: no episodes, a file of another kind, an environment without pictures, or an episode that does
+            not end. No half-written file is left, and no film is lost to one.
     """
     require("moviepy", extra="video")
     if episodes < 1:
@@ -92,7 +92,7 @@ def _record(
         env = make_one(arena.id, **{**arena.kwargs, "render_mode": "rgb_array"})
     _check_pictures(env, arena.id)
     when: dict[str, Any] = {"episode_trigger": lambda episode: True}
-    if in_one:  # begun once, and never long enough to be cut
+    if in_one:  # started once, and never long enough to be cut
         when = {"episode_trigger": lambda episode: episode == 0, "video_length": sys.maxsize}
     with readable_errors(arena.id):
         shifted = arena.shift.single(RecordVideo(env, str(folder), name_prefix="film", **when))
@@ -105,7 +105,7 @@ def _record(
 
 
 def _check_pictures(env: gym.Env[Any, Any], id: str) -> None:
-    """Raise a ValueError where no picture comes out; graphics fail in many ways, most for want of a screen."""
+    """Raise a ValueError if no picture can be drawn; graphics fail in many ways, most often for want of a screen."""
     try:
         env.reset()
         picture = env.render()

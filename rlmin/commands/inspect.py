@@ -1,4 +1,4 @@
-"""`rlmin inspect`: what the memory of a run does, as an HTML report, or what a dataset holds."""
+"""`rlmin inspect`: an HTML report on the memory of a run, or a summary of a dataset."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,36 +24,36 @@ REPORT = "inspection.html"
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(Settings):
-    """Say what the memory of a trained policy does (an HTML report), or what a dataset holds (and draw its returns)."""
+    """Report on the memory of a trained policy as HTML, or summarise a dataset and draw its returns."""
 
     what: tyro.conf.Positional[str]  # Run folder, hf://user/name, or dataset: Minari id or D4RL file
     file: Path | None = None  # File to write; None: inspection.html in the run folder, NAME-returns.png of a dataset
     episodes: Count = 64  # Episodes of each evaluation of a run
-    vary: str | None = None  # Argument of the run's environment and its values, as length=10,50,100
+    vary: str | None = None  # Argument of the run's environment with the values to try, as in length=10,50,100
     env: str | None = None  # Gymnasium id of another environment with the same spaces
     env_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from the run's own
     target_return: float | None = None  # Return to ask a return-conditioned run for; None: the best of its data
-    shown: Count = 2  # Episodes of a run whose actions are explained
+    shown: Count = 2  # Number of a run's episodes to explain
     seed: Seed = 10_000  # Random seed for the environments of a run
     trust: bool = False  # Whether the modules that the run or the dataset names are imported, whose code then runs
 
 
 def run_inspect(options: Inspect) -> str:
-    """Inspect, and say what there is now.
+    """Inspect a run or a dataset, and describe the result.
 
     Raises:
-        ValueError: neither a run nor a dataset, or what is asked for does not fit it.
+        ValueError: neither a run nor a dataset, or an option that does not fit it.
     """
     return _run(options) if is_run(options.what) else _dataset(options)
 
 
 def is_run(what: str) -> bool:
-    """Whether this is a run folder, be it whole or not, or a run on the hub."""
+    """Whether this is a run folder, complete or not, or a run on the hub."""
     return is_address(what) or any((Path(what) / file).exists() for file in (POLICY, LEARNER, CONFIG))
 
 
 def of_runs(options: Inspect) -> list[str]:
-    """The options for runs that are not as they are by default, as on a command line."""
+    """Options for runs that differ from their defaults, as on a command line."""
     own, given = Inspect(what=options.what), []
     for name in ("episodes", "vary", "env", "env_kwargs", "target_return", "shown", "seed"):
         value = getattr(options, name)
@@ -69,7 +69,7 @@ def _dataset(options: Inspect) -> str:
 
     given = of_runs(options)
     if given:
-        raise ValueError(f"{options.what}: no run folder, so a dataset; {given[0].split()[0]} is for runs")
+        raise ValueError(f"{options.what}: is not a run folder, so it is a dataset; {given[0].split()[0]} is for runs")
     try:
         dataset = load_dataset(options.what, trust=options.trust)
     except ValueError as error:
@@ -82,7 +82,7 @@ def _dataset(options: Inspect) -> str:
 
 
 def _file_name(dataset: str) -> str:
-    """Of a file its stem, of a Minari id all of it."""
+    """The stem of a file, or a whole Minari id."""
     return Path(dataset).stem if Path(dataset).is_file() else dataset.replace("/", "-")
 
 
@@ -110,7 +110,7 @@ def subject_of_run(options: Inspect, agent: Agent, folder: Path) -> Subject:
     """The policy of a run, and where it plays.
 
     Raises:
-        ValueError: no environment, a return that the policy does not read, or none to ask for.
+        ValueError: no environment, a target for a policy that takes none, or no target for one that needs it.
     """
     kwargs = parse_pairs(options.env_kwargs)
     arena = arena_of(agent, folder, env=options.env, env_kwargs=kwargs, shift=None, device="cpu")
@@ -118,7 +118,7 @@ def subject_of_run(options: Inspect, agent: Agent, folder: Path) -> Subject:
     if is_conditioned(agent.policy):
         target = max(default_targets(agent)) if target is None else target
     elif target is not None:
-        raise ValueError(f"{folder}: this policy reads no return to aim for; leave --target-return out")
+        raise ValueError(f"{folder}: this policy is not return-conditioned; leave --target-return out")
     return Subject(
         policy=agent.policy,
         arena=arena,
@@ -134,7 +134,7 @@ def parse_vary(text: str | None) -> tuple[str, list[Any]] | None:
     """ "length=10,50" -> ("length", [10, 50]); values are read as YAML.
 
     Raises:
-        ValueError: no name, or no value, or one that holds others in two levels or by name.
+        ValueError: no name, no value, or a value that is nested twice or a mapping.
     """
     if text is None:
         return None
@@ -153,7 +153,7 @@ def parse_vary(text: str | None) -> tuple[str, list[Any]] | None:
 
 
 def _facts(agent: Agent, found: Study) -> dict[str, str]:
-    """What stands in the header."""
+    """Lines of the report's header."""
     config, evaluation = agent.config, found.evaluation
     low, high = evaluation.return_interval()
     facts = {
@@ -162,7 +162,7 @@ def _facts(agent: Agent, found: Study) -> dict[str, str]:
         "encoder": config.encoder,
         "layers": f"{config.layers} of width {config.width}",
         "parameters": f"{sum(x.numel() for x in agent.policy.parameters()):,}",
-        "steps learned from": f"{agent.num_timesteps:,}",
+        "training steps": f"{agent.num_timesteps:,}",
         "training window": f"{found.subject.horizon} steps",
         "seed": str(agent.seed),
         "return": f"{evaluation.mean_return:.3f} [{low:.3f}, {high:.3f}]",

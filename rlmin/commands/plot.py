@@ -12,11 +12,11 @@ from rlmin.settings import Settings, ShareBelowOne
 
 @dataclass(frozen=True, kw_only=True)
 class Plot(Settings):
-    """Draw the learning curves of runs into one picture; runs that differ in the seed alone are one line."""
+    """Draw the learning curves of runs into one picture; runs that differ only in the seed share a line."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]  # Run folders
     file: tuple[Path, ...] = (Path("curves.png"),)  # Files to write: .png, .svg or .pdf
-    over: Literal["steps", "time"] = "steps"  # Horizontal axis; time: seconds of learning, interruptions not counted
+    over: Literal["steps", "time"] = "steps"  # Horizontal axis; time: seconds of training without interruptions
     columns: tuple[str, ...] = ()  # Columns of metrics.csv; none: return and success, or losses on logged data
     group: Literal["seeds", "none"] = "seeds"  # Lines: mean of the seeds and its 95 % interval, or one for each run
     smooth: ShareBelowOne = 0.0  # Weight of the past in a moving average of each run
@@ -26,7 +26,7 @@ class Plot(Settings):
 
 
 def run_plot(options: Plot) -> str:
-    """Draw; returns the files and, where there are several lines, what each of them is.
+    """Draw; returns the files and, if there are several lines, the runs of each.
 
     Raises:
         ValueError: no run, or see `rlmin.runs.plots.plot_runs`.

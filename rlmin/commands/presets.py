@@ -1,4 +1,4 @@
-"""Presets: YAML files with the differences from the default settings, and how they become arguments."""
+"""Presets: YAML files of differences from the default settings, and how they become arguments."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -12,12 +12,12 @@ from rlmin.settings.sb3_names import check_settings
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """The settings of a preset or file: differences from the defaults. With a `dataset` it is one for logged data.
+    """The settings in a preset or file: differences from the defaults. A preset with a `dataset` is for logged data.
 
     The `env` of a file is marked as data, see `rlmin.files.trust`.
 
     Raises:
-        ValueError: no such preset, not a mapping, or a key that is no setting.
+        ValueError: no such preset, not a mapping, or an unknown setting.
     """
     path = preset_path(name)
     settings = read_yaml(path) or {}
@@ -36,7 +36,7 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def config_class(settings: Collection[str], algorithm: str | None = None) -> Any:
-    """What settings of these names are settings of; None: PPO's, or the decision agent's where there is a dataset.
+    """The class that has settings of these names; None: PPO's, or the decision agent's if there is a dataset.
 
     Raises:
         ValueError: there is no such algorithm.
@@ -47,7 +47,7 @@ def config_class(settings: Collection[str], algorithm: str | None = None) -> Any
 
 
 def preset_arguments(settings: Mapping[str, Any]) -> list[str]:
-    """The settings as the command line would give them, so that both are parsed by one parser and 1e-4 is a number."""
+    """The settings as command-line arguments, so that one parser reads both and 1e-4 is a number."""
     arguments: list[str] = []
     for key, value in settings.items():
         arguments.append("--" + key.replace("_", "-"))

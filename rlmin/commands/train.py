@@ -1,4 +1,4 @@
-"""Training runs: an agent, what it learns from and a folder meet here."""
+"""Training runs: an agent, its environment or data, and a folder meet here."""
 
 import sys
 from collections.abc import Mapping
@@ -50,8 +50,8 @@ def train(config: OnlineRun | OfflineRun, *, name: str = "run", progress_bar: bo
         the run folder.
 
     Raises:
-        ValueError: settings, environment, data or folder do not work; nothing has been written.
-        ImportError: a package that the settings ask for is not installed; nothing has been written.
+        ValueError: settings, environment, data or folder are unusable; nothing has been written.
+        ImportError: a package that the settings need is not installed; nothing has been written.
         FloatingPointError: training met NaN or infinity; the last checkpoint is the last good one.
         SystemExit: a signal ended it, after a checkpoint; the code is 128 plus the signal's number.
     """
@@ -82,22 +82,22 @@ def resume(
     trust: bool = False,
     progress_bar: bool = True,
 ) -> Path:
-    """Go on with a run that was stopped or killed, or for longer than it was meant to last.
+    """Resume a run that was stopped or killed, or extend a finished one.
 
-    One that was stopped after its last save gets its curve and its evaluation.
+    A run that was stopped after its last save only gets its curve and its evaluation.
 
     Args:
         folder: the run.
-        total_timesteps: where to stop; None: where the run was to stop.
-        device: to go on on; None: the run's own.
-        dataset: where the data of a decision agent are now; None: where they were.
+        total_timesteps: steps at which to stop; None: the run's own.
+        device: device to train on; None: the run's own.
+        dataset: new place of a decision agent's data; None: the old one.
         wandb: project of Weights & Biases to log to from here on, or "none"; None: as before.
-        env: the run's own environment id; who types it lets it import the module that it names.
-        trust: let the run import that module without its id being typed: see `rlmin.files.trust`.
+        env: the run's own environment id; naming it here allows the import of its module.
+        trust: whether the run may import that module by itself: see `rlmin.files.trust`.
         progress_bar: show progress.
 
     Raises:
-        ValueError: no run is there, it cannot be read, it is finished already, its data are gone, or another process
+        ValueError: there is no run, it cannot be read, it is finished, its data are gone, or another process
             is training there.
         ImportError, FloatingPointError, SystemExit: see `train`.
     """
@@ -106,7 +106,7 @@ def resume(
         total = total_timesteps or header["total_timesteps"]
         over = header["num_timesteps"] >= total
         if over and (folder / CURVE).exists():
-            told = f"finished at {header['num_timesteps']:,} steps; go further with --total-timesteps"
+            told = f"finished at {header['num_timesteps']:,} steps; extend it with --total-timesteps"
             raise ValueError(f"{folder}: {told}")
         _check_env(folder, header, env)
         project = _wandb(header, wandb)
@@ -120,7 +120,7 @@ def resume(
                 agent.resume(folder)
         if project != agent.run.get("wandb"):
             agent.run["wandb"] = project
-        if not over:  # else it was stopped after its last save, before its curve
+        if not over:  # otherwise it was stopped between its last save and its curve
             warm_up(agent)
             learn_into(agent, folder, total, header["config"], progress_bar=progress_bar)
         _report(agent, folder)
@@ -128,18 +128,18 @@ def resume(
 
 
 def _check_env(folder: Path, header: Mapping[str, Any], env: str | None) -> None:
-    """Raise a ValueError where a run cannot go on in its environment, or is asked to go on in another one."""
+    """Raise a ValueError if a run cannot be resumed in its environment, or should be in another one."""
     known = header["env"]["id"]
     if known is None and "dataset" not in header:
         raise ValueError(
             f"{folder}: trained on an environment without an id; use agent.set_env(env), agent.resume(...)"
         )
     if env is not None and env != known:
-        raise ValueError(f"env={env!r}: a run goes on in its own environment, expected {known!r}")
+        raise ValueError(f"env={env!r}: a run is resumed in its own environment, expected {known!r}")
 
 
 def _wandb(header: Mapping[str, Any], given: str | None) -> str | None:
-    """The project of Weights & Biases that a run goes on logging to."""
+    """The project of Weights & Biases for a resumed run."""
     project = header.get("run", {}).get("wandb") if given is None else None if given == "none" else given
     if project is not None:
         _check_wandb()
@@ -150,14 +150,14 @@ def _check_wandb() -> None:
     try:
         require("wandb", extra="wandb")
     except ImportError as error:
-        raise ImportError(f"{error}, or go on without W&B: --wandb none") from None
+        raise ImportError(f"{error}, or continue without W&B: --wandb none") from None
 
 
 def _online(config: OnlineRun) -> Agent:
     kwargs, other = parse_pairs(config.env_kwargs), parse_pairs(config.eval_kwargs)
     kind: Any = config.agent_class
     with readable_errors(config.env):
-        if other and config.eval_episodes:  # a mistake there should not show after hours of training
+        if other and config.eval_episodes:  # an error there should not appear after hours of training
             adapt(config.env, env_kwargs={**kwargs, **other}).close()
         settings: dict[str, Any] = {"seed": config.seed, "device": config.device, "workers": config.workers}
         with ignore_interrupts(config.workers):
@@ -172,13 +172,13 @@ def _offline(config: OfflineRun) -> Agent:
         settings: dict[str, Any] = {"seed": config.seed, "device": config.device, "trust": config.trust}
         agent: Agent = kind(config.dataset, env=env, config=config.agent_settings, **settings)
     if agent.env_spec["id"] is None:
-        told = "the data do not tell their environment, and what bounds its spaces is a guess; name it by --env ID"
+        told = "the data do not name their environment, and the bounds of its spaces are a guess; name it with --env ID"
         print(told, file=sys.stderr, flush=True)
     return agent
 
 
 def _give(agent: Agent, dataset: str, header: Mapping[str, Any]) -> None:
-    """The data of a run from another place, in which they have to be the same."""
+    """The data of a run at another place; they have to be unchanged."""
     if not isinstance(agent, OfflineAgent):
         raise ValueError(f"dataset={dataset!r}: this run learns in an environment, not from data")
     agent.set_dataset(dataset, env=header["dataset"]["env"], trust=agent.trust)
@@ -206,7 +206,7 @@ def _report(agent: Agent, folder: Path) -> None:
 
 
 def _compare_with_best(agent: Agent, folder: Path) -> None:
-    """Print whether the last policy, which is evaluated at the end, is as good as the best one on the way."""
+    """Print whether the last policy, which is evaluated at the end, is as good as the best one during training."""
     best, known = read_best(folder), agent.run.get("last")
     if best is None or known is None:
         return
@@ -226,7 +226,7 @@ def _compare_with_best(agent: Agent, folder: Path) -> None:
 
 
 def _report_offline(agent: OfflineAgent, folder: Path) -> None:
-    """The open-loop loss on what was kept out and, where the environment can be made here, what is achieved in it."""
+    """The open-loop loss on held-out data and, if the environment can be made here, the returns in it."""
     _compare_with_best(agent, folder)
     for name, value in agent.held_out().items():
         print(f"open loop, {name.replace('_', ' ')}: {value:.4g}", flush=True)
@@ -234,8 +234,8 @@ def _report_offline(agent: OfflineAgent, folder: Path) -> None:
     if not episodes:
         return
     if spec["id"] is None:
-        told = "not evaluated: the data do not tell their environment; name it by rlmin evaluate --env ID"
-        print(f"{told}, where its spaces are those guessed from the data, or train with --env ID", flush=True)
+        told = "not evaluated: the data do not name their environment; name it with rlmin evaluate --env ID"
+        print(f"{told}, if its spaces are the ones guessed from the data, or train with --env ID", flush=True)
         return
     try:
         with readable_errors(spec["id"]):

@@ -1,4 +1,4 @@
-"""The settings of a training run: what to train on, for how long, and every setting of the agent and its policy."""
+"""The settings of a training run: its environment or data, its length, and every setting of the agent and policy."""
 
 import functools
 from dataclasses import dataclass, fields
@@ -15,11 +15,11 @@ from rlmin.settings import Count, CountOrZero, Known, Positive, Seed, Settings, 
 from rlmin.vector.make import parse_pairs
 
 PAIRS = ("env_kwargs", "eval_kwargs")
-"""Settings that are key=value pairs."""
+"""Settings given as key=value pairs."""
 
 
 class Run:
-    """What the settings of every training run can say."""
+    """Behaviour that the settings of all training runs share."""
 
     algorithm: str
 
@@ -28,16 +28,16 @@ class Run:
         """The class of the agent that is trained.
 
         Raises:
-            ValueError: these are the settings of another.
+            ValueError: these are the settings of another algorithm.
         """
         kind = AGENTS[self.algorithm]
         if not isinstance(self, kind.settings):
-            raise ValueError(f"algorithm={self.algorithm!r}: {type(self).__name__} has not its settings; see run_class")
+            raise ValueError(f"algorithm={self.algorithm!r}: {type(self).__name__} does not have its settings")
         return kind
 
     @property
     def agent_settings(self) -> Any:
-        """The settings that are the agent's."""
+        """The agent's own settings."""
         kind: Any = self.agent_class.settings
         return kind(**{f.name: getattr(self, f.name) for f in fields(kind)})
 
@@ -49,9 +49,9 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineRun(Run, Settings):
-    """One training run in an environment: which, and for how long."""
+    """A training run in an environment: which one, and for how long."""
 
-    algorithm: Annotated[str, Known(AGENTS)] = "ppo"  # Algorithm that learns
+    algorithm: Annotated[str, Known(AGENTS)] = "ppo"  # Algorithm to train
     env: str  # Gymnasium id of the environment
     env_kwargs: tuple[str, ...] = ()  # Pairs key=value for the environment's constructor
     total_timesteps: Count = 500_000  # Environment steps, summed over environments
@@ -76,9 +76,9 @@ class OnlineRun(Run, Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class OfflineRun(Run, Settings):
-    """One training run on logged data: which, and for how long."""
+    """A training run on logged data: which data, and for how long."""
 
-    algorithm: Annotated[str, Known(AGENTS)] = "decision"  # Algorithm that learns
+    algorithm: Annotated[str, Known(AGENTS)] = "decision"  # Algorithm to train
     dataset: str  # Minari id, or path of a D4RL file
     env: str | None = None  # Gymnasium id of the environment to evaluate in; None: that of the data, if they name it
     env_kwargs: tuple[str, ...] = ()  # Pairs key=value for the constructor of `env`
@@ -102,12 +102,12 @@ class OfflineRun(Run, Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(OnlineRun, PPOConfig):
-    """One training run: what to train on, for how long, and every setting of PPO and its policy."""
+    """A training run in an environment, with every setting of PPO and its policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionTrainConfig(OfflineRun, DecisionConfig):
-    """One training run on logged data: which, for how long, and every setting of the decision agent and its policy."""
+    """A training run on logged data, with every setting of the decision agent and its policy."""
 
 
 @functools.cache
@@ -132,6 +132,6 @@ RUN = ("device", "threads", "save_interval", "evaluations", "evaluation_share", 
 
 
 def settable(kind: Any) -> list[str]:
-    """What a preset or a suite may set: options of encoders too, but not `trust`, which is the user's own word."""
+    """Names that a preset or a suite may set: options of encoders too, but not `trust`, which only a user may give."""
     own = [field.name for field in fields(kind) if field.name != "trust"]
     return own + sorted(option_names() - set(own))

@@ -26,11 +26,11 @@ if TYPE_CHECKING:  # slow to import
 METRICS, CURVE = "metrics.csv", "curve.png"
 
 SAVE_INTERVAL = 100_000
-"""Environment steps between checkpoints, of a run that does not say."""
+"""Environment steps between checkpoints, where a run does not say."""
 
 
 class SaveEvery(Hook):
-    """Save the agent between two rollouts (or rows of the log), every so many environment steps."""
+    """Save the agent at the end of a rollout (or row of the log), after every so many environment steps."""
 
     def __init__(self, agent: Agent, folder: Path, interval: int) -> None:
         self.agent, self.folder, self.interval = agent, folder, interval
@@ -43,7 +43,7 @@ class SaveEvery(Hook):
 
 
 def check_folder(folder: Path | None) -> None:
-    """Raise a ValueError where a run cannot be put there."""
+    """Raise a ValueError if a run cannot be put there."""
     if folder is None:
         return
     if folder.exists() and not folder.is_dir():
@@ -54,21 +54,21 @@ def check_folder(folder: Path | None) -> None:
 
 def _check_empty(folder: Path) -> None:
     if (folder / LEARNER).exists():
-        raise ValueError(f"{folder}: there is a run already; go on with --resume {folder}")
+        raise ValueError(f"{folder}: there is a run already; resume it with --resume {folder}")
     if (folder / POLICY).exists():
         raise ValueError(f"{folder}: there is a policy already, without its {LEARNER}; choose another folder")
 
 
 @contextmanager
 def run_folder(folder: Path, *, new: bool) -> Iterator[None]:
-    """Hold the folder of a run for as long as it is trained in, without what a killed process left there.
+    """Hold the folder of a run while it trains, and remove what a killed process left there.
 
     Args:
         folder: made where there is none.
-        new: a run begins there; False: one goes on.
+        new: whether a run begins there; False: one is resumed.
 
     Raises:
-        ValueError: another process holds it, or one has put a run there in the meantime.
+        ValueError: another process holds it, or has put a run there in the meantime.
     """
     if not new and not folder.is_dir():
         raise ValueError(f"{folder}: no such run folder")
@@ -115,23 +115,23 @@ def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, An
             agent.learn(steps, hooks, progress_bar=progress_bar, reset_num_timesteps=False)
             agent.save(folder)
     except EnvError as error:
-        where = f"the last checkpoint, of step {save.saved:,}, is whole; go on with: rlmin train --resume {folder}"
+        where = f"the last checkpoint, of step {save.saved:,}, is whole; resume with: rlmin train --resume {folder}"
         raise EnvError(f"{error}; {where}") from error.__cause__
     finally:
         agent.logger.close()
         agent.close()
     if caught:
-        print(f"stopped at {agent.num_timesteps:,} steps and saved; go on with: rlmin train --resume {folder}")
+        print(f"stopped at {agent.num_timesteps:,} steps and saved; resume with: rlmin train --resume {folder}")
         raise SystemExit(128 + caught[0])
 
 
 def _logger(agent: Agent, folder: Path, settings: Mapping[str, Any]) -> "Logger":
-    """The logs of a run; where they cannot be opened, nothing is left of them."""
+    """The logs of a run; if they cannot be opened, nothing is left of them."""
     from rlmin.runs.logs import make_logger
 
     before = set(folder.iterdir())
     project = agent.run.get("wandb")
-    if project is not None:  # the id is saved with the run, so that W&B goes on with the same one
+    if project is not None:  # the id is saved with the run, so that W&B continues the same one
         agent.run.setdefault("wandb_id", secrets.token_hex(8))
     wandb = None if project is None else (project, agent.run["wandb_id"])
     try:
@@ -156,7 +156,7 @@ def new_folder(name: str) -> Path:
 
 @contextmanager
 def ignore_interrupts(workers: int) -> Iterator[None]:
-    """Worker processes begun in here ignore Ctrl-C, which a terminal sends to them too: the main process stops them."""
+    """Workers started in here ignore Ctrl-C, which a terminal sends to them too: the main process stops them."""
     if workers == 0 or threading.current_thread() is not threading.main_thread():
         yield
         return

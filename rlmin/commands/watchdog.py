@@ -20,21 +20,21 @@ BEST = "best"
 """The folder, inside that of the run, of the policy that did best."""
 
 EPISODES = 20
-"""Played in one evaluation, all at once."""
+"""Episodes of one evaluation, played at once."""
 
 SEED = 20_000
-"""Random seed of every evaluation: all play the same episodes, which no training and no test plays."""
+"""Random seed of every evaluation: all play the same episodes, which neither training nor a test plays."""
 
 
 SHARE = 0.25
-"""Of a run that does not say: see `Watchdog`."""
+"""Share of steps where a run does not say: see `Watchdog`."""
 
 
 class Score(NamedTuple):
     """Result of one evaluation."""
 
     mean_return: float  # env units
-    num_timesteps: int  # trained on so far
+    num_timesteps: int  # steps trained so far
     error: float = 0.0  # standard error of the mean return, env units
 
     def beats(self, other: "Score") -> bool:
@@ -47,14 +47,14 @@ class Watchdog(Hook):
 
     Every evaluation is a row of the log (`eval/mean_reward`, `eval/mean_ep_length`, `eval/success_rate`, the names of
     stable-baselines3's EvalCallback). A policy at least as good as the best so far is saved in `RUN/best`, a run folder
-    like any other. Training is not changed: environments and random numbers are the watchdog's own. An agent that reads
-    a return to aim for is asked for the largest of its data.
+    like any other. Training is unchanged: environments and random numbers are the watchdog's own. A return-conditioned
+    agent is asked for the largest return of its data.
 
     Args:
-        agent: its environment is known by its id.
+        agent: has an environment with an id.
         folder: the run.
         count: evaluations in `total` steps.
-        share: steps that evaluations may take, as a share of those trained on; one that comes too early waits.
+        share: steps that evaluations may take, as a share of training steps; an evaluation that comes too early waits.
         total: steps at which training ends.
     """
 
@@ -90,7 +90,7 @@ class Watchdog(Hook):
         return (steps // self.interval + 1) * self.interval
 
     def evaluate(self) -> None:
-        """Evaluate now. Where episodes are too long for the steps of this training, that is said, and was the last."""
+        """Evaluate now. If episodes are too long for this training, a line says so, and evaluations stop."""
         agent = self.agent
         try:
             found = self._play()

@@ -156,7 +156,7 @@ def _find(id: str, *, trust: bool) -> "MinariDataset":
 
 
 def _check_spaces(folder: Path, id: str) -> None:
-    """Raise a ValueError where Minari would make the environment, by the entry points in a file, to know its spaces."""
+    """Raise a ValueError if Minari would make the environment, by the entry points in a file, to know its spaces."""
     try:
         told = json.loads((folder / "metadata.json").read_text())
     except (OSError, ValueError):
@@ -170,7 +170,7 @@ def _check_spaces(folder: Path, id: str) -> None:
 
 
 def _check_columns(folder: Path, id: str) -> None:
-    """Raise a ValueError where Minari would read more than its files hold."""
+    """Raise a ValueError if Minari would read more than its files hold."""
     h5py = require("h5py", extra="offline")
     for path in folder.glob("*.hdf5"):
         try:

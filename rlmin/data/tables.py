@@ -53,7 +53,7 @@ def allocate(columns: Columns, rows: int, folder: Path | None = None) -> TensorD
 
 
 def _check_memory(need: int) -> None:
-    """Raise a ValueError where so many bytes do not fit into the memory of this machine."""
+    """Raise a ValueError if so many bytes do not fit into the memory of this machine."""
     if not hasattr(os, "sysconf"):  # nothing tells
         return
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -11,7 +11,7 @@ MOST_PACKED = 1100
 
 
 def check_written(column: Any, where: str) -> None:
-    """Raise a ValueError where reading a column, by its low-level id, would fill the memory with what nobody wrote."""
+    """Raise a ValueError if reading a column, by its low-level id, would fill the memory with what nobody wrote."""
     size = column.get_type().get_size() * column.get_space().get_simple_extent_npoints()
     written = column.get_storage_size()
     if size > SMALL + MOST_PACKED * written:

@@ -73,7 +73,7 @@ def write_numpy(content: bytes, file: Path) -> None:
 
 
 def check_beside(file: Path) -> None:
-    """Raise a ValueError where the runner beside `file` would replace something else, or be replaced by it."""
+    """Raise a ValueError if the runner beside `file` would replace something else, or be replaced by it."""
     beside = file.with_name(RUNNER)
     if file == beside:
         raise ValueError(f"{file}: that is the name of the runner beside the file; call it policy.npz")

@@ -56,7 +56,7 @@ def locked_or_own(folder: Path) -> Iterator[None]:
 
 
 def check_free(folder: Path) -> None:
-    """Raise a ValueError where somebody trains in the folder."""
+    """Raise a ValueError if somebody trains in the folder."""
     if folder.is_dir():
         with locked(folder):
             pass

@@ -52,7 +52,7 @@ def mark_header(header: dict[str, Any], *, trust: bool = False, where: str) -> N
 
 
 def check_import(id: str, module: str, known: Collection[str]) -> None:
-    """Raise a ValueError where importing `module` for the sake of `id` could run code that the user never chose.
+    """Raise a ValueError if importing `module` for the sake of `id` could run code that the user never chose.
 
     Args:
         id: that names the module; one that is not `Foreign` may import anything.

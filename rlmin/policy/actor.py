@@ -88,7 +88,7 @@ class Actor:
     ) -> None:
         target = default_target if target_return is None else target_return
         if target is not None and not is_conditioned(policy):
-            raise ValueError(f"target_return={target}: this policy reads no return to aim for")
+            raise ValueError(f"target_return={target}: this policy is not return-conditioned")
         self.policy, self.deterministic = policy, deterministic
         self.target = None if target is None else np.asarray(target, dtype=np.float64)
         self.is_default = target_return is None  # a target that the observation brings goes before it

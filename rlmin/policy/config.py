@@ -111,7 +111,7 @@ class PolicyConfig(Settings):
 
 
 def check_registered(encoder: Any) -> None:
-    """Raise a ValueError where no such encoder is registered here, which is no fault of the file that names it."""
+    """Raise a ValueError if no such encoder is registered here, which is no fault of the file that names it."""
     if not isinstance(encoder, str) or encoder not in CELLS:
         hint = "import the module that registers it first, as --env MODULE:ID does"
         raise ValueError(f"encoder {encoder!r:.80} is not registered here: {hint}; known: {', '.join(CELLS)}")

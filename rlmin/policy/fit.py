@@ -12,7 +12,7 @@ from rlmin.wrappers.return_to_go import RETURN_TO_GO
 
 
 def check_spaces(policy: Policy, vector: Vector) -> None:
-    """Raise a ValueError where the spaces of the environment are not those the policy was made for.
+    """Raise a ValueError if the spaces of the environment are not those the policy was made for.
 
     Bounds and precision of observed floats may differ: data without spaces do not tell them, and no policy reads them.
     """

@@ -284,7 +284,7 @@ class PreviousReward(nn.Module):
 
 
 def check_switches(leaves: Collection[str], *, previous_action: bool, previous_reward: bool) -> None:
-    """Raise a ValueError where a leaf that a switch adds has the name of one of the environment's own."""
+    """Raise a ValueError if a leaf that a switch adds has the name of one of the environment's own."""
     for name, wanted in ((PREVIOUS_ACTION, previous_action), (PREVIOUS_REWARD, previous_reward)):
         if wanted and name in leaves:
             raise ValueError(f"{name}=True, but the environment's own observation has a leaf of that name")

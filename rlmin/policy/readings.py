@@ -160,7 +160,7 @@ def _axes(shape: tuple[int, ...], kind: Kind) -> tuple[int | None, int | None, i
 
 
 def _check(name: str, space: gym.spaces.Box, kind: Kind, axes: tuple[int | None, int | None, int, int] | None) -> None:
-    """Raise a ValueError where a leaf cannot be read so."""
+    """Raise a ValueError if a leaf cannot be read so."""
     if kind == "picture":
         if axes is None or min(space.shape[axes[2]], space.shape[axes[3]]) < LEAST_SIDE:
             wanted = f"two to four axes and at least {LEAST_SIDE} x {LEAST_SIDE} pixels"

@@ -193,7 +193,7 @@ def open_suite(name: str, *, kind: str, parts: tuple[str, str], module: str) -> 
 
 
 def check_mappings(parts: Mapping[Any, Any], file: str) -> None:
-    """Raise a ValueError where an entry that holds settings holds something else."""
+    """Raise a ValueError if an entry that holds settings holds something else."""
     for name, part in parts.items():
         if not isinstance(name, str) or not isinstance(part, dict | None):
             found = f"{name!r}: {part!r:.80}"

@@ -68,7 +68,7 @@ def adapt(
 
 
 def _check_made(env: Any, *, num_envs: int | None, env_kwargs: Mapping[str, Any] | None, workers: int) -> None:
-    """Raise a ValueError where something is asked of an environment that only its id could give."""
+    """Raise a ValueError if something is asked of an environment that only its id could give."""
     rows = 1 if isinstance(env, gym.Env) else getattr(env, "num_envs", num_envs)
     unheard = {"env_kwargs": env_kwargs, "workers": workers, "num_envs": num_envs if num_envs != rows else None}
     for name, value in unheard.items():
