@@ -327,9 +327,9 @@ def test_what_does_not_fit_is_said() -> None:
     plain, aiming = random_policy(), conditioned()
     with pytest.raises(ValueError, match=r"target_return=3\.0: this policy is not return-conditioned"):
         make_actor(plain, target_return=3.0)
-    with pytest.raises(ValueError, match=r"told which return to aim for: actor\(target_return=\.\.\.\)"):
+    with pytest.raises(ValueError, match=r"return-conditioned: give it a target, actor\(target_return=\.\.\.\)"):
         make_actor(aiming)(np.zeros(D, np.float32))
-    with pytest.raises(ValueError, match="told which return to aim for"):
+    with pytest.raises(ValueError, match="return-conditioned: give it a target"):
         make_actor(aiming, Game())
     with pytest.raises(ValueError, match="observation space: the policy expects"):
         make_actor(plain, gym.make("Pendulum-v1"))

@@ -370,10 +370,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "name": (lambda: collect([chance(1)], odd(), "no name"), "dataset 'no name': expected a name as"),
     "episodes": (lambda: chance(0), "random: episodes: expected at least 1, got 0"),
     "nobody": (lambda: collect([], odd(), "ab/c"), "expected somebody to play"),
-    "untold": (lambda: PlayedBy(name="x", policy=conditioned(), episodes=1), "is asked for a return: set target"),
+    "untold": (lambda: PlayedBy(name="x", policy=conditioned(), episodes=1), "is return-conditioned: set target"),
     "told": (
         lambda: PlayedBy(name="x", policy=policy_of(gym.make("CartPole-v1")), episodes=1, target=1.0),
-        "cannot be asked for a return",
+        "takes no target return",
     ),
     "endless": (lambda: collect([chance(9)], odd(), "ab/c", max_steps=5), "has not ended its episode after 5 steps"),
     "space": (lambda: stored_space(spaces.Sequence(spaces.Discrete(2))), "a dataset cannot hold Sequence"),

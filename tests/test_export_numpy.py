@@ -321,7 +321,7 @@ def test_a_damaged_or_foreign_file_is_refused_and_nothing_of_it_is_run(tmp_path:
         NumpyPolicy(packed(a=np.zeros(3)))
     with pytest.raises(ValueError, match="expected an export of format 1, got 2"):
         NumpyPolicy(described(format=2))
-    with pytest.raises(ValueError, match="not exported by rlmin: its description is not one"):
+    with pytest.raises(ValueError, match="not exported by rlmin: its description is not valid"):
         NumpyPolicy(packed(**{DESCRIPTION: np.frombuffer(b"[]", np.uint8)}))
     (tmp_path / "bad.npz").write_bytes(content[:middle])
     with pytest.raises(ValueError, match=r"bad\.npz: damaged"):
@@ -334,11 +334,11 @@ def test_neither_the_file_nor_its_runner_replaces_anything_else(tmp_path: Path) 
     assert names == ["numpy_policy.py", "policy.npz"]
     content = (tmp_path / "new" / "folder" / "policy.npz").read_bytes()
     shutil.rmtree(tmp_path / "new")
-    with pytest.raises(ValueError, match=r"numpy_policy\.py: that is the name of the runner"):
+    with pytest.raises(ValueError, match=r"numpy_policy\.py: is the name of the runner"):
         write_numpy(content, tmp_path / "numpy_policy.py")
     assert not list(tmp_path.iterdir())
     (tmp_path / "numpy_policy.py").write_text("mine = 1\n")
-    with pytest.raises(ValueError, match="would be overwritten by the runner"):
+    with pytest.raises(ValueError, match="is not a runner, and one would overwrite it"):
         write_numpy(content, tmp_path / "policy.npz")
     assert [file.name for file in tmp_path.iterdir()] == ["numpy_policy.py"]
     shutil.copy(numpy_policy.__file__, tmp_path / "numpy_policy.py")

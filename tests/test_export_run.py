@@ -80,7 +80,7 @@ def test_of_several_forms_all_are_written_or_none(run: Path, tmp_path: Path) -> 
     assert not out.exists()
     out.mkdir()
     (out / "numpy_policy.py").write_text("mine = 1")
-    with pytest.raises(ValueError, match="would be overwritten by the runner"):
+    with pytest.raises(ValueError, match="is not a runner, and one would overwrite it"):
         run_export(Export(run=run, check=2, **files))
     assert [path.name for path in out.iterdir()] == ["numpy_policy.py"]
     (out / "numpy_policy.py").unlink()

@@ -123,7 +123,7 @@ def test_scores_are_those_of_d4rl_by_hand() -> None:
     assert (score(np.array([1.0, 5.0]), REFERENCE) == [0, 100]).all()
     wrong = Reference(random=5.0, expert=1.0, source="swapped")
     assert score(2.0, wrong) != 25
-    with pytest.raises(ValueError, match=r"random = 3, expert = 3 \(x\): nothing can be scored"):
+    with pytest.raises(ValueError, match=r"random = 3, expert = 3 \(x\): these two are equal"):
         score(2.0, Reference(random=3.0, expert=3.0, source="x"))
 
 

@@ -26,12 +26,12 @@ def describe(env: Any, env_kwargs: dict[str, Any] | None = None, workers: int = 
     spec = getattr(env, "spec", None)
     if not isinstance(spec, EnvSpec) or _is_wrapped(env, spec):
         return {"id": None, "kwargs": {}, "workers": workers}
-    told = {key: value for key, value in spec.kwargs.items() if key not in MAKING}
-    limit = told.pop("max_episode_steps", _limit(env, spec))  # make_vec puts it among the arguments
+    arguments = {key: value for key, value in spec.kwargs.items() if key not in MAKING}
+    limit = arguments.pop("max_episode_steps", _limit(env, spec))  # make_vec puts it among the arguments
     registered = gym.registry.get(spec.id)
     if limit != (None if registered is None else registered.max_episode_steps):
-        told["max_episode_steps"] = -1 if limit is None else limit  # -1: gym.make shall set none
-    return {"id": spec.id, "kwargs": told, "workers": workers}
+        arguments["max_episode_steps"] = -1 if limit is None else limit  # -1: gym.make shall set none
+    return {"id": spec.id, "kwargs": arguments, "workers": workers}
 
 
 def keepable(spec: dict[str, Any]) -> dict[str, Any]:
@@ -42,8 +42,8 @@ def keepable(spec: dict[str, Any]) -> dict[str, Any]:
     try:
         encode(spec["kwargs"], "env_kwargs")
     except TypeError as error:
-        told = "saved, the agent will not know its environment; load it by rlmin.load(folder, env=env)"
-        warnings.warn(f"{error}: {told}", stacklevel=6)  # where the agent is made
+        hint = "a saved agent will not know its environment; load it with rlmin.load(folder, env=env)"
+        warnings.warn(f"{error}: {hint}", stacklevel=6)  # where the agent is made
         return {**spec, "id": None, "kwargs": {}}
     return spec
 

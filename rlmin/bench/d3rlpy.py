@@ -63,7 +63,7 @@ def replay_buffer(episodes: Sequence[Episode], *, choices: int | None = None) ->
     ]
     size = theirs[0].actions.shape[1] if choices is None else choices
     kind = {"action_space": spaces.CONTINUOUS if choices is None else spaces.DISCRETE, "action_size": size}
-    told = {
+    options = {
         f"{part}_signature": getattr(theirs[0], f"{part}_signature") for part in ("observation", "action", "reward")
     }
-    return data.ReplayBuffer(data.InfiniteBuffer(), episodes=theirs, **kind, **told)
+    return data.ReplayBuffer(data.InfiniteBuffer(), episodes=theirs, **kind, **options)

@@ -70,15 +70,15 @@ def run_collect(options: Collect) -> str:
             overwrite=options.overwrite,
             max_steps=options.max_steps,
         )
-    told = dataset.storage.metadata
+    metadata = dataset.storage.metadata
     lines = [f"{dataset.id}: {dataset.total_episodes:,} episodes, {dataset.total_steps:,} steps of {arena}"]
-    for source in told["recipe"]["sources"]:
+    for source in metadata["recipe"]["sources"]:
         about = f"{source['name']} ({source['policy']})"
         asked = "" if source.get("target_return") is None else f", asked for {source['target_return']:g}"
         lines.append(f"  {about}: {source['episodes']:,} episodes{asked}, mean return {source['return_mean']:.3f}")
-    if "ref_min_score" in told:
-        random, expert = told["ref_min_score"], told["ref_max_score"]
-        lines.append(f"  {random:g} counts as 0, {expert:g} as 100: {told['reference_source']}")
+    if "ref_min_score" in metadata:
+        random, expert = metadata["ref_min_score"], metadata["ref_max_score"]
+        lines.append(f"  {random:g} counts as 0, {expert:g} as 100: {metadata['reference_source']}")
     return "\n".join([*lines, f"  {Path(dataset.storage.data_path).parent}"])
 
 

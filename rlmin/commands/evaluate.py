@@ -248,8 +248,8 @@ def reference_for(
 
 def data_returns(agent: Agent) -> np.ndarray | None:
     """Returns of the episodes that an agent learned from, or their quantiles; None: it did not learn from data."""
-    told = agent.run.get("data")
-    return None if told is None else np.asarray(told["returns"], dtype=np.float64)
+    data = agent.run.get("data")
+    return None if data is None else np.asarray(data["returns"], dtype=np.float64)
 
 
 def default_targets(agent: Agent) -> list[float]:
@@ -258,10 +258,10 @@ def default_targets(agent: Agent) -> list[float]:
     Raises:
         ValueError: the run does not store them.
     """
-    told = agent.run.get("data")
-    if told is None:
+    data = agent.run.get("data")
+    if data is None:
         raise ValueError("the run stores no returns of its data; name targets: --target-return R ...")
-    return [max(told["returns"]), told["mean"]]
+    return [max(data["returns"]), data["mean"]]
 
 
 def run_evaluate(options: Evaluate) -> str:

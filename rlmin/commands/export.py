@@ -35,7 +35,7 @@ class Export(Settings):
     torch: Path | None = None  # File of a .pt2 program of torch.export, with the same inputs and outputs
     numpy: Path | None = None  # File .npz for numpy alone; numpy_policy.py, which runs it, is written beside it
     value: bool = False  # Whether ONNX and .pt2 output the value, too
-    check: CountOrZero = 1000  # Steps to compare; 0: no check, if the environment is not installed (and no action masks)
+    check: CountOrZero = 1000  # Steps to compare; 0: no check, if the environment is not installed (nor action masks)
     tolerance: NonNegative = 1e-5  # Largest difference |found - expected| / max(1, |expected|)
     env: str | None = None  # Gymnasium id of another environment with the same spaces, for the check
     env_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from the run's own
@@ -108,21 +108,21 @@ def _with_target(agent: Agent, env: Any, target: float | None) -> Any:
 
 def _write(options: Export, agent: Agent, vector: Vector | None, arena: Arena | None) -> list[str]:
     """Pack and check every form, then write all of them; returns a line for each."""
-    policy, told = agent.policy, _origin(agent)
+    policy, origin = agent.policy, _origin(agent)
     masked = False
     if vector is not None and arena is not None:
         with readable_errors(arena.id):
             masked = vector.reset(seed=options.seed).action_mask is not None
-    given: dict[str, Any] = {"value": options.value, "action_mask": masked, "run": told}
+    given: dict[str, Any] = {"value": options.value, "action_mask": masked, "run": origin}
     lines, ready = [], []
     for name, form in FORMS.items():
         file: Path | None = getattr(options, name)
         if file is None:
             continue
-        content, said = form.pack(policy, **given), "not checked"
+        content, result = form.pack(policy, **given), "not checked"
         if vector is not None and arena is not None:
-            said = _check(options, file, agent, form.runner(content), vector, arena)
-        lines.append(f"{file}: {len(content) / 1024:,.0f} KB, {said}")
+            result = _check(options, file, agent, form.runner(content), vector, arena)
+        lines.append(f"{file}: {len(content) / 1024:,.0f} KB, {result}")
         ready.append((file, content, form.write))
     for file, _, _ in ready:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def _check(options: Export, file: Path, agent: Agent, form: ExportedPolicy, vect
 
 def _origin(agent: Agent) -> dict[str, Any]:
     """The origin of a policy, and the target return of a return-conditioned one."""
-    told = {
+    origin = {
         "agent": agent.name,
         "env": readable(agent.env_spec),
         "seed": agent.seed,
@@ -153,5 +153,5 @@ def _origin(agent: Agent) -> dict[str, Any]:
     }
     if is_conditioned(agent.policy):
         data = data_returns(agent)
-        told |= {"return_scale": agent.return_scale, "best_return": None if data is None else float(data.max())}
-    return told
+        origin |= {"return_scale": agent.return_scale, "best_return": None if data is None else float(data.max())}
+    return origin

@@ -30,8 +30,8 @@ class Film:
     returns: tuple[float, ...]  # of each episode, env units
 
     def __str__(self) -> str:
-        told = ", ".join(f"{total:.3f}" for total in self.returns)
-        return f"filmed, return {told}: {', '.join(str(file) for file in self.files)}"
+        returns = ", ".join(f"{total:.3f}" for total in self.returns)
+        return f"filmed, return {returns}: {', '.join(str(file) for file in self.files)}"
 
 
 @checked

@@ -103,14 +103,14 @@ def parse(
     if not any(word in HELP for word in arguments):
         _check(kind, arguments, prog=prog, switches=switches, others=others)
     options = () if switches else (FlagConversionOff,)
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(printed):
             return tyro.cli(kind, args=arguments, prog=prog, description=description, config=options, registry=REGISTRY)
     except SystemExit as end:
         if not end.code:
             raise
-    words_ = " ".join(BOX.sub(" ", said.getvalue().partition("For full helptext")[0]).split())
+    words_ = " ".join(BOX.sub(" ", printed.getvalue().partition("For full helptext")[0]).split())
     raise ValueError(f"{prog}: {words_}")
 
 
@@ -121,9 +121,9 @@ def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, ot
     named = {flag(name): (name, about) for name, about in settings.items() if not _is_positional(about)}
     negated = ["--no-" + option[2:] for option, (_, about) in named.items() if switches and about.hint is bool]
     for option in given:
-        said = answer(option[2:].replace("-", "_"), settings) if option not in named else None
-        if said is not None:
-            raise ValueError(f"no option {option!r}: {said}")
+        hint = answer(option[2:].replace("-", "_"), settings) if option not in named else None
+        if hint is not None:
+            raise ValueError(f"no option {option!r}: {hint}")
     check_names("option", given, [*named, *negated, *others])
     for option, texts in given.items():
         name, about = named.get(option, (option, None))

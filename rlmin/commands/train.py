@@ -106,8 +106,8 @@ def resume(
         total = total_timesteps or header["total_timesteps"]
         over = header["num_timesteps"] >= total
         if over and (folder / CURVE).exists():
-            told = f"finished at {header['num_timesteps']:,} steps; extend it with --total-timesteps"
-            raise ValueError(f"{folder}: {told}")
+            message = f"finished at {header['num_timesteps']:,} steps; extend it with --total-timesteps"
+            raise ValueError(f"{folder}: {message}")
         _check_env(folder, header, env)
         project = _wandb(header, wandb)
         device = device or header.get("run", {}).get("device", "cpu")
@@ -172,8 +172,8 @@ def _offline(config: OfflineRun) -> Agent:
         settings: dict[str, Any] = {"seed": config.seed, "device": config.device, "trust": config.trust}
         agent: Agent = kind(config.dataset, env=env, config=config.agent_settings, **settings)
     if agent.env_spec["id"] is None:
-        told = "the data do not name their environment, and the bounds of its spaces are a guess; name it with --env ID"
-        print(told, file=sys.stderr, flush=True)
+        message = "the data do not name their environment, so the bounds of its spaces are a guess"
+        print(f"{message}; name it with --env ID", file=sys.stderr, flush=True)
     return agent
 
 
@@ -234,8 +234,8 @@ def _report_offline(agent: OfflineAgent, folder: Path) -> None:
     if not episodes:
         return
     if spec["id"] is None:
-        told = "not evaluated: the data do not name their environment; name it with rlmin evaluate --env ID"
-        print(f"{told}, if its spaces are the ones guessed from the data, or train with --env ID", flush=True)
+        message = "not evaluated: the data do not name their environment; name it with rlmin evaluate --env ID"
+        print(f"{message}, if its spaces are the ones guessed from the data, or train with --env ID", flush=True)
         return
     try:
         with readable_errors(spec["id"]):

@@ -89,11 +89,11 @@ def file_digest(paths: list[Path]) -> str:
     """A digest that differs where one of the files was changed: names, sizes, times, first and last MiB of each."""
     hasher = hashlib.sha256()
     for path in paths:
-        told = path.stat()
-        hasher.update(f"{path.name} {told.st_size} {told.st_mtime_ns}".encode())
+        status = path.stat()
+        hasher.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
         with path.open("rb") as file:
             hasher.update(file.read(2**20))
-            file.seek(max(0, told.st_size - 2**20))
+            file.seek(max(0, status.st_size - 2**20))
             hasher.update(file.read())
     return hasher.hexdigest()
 

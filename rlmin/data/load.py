@@ -57,8 +57,8 @@ def load_dataset(
     """
     described = None if env is None else _as_mapping(env)
     if isinstance(source, Dataset):
-        told = {"cache": cache, "observation_space": observation_space, "action_space": action_space}
-        wrong = [name for name, x in told.items() if x is not None]
+        given = {"cache": cache, "observation_space": observation_space, "action_space": action_space}
+        wrong = [name for name, x in given.items() if x is not None]
         if wrong:
             raise ValueError(f"{', '.join(wrong)}: a Dataset has its own; leave them out")
         return source if described is None else replace(source, env=described)

@@ -76,10 +76,10 @@ def local_datasets() -> list[str]:
     minari = require("minari", extra="offline")
     require("h5py", extra="offline")
     lines = []
-    for id, told in minari.list_local_datasets().items():
-        spec = told.get("env_spec")
+    for id, entry in minari.list_local_datasets().items():
+        spec = entry.get("env_spec")
         where = f" of {json.loads(spec)['id']}" if isinstance(spec, str) else ""
-        lines.append(f"{id}: {told['total_episodes']:,} episodes, {told['total_steps']:,} steps{where}")
+        lines.append(f"{id}: {entry['total_episodes']:,} episodes, {entry['total_steps']:,} steps{where}")
     return lines or [f"no Minari dataset in {minari.storage.datasets_root_dir.get_dataset_path()}"]
 
 
@@ -158,10 +158,10 @@ def _find(id: str, *, trust: bool) -> "MinariDataset":
 def _check_spaces(folder: Path, id: str) -> None:
     """Raise a ValueError if Minari would make the environment, by the entry points in a file, to know its spaces."""
     try:
-        told = json.loads((folder / "metadata.json").read_text())
+        entry = json.loads((folder / "metadata.json").read_text())
     except (OSError, ValueError):
         return  # Minari says what is wrong
-    lacking = [key for key in ("observation_space", "action_space") if not told.get(key)]
+    lacking = [key for key in ("observation_space", "action_space") if not entry.get(key)]
     if lacking:
         raise ValueError(
             f"dataset {id!r}: its metadata have no {' and no '.join(lacking)}, so Minari would make its environment, "
@@ -212,8 +212,8 @@ def _own(metadata: dict[str, Any], name: str) -> Reference | None:
     random, expert = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     if random is None or expert is None:
         return None
-    told = metadata.get("reference_source")  # rlmin's own datasets say it
-    source = f"metadata of {name}" + (f", {told}" if told else "")
+    entry = metadata.get("reference_source")  # rlmin's own datasets say it
+    source = f"metadata of {name}" + (f", {entry}" if entry else "")
     return Reference(random=float(random), expert=float(expert), source=source)
 
 

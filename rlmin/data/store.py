@@ -82,8 +82,8 @@ def _fill(converter: Converter, step: TensorDict, episode: TensorDict) -> None:
             step["observation", name][steps] = x
             episode["observation", name][ended] = columns.final[name]
     if (n, e) != (source.num_steps, source.num_episodes):
-        told = f"{source.num_steps} steps in {source.num_episodes} episodes"
-        raise ValueError(f"dataset {source.name!r}: expected {told}, as it says of itself, found {n} in {e} or more")
+        stated = f"{source.num_steps} steps in {source.num_episodes} episodes"
+        raise ValueError(f"dataset {source.name!r}: expected {stated}, as it says of itself, found {n} in {e} or more")
     converter.finish()
 
 
@@ -110,9 +110,9 @@ def _convert(converter: Converter, folder: Path, digest: str) -> None:
 
 def _is_whole(folder: Path, digest: str) -> bool:
     try:
-        told, files = json.loads((folder / INFO).read_text()), _sizes(folder)
+        stated, files = json.loads((folder / INFO).read_text()), _sizes(folder)
         tensors = all(name.endswith((".memmap", ".json")) for name in files)  # tensordict would unpickle others
-        return bool(tensors and told == {"digest": digest, "files": files})
+        return bool(tensors and stated == {"digest": digest, "files": files})
     except (OSError, ValueError):
         return False
 
@@ -124,8 +124,8 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _digest(source: Source) -> str:
     spaces = [space_to_json(source.observation_space), space_to_json(source.action_space)]
-    told = json.dumps([FORMAT, source.name, spaces, source.fingerprint()])
-    return hashlib.sha256(told.encode()).hexdigest()
+    stated = json.dumps([FORMAT, source.name, spaces, source.fingerprint()])
+    return hashlib.sha256(stated.encode()).hexdigest()
 
 
 def _dataset(source: Source, step: TensorDict, episode: TensorDict) -> Dataset:

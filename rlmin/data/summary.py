@@ -18,7 +18,8 @@ def summary(dataset: "Dataset") -> str:
     E, N, ended = dataset.num_episodes, dataset.num_steps, int(dataset.terminated.sum())
     leaves = ", ".join(f"{name} {space}" for name, space in leaf_spaces(dataset.observation_space).items())
     env, reference = dataset.env, dataset.reference
-    told = "unknown" if env is None else " ".join([str(env["id"]), *(f"{k}={v}" for k, v in env["kwargs"].items())])
+    words = [] if env is None else [str(env["id"]), *(f"{k}={v}" for k, v in env["kwargs"].items())]
+    environment = " ".join(words) or "unknown"
     scores = "unknown: no normalised score"
     if reference is not None:
         scores = f"{reference.random:g} counts as 0, {reference.expert:g} as 100 ({reference.source})"
@@ -30,7 +31,7 @@ def summary(dataset: "Dataset") -> str:
         "return": _spread(dataset.returns.numpy()),
         "observation": leaves,
         "action": str(dataset.action_space),
-        "environment": told,
+        "environment": environment,
         "reference": scores,
         **{key: _short(value) for key, value in dataset.recipe.items()},
     }

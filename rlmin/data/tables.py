@@ -26,8 +26,8 @@ Columns = Mapping[tuple[str, ...], tuple[tuple[int, ...], torch.dtype]]
 
 def cache_folder() -> Path:
     """RLMIN_CACHE, else rlmin in the user's cache folder (XDG_CACHE_HOME or ~/.cache)."""
-    told = os.environ.get("RLMIN_CACHE")
-    return Path(told) if told else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlmin"
+    folder = os.environ.get("RLMIN_CACHE")
+    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlmin"
 
 
 def allocate(columns: Columns, rows: int, folder: Path | None = None) -> TensorDict:

@@ -170,8 +170,8 @@ class DatasetWriter:
             return
         first = self._storage.total_episodes
         self._storage.update_episodes(_buffers(self._held))
-        told = [about for _, about in self._held]
-        self._storage.update_episode_metadata(told, range(first, first + len(told)))
+        notes = [about for _, about in self._held]
+        self._storage.update_episode_metadata(notes, range(first, first + len(notes)))
         self._held, self._bytes = [], 0
 
 

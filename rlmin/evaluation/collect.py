@@ -1,6 +1,6 @@
-"""Collecting: policies play, and what they saw and did becomes a Minari dataset.
+"""Collecting: policies play, and their episodes become a Minari dataset.
 
-Several sources can go into one dataset, one after the other, and every episode says which it came from: successive
+A dataset can have several sources, one after the other, and every episode names its own: successive
 checkpoints give what the literature calls medium-replay.
 """
 
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PlayedBy:
-    """Who plays a part of a dataset."""
+    """A source of a dataset: the player of some of its episodes."""
 
-    name: str  # as the dataset calls it
+    name: str  # in the dataset's metadata
     policy: Policy | None  # None: every legal action with equal chance
     episodes: int
     deterministic: bool = True  # the most likely action instead of a sample
-    target: float | None = None  # of a return-conditioned policy: what it is asked for, env units
-    return_scale: float = 1.0  # and the env units it was shown as 1
+    target: float | None = None  # target of a return-conditioned policy, env units
+    return_scale: float = 1.0  # env units that this policy was shown as 1
     details: dict[str, Any] = field(default_factory=dict)  # run, steps, ...: plain values for the recipe
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise ValueError(f"{self.name}: episodes: expected at least 1, got {self.episodes}")
         if self.policy is not None and is_conditioned(self.policy) != (self.target is not None):
-            needs = "is asked for a return: set target" if self.target is None else "cannot be asked for a return"
+            needs = "is return-conditioned: set target" if self.target is None else "takes no target return"
             raise ValueError(f"{self.name}: this policy {needs}")
 
     def around(self, env: VectorEnv[Any, Any, Any], device: Any) -> Vector:
@@ -64,7 +64,7 @@ class PlayedBy:
         return vector
 
     def actor(self, vector: Vector, seed: int) -> Actor:
-        """What chooses the actions in `vector`."""
+        """The actor that chooses the actions in `vector`."""
         if self.policy is None:
             return RandomActor(vector.action_space, vector.num_envs, seed=seed)
         return PolicyActor(self.policy, vector.num_envs, deterministic=self.deterministic, seed=seed)
@@ -93,18 +93,18 @@ def collect(
     row's environment was reset with `row_seed`, then without a seed `turn` times.
 
     Args:
-        played_by: who plays, one after the other.
+        played_by: the players, one after the other.
         make_vector: number of rows -> gymnasium vector environment, in any autoreset mode.
         dataset: Minari id; "-v0" is added where no version stands.
-        num_envs: rows played at once.
+        num_envs: environments to play at once.
         seed: of environments and actions; every source has seeds of its own.
         env_spec: how to make one environment again, as `gym.make(...).spec`; None: unknown, only the spaces are kept.
         reference: returns that count as 0 and 100.
         measure_reference: where `reference` is None: episodes of random actions for 0, the largest return in the
             dataset being 100; 0: neither is written.
-        recipe: plain values to add to what is told about the dataset.
+        recipe: plain values to add to the recipe in the metadata.
         overwrite: replace a dataset of this name.
-        max_steps: how long an episode may be.
+        max_steps: largest length of an episode.
 
     Returns:
         the dataset, as `minari.load_dataset` gives it.
@@ -114,7 +114,7 @@ def collect(
         ImportError: minari or h5py is not installed.
     """
     if not played_by:
-        raise ValueError("collect: expected somebody to play, got nobody")
+        raise ValueError("collect: expected at least one player, got none")
     rows = max(1, min(num_envs, max(one.episodes for one in played_by)))
     random = _random_return(make_vector, measure_reference if reference is None else 0, seed)
     env = Recorder(make_vector(rows))
@@ -137,7 +137,7 @@ def _play_all(
     played_by: Sequence[PlayedBy], env: Recorder, writer: DatasetWriter, seed: int, max_steps: int
 ) -> list[np.ndarray]:
     """Play every source, one after the other; the returns of each."""
-    vectors = [one.around(env, _device(one)) for one in played_by]  # all of them are checked before the first plays
+    vectors = [one.around(env, _device(one)) for one in played_by]  # all of them are checked before the first one plays
     return [
         _play_one(i, one, env, vector, writer, seed + i * env.num_envs, max_steps)
         for i, (one, vector) in enumerate(zip(played_by, vectors, strict=True))
@@ -173,7 +173,7 @@ def _add(writer: DatasetWriter, episode: Recorded, source: int, by: PlayedBy, se
 
 
 def _metadata(
-    played_by: Sequence[PlayedBy], parts: Sequence[np.ndarray], reference: Reference | None, told: dict[str, Any]
+    played_by: Sequence[PlayedBy], parts: Sequence[np.ndarray], reference: Reference | None, facts: dict[str, Any]
 ) -> dict[str, Any]:
     sources = [
         {
@@ -189,7 +189,7 @@ def _metadata(
     metadata: dict[str, Any] = {
         "algorithm_name": " + ".join(dict.fromkeys(one.name for one in played_by)),
         "description": f"Collected by rlmin {__version__}; `recipe` says how.",
-        "recipe": {"rlmin": __version__, **told, "sources": sources},
+        "recipe": {"rlmin": __version__, **facts, "sources": sources},
     }
     if reference is not None:
         metadata |= {"ref_min_score": reference.random, "ref_max_score": reference.expert}
@@ -198,7 +198,7 @@ def _metadata(
 
 
 def _random_return(make_vector: Callable[[int], VectorEnv[Any, Any, Any]], episodes: int, seed: int) -> float | None:
-    """Mean return of random actions; None where no episode is to be played."""
+    """Mean return of random actions; None for no episodes."""
     if not episodes:
         return None
     vector = adapt(make_vector(min(16, episodes)))

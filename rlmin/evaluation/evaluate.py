@@ -18,20 +18,20 @@ from rlmin.vector.episodes import Episode
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What happened in E episodes."""
+    """The results of E episodes."""
 
     returns: np.ndarray  # [E] float, sum of rewards, env units
     lengths: np.ndarray  # [E] int, steps
-    successes: np.ndarray | None  # [E] bool, where the env tells
+    successes: np.ndarray | None  # [E] bool, if the env reports success
 
     @classmethod
     def of(cls, episodes: Sequence[Episode]) -> Self:
-        """What happened in these episodes."""
-        told = [episode.success for episode in episodes]  # None: before the env was known to say, so no success
+        """The results of these episodes."""
+        outcomes = [episode.success for episode in episodes]  # None: before the first reported success, so a failure
         return cls(
             returns=np.array([episode.return_ for episode in episodes]),
             lengths=np.array([episode.length for episode in episodes]),
-            successes=np.array(told, dtype=bool) if any(one is not None for one in told) else None,
+            successes=np.array(outcomes, dtype=bool) if any(one is not None for one in outcomes) else None,
         )
 
     @property
@@ -47,7 +47,7 @@ class Evaluation:
 
     @property
     def success_rate(self) -> float | None:
-        """Share of successful episodes; None where the env does not tell."""
+        """Share of successful episodes; None if the env does not report it."""
         return None if self.successes is None else float(self.successes.mean())
 
     def return_interval(self, confidence: float = 0.95) -> tuple[float, float]:
@@ -61,7 +61,7 @@ class Evaluation:
         return float(low), float(high)
 
     def success_interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
-        """Wilson interval of the success rate; None where the env does not tell."""
+        """Wilson interval of the success rate; None if the env does not report it."""
         if self.successes is None:
             return None
         from scipy.stats import binomtest
@@ -95,12 +95,12 @@ def evaluate(
     Every environment plays the same number of episodes, so short ones are not over-represented.
 
     Args:
-        policy: acts with the memory it had; nothing is trained.
+        policy: acts; nothing is trained.
         vector: environments with the policy's spaces.
-        episodes: at least so many; rounded up to a multiple of the environments.
+        episodes: at least this many; rounded up to a multiple of the environments.
         deterministic: the most likely action instead of a sample.
         seed: of the environments and of sampled actions; None draws both anew.
-        max_steps: how long an episode may be.
+        max_steps: largest length of an episode.
 
     Raises:
         ValueError: `episodes` is not positive, the spaces differ from the policy's, or an episode does not end.
@@ -116,7 +116,7 @@ def evaluate(
 def evaluate_random(
     vector: Vector, *, episodes: Count, seed: Seed | None = 0, max_steps: Count = LONGEST
 ) -> Evaluation:
-    """As `evaluate`, of a policy that takes every legal action with equal chance."""
+    """As `evaluate`, for a policy that takes every legal action with equal chance."""
     actor = RandomActor(vector.action_space, vector.num_envs, seed=seed)
     each = share(episodes, vector.num_envs)
     return Evaluation.of(

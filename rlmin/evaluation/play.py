@@ -1,6 +1,6 @@
-"""Playing: who chooses the actions of B environments, and the stream of what they answer.
+"""Playing: an actor chooses the actions of B environments, whose steps come as a stream of records.
 
-An actor is called with the record of the last step and says what is done next; it remembers what it has to.
+An actor maps the record of the last step to the next action, and keeps its own memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,10 +18,10 @@ from rlmin.vector import Vector
 from rlmin.vector.episodes import Episode, EpisodeStatistics
 
 Actor: TypeAlias = Callable[[Step], Tensor]
-"""What is seen, [B] rows, -> actions [B, ...] in the environment's own form. New for every `play`."""
+"""The last step, [B] rows, -> actions [B, ...] in the environment's own form. New for every `play`."""
 
 LONGEST = 100_000
-"""Steps after which an episode counts as one that never ends."""
+"""Steps after which an episode counts as endless."""
 
 
 class PolicyActor:
@@ -44,7 +44,7 @@ class PolicyActor:
 
 
 class RandomActor:
-    """Every legal action with equal chance; of a Box, what its `sample` draws."""
+    """Every legal action with equal chance; for a Box, its `sample`."""
 
     def __init__(self, action_space: gym.Space[object], rows: int, *, seed: int | None = 0) -> None:
         """Args: action_space: of one environment. rows: B. seed: None for any."""
@@ -64,13 +64,13 @@ class RandomActor:
 
 
 def play(vector: Vector, actor: Actor, *, seed: int | None = 0, max_steps: int = LONGEST) -> Iterator[Step]:
-    """Reset, then step for ever; whoever iterates decides when to stop.
+    """Reset, then step for ever; the caller decides when to stop.
 
     Args:
         vector: B environments.
         actor: for these B environments.
         seed: of the environments; None draws anew.
-        max_steps: how long an episode may be.
+        max_steps: largest length of an episode.
 
     Yields:
         the record of the reset, then that of every step.

@@ -1,4 +1,4 @@
-"""Scores: returns on the scale on which a random policy has 0 and an expert 100, and where the two come from."""
+"""Scores: returns on a scale where a random policy has 0 and an expert 100, and the source of the two."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -28,13 +28,13 @@ def unscore(scores: Any, reference: "Reference") -> Any:
 
 
 def width(reference: "Reference") -> float:
-    """Env units between 0 and 100; a ValueError where that is nothing."""
+    """Env units between scores 0 and 100; a ValueError if there are none."""
     found = reference.expert - reference.random
     if not (math.isfinite(found) and found != 0):
-        raise ValueError(f"{describe_reference(reference)}: nothing can be scored between these two")
+        raise ValueError(f"{describe_reference(reference)}: these two are equal, so there is no scale between them")
     return found
 
 
 def describe_reference(reference: "Reference") -> str:
-    """The two numbers and where they come from."""
+    """The two numbers and their source."""
     return f"random = {reference.random:g}, expert = {reference.expert:g} ({reference.source})"

@@ -1,4 +1,4 @@
-"""Targets: what a return-conditioned policy achieves, against what it was asked for.
+"""Targets: the returns that a return-conditioned policy achieves against those it was asked for.
 
 All targets are played in one batch of environments, each row with its own target, one step of every row at a time. The
 policy carries its memory from step to step, so a step costs the same whatever the length of the episode.
@@ -38,7 +38,7 @@ ROUNDING = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What came of one target."""
+    """The result of one target."""
 
     target: float  # env units
     evaluation: Evaluation
@@ -50,9 +50,9 @@ class TargetReport:
 
     Attributes:
         asked: one entry a target, in the order they were given.
-        env: what was played, in words.
+        env: the environment, in words.
         reference: the returns that count as 0 and 100; None: no scores.
-        data: [E] returns of the episodes that were learned from, or quantiles of them; None: unknown.
+        data: [E] returns of the training episodes, or their quantiles; None: unknown.
     """
 
     asked: tuple[Asked, ...]
@@ -66,7 +66,7 @@ class TargetReport:
         return max(self.asked, key=lambda one: one.evaluation.mean_return)
 
     def rows(self) -> list[dict[str, float | int | None]]:
-        """One row a target: what was asked for and what came of it, in env units and, where there is one, as score."""
+        """One row a target: the asked and achieved return, in env units and, with a reference, as a score."""
         return [self._row(one) for one in self.asked]
 
     def _row(self, one: Asked) -> dict[str, float | int | None]:
@@ -99,39 +99,39 @@ class TargetReport:
             lines.append([*cells, str(row["episodes"])])
         sizes = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         table = ["  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)) for line in lines]
-        said = NO_REFERENCE
+        legend = NO_REFERENCE
         if self.reference is not None:
-            said = f"score = 100 (return - random) / (expert - random); {describe_reference(self.reference)}"
-        return "\n".join([*([f"targets on {self.env}"] if self.env else []), *table, *self._remarks(), said])
+            legend = f"score = 100 (return - random) / (expert - random); {describe_reference(self.reference)}"
+        return "\n".join([*([f"targets on {self.env}"] if self.env else []), *table, *self._remarks(), legend])
 
     def _remarks(self) -> list[str]:
-        """The returns of the data, and what a reader of the table should not overlook."""
+        """The returns of the data, and remarks on the table."""
         lines = []
         if self.data is not None:
             mean, low, high = float(self.data.mean()), float(self.data.min()), float(self.data.max())
             lines.append(f"the data: mean return {mean:.3f}, from {low:.3f} to {high:.3f}")
             best = self.best.evaluation
             if best.mean_return + 2 * best.return_error < mean:  # a nan error says nothing, here and below
-                lines.append("note: below that mean at every target: too little training, or another environment?")
+                lines.append("note: below that mean at every target: too little training, or a different environment?")
         known = [one for one in self.asked if self.data is None or not outside([one.target], self.data)] or self.asked
         least, most = (choose(known, key=lambda one: one.target) for choose in (min, max))
         gain = most.evaluation.mean_return - least.evaluation.mean_return
         error = math.hypot(least.evaluation.return_error, most.evaluation.return_error)
         if gain + 2 * error < 0.1 * (most.target - least.target):
-            lines.append("note: what it achieves hardly depends on what it is asked for")
+            lines.append("note: the achieved return hardly depends on the target")
         return lines
 
     def write_csv(self, file: Path) -> None:
         """`rows()` and the reference scores with their source, as CSV; the file appears whole or not at all."""
         reference = self.reference
-        told: dict[str, Any] = {"env": self.env}
+        entries: dict[str, Any] = {"env": self.env}
         if reference is not None:
-            told |= {"reference_random": reference.random, "reference_expert": reference.expert}
-            told |= {"reference_source": reference.source}
+            entries |= {"reference_random": reference.random, "reference_expert": reference.expert}
+            entries |= {"reference_source": reference.source}
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, [*self.rows()[0], *told])
+        writer = csv.DictWriter(text, [*self.rows()[0], *entries])
         writer.writeheader()
-        writer.writerows([row | told for row in self.rows()])
+        writer.writerows([row | entries for row in self.rows()])
         write_atomic(Path(file), text.getvalue().encode())
 
     def plot(self, file: Path) -> None:
@@ -181,24 +181,24 @@ def evaluate_targets(
     env: str = "",
     max_steps: Count = LONGEST,
 ) -> TargetReport:
-    """Ask a return-conditioned policy for several returns, and see what it achieves.
+    """Ask a return-conditioned policy for several returns, and measure what it achieves.
 
     Args:
         policy: reads the leaf "return_to_go"; `DecisionAgent` has one.
         make_vector: number of rows -> gymnasium vector environment, without `ReturnToGo`, in any autoreset mode.
         targets: returns to ask for, env units.
         episodes: of each target; rounded up to a multiple of its rows.
-        num_envs: rows played at once, all targets together; each target has at least one.
+        num_envs: rows to play at once, over all targets; each target has at least one.
         deterministic: the most likely action instead of a sample.
         seed: of environments and samples; None draws both anew.
         return_scale: env units that the policy was shown as 1: `agent.return_scale`.
         reference: returns that count as 0 and 100.
-        data: [E] returns of the episodes learned from, or quantiles of them.
-        env: what is played, in words, for the report.
-        max_steps: how long an episode may be.
+        data: [E] returns of the training episodes, or their quantiles.
+        env: the environment in words, for the report.
+        max_steps: largest length of an episode.
 
     Raises:
-        ValueError: no target, one that is not finite, a policy that reads no return, spaces that differ, or an
+        ValueError: no target, a target that is not finite, a policy that takes none, spaces that differ, or an
             episode that does not end.
 
     Warns:
@@ -208,7 +208,7 @@ def evaluate_targets(
     if not targets:
         raise ValueError("targets: expected at least one return to ask for, got none")
     if not is_conditioned(policy):
-        raise ValueError(f"this policy reads no {RETURN_TO_GO!r}, so it cannot be asked for a return; use `evaluate`")
+        raise ValueError(f"this policy reads no {RETURN_TO_GO!r}, so it takes no target return; use `evaluate`")
     warn_of_outliers(targets, data)
     rows = max(1, min(num_envs // len(targets), episodes))
     each = share(episodes, rows)
@@ -228,14 +228,14 @@ def evaluate_targets(
 
 
 def warn_of_outliers(targets: Sequence[float], data: np.ndarray | None) -> None:
-    """Warn of targets that no episode of the data reached or fell below: the policy has never seen them."""
+    """Warn of targets above or below all episodes of the data: the policy has never seen them."""
     if data is None:
         return
     far = outside(targets, data)
     if far:
-        told, low, high = ", ".join(f"{target:g}" for target in far), float(np.min(data)), float(np.max(data))
+        beyond, low, high = ", ".join(f"{target:g}" for target in far), float(np.min(data)), float(np.max(data))
         warnings.warn(
-            f"target {told}: outside the returns of the data, {low:g} to {high:g}; nothing was learned there",
+            f"target {beyond}: outside the returns of the data, {low:g} to {high:g}; nothing was learned there",
             stacklevel=3,
         )
 

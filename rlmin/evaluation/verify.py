@@ -1,4 +1,4 @@
-"""The check that acting and training agree: the same weights give the same log-probabilities on both paths."""
+"""A check that acting and training agree: the same weights give the same log-probabilities on both paths."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from rlmin.vector import Vector, adapt
 @torch.no_grad()
 @checked
 def verify_consistency(agent: Any, env: Any = None, *, tolerance: NonNegative = 1e-5, steps: Size = 256) -> float:
-    """Act for a while, then run training's pass over what happened and compare.
+    """Act for a while, then run the training pass over these steps and compare.
 
         found = max over real rows of |log_prob(training pass) - log_prob(acting)|
 
@@ -26,7 +26,7 @@ def verify_consistency(agent: Any, env: Any = None, *, tolerance: NonNegative = 
     Args:
         agent: has a `policy`, and an environment of its own where `env` is None. Neither is changed, but the agent's
             own environment begins new episodes.
-        env: anything an agent can be made with.
+        env: any environment that an agent accepts.
         tolerance: largest difference allowed, in nats.
         steps: steps in each environment; two rollouts of half as many, so that the second begins inside episodes.
 

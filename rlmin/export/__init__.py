@@ -1,3 +1,3 @@
-"""Export: a policy for programs without rlmin, one file a form, each compared with the policy before it is
+"""Export: a policy for programs without rlmin, one file for each form, compared with the policy before it is
 written.
 """

@@ -1,4 +1,4 @@
-"""Whether an exported policy says what the policy says: both follow the same episodes, each with its own memory."""
+"""Agreement of an exported policy with the original: both follow the same episodes, each with its own memory."""
 
 from dataclasses import dataclass
 
@@ -23,8 +23,8 @@ class Difference:
     """The largest difference found, |found - expected| / max(1, |expected|)."""
 
     size: float
-    output: str  # in which
-    step: int  # at which
+    output: str  # name of the output
+    step: int  # number of the step
 
 
 @torch.no_grad()
@@ -37,18 +37,18 @@ def largest_difference(
     seed: int = 0,
     where: str = "the environment",
 ) -> Difference:
-    """Play, and compare everything that the exported policy says with what the policy says.
+    """Play, and compare all outputs of the exported policy with those of the policy.
 
-    Actions are samples of the policy. Memories are wiped where an episode starts and at a few steps more, drawn at
-    random. Of an exported choice of action counts by how much its logit is below the largest: a tie may go either way.
+    Actions are samples of the policy. Memories are wiped where an episode starts and at a few more steps, drawn at
+    random. For an exported choice, the difference is how far its logit is below the largest: a tie may go either way.
 
     Args:
         policy: in torch, on the CPU.
         exported: of it.
         vector: environments with its spaces.
-        steps: how many, of every environment.
+        steps: steps of every environment.
         seed: of environments, actions and wipes.
-        where: what errors call the environments.
+        where: name of the environments in errors.
 
     Raises:
         ValueError: an environment failed.
@@ -86,7 +86,7 @@ def largest_difference(
 def _inputs(
     exported: ExportedPolicy, raw: Observation, seen: Observation, start: Tensor, step: Step
 ) -> dict[str, np.ndarray]:
-    """What the exported policy reads, but for its memory."""
+    """Inputs of the exported policy without its memory."""
     given = raw | {"start": start}
     given |= {name: seen[name] for name in (PREVIOUS_ACTION, PREVIOUS_REWARD) if name in seen}
     if step.action_mask is not None:
@@ -97,7 +97,7 @@ def _inputs(
 def _differences(
     policy: Policy, out: PolicyOutput, outputs: dict[str, np.ndarray], mask: Tensor | None
 ) -> dict[str, float]:
-    """By output: the largest difference of this step."""
+    """Name of an output -> its largest difference in this step."""
     found = {name: torch.from_numpy(x) for name, x in outputs.items() if not name.startswith("next_")}
     head, distribution = policy.action_head, out.distribution
     sizes = {}

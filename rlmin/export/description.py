@@ -1,11 +1,11 @@
-"""What an exported policy says about itself, as JSON: the same whatever form it is exported to.
+"""The description of an exported policy as JSON, which is the same for every form of export.
 
 format, rlmin                      of this description; version that wrote it
 observation_space, action_space    of one environment, see rlmin.spaces.as_json
 observation                        leaves: name, path from the root, shape, dtype, start and bounds of choices
 action                             choices (their sizes) or point (its size), and how it becomes the environment's
 previous_action, previous_reward   whether the policy reads them
-run                                agent, env, num_timesteps, return_scale: whatever the exporter was told
+run                                agent, env, num_timesteps, return_scale: values given to the exporter
 """
 
 from collections.abc import Mapping
@@ -43,26 +43,26 @@ def describe(policy: Policy, run: Mapping[str, Any] | None = None) -> dict[str, 
 
 
 def _leaf(leaf: Leaf) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": leaf.name, "path": list(leaf.path), "shape": list(leaf.shape)}
-    told |= {"dtype": np.dtype(NUMPY_TYPE[leaf.dtype]).name, "declared": str(leaf.declared)}
+    entry: dict[str, Any] = {"name": leaf.name, "path": list(leaf.path), "shape": list(leaf.shape)}
+    entry |= {"dtype": np.dtype(NUMPY_TYPE[leaf.dtype]).name, "declared": str(leaf.declared)}
     if leaf.start is not None:
-        told["start"] = leaf.start.tolist()
+        entry["start"] = leaf.start.tolist()
     if leaf.bounds is not None:
-        told["low"], told["high"] = (np.asarray(bound).tolist() for bound in leaf.bounds)
-    return told
+        entry["low"], entry["high"] = (np.asarray(bound).tolist() for bound in leaf.bounds)
+    return entry
 
 
 def _action(policy: Policy) -> dict[str, Any]:
     head, space = policy.action_head, policy.action_space
-    told: dict[str, Any] = {"shape": list(space.shape or ()), "dtype": str(space.dtype)}
+    entry: dict[str, Any] = {"shape": list(space.shape or ()), "dtype": str(space.dtype)}
     if isinstance(head, ChoiceHead):
-        return told | {"choices": list(head.sizes), "first": head.first.tolist()}
+        return entry | {"choices": list(head.sizes), "first": head.first.tolist()}
     if isinstance(head, BoxHead):
         numbers = {name: _numbers(getattr(head, name)) for name in ("centre", "scale", "low", "high")}
-        return told | {"point": head.event_shape[0], **numbers}
+        return entry | {"point": head.event_shape[0], **numbers}
     raise ValueError(f"export: expected a head of rlmin.policy.heads, found {type(head).__name__}")
 
 
 def _numbers(x: Tensor) -> list[Any]:
-    """As JSON has no sign for infinity, "inf" and "-inf" stand for it."""
+    """Numbers for JSON, which has no infinity: "inf" and "-inf" stand for it."""
     return [value if np.isfinite(value) else str(value) for value in x.tolist()]

@@ -1,4 +1,4 @@
-"""Form: what a policy can be exported to. Each exporter's file ends in one, and `rlmin.commands.export.FORMS` lists
+"""Form: a kind of file that a policy can be exported to. Each exporter defines one; `rlmin.commands.export.FORMS` lists
 them.
 """
 
@@ -16,23 +16,23 @@ def _any_file(file: Path) -> None:
 
 
 class GraphOptions(TypedDict, total=False):
-    """What a graph of one acting step can have besides the action, and what its description says."""
+    """Optional inputs and outputs of the graph of one acting step, and values for its description."""
 
     value: bool  # whether the value is an output
     action_mask: bool  # whether masks of legal choices are an input
-    run: Mapping[str, Any] | None  # where the policy comes from, plain values, for the description
+    run: Mapping[str, Any] | None  # origin of the policy, plain values, for the description
 
 
 @dataclass(frozen=True)
 class Form:
-    """How one kind of file is made, read again and written.
+    """How one kind of file is made, written and run.
 
     Attributes:
-        suffix: of its files; no two forms, nor what is written beside one, share it.
+        suffix: of its files; unique among all forms and the files beside them.
         pack: (policy, *, value, action_mask, run) -> the content of a file.
-        runner: class that runs such a content with the `predict` of stable-baselines3: the check against the policy.
+        runner: class that runs such content with the `predict` of stable-baselines3, for the check against the policy.
         write: (file, content) -> None.
-        check_file: (file) -> None, raises a ValueError where the file cannot be written, beside the usual reasons.
+        check_file: (file) -> None, raises a ValueError if the file cannot be written for a reason of this form.
     """
 
     suffix: str

@@ -2,11 +2,11 @@
 
     rlmin.export.numpy_policy      runs it, needs nothing but numpy, and is copied beside the file
 
-A step is some fifty numpy calls on buffers made once. What can be computed at export is: scales and shifts of norms and
-biases of convolutions are part of the product that follows, and what a product adds to the residual stream has mean 0,
-so that the next norm has none to subtract.
+A step is some fifty numpy calls on buffers made once. Constants are folded at export: scales and shifts of norms and
+biases of convolutions are part of the product that follows, and additions to the residual stream have mean 0,
+so that the next norm has no mean to subtract.
 
-A Stack as PolicyConfig makes it, of a cell that has a numpy form, with one fused token a step.
+Supported: a Stack as PolicyConfig makes it, of a cell that has a numpy form, with one fused token a step.
 """
 
 import io
@@ -33,14 +33,14 @@ from rlmin.settings.boundary import checked
 from rlmin.spaces import NUMPY_TYPE
 
 RUNNER = "numpy_policy.py"
-"""The file that is written beside every .npz."""
+"""The runner, which is written beside every .npz."""
 
 
 def pack_numpy(policy: Policy, *, run: Mapping[str, Any] | None = None) -> bytes:
     """The content of an .npz file: see `export_numpy`."""
     program = program_of(policy)
-    told = describe(policy, run) | program.describe()
-    text = np.frombuffer(json.dumps(told).encode(), np.uint8)
+    description = describe(policy, run) | program.describe()
+    text = np.frombuffer(json.dumps(description).encode(), np.uint8)
     content = io.BytesIO()
     np.savez(content, **program.weights, **{DESCRIPTION: text})  # type: ignore[arg-type]
     return content.getvalue()
@@ -53,16 +53,16 @@ def export_numpy(policy: Policy, file: str | Path, *, run: Mapping[str, Any] | N
     Args:
         policy: of an encoder that has a numpy form (`rlmin list encoders`).
         file: .npz; appears whole or not at all. Its folder is made.
-        run: where the policy comes from, plain values, for the description.
+        run: origin of the policy, plain values, for the description.
 
     Raises:
-        ValueError: a policy that numpy has no calls for (the message says what can run it); see also `check_beside`.
+        ValueError: the policy has no numpy form (the message says what can run it); see also `check_beside`.
     """
     write_numpy(pack_numpy(policy, run=run), Path(file))
 
 
 def write_numpy(content: bytes, file: Path) -> None:
-    """Write what `pack_numpy` made, and its runner beside it, into a folder that is made where it is not there.
+    """Write the output of `pack_numpy`, and the runner beside it, into a folder that is made if it is missing.
 
     Raises:
         ValueError: see `check_beside`.
@@ -76,11 +76,11 @@ def check_beside(file: Path) -> None:
     """Raise a ValueError if the runner beside `file` would replace something else, or be replaced by it."""
     beside = file.with_name(RUNNER)
     if file == beside:
-        raise ValueError(f"{file}: that is the name of the runner beside the file; call it policy.npz")
+        raise ValueError(f"{file}: is the name of the runner beside the file; use policy.npz")
     if not beside.exists():
         return
     if beside.is_dir() or beside.read_bytes().partition(b"\n")[0] != _runner().partition(b"\n")[0]:
-        raise ValueError(f"{beside}: would be overwritten by the runner, and is not one; choose another folder")
+        raise ValueError(f"{beside}: is not a runner, and one would overwrite it; choose another folder")
 
 
 def _runner() -> bytes:
@@ -91,7 +91,7 @@ def program_of(policy: Policy) -> Program:
     """One acting step of a policy.
 
     Raises:
-        ValueError: it is made of something that numpy has no calls for.
+        ValueError: a part of the policy has no numpy form.
     """
     trunk, head = policy.trunks[0], policy.action_head
     if type(trunk) is not Trunk:
@@ -108,20 +108,20 @@ def program_of(policy: Policy) -> Program:
         centred = add_block(program, f"block{i}", require_class(block, Block), x, centred)
     read, y = program.ending_in_one("read", width)
     scale, shift = add_norm(program, "norm", stack.norm, x, y, width, centred)
-    said = program.product("head", read, *scale_before(scale, shift, linear(head.projection)))
+    output = program.product("head", read, *scale_before(scale, shift, linear(head.projection)))
     if isinstance(head, BoxHead):
-        program.outputs["mean"] = said
+        program.outputs["mean"] = output
         deviation = program.weight("deviation", array(head.log_std.exp()))
         program.outputs["std"] = program.buffer("std", head.event_shape[0])
         program.call("copyto", "std", deviation)
     else:
-        program.outputs["logits"] = said
+        program.outputs["logits"] = output
     program.outputs["next_state"] = "memory"
     return program
 
 
 def _pack(policy: Policy, *, value: bool, action_mask: bool, run: Mapping[str, Any]) -> bytes:
-    """`pack_numpy` as a form asks for it: there is no value in the file, and masks are `predict`'s."""
+    """`pack_numpy` with the arguments of a form: the file has no value, and `predict` applies masks."""
     return pack_numpy(policy, run=run)
 
 

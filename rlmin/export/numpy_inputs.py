@@ -1,4 +1,4 @@
-"""The inputs of a policy as a program for numpy: what rlmin.policy.inputs computes, of every leaf."""
+"""The inputs of a policy as a program for numpy: the computation of rlmin.policy.inputs for every leaf."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from rlmin.spaces import NUMPY_TYPE, Leaf, leaves_of
 
 
 def embed(program: Program, policy: Policy, inputs: Inputs, width: int) -> str:
-    """Every leaf fills its columns of one wide row, and one product makes of them the residual stream."""
+    """Every leaf fills its columns of one wide row, and one product turns it into the residual stream."""
     makers: dict[type, Any] = {Numbers: _numbers, Choices: _choices, Symbols: _symbols, Picture: _picture}
     parts: list[Linear] = []
     for i, (leaf, module) in enumerate(zip(leaves_of(policy.observation_space), inputs.embed, strict=True)):
@@ -120,7 +120,7 @@ def _picture(program: Program, name: str, embed: Picture, leaf: Leaf, columns: C
     lead, (row, column) = embed.order[:-2], embed.order[-2:]  # lead: frames, channels
     rows, wide, channels = leaf.shape[row], leaf.shape[column], math.prod(leaf.shape[axis] for axis in lead)
     source = program.view(f"{name}.last", name, "transpose", [0, *(1 + axis for axis in (row, column, *lead))])
-    if len(lead) > 1:  # a view with frames and channels apart is none with both on one axis
+    if len(lead) > 1:  # frames and channels on separate axes cannot be viewed as one axis
         stack = program.buffer(f"{name}.stack", rows, wide, *(leaf.shape[axis] for axis in lead))
         program.call("copyto", stack, source)
         source = stack

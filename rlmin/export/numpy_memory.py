@@ -1,4 +1,4 @@
-"""The memory of a policy as a program for numpy: what the blocks of a Stack compute in one step."""
+"""The memory of a policy as a program for numpy: one step of the blocks of a Stack."""
 
 from functools import partial
 from typing import Any, cast
@@ -21,7 +21,7 @@ from rlmin.encoders.numpy_program import (
 
 
 def add_block(program: Program, name: str, block: Block, x: str, centred: bool) -> bool:
-    """x + mixer(conv(norm(x))), then x + mlp(norm(x)), in place; whether the mean of x is 0 afterwards."""
+    """x + mixer(conv(norm(x))), then x + mlp(norm(x)), in place; returns whether the mean of x is 0 afterwards."""
     width, mixer, form = block.output_size, block.mixer, form_of(block)
     read, _ = program.ending_in_one(f"{name}.read", 2 * width if form.reads_memory else width)
     y = program.view(f"{name}.y", read, "columns", 0, width)
@@ -45,7 +45,7 @@ def add_block(program: Program, name: str, block: Block, x: str, centred: bool) 
 
 
 def form_of(block: Block) -> NumpyForm:
-    """How the memory of a block is written for numpy; a ValueError that says which have such a form."""
+    """The numpy form of a block's memory; a ValueError names the encoders that have one."""
     cell = cell_of(block.mixer)
     if cell is not None and cell.to_numpy is not None:
         return cell.to_numpy

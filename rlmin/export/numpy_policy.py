@@ -19,7 +19,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 FORMAT = 1
-"""Of descriptions and programs; another one is refused."""
+"""Version of descriptions and programs; any other is refused."""
 DESCRIPTION = "description"
 """Name of the array in an .npz file that holds the description: JSON as bytes."""
 SIZES = 8  # numbers of rows for which buffers are kept
@@ -27,7 +27,7 @@ ILLEGAL, PADDING = -1e8, -2e8  # logits of a forbidden choice, and of one that d
 
 Array: TypeAlias = np.ndarray[Any, Any]
 ExportedState: TypeAlias = tuple[dict[str, Array], Array]
-"""What `predict` hands back and wants again: the memory by name, and the action taken last, [B, ...] each."""
+"""State that `predict` returns and takes again: the memory by name, and the last action, [B, ...] each."""
 
 
 def input_name(leaf: str, path: Any) -> str:
@@ -36,15 +36,15 @@ def input_name(leaf: str, path: Any) -> str:
 
 
 class ExportedPolicy:
-    """A policy without its library: `predict` of stable-baselines3; a subclass says how one step is computed.
+    """A policy without its library, with the `predict` of stable-baselines3; a subclass computes one step.
 
     Args:
         description: JSON, see rlmin.export.description.
-        source: where it is from, for messages.
+        source: origin of the description, for messages.
         seed: of samples; None: any.
 
     Attributes:
-        description: what the policy says about itself: spaces, names and shapes of inputs and outputs, its run.
+        description: spaces, names and shapes of inputs and outputs, and the run.
 
     Raises:
         ValueError: no description, or one of another version.
@@ -52,33 +52,34 @@ class ExportedPolicy:
 
     def __init__(self, description: str, source: str, *, seed: int | None = None) -> None:
         try:
-            told = json.loads(description)
+            fields = json.loads(description)
         except ValueError:
-            raise ValueError(f"{source}: not exported by rlmin: it holds no description") from None
-        if not isinstance(told, dict):
-            raise ValueError(f"{source}: not exported by rlmin: its description is not one")
-        if told.get("format") != FORMAT:
-            raise ValueError(f"{source}: expected an export of format {FORMAT}, got {told.get('format')}; export anew")
-        self.description: dict[str, Any] = told
+            raise ValueError(f"{source}: not exported by rlmin: it has no description") from None
+        if not isinstance(fields, dict):
+            raise ValueError(f"{source}: not exported by rlmin: its description is not valid")
+        if fields.get("format") != FORMAT:
+            found = fields.get("format")
+            raise ValueError(f"{source}: expected an export of format {FORMAT}, got {found}; export it again")
+        self.description: dict[str, Any] = fields
         self.generator = np.random.default_rng(seed)
         try:
-            self._understand(told)
+            self._understand(fields)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{source}: damaged, its description is not whole ({error!r})") from None
+            raise ValueError(f"{source}: damaged, its description is incomplete ({error!r})") from None
 
-    def _understand(self, told: dict[str, Any]) -> None:
-        """Keep what `predict` needs of a description."""
-        self._leaves = [_Leaf(leaf) for leaf in told["observation"]]
+    def _understand(self, fields: dict[str, Any]) -> None:
+        """Keep the parts of a description that `predict` needs."""
+        self._leaves = [_Leaf(leaf) for leaf in fields["observation"]]
         self._carried = {
             name: (tuple(x["shape"]), np.dtype(x["dtype"]))
-            for name, x in told["inputs"].items()
-            if f"next_{name}" in told["outputs"] and name != "previous_action"
+            for name, x in fields["inputs"].items()
+            if f"next_{name}" in fields["outputs"] and name != "previous_action"
         }
-        action = told["action"]
+        action = fields["action"]
         self._choices = action.get("choices")
         self._size = len(self._choices) if self._choices else action["point"]
         self._shape, self._dtype = tuple(action["shape"]), np.dtype(action["dtype"])
-        self._discrete = told["action_space"]["kind"] == "Discrete"
+        self._discrete = fields["action_space"]["kind"] == "Discrete"
         if self._choices:
             self._first, widest = np.array(action["first"]), max(self._choices)
             self._flags = sum(self._choices)
@@ -92,7 +93,7 @@ class ExportedPolicy:
         raise NotImplementedError
 
     def initial_state(self, rows: int) -> ExportedState:
-        """The state of `rows` environments in which nothing has been seen."""
+        """The state of `rows` environments before their first step."""
         memory = {name: np.zeros((rows, *shape), dtype) for name, (shape, dtype) in self._carried.items()}
         return memory, np.zeros((rows, self._size), np.int64 if self._choices else np.float32)
 
@@ -110,10 +111,10 @@ class ExportedPolicy:
 
         Args:
             observation: as the environment gives it: one observation, or a batch [B, ...] (a dict or tuple of such).
-            state: what the last call returned; None where nothing has been seen.
+            state: the state that the last call returned; None before the first step.
             episode_start: [B] bool, the observation opens an episode. None: only where `state` is None.
             deterministic: the most likely action instead of a sample.
-            reward: [B] what the last action earned, for a policy that reads it.
+            reward: [B] the reward of the last action, for a policy that reads it.
             action_mask: [B, n] bool, True is legal; None: the entry "action_mask" of a dict observation, if any.
 
         Returns:
@@ -128,7 +129,7 @@ class ExportedPolicy:
         inputs, rows, single = self._read(observation)
         memory, last = self.initial_state(rows) if state is None else state
         if len(last) != rows:
-            raise ValueError(f"state: expected {rows} rows as in the observation, got {len(last)}")
+            raise ValueError(f"state: expected {rows} rows, as in the observation, got {len(last)}")
         if episode_start is None:
             start = np.full(rows, state is None)
         else:
@@ -155,7 +156,7 @@ class ExportedPolicy:
         return action, ({name: outputs[f"next_{name}"] for name in memory}, chosen)
 
     def _read(self, observation: Any) -> tuple[dict[str, Array], int, bool]:
-        """Named inputs, checked; the number of rows; whether it was the observation of one environment, without B."""
+        """Checked inputs by name, the number of rows, and whether the observation had no axis B."""
         inputs: dict[str, Array] = {}
         rows, single = -1, False
         for leaf in self._leaves:
@@ -199,13 +200,13 @@ class ExportedPolicy:
 
 
 class _Leaf:
-    """One leaf of an observation: where it is found, and what it has to be."""
+    """One leaf of an observation: its place, shape, dtype and bounds."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        self.name, self.path, self.shape = told["name"], told["path"], tuple(told["shape"])
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.name, self.path, self.shape = fields["name"], fields["path"], tuple(fields["shape"])
         self.input = input_name(self.name, self.path)
-        self.dtype, self.declared = np.dtype(told["dtype"]), np.dtype(told["declared"])
-        self.bounds = (np.array(told["low"]), np.array(told["high"])) if "low" in told else None
+        self.dtype, self.declared = np.dtype(fields["dtype"]), np.dtype(fields["declared"])
+        self.bounds = (np.array(fields["low"]), np.array(fields["high"])) if "low" in fields else None
 
     def pick(self, observation: Any) -> Array:
         value = observation
@@ -234,7 +235,7 @@ class _Leaf:
 
 
 def _rows(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-    """`x` as an array of `shape`; what belongs to a single environment may lack the axis B."""
+    """`x` as an array of `shape`; for a single environment the axis B may be missing."""
     array = np.asarray(x, dtype)
     if array.size != math.prod(shape):
         raise ValueError(f"{name}: expected {list(shape)}, got {list(array.shape)}")
@@ -258,7 +259,7 @@ class NumpyPolicy(ExportedPolicy):
         try:
             with np.load(BytesIO(content), allow_pickle=False) as opened:
                 arrays = {name: opened[name] for name in opened.files}
-        except Exception as error:  # zipfile, zlib and numpy have a class for each way to be damaged
+        except Exception as error:  # zipfile, zlib and numpy raise errors of many classes
             raise ValueError(f"{source}: damaged, expected an .npz file ({error})") from None
         super().__init__(
             arrays.pop(DESCRIPTION, np.zeros(0, np.uint8)).tobytes().decode(errors="replace"), source, seed=seed
@@ -280,10 +281,10 @@ class NumpyPolicy(ExportedPolicy):
 
 
 class _Plan:
-    """A step of B rows: numpy calls on buffers that stay where they are, one after the other.
+    """A step of B rows: a list of numpy calls on fixed buffers.
 
-    The program says which: buffers, views of them, calls of `FUNCTIONS` on these and the weights, by name. It is made
-    by rlmin.export.numpy_export, which knows what a policy is; here only `FUNCTIONS` and `VIEWS` can be called.
+    The program has buffers, views of them, and calls of `FUNCTIONS` on these and the weights, by name. It is made
+    by rlmin.export.numpy_export, which knows policies; only `FUNCTIONS` and `VIEWS` can be called here.
     """
 
     def __init__(self, program: dict[str, Any], weights: dict[str, Array], rows: int) -> None:

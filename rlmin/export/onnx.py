@@ -1,7 +1,7 @@
 """A policy as an ONNX model: one acting step with named inputs and outputs, the memory among them, any number of rows.
 
 The names are those of rlmin.export.torch_export. The model's metadata hold, under "rlmin", the description as JSON:
-spaces, shapes, where the policy comes from (rlmin.export.description).
+spaces, shapes and the origin of the policy (rlmin.export.description).
 """
 
 import json
@@ -24,7 +24,7 @@ from rlmin.runs.checkpoint import write_atomic
 from rlmin.settings.boundary import checked
 
 KEY = "rlmin"
-"""Of the metadata entry that holds the description."""
+"""Key of the metadata entry that holds the description."""
 
 
 class OnnxPolicy(ExportedPolicy):
@@ -37,7 +37,7 @@ class OnnxPolicy(ExportedPolicy):
 
     Raises:
         ImportError: onnxruntime is not installed.
-        ValueError: no ONNX model, or none of ours.
+        ValueError: not an ONNX model, or not one exported by rlmin.
     """
 
     def __init__(self, file: str | Path | bytes, *, seed: int | None = None, threads: int = 1) -> None:
@@ -48,7 +48,7 @@ class OnnxPolicy(ExportedPolicy):
         source = "content" if isinstance(file, bytes) else str(file)
         try:
             self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own classes, one for each way to be damaged
+        except Exception as error:  # onnxruntime raises errors of many classes of its own
             raise ValueError(f"{source}: damaged, expected an ONNX model ({error})") from None
         super().__init__(self._session.get_modelmeta().custom_metadata_map.get(KEY, ""), source, seed=seed)
         self._outputs = [output.name for output in self._session.get_outputs()]
@@ -66,24 +66,24 @@ def pack_onnx(
     onnx = require("onnx", extra="export")
     require("onnxscript", extra="export")
     module = StepModule(policy, value=value, action_mask=action_mask)
-    told = module.description(run)
+    description = module.description(run)
     program = export_program(module)
     with _quiet():
         exported = torch.onnx.export(
             program,
-            input_names=list(told["inputs"]),
-            output_names=list(told["outputs"]),
+            input_names=list(description["inputs"]),
+            output_names=list(description["outputs"]),
             dynamo=True,
             optimize=True,
             verbose=False,
         )
     assert exported is not None
     proto = exported.model_proto
-    for x in (*proto.graph.input, *proto.graph.output):  # torch has a name of its own for the axis
+    for x in (*proto.graph.input, *proto.graph.output):  # torch gives the axis a name of its own
         x.type.tensor_type.shape.dim[0].dim_param = "batch"
-    proto.graph.ClearField("value_info")  # of what lies between, with that name; shape inference finds it again
-    proto.producer_name, proto.producer_version = "rlmin", told["rlmin"]
-    proto.metadata_props.add(key=KEY, value=json.dumps(told))
+    proto.graph.ClearField("value_info")  # shapes of inner values, with that name; shape inference finds them again
+    proto.producer_name, proto.producer_version = "rlmin", description["rlmin"]
+    proto.metadata_props.add(key=KEY, value=json.dumps(description))
     onnx.checker.check_model(proto, full_check=True)
     content: bytes = proto.SerializeToString()
     return content
@@ -100,7 +100,7 @@ def export_onnx(policy: Policy, file: str | Path, **options: Unpack[GraphOptions
 
     Raises:
         ImportError: onnx or onnxscript is not installed.
-        ValueError: `action_mask`, and the action is no choice.
+        ValueError: `action_mask` for an action that is not a choice.
     """
     content = pack_onnx(policy, **options)
     write_atomic(Path(file), content)
@@ -108,7 +108,7 @@ def export_onnx(policy: Policy, file: str | Path, **options: Unpack[GraphOptions
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What torch says of itself: that torchvision is missing, and that it copies a deprecated class of its own."""
+    """Hide torch's warnings about torchvision, which is not needed, and about a deprecated class of its own."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

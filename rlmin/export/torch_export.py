@@ -12,8 +12,8 @@
     next_state.block0.h, ...   memory after the step
     next_previous_action       the most likely action in rlmin's form (indices from 0; a point before it is clipped)
 
-An input X that has an output next_X is carried from step to step and begins as zeros. Who samples instead of taking
-the most likely action feeds what was sampled as previous_action.
+An input X that has an output next_X is carried from step to step and begins as zeros. A program that samples instead
+of taking the most likely action feeds its sample as previous_action.
 """
 
 import copy
@@ -42,19 +42,19 @@ from rlmin.types import State, map_state, tensors_of
 
 DESCRIPTION = "rlmin.json"
 """Name of the description inside a .pt2 file."""
-EXAMPLE_ROWS = 3  # a batch of one would be taken for a constant
+EXAMPLE_ROWS = 3  # torch would take a batch of one for a constant
 
 
 class StepModule(nn.Module):
     """One acting step of a policy: see the top of this file. A copy of the weights it needs, on the CPU.
 
     Args:
-        policy: left as it is.
+        policy: not changed.
         value: whether to compute the value, and to carry the memory of a critic that has its own.
         action_mask: whether to read masks of legal choices.
 
     Raises:
-        ValueError: `action_mask`, and the action is no choice.
+        ValueError: `action_mask` for an action that is not a choice.
     """
 
     def __init__(self, policy: Policy, *, value: bool = False, action_mask: bool = False) -> None:
@@ -88,7 +88,7 @@ class StepModule(nn.Module):
         return outputs | {f"next_state.{name}": x for name, x in zip(self.state_names, after, strict=True)}
 
     def example(self, rows: int = EXAMPLE_ROWS) -> dict[str, Tensor]:
-        """Inputs of `rows` environments that have seen nothing: zeros, but for start, masks and least choices."""
+        """Inputs of `rows` environments before their first step: zeros, except start, masks and smallest choices."""
         head, inputs = self.action_head, {}
         for leaf in self.leaves:
             first = torch.zeros((), dtype=leaf.dtype) if leaf.start is None else leaf.start
@@ -110,13 +110,13 @@ class StepModule(nn.Module):
         example = self.example(1)
         with torch.no_grad():
             after = self(example)
-        told = self.describe | {"run": dict(run or {})}
+        about = self.describe | {"run": dict(run or {})}
         for key, tensors in (("inputs", example), ("outputs", after)):
-            told[key] = {name: {"shape": list(x.shape[1:]), "dtype": _name(x.dtype)} for name, x in tensors.items()}
-        return told
+            about[key] = {name: {"shape": list(x.shape[1:]), "dtype": _name(x.dtype)} for name, x in tensors.items()}
+        return about
 
     def _act(self, features: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """What the head says, and its most likely action."""
+        """The output of the head, and its most likely action."""
         head = self.action_head
         distribution = head(features, mask)
         chosen = distribution.mode()
@@ -136,11 +136,11 @@ class TorchExportPolicy(ExportedPolicy):
     """A .pt2 file as a policy with the `predict` of stable-baselines3; see `ExportedPolicy`.
 
     Args:
-        file: path, or content; a program, which `torch.export.load` may run: no stranger's.
+        file: path, or content. `torch.export.load` may run it, so it has to come from a trusted source.
         seed: of samples; None: any.
 
     Raises:
-        ValueError: no .pt2 file, or none of ours.
+        ValueError: not a .pt2 file, or not one exported by rlmin.
     """
 
     def __init__(self, file: str | Path | bytes, *, seed: int | None = None) -> None:
@@ -148,7 +148,7 @@ class TorchExportPolicy(ExportedPolicy):
         extra = {DESCRIPTION: ""}
         try:
             program = torch.export.load(io.BytesIO(content), extra_files=extra)
-        except Exception as error:  # whatever torch stumbles over
+        except Exception as error:  # torch raises errors of many classes
             name = "content" if isinstance(file, bytes) else file
             raise ValueError(f"{name}: damaged, expected a .pt2 file of torch.export ({error})") from None
         super().__init__(extra[DESCRIPTION], "content" if isinstance(file, bytes) else str(file), seed=seed)
@@ -176,7 +176,7 @@ def pack_torch(
     """The content of a .pt2 file: see `export_torch`."""
     module = StepModule(policy, value=value, action_mask=action_mask)
     program, content = export_program(module), io.BytesIO()
-    program.example_inputs = None  # they would be the one pickle in the file
+    program.example_inputs = None  # the file would hold them as a pickle
     torch.export.save(program, content, extra_files={DESCRIPTION: json.dumps(module.description(run))})
     return content.getvalue()
 
@@ -191,7 +191,7 @@ def export_torch(policy: Policy, file: str | Path, **options: Unpack[GraphOption
         options: value, action_mask and run, see `rlmin.export.form.GraphOptions`.
 
     Raises:
-        ValueError: `action_mask`, and the action is no choice.
+        ValueError: `action_mask` for an action that is not a choice.
     """
     content = pack_torch(policy, **options)
     write_atomic(Path(file), content)

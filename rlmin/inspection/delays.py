@@ -49,8 +49,8 @@ def options_of(id: str) -> dict[str, Any]:
         return {}
     entry = spec.vector_entry_point
     creator = registration.load_env_creator(entry) if isinstance(entry, str) else entry
-    told = {name: one.default for name, one in inspect.signature(creator).parameters.items()}
-    return {name: value for name, value in told.items() if value is not inspect.Parameter.empty} | spec.kwargs
+    defaults = {name: one.default for name, one in inspect.signature(creator).parameters.items()}
+    return {name: value for name, value in defaults.items() if value is not inspect.Parameter.empty} | spec.kwargs
 
 
 def play_varied(subject: Subject, name: str, values: Sequence[Any], *, episodes: int) -> Varied:

@@ -24,8 +24,8 @@ def cause(one: Explained) -> str:
 
 def outcome(one: Evaluation) -> str:
     """Return, and success where it is known."""
-    told = "" if one.success_rate is None else f", success {100 * one.success_rate:.1f} %"
-    return f"return {one.mean_return:.3g}{told}"
+    text = "" if one.success_rate is None else f", success {100 * one.success_rate:.1f} %"
+    return f"return {one.mean_return:.3g}{text}"
 
 
 def methods(study: Study) -> list[str]:
@@ -55,8 +55,8 @@ def _reach(study: Study) -> str:
     if not study.scales:
         return ""
     shares = [share_beyond(one.played, study.length) for one in study.scales]
-    told = ", ".join(f"{100 * share:.0f} % in layer {i}" for i, share in enumerate(shares, 1))
-    return f"Units whose half-life in play is longer than an episode ({study.length:.0f} steps): {told}."
+    text = ", ".join(f"{100 * share:.0f} % in layer {i}" for i, share in enumerate(shares, 1))
+    return f"Units whose half-life in play is longer than an episode ({study.length:.0f} steps): {text}."
 
 
 def _drove(study: Study) -> str:

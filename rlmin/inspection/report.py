@@ -76,7 +76,7 @@ def report(study: Study, *, title: str, facts: Mapping[str, str], command: str) 
 
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         sections = [make(study) for make in (_scales, _attribution, _lengths, _section_varied, _wipes, _methods)]
-    told = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items())
+    items = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items())
     short = "".join(f"<li>{line}</li>" for line in list_findings(study))
     numbered = "\n".join(
         f"<section><h2><span>{i}</span>{escape(head)}</h2>\n{body}</section>"
@@ -87,7 +87,7 @@ def report(study: Study, *, title: str, facts: Mapping[str, str], command: str) 
 <title>Memory of {escape(title)}</title><style>{CSS}</style></head><body><main>
 <h1>What the memory of {escape(title)} does</h1>
 <p class="lead">{say.lead(study)}</p>
-<dl class="facts">{told}</dl>
+<dl class="facts">{items}</dl>
 <div class="short"><h3>In short</h3><ul>{short}</ul></div>
 <p>{say.HOW_TO_READ}</p>
 {numbered}

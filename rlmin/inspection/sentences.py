@@ -78,8 +78,8 @@ def scales_table(study: Study) -> tuple[list[str], list[list[str]]]:
         for name, x in (("by bias", one.bias), ("in play", one.played)):
             low, middle, high = torch.quantile(x.clamp(max=1e12), torch.tensor([0.1, 0.5, 0.9], dtype=x.dtype)).tolist()
             shares = [share_beyond(x, study.length), share_beyond(x, study.subject.horizon)]
-            told = [_steps(low), _steps(middle), _steps(high), _steps(float(x.max()))]
-            rows.append([f"layer {layer}, {name}", *told, *(f"{100 * share:.0f} %" for share in shares)])
+            quantiles = [_steps(low), _steps(middle), _steps(high), _steps(float(x.max()))]
+            rows.append([f"layer {layer}, {name}", *quantiles, *(f"{100 * share:.0f} %" for share in shares)])
     return head, rows
 
 

@@ -209,8 +209,8 @@ def _explain(subject: Subject, kept: Played, shown: int, *, draws: bool) -> tupl
         episode = _replay_drawn(subject, episode, row) if draws else episode
         leaves = {name: leaf[:, 0] for name, leaf in episode.leaves.items()}
         mask = None if episode.action_mask is None else episode.action_mask[:, 0]
-        told: dict[str, Any] = {"action": episode.action[:, 0], "action_mask": mask, "mean_input": mean}
-        why = attribution(subject.policy, leaves, episode.start[:, 0], group=math.ceil(len(kept) / columns), **told)
+        inputs: dict[str, Any] = {"action": episode.action[:, 0], "action_mask": mask, "mean_input": mean}
+        why = attribution(subject.policy, leaves, episode.start[:, 0], group=math.ceil(len(kept) / columns), **inputs)
         found.append(Explained(episode=episode, attribution=why, moment=_moment(why)))
     return tuple(found)
 

@@ -1,13 +1,13 @@
-"""Acting in a loop of one's own: a policy as a callable that keeps its memory, and knows where episodes start.
+"""Acting in your own loop: a policy as a callable that keeps its memory and knows where episodes start.
 
     Actor       action = act(observation); `act.reset()`, or `start=`, says where an episode opens
-    EnvActor    the same bound to an environment: its `reset` and `step` are the environment's, and tell it all of that
+    EnvActor    the same, bound to an environment, whose `reset` and `step` it has; it needs no further calls
 
-What an `EnvActor` makes of the three autoreset modes of a vector environment:
+How an `EnvActor` handles the three autoreset modes of a vector environment:
 
-    NEXT_STEP   the call after an end ignores its action and resets: what it returns opens an episode
-    SAME_STEP   what an ending step returns opens an episode
-    DISABLED    what `reset(options={"reset_mask": rows})` returns opens an episode in these rows
+    NEXT_STEP   the call after an end ignores its action and resets; its observation opens an episode
+    SAME_STEP   the observation of an ending step opens an episode
+    DISABLED    the observation of `reset(options={"reset_mask": rows})` opens an episode in these rows
 
 Both act as `rlmin.evaluation.evaluate` does: the same actions, for the same seeds.
 """
@@ -34,7 +34,7 @@ from rlmin.wrappers.previous import as_leaf
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
 from rlmin.wrappers.transform import with_entry, with_leaf
 
-NO_TARGET = "this policy is told which return to aim for: actor(target_return=...), env units"
+NO_TARGET = "this policy is return-conditioned: give it a target, actor(target_return=...), env units"
 
 
 @overload
@@ -57,22 +57,22 @@ def make_actor(policy: Policy, env: Any = None, **options: Any) -> "Actor | EnvA
 
 
 class Actor:
-    """A policy that is called with what is seen and answers with what to do; memory and last action are kept for you.
+    """A policy that maps an observation to an action, and keeps its memory and last action itself.
 
     Args:
         policy: the policy; nothing is trained.
         deterministic: the most likely action instead of a sample.
-        target_return: of a policy that reads a return to aim for: the target, one number or one a row, env units. It
-            is counted down by the rewards as the wrapper `ReturnToGo` does. None: the observation brings its own.
-        default_target: the same, where there is no `target_return` and the observation brings none.
+        target_return: target of a return-conditioned policy, one number or one a row, env units. It
+            is counted down by the rewards as in the wrapper `ReturnToGo`. None: the observation contains it.
+        default_target: the target if there is no `target_return` and none in the observation.
         return_scale: env units that the policy was shown as 1.
         seed: of sampled actions; None: any.
 
     Attributes:
-        state: what `rlmin.policy.predict.predict` returned last; None where nothing has been seen.
+        state: the state that `rlmin.policy.predict.predict` returned last; None before the first step.
 
     Raises:
-        ValueError: a target for a policy that reads none.
+        ValueError: a target for a policy that takes none.
     """
 
     @checked
@@ -91,22 +91,22 @@ class Actor:
             raise ValueError(f"target_return={target}: this policy is not return-conditioned")
         self.policy, self.deterministic = policy, deterministic
         self.target = None if target is None else np.asarray(target, dtype=np.float64)
-        self.is_default = target_return is None  # a target that the observation brings goes before it
+        self.is_default = target_return is None  # a target in the observation takes precedence
         self.return_scale = return_scale
         self.generator = torch.Generator(next(policy.parameters()).device)
         self.generator.manual_seed(self.generator.seed() if seed is None else seed)
         self.state: PolicyState | None = None
-        self._opens: np.ndarray[Any, Any] = np.array(True)  # [] or [B]: what is seen next opens an episode
-        self._left: np.ndarray[Any, Any] | None = None  # [] or [B]: of the target, as it stood before the last action
+        self._opens: np.ndarray[Any, Any] = np.array(True)  # [] or [B]: the next observation opens an episode
+        self._left: np.ndarray[Any, Any] | None = None  # [] or [B]: what remained of the target before the last action
 
     def reset(self, rows: Any = None) -> None:
-        """Say that what is seen next opens an episode.
+        """Announce that the next observation opens an episode.
 
         Args:
             rows: [B] bool, only in these; None: everywhere, and the number of rows may change.
 
         Raises:
-            ValueError: rows are no flags, as indices are none, or not one a row.
+            ValueError: rows are not flags (indices are not), or not one flag a row.
         """
         if rows is None:
             self.state, self._left, self._opens = None, None, np.array(True)
@@ -120,17 +120,17 @@ class Actor:
 
         Args:
             observation: as the environment gives it: one, or a batch [B, ...].
-            reward: [B] (or a number) what the last action earned, env units; needed, except where an episode opens, by
+            reward: [B] (or a number) the reward of the last action, env units; except where an episode opens, needed by
                 a policy that reads the previous reward or counts down a target.
             start: [B] bool (or one), the observation opens an episode; None: only after `reset`.
             action_mask: as for `rlmin.policy.predict.predict`.
 
         Returns:
-            actions in the environment's own form, without B where a single observation came in.
+            actions in the environment's own form, without B for a single observation.
 
         Raises:
-            ValueError, FloatingPointError: see `rlmin.policy.predict.predict`; a policy that reads a return to aim for
-                has none, or two, or no reward to count it down by. The memory is as it was.
+            ValueError, FloatingPointError: see `rlmin.policy.predict.predict`; a return-conditioned policy
+                has no target, two targets, or no reward to count it down. The memory is unchanged.
         """
         opens = self._opens if start is None else self._merge_starts("start", start)
         left = self._count_down(observation, reward, opens)
@@ -151,18 +151,18 @@ class Actor:
         return action
 
     def _merge_starts(self, name: str, flags: Any) -> np.ndarray[Any, Any]:
-        """[] or [B]: where what is seen next opens an episode, these flags among them."""
-        told = np.asarray(flags.detach().cpu() if isinstance(flags, Tensor) else flags)
-        if told.dtype != np.bool_:
+        """[] or [B]: where the next observation opens an episode, with these flags added."""
+        given = np.asarray(flags.detach().cpu() if isinstance(flags, Tensor) else flags)
+        if given.dtype != np.bool_:
             raise ValueError(
-                f"{name}: expected flags, bool [B], got {told.dtype} {told.tolist()}; True opens an episode"
+                f"{name}: expected flags, bool [B], got {given.dtype} {given.tolist()}; True opens an episode"
             )
-        known = self._opens.size if self._opens.ndim else told.size
-        _check_rows(name, told, known if self.state is None else len(self.state[1]))
-        return _flags(self._opens | told)
+        known = self._opens.size if self._opens.ndim else given.size
+        _check_rows(name, given, known if self.state is None else len(self.state[1]))
+        return _flags(self._opens | given)
 
     def _start(self, opens: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
-        """What `predict` is told: one flag a row; None where it is the first to see how many rows there are."""
+        """The flags for `predict`, one a row; None before the number of rows is known."""
         if self.state is None:
             return None
         return opens if opens.ndim else np.full(len(self.state[1]), opens)
@@ -185,14 +185,14 @@ class Actor:
         if self._left is None or self._left.shape != lead:
             return target
         if reward is None and not opens.all():
-            raise ValueError("a target is counted down by the rewards; pass reward=, what the last action earned")
+            raise ValueError("a target is counted down by the rewards; pass reward=, the reward of the last action")
         earned = _array(0.0 if reward is None else reward, np.float64)
         if earned.size not in (1, math.prod(lead)):
             raise ValueError(f"reward: expected {list(lead)}, got {list(earned.shape)}")
         return np.where(opens, target, self._left - earned.reshape(lead if earned.size > 1 else ()))
 
     def _lead(self, observation: Any) -> tuple[int, ...]:
-        """() of a single observation, (B,) of a batch."""
+        """() for a single observation, (B,) for a batch."""
         leaf = next(leaf for leaf in leaves_of(self.policy.observation_space) if leaf.name != RETURN_TO_GO)
         seen = pick(with_entry(observation, RETURN_TO_GO, None), leaf.path)
         return tuple(np.shape(seen))[: np.ndim(seen) - len(leaf.shape)]
@@ -205,16 +205,16 @@ class EnvActor:
         observation, reward, terminated, truncated, info = act.step()        # chooses act.action, and takes it
 
     Args:
-        env: a gymnasium Env or VectorEnv with the policy's spaces, with any wrappers; ended episodes are reset by
-            whoever would reset them without this.
-        actor: what chooses.
+        env: a gymnasium Env or VectorEnv with the policy's spaces and any wrappers; the actor changes nothing about
+            who resets ended episodes.
+        actor: chooses the actions.
 
     Attributes:
-        action: the action taken last, as the environment was given it.
+        action: the last action, in the form that the environment received.
 
     Raises:
-        TypeError: something else than an environment of gymnasium.
-        ValueError: its spaces are not those of the policy, or nothing says which return to aim for.
+        TypeError: not an environment of gymnasium.
+        ValueError: its spaces differ from the policy's, or a return-conditioned policy has no target.
     """
 
     def __init__(self, env: Any, actor: Actor) -> None:
@@ -253,7 +253,7 @@ class EnvActor:
         return self._observation, info
 
     def step(self) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Choose actions and take them: what the environment's `step` returns.
+        """Choose actions and take them; returns the result of the environment's `step`.
 
         Raises:
             RuntimeError: nothing was reset, or the episode of a single environment is over.
@@ -267,7 +267,7 @@ class EnvActor:
         self.action = torch.as_tensor(action) if isinstance(self._observation, Tensor) else action
         observation, reward, terminated, truncated, info = self.env.step(self.action)
         ended = _flags(terminated) | _flags(truncated)
-        if self.mode is AutoresetMode.NEXT_STEP:  # rows that ended before only reset
+        if self.mode is AutoresetMode.NEXT_STEP:  # rows that ended one step earlier only reset
             ended &= ~self._ended
             self.actor.reset(self._ended)
         elif self.mode is AutoresetMode.SAME_STEP:
@@ -277,15 +277,15 @@ class EnvActor:
         return observation, reward, terminated, truncated, info
 
     def _masks(self, info: dict[str, Any], *, before: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:
-        """What info says is legal: [A], or [B, A] where rows that say nothing have `before`, or may do everything."""
+        """Legal actions by info: [A], or [B, A], where rows without a mask keep `before`, or allow everything."""
         value, flags = info.get(MASK), self.actor.policy.action_head.mask_size
         if value is None or not flags:
             return None
         if self.mode is None:
             return _flags(value)
-        told = _flags(info.get(f"_{MASK}", np.ones(self.rows, dtype=bool)))
+        given = _flags(info.get(f"_{MASK}", np.ones(self.rows, dtype=bool)))
         mask = np.ones((*self.rows, flags), dtype=bool) if before is None else before.copy()
-        for row in told.nonzero()[0]:  # of lists it is an array of objects
+        for row in given.nonzero()[0]:  # for lists it is an array of objects
             mask[row] = np.ravel(_flags(value[row]))
         return mask
 

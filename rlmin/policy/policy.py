@@ -62,8 +62,8 @@ class Policy(nn.Module):
         super().__init__()
         self.config = config = config or PolicyConfig()
         self.observation_space, self.action_space = observation_space, action_space
-        told = {name: getattr(config, name) for name in ("pictures", "symbols", "numbers")}
-        self.readings = read_as(leaf_spaces(observation_space), **told)
+        named = {name: getattr(config, name) for name in ("pictures", "symbols", "numbers")}
+        self.readings = read_as(leaf_spaces(observation_space), **named)
         self.action_head = action_head(action_space, config.width, log_std=config.log_std)
         self.value_head = ValueHead(config.width)
         self.trunks = nn.ModuleList(self._trunk() for _ in range(1 if config.share_memory else 2))

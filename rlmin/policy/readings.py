@@ -88,7 +88,7 @@ def read_as(
     Raises:
         ValueError: a name that no leaf has, or two settings name it, or it cannot be read so.
     """
-    told: dict[str, Kind] = {}
+    asked: dict[str, Kind] = {}
     kinds: tuple[tuple[str, Kind, Iterable[str]], ...] = (
         ("pictures", "picture", pictures),
         ("symbols", "symbols", symbols),
@@ -100,10 +100,10 @@ def read_as(
                 check_names("leaf of the observation", [name], leaves)
             except ValueError as error:
                 raise ValueError(f"{setting}: {error}") from None
-            if told.get(name, kind) != kind:
+            if asked.get(name, kind) != kind:
                 raise ValueError(f"{setting}: leaf {name!r} is named by two of pictures, symbols and numbers")
-            told[name] = kind
-    return {name: _make_reading(name, space, told.get(name)) for name, space in leaves.items()}
+            asked[name] = kind
+    return {name: _make_reading(name, space, asked.get(name)) for name, space in leaves.items()}
 
 
 def warn_of_doubts(readings: Mapping[str, Reading]) -> None:
@@ -113,20 +113,20 @@ def warn_of_doubts(readings: Mapping[str, Reading]) -> None:
             warnings.warn(f"{reading}; {reading.doubt}", stacklevel=3)
 
 
-def _make_reading(name: str, space: gym.Space[Any], told: Kind | None) -> Reading:
+def _make_reading(name: str, space: gym.Space[Any], asked: Kind | None) -> Reading:
     if not isinstance(space, gym.spaces.Box):
-        if told is not None:
-            raise ValueError(f"observation {name!r}: only a Box is read as {told}, this is {space}")
+        if asked is not None:
+            raise ValueError(f"observation {name!r}: only a Box is read as {asked}, this is {space}")
         return Reading(name=name, space=space, kind="choices")
-    kind = told or _guess(space)
+    kind = asked or _guess(space)
     if kind == "numbers":
-        doubt = _doubt_of_numbers(name, space) if told is None else ""
+        doubt = _doubt_of_numbers(name, space) if asked is None else ""
         return Reading(name=name, space=space, kind=kind, doubt=doubt)
     axes = _axes(space.shape, kind)
     _check(name, space, kind, axes)
     assert axes is not None, "checked"
     doubt = ""
-    if kind == "symbols" and told is None and min(space.shape[axes[2]], space.shape[axes[3]]) >= 10:
+    if kind == "symbols" and asked is None and min(space.shape[axes[2]], space.shape[axes[3]]) >= 10:
         doubt = f"if it shows colours, say pictures=[{name!r}]; if not, symbols=[{name!r}]"
     return Reading(name=name, space=space, kind=kind, axes=axes, doubt=doubt)
 

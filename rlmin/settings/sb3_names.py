@@ -82,6 +82,6 @@ def answer(name: str, known: Collection[str]) -> str | None:
 def check_settings(given: Iterable[str], known: Collection[str]) -> None:
     """Raise a ValueError for the first of `given` that is no setting; stable-baselines3's names are answered."""
     for name in given:
-        if name not in known and (said := answer(name, known)) is not None:
-            raise ValueError(f"no setting {name!r}: {said}")
+        if name not in known and (hint := answer(name, known)) is not None:
+            raise ValueError(f"no setting {name!r}: {hint}")
         check_names("setting", [name], known)

@@ -54,8 +54,8 @@ class Behaviour:
 
     def train(self) -> list[Path]:
         """Train what is not trained yet; the folders of the checkpoints, the untrained policy first."""
-        said = {"env": str(self.arena), "steps": self.steps, "checkpoints": self.checkpoints, "seed": self.seed}
-        _check_same(self.folder / "settings.json", said | {"ppo": self.config.saved()})
+        settings = {"env": str(self.arena), "steps": self.steps, "checkpoints": self.checkpoints, "seed": self.seed}
+        _check_same(self.folder / "settings.json", settings | {"ppo": self.config.saved()})
         folders = [self.folder / f"{number:03d}" for number in range(self.checkpoints + 1)]
         agent = PPO(self.arena.id, env_kwargs=dict(self.arena.kwargs), seed=self.seed, config=self.config)
         done = sum((folder / LEARNER).exists() for folder in folders)
@@ -120,8 +120,8 @@ class Measured:
         if quality == "random":
             return [PlayedBy(name="random", policy=None, episodes=episodes)]
         if self.returns[self.expert] <= self.random:
-            told = f"the best checkpoint earns {self.returns[self.expert]:g}, random actions {self.random:g}"
-            raise ValueError(f"{self.folders[0].parent}: {told}: nothing was learned; train it for longer")
+            text = f"the best checkpoint earns {self.returns[self.expert]:g}, random actions {self.random:g}"
+            raise ValueError(f"{self.folders[0].parent}: {text}: nothing was learned; train it for longer")
         last = self.expert if quality == "expert" else self.medium
         chosen = range(last + 1) if quality == "medium-replay" else [last]
         shares = [episodes // len(chosen) + (i < episodes % len(chosen)) for i in range(len(chosen))]
@@ -133,13 +133,13 @@ class Measured:
         return PlayedBy(name="ppo", policy=agent.policy, episodes=episodes, deterministic=False, details=details)
 
 
-def _check_same(file: Path, said: Mapping[str, Any]) -> None:
+def _check_same(file: Path, settings: Mapping[str, Any]) -> None:
     """Write what is trained, or raise a ValueError where the folder holds something else."""
-    told = json.dumps(said, indent=1)
+    text = json.dumps(settings, indent=1)
     if not file.exists():
-        write_atomic(file, told.encode())
+        write_atomic(file, text.encode())
         return
     found = json.loads(file.read_text())
     found["ppo"] = PPOConfig.from_saved(found["ppo"]).saved()  # as it would be written today
-    if json.loads(json.dumps(found)) != json.loads(told):
+    if json.loads(json.dumps(found)) != json.loads(text):
         raise ValueError(f"{file.parent}: trained with other settings ({file.name}); delete the folder, or use --out")

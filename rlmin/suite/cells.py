@@ -130,17 +130,17 @@ def read_suite(name: str) -> Suite:
     else:
         check_names("suite", [name], [path.stem for path in SUITES.glob("*.yaml")])
         path = SUITES / f"{name}.yaml"
-    said = read_yaml(path)
-    if not isinstance(said, dict) or not isinstance(said.get("tasks"), dict):
+    entries = read_yaml(path)
+    if not isinstance(entries, dict) or not isinstance(entries.get("tasks"), dict):
         raise ValueError(f"{path.name}: expected a mapping with `tasks`, see rlmin/suite/cells.py")
-    check_mappings({"settings": said.get("settings"), **said["tasks"]}, path.name)
+    check_mappings({"settings": entries.get("settings"), **entries["tasks"]}, path.name)
     known = settable(TrainConfig)
     try:
-        check_names("entry", said, KEYS)
-        said = check_entries(said, "suite")
-        check_names("encoder", said.get("encoders", []), CELLS)
-        tasks = {task: check_entries(settings or {}, task) for task, settings in said["tasks"].items()}
-        for settings in (said.get("settings") or {}, *tasks.values()):
+        check_names("entry", entries, KEYS)
+        entries = check_entries(entries, "suite")
+        check_names("encoder", entries.get("encoders", []), CELLS)
+        tasks = {task: check_entries(settings or {}, task) for task, settings in entries["tasks"].items()}
+        for settings in (entries.get("settings") or {}, *tasks.values()):
             check_names("setting", settings, [*known, *OF_TASKS])
             check_names("encoder", settings.get("encoders", []), CELLS)
     except ValueError as error:
@@ -148,10 +148,10 @@ def read_suite(name: str) -> Suite:
     return Suite(
         name=path.stem,
         tasks={task: _as_pairs(settings) for task, settings in tasks.items()},
-        encoders=said.get("encoders", ["min_gru", "mlp"]),
-        seeds=said.get("seeds", 5),
-        steps=said.get("steps", 1_000_000),
-        settings=_as_pairs(said.get("settings") or {}),
+        encoders=entries.get("encoders", ["min_gru", "mlp"]),
+        seeds=entries.get("seeds", 5),
+        steps=entries.get("steps", 1_000_000),
+        settings=_as_pairs(entries.get("settings") or {}),
     )
 
 

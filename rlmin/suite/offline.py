@@ -106,29 +106,29 @@ def read_offline_suite(name: str) -> OfflineSuite:
     Raises:
         ValueError: there is none, or it says something that no suite can say.
     """
-    path, said = open_suite(name, kind="offline suite", parts=("agents", "tasks"), module="rlmin/suite/offline.py")
+    path, entries = open_suite(name, kind="offline suite", parts=("agents", "tasks"), module="rlmin/suite/offline.py")
     for key in ("agents", "tasks", "recipes"):
-        check_mappings({"settings": said.get("settings"), **(said.get(key) or {})}, path.name)
+        check_mappings({"settings": entries.get("settings"), **(entries.get(key) or {})}, path.name)
     known = settable(DecisionTrainConfig)
     try:
-        check_names("entry", said, KEYS)
-        said = check_entries(said, "suite")
+        check_names("entry", entries, KEYS)
+        entries = check_entries(entries, "suite")
         tasks, agents = (
-            {name: check_entries(x or {}, name) for name, x in said[key].items()} for key in ("tasks", "agents")
+            {name: check_entries(x or {}, name) for name, x in entries[key].items()} for key in ("tasks", "agents")
         )
-        check_names("setting", said.get("settings") or {}, known)
+        check_names("setting", entries.get("settings") or {}, known)
         for settings in agents.values():
             check_names("setting", settings, [*known, PEER])
             check_names("peer", [settings[PEER]] if PEER in settings else [], ["d3rlpy"])
         for settings in tasks.values():
             check_names("setting", settings, [*known, *OF_TASKS])
             check_names("agent", settings.get("agents", []), agents)
-        for own in (said, *tasks.values()):
+        for own in (entries, *tasks.values()):
             check_names("target", [x for x in own.get("targets", []) if isinstance(x, str)], [BEST])
-        recipes = {name: Recipe.read(name, own or {}) for name, own in (said.get("recipes") or {}).items()}
+        recipes = {name: Recipe.read(name, own or {}) for name, own in (entries.get("recipes") or {}).items()}
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
-    own = {key: said[key] for key in (*OWN, "settings") if said.get(key) is not None}
+    own = {key: entries[key] for key in (*OWN, "settings") if entries.get(key) is not None}
     return OfflineSuite(name=path.stem, agents=agents, tasks=tasks, recipes=recipes, **own)
 
 
@@ -155,11 +155,11 @@ class OfflineOptions(Settings):
         check_names("task", self.tasks, suite.tasks)
         check_names("agent", self.agents, suite.agents)
         given = {"steps": self.steps, "seeds": self.seeds, "agents": self.agents or None}
-        said = {name: value for name, value in given.items() if value is not None}
+        entries = {name: value for name, value in given.items() if value is not None}
         if self.trust:
             recipes = {name: replace(recipe, env=str(recipe.env)) for name, recipe in suite.recipes.items()}
-            suite, said = replace(suite, recipes=recipes), said | {"trust": True}
-        return replace(suite, tasks={task: {**suite.tasks[task], **said} for task in self.tasks or suite.tasks})
+            suite, entries = replace(suite, recipes=recipes), entries | {"trust": True}
+        return replace(suite, tasks={task: {**suite.tasks[task], **entries} for task in self.tasks or suite.tasks})
 
 
 def run_offline(options: OfflineOptions) -> str:

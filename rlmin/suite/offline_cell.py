@@ -51,9 +51,9 @@ class OfflineCell(Cell):
 
     def row(self, steps: int, facts: Mapping[str, Any], results: Sequence[Row]) -> Row:
         """What is written of the cell: steps learned from, facts of the data, a result for each variant and target."""
-        told = {"task": self.task, "encoder": self.encoder, "seed": self.seed, "steps": steps}
-        told |= {"behaviour": facts["mean"], "best": asked_return(BEST, facts), "reference": facts["reference"]}
-        return told | {"final": results[0]["score"], "results": list(results)}
+        line = {"task": self.task, "encoder": self.encoder, "seed": self.seed, "steps": steps}
+        line |= {"behaviour": facts["mean"], "best": asked_return(BEST, facts), "reference": facts["reference"]}
+        return line | {"final": results[0]["score"], "results": list(results)}
 
 
 def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Row]:
@@ -92,5 +92,5 @@ def result(
 ) -> Row:
     """What came of asking for one target in one variant of the environment."""
     named = " ".join(f"{key}={value}" for key, value in variant.items())
-    told = {"variant": named, "target": target, "return": achieved, "score": score(achieved, on)}
-    return told | {"success": success, "length": length}
+    line = {"variant": named, "target": target, "return": achieved, "score": score(achieved, on)}
+    return line | {"success": success, "length": length}

@@ -57,10 +57,10 @@ def summarise(lines: Sequence[Line]) -> list[Line]:
     for key in dict.fromkeys((*_key(line), line["agent"]) for line in lines):
         chosen = [line for line in lines if (*_key(line), line["agent"]) == key]
         found = mean_interval([line["score"] for line in chosen])
-        told = [line["success"] for line in chosen if line["success"] is not None]
+        known = [line["success"] for line in chosen if line["success"] is not None]
         first = {name: chosen[0][name] for name in ("task", "variant", "target", "agent", "steps", "behaviour", "best")}
         first |= {"seeds": len(chosen), "score": found.value, "low": found.low, "high": found.high}
-        table.append(first | {"success": float(np.mean(told)) if told else None})
+        table.append(first | {"success": float(np.mean(known)) if known else None})
     return table
 
 
@@ -94,8 +94,8 @@ def as_markdown(lines: Sequence[Line]) -> str:
         own = [found.get((*key, agent)) for agent in agents]
         first = next(line for line in own if line is not None)
         cells = " | ".join("" if line is None else _interval(line) for line in own)
-        told = f"{key[0]} | {key[1]} | {key[2]} | {first['seeds']} | {first['behaviour']:.1f} | {first['best']:.1f}"
-        text.append(f"| {told} | {cells} |")
+        known = f"{key[0]} | {key[1]} | {key[2]} | {first['seeds']} | {first['behaviour']:.1f} | {first['best']:.1f}"
+        text.append(f"| {known} | {cells} |")
     means = [iqm(lines, agent) for agent in agents]
     shown = ["" if one is None else f"{one.value:.1f} [{one.low:.1f}, {one.high:.1f}]" for one in means]
     text.append(f"| interquartile mean | | | | | | {' | '.join(shown)} |")

@@ -63,15 +63,15 @@ def _run(cell: PeerCell) -> Row:
     buffer = replay_buffer(episodes, choices=int(kind.n) if isinstance(kind, gym.spaces.Discrete) else None)
     quiet = need("d3rlpy.logging").NoopAdapterFactory()
     agent.fit(buffer, n_steps=updates, n_steps_per_epoch=updates, logger_adapter=quiet, show_progress=False)
-    results, asked, told = list[Row](), cell.settings["asked"], facts(dataset)
+    results, asked, data_facts = list[Row](), cell.settings["asked"], facts(dataset)
     for variant, target in product(asked["variants"], asked["targets"]):
-        aim = asked_return(target, told) / scale
+        aim = asked_return(target, data_facts) / scale
         with closing(gym.make(import_provider(dataset.env["id"]), **{**dataset.env["kwargs"], **variant})) as env:
             played = [_play(agent, env, aim, scale, cell.held_out_seed + i) for i in range(asked["episodes"])]
         returns, lengths = zip(*played, strict=True)
         mean = float(np.mean(returns)), float(np.mean(lengths))
         results.append(result(variant, target, *mean, None, dataset.reference))
-    return cell.row(round(updates * batch), told, results)
+    return cell.row(round(updates * batch), data_facts, results)
 
 
 def _episodes(dataset: str, scale: float) -> Iterator[Episode]:

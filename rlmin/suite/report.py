@@ -55,8 +55,8 @@ def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
         for protocol in PROTOCOLS:
             found = mean_interval([row[protocol] for row in chosen])
             line |= {protocol: found.value, f"{protocol} low": found.low, f"{protocol} high": found.high}
-        told = [row["success"] for row in chosen if row["success"] is not None]
-        line["success"] = float(np.mean(told)) if told else None
+        known = [row["success"] for row in chosen if row["success"] is not None]
+        line["success"] = float(np.mean(known)) if known else None
         line |= {"floor": chosen[0]["floor"], "ceiling": chosen[0]["ceiling"]}
         table.append(line)
     return table
@@ -89,11 +89,11 @@ def as_markdown(rows: Sequence[Row]) -> str:
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [summary.get((task, encoder)) for encoder in encoders]
         first = next(line for line in own if line is not None)
-        told = [_number(first[name]) for name in ("floor", "ceiling")]
+        known = [_number(first[name]) for name in ("floor", "ceiling")]
         scores = " | ".join("" if line is None else _score(line) for line in own)
         counts = [str(line["seeds"]) for line in own if line is not None]
         seeds = counts[0] if len(set(counts)) == 1 else ", ".join(counts)  # of each column that has any
-        lines.append(f"| {task} | {first['steps']:,} | {seeds} | {told[0]} | {told[1]} | {scores} |")
+        lines.append(f"| {task} | {first['steps']:,} | {seeds} | {known[0]} | {known[1]} | {scores} |")
     for protocol in PROTOCOLS:
         means = [iqm(rows, encoder, protocol) for encoder in encoders]
         lines.append(f"| IQM of normalised scores, {protocol} | | | 0 | 1 | {' | '.join(map(_number, means))} |")
