@@ -159,7 +159,7 @@ def test_an_environment_that_cannot_be_copied_is_made_anew_or_asked_for(how: str
     other = COPIES[how](agent)
     weights = other.policy.state_dict()
     assert all(torch.equal(x, weights[name]) for name, x in agent.policy.state_dict().items())
-    with pytest.raises(ValueError, match=r"this agent has no environment; give it one by set_env\(env\)"):
+    with pytest.raises(ValueError, match=r"this agent has no environment; give it one with set_env\(env\)"):
         other.learn(32)
     other.set_env(gym.make("CartPole-v1"))
     assert other.learn(32, reset_num_timesteps=False).num_timesteps == 64

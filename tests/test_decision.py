@@ -134,7 +134,7 @@ def test_logged_action_masks_rule_actions_out_and_are_no_observation() -> None:
     )
     assert ruled < free, "what was not legal has no probability"
     forbidden = [replace(one, actions=np.zeros_like(one.actions)) for one in episodes]
-    with pytest.raises(ValueError, match=r"episode \d, step \d: the action is one that its action_mask forbids"):
+    with pytest.raises(ValueError, match=r"episode \d, step \d: its action_mask forbids the action"):
         make(load_dataset(forbidden, observation_space=space, action_space=spaces.Discrete(flags)))
     action, _ = agent.predict({"x": np.zeros(2), "action_mask": np.eye(flags)[2], "return_to_go": np.ones(1)})
     assert action == 2
@@ -264,7 +264,7 @@ def test_the_mask_of_several_choices_may_have_axes_of_its_own() -> None:
     data = load_dataset(episodes, observation_space=space, action_space=spaces.MultiDiscrete([3, 3]))
     assert math.isfinite(make(data, held_out=0.0).update(make(data).packing.draw())["loss"])
     mask[3, 1, 2] = 0
-    with pytest.raises(ValueError, match=r"episode 0, step 3: the action is one"):
+    with pytest.raises(ValueError, match=r"episode 0, step 3: its action_mask forbids"):
         make(load_dataset(episodes, observation_space=space, action_space=spaces.MultiDiscrete([3, 3])))
 
 
@@ -391,7 +391,7 @@ def test_a_loaded_agent_acts_as_the_saved_one_and_says_what_it_lacks(tmp_path: P
             _, memory[other] = other.predict(seen, memory[other], np.full(3, t == 0), deterministic=True)
     left, right, other = (memory[key][0][0][0][1] for key in memory)
     assert torch.equal(left, right) and not torch.equal(left, other)
-    with pytest.raises(ValueError, match=r"data were given in memory; give them again by set_dataset\(dataset\)"):
+    with pytest.raises(ValueError, match=r"data were given in memory; give them again with set_dataset\(dataset\)"):
         again.learn(10)
     with pytest.raises(ValueError, match="expected an agent of kind 'ppo', found 'decision'"):
         PPO.load(tmp_path)
@@ -446,7 +446,7 @@ def test_the_environment_that_is_named_has_to_be_that_of_the_data() -> None:
     data = cues()
     with pytest.raises(ValueError, match=r"observation space: the policy expects .*, environment Pendulum-v1 has"):
         make(data, env="Pendulum-v1")
-    with pytest.raises(ValueError, match="is not what its id makes; give an id"):
+    with pytest.raises(ValueError, match="differs from its id; give an id"):
         make(data, env=ReturnToGo(gym.make("CartPole-v1"), 1.0))
     episodes = [Episode(np.zeros((4, 4)), np.ones(3, np.int64), np.ones(3), True) for _ in range(3)]
     agent = make(episodes, env=gym.make("CartPole-v1", max_episode_steps=7))

@@ -96,5 +96,5 @@ def test_a_loaded_agent_trains_in_the_task_it_was_saved_from_or_in_none(tmp_path
     ends = [bool(vector.step(torch.tensor([t % 2])).truncated) for t in range(7)]
     assert ends == [False] * 6 + [True]
     PPO(doubled(gym.make(ID)), num_envs=1, **size).save(tmp_path / "wrapped")
-    with pytest.raises(ValueError, match="no environment; give it one by set_env"):
+    with pytest.raises(ValueError, match="no environment; give it one with set_env"):
         load(tmp_path / "wrapped").learn(8)

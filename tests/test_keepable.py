@@ -143,7 +143,7 @@ def test_what_has_no_plain_form_is_a_warning_at_once_and_the_agent_can_be_saved(
     agent.learn(32).save(tmp_path)
     again = load(tmp_path)
     assert again.env_spec["id"] is None
-    with pytest.raises(ValueError, match=r"give it one by set_env\(env\)"):
+    with pytest.raises(ValueError, match=r"give it one with set_env\(env\)"):
         again.learn(32)
     load(tmp_path, env=gym.make("tests/Echo-v0")).learn(32)
 

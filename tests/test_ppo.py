@@ -348,7 +348,7 @@ def test_a_loss_that_is_no_number_is_named_and_no_step_is_taken(tensor: str, num
 def test_an_agent_without_environment_says_so() -> None:
     env = make_vec("rlmin/TMaze-v0", 2)
     agent = PPO.from_spaces(env.single_observation_space, env.single_action_space, config=PPOConfig(width=8))
-    with pytest.raises(ValueError, match="no environment; give it one by set_env"):
+    with pytest.raises(ValueError, match="no environment; give it one with set_env"):
         agent.learn(10)
     agent.set_env(env)
     agent.learn(10)

@@ -56,7 +56,7 @@ def test_a_native_environment_has_no_workers(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_decision_agent_takes_an_environment_that_knows_its_id_or_none(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is not what its id makes"):
+    with pytest.raises(ValueError, match="differs from its id"):
         DecisionAgent([], env=gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda r: r))
 
 

@@ -8,7 +8,7 @@ from rlmin.policy.heads import Categorical, Distribution, Gaussian
 
 
 def action_loss(distribution: Distribution, action: Tensor, *, of_point: Literal["mse", "nll"] = "mse") -> Tensor:
-    """What is lost where `action` was taken.
+    """The loss of the logged `action`.
 
         loss = -log p(action)                     choices; points where of_point is "nll"
         loss = mean over A of (mean - action)^2   points, where of_point is "mse", in the unit where bounds are -1 and 1
@@ -16,7 +16,7 @@ def action_loss(distribution: Distribution, action: Tensor, *, of_point: Literal
     Args:
         distribution: over [..., K] or [..., A].
         action: [..., K] int64 or [..., A] float32, in rlmin's own form.
-        of_point: "mse" trains no spread; the decision agent then keeps that of the residuals.
+        of_point: "mse" trains no spread; the decision agent then takes the spread of the residuals.
 
     Returns:
         [...] float; gradients flow to the parameters of the distribution.
@@ -27,7 +27,7 @@ def action_loss(distribution: Distribution, action: Tensor, *, of_point: Literal
 
 
 def accuracy(distribution: Distribution, action: Tensor) -> Tensor | None:
-    """[...] float, 1 where every choice was the most likely one; None of a point."""
+    """[...] float, 1 where every choice was the most likely one; None for a point."""
     if not isinstance(distribution, Categorical):
         return None
     return (distribution.mode() == action).all(-1).float()

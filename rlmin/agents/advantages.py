@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from tensordict import TensorDict
 
 SMALLEST_SPREAD = 0.1
-"""Advantages are divided by their deviation, or by this share of the targets' deviation where that is more."""
+"""Advantages are divided by their deviation, or by this share of the targets' deviation if that is larger."""
 
 SMALLEST_SCALE = 1e-4
-"""The least deviation of the targets beside their mean: float32 has seven digits."""
+"""Smallest deviation of the targets, relative to their mean: float32 has seven digits."""
 
 LARGE_REWARD = 1e6
-"""From which on a reward, and not the learning rate, is what to look at where a loss is infinite."""
+"""Rewards of this size and more, not the learning rate, are blamed for an infinite loss."""
 
 TOO_MANY, TOO_FAR = 0.01, 2
-"""Share of values beyond so many times the possible from which on they are reported: just beyond it lies any error."""
+"""A value this many times beyond the possible is reported: smaller excesses are ordinary errors."""
 
 
 class Kept(NamedTuple):
-    """What an update changes beside the weights."""
+    """State that an update changes beside the weights."""
 
     statistics: dict[str, Tensor]
     head: dict[str, Tensor]
@@ -36,12 +36,12 @@ class Kept(NamedTuple):
 
 
 class Advantages(nn.Module):
-    """What PPO learns from: the advantage of every action, and the target of every value.
+    """The advantage of every action and the target of every value, which PPO learns from.
 
     Buffers are statistics of all rollouts so far. They are saved with the learner.
 
     Args:
-        config: gamma, lam, and what is normalised.
+        config: gamma, lam and the switches of normalisation.
     """
 
     discounted: Tensor
@@ -107,11 +107,11 @@ class Advantages(nn.Module):
         return (reward / scale.clamp(min=torch.finfo(reward.dtype).tiny)).clamp(-10, 10)
 
     def _bound(self, reward: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-        """Values cut off at what rewards as large as the largest so far can add up to.
+        """Values, clipped at the largest return that the rewards seen so far allow.
 
             |value| <= max |reward| / (1 - gamma)
 
-        A value beyond it is wrong whatever the policy. Bootstrapped from, it would be the next target, and grow.
+        A value beyond it is wrong for any policy. Bootstrapping would make it the next target, and it would grow.
         """
         torch.maximum(self.largest_reward, reward.abs().max(), out=self.largest_reward)
         if self.config.gamma == 1:
@@ -121,7 +121,7 @@ class Advantages(nn.Module):
         if share > TOO_MANY:
             warnings.warn(
                 f"the value of {share:.0%} of the steps is far beyond {float(bound):.3g}, the most that rewards up to "
-                f"{float(self.largest_reward):.3g} can add up to; it is cut off there. Training is unstable: try a "
+                f"{float(self.largest_reward):.3g} can add up to; it is clipped there. Training is unstable: try a "
                 "smaller lr",
                 stacklevel=2,
             )
@@ -140,7 +140,7 @@ class Advantages(nn.Module):
 
 
 def blame(error: str, reward: Tensor) -> str:
-    """What became infinite, with the reward [T, B] that made it so, where one is as large as that."""
+    """The message of an infinite loss, with the reward [T, B] behind it if one is that large."""
     row = int(reward.abs().argmax())
     largest, (t, b) = float(reward.flatten()[row]), divmod(row, reward.shape[1])
     if abs(largest) < LARGE_REWARD:
@@ -152,8 +152,8 @@ def blame(error: str, reward: Tensor) -> str:
 def _normalise(advantage: Tensor, kept: Tensor, smallest: Tensor) -> Tensor:
     """(advantage - mean) / max(deviation, smallest), mean and deviation over `kept`.
 
-    Where the value explains all but a hundredth of the targets' variance, what is left is noise. Divided by its own
-    deviation it would be as large as a signal, and a solved policy would be thrown away.
+    If the value explains all but a hundredth of the targets' variance, the rest is noise. Divided by its own
+    deviation it would be as large as a signal, and destroy a solved policy.
     """
     scale = torch.maximum(kept.std(), smallest).clamp(min=torch.finfo(kept.dtype).tiny)
     return (advantage - kept.mean()) / scale

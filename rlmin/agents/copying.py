@@ -1,8 +1,8 @@
-"""Copies of agents, by deepcopy, pickle, cloudpickle or a queue between processes: they learn on as the original.
+"""Copies of agents by deepcopy, pickle, cloudpickle or a queue between processes: they continue like the original.
 
 A copy has weights, optimizer, random numbers, memory and statistics of its own, and an environment of its own where
-that can be copied as it stands. Else it makes its environment anew from the id, with new episodes, or asks for one by
-`set_env`. Data of an offline agent are shared by a deep copy; a pickle holds them only if nothing says where they are.
+that can be copied as it is. Else it makes its environment anew from the id, with new episodes, or asks for one by
+`set_env`. A deep copy shares the data of an offline agent; a pickle contains them only if they have no name or place.
 The logger stays with the original.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 OWN = ("__getstate__", "__reduce__", "__reduce_ex__", "__deepcopy__")
-"""What a class has that decides itself what its copy is. A gymnasium EzPickle makes a new game, for instance."""
+"""Methods by which a class defines its own copies. A gymnasium EzPickle makes a new game, for instance."""
 
 
 def deep_copy(agent: "Agent", memo: dict[int, Any]) -> "Agent":
@@ -42,16 +42,16 @@ def reduce_agent(agent: "Agent") -> tuple[Any, ...]:
         state = agent.parts(environment=environment) | ({"given": None} if agent.finds_data else {})
         content: bytes = cloudpickle.dumps(state)
         if environment:
-            pickle.loads(content)  # an environment may only notice here
+            pickle.loads(content)  # some environments fail only here
         return content
 
     return unpickle, (type(agent), try_with_environment(agent, pack_parts))
 
 
 def try_with_environment(agent: "Agent", make: Callable[[bool], T]) -> T:
-    """What `make` makes with the environment, if that can be copied, else without."""
+    """The result of `make` with the environment if that can be copied, else without."""
     if can_be_copied(agent):
-        with suppress(Exception):  # whatever it is that an environment raises
+        with suppress(Exception):  # environments raise errors of any class
             return make(True)
     return make(False)
 
@@ -71,7 +71,7 @@ def build_agent(kind: type["Agent"], state: dict[str, Any]) -> "Agent":
 
 
 def can_be_copied(agent: "Agent") -> bool:
-    """Whether a copy of its environment goes on where that stands, as far as can be told."""
+    """Whether a copy of its environment would continue its episodes, as far as is known."""
     return all(
         not hasattr(env, "processes") and not any(_decides(type(env), name) for name in OWN)
         for env in _layers(getattr(agent, "_vector", None))
@@ -83,7 +83,7 @@ def _decides(kind: type, name: str) -> bool:
 
 
 def _layers(env: Any) -> Iterator[Any]:
-    """An environment, and those inside of it."""
+    """An environment, and those inside it."""
     if env is None:
         return
     yield env

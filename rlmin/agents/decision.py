@@ -1,9 +1,9 @@
 """Decision agent: a return-conditioned policy that remembers, trained on logged episodes.
 
 Read from top to bottom (settings in decision_config.py, data in decision_data.py): `learn` = draw T steps of B streams
-of logged episodes, run the policy over them from the memory that the batch before left, and step along the gradient of
-the loss of the logged actions. Each step sees the return that was still to come; acting, a policy is told the return
-to reach instead (the wrapper `ReturnToGo`). Without a return it is behaviour cloning.
+of logged episodes, run the policy over them from the memory after the previous batch, and step along the gradient of
+the loss of the logged actions. In training each step sees the return that was still to come; in acting, the target
+return takes its place (the wrapper `ReturnToGo`). Without a return it is behaviour cloning.
 
 Source: Chen et al. 2021, decision transformer (arXiv:2106.01345); with minGRU and minLSTM Feng et al. 2024
 (arXiv:2410.01201).
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     from rlmin.data.packing import Packing
 
 WARMUP_SHARE = 0.1
-"""Of training: a warm-up is over by then, however few gradient steps that is."""
+"""Share of training after which the warm-up is over, however few gradient steps that is."""
 ROWS = 20
-"""Of the log, at least, if there are as many gradient steps."""
+"""Smallest number of rows of the log, if there are as many gradient steps."""
 SPREAD_RATE = 0.01
-"""With which the spread of points that are trained by squared error follows their residuals."""
+"""Rate at which the spread of points trained by squared error follows their residuals."""
 SMALLEST_VARIANCE = 1e-6
-"""Of such a spread, where [low, high] is [-1, 1]."""
+"""Smallest such spread, where [low, high] is [-1, 1]."""
 
 
 class DecisionAgent(OfflineAgent):
@@ -61,9 +61,9 @@ class DecisionAgent(OfflineAgent):
 
     Args:
         dataset: a Minari id or MinariDataset, a path to D4RL HDF5, a list of `rlmin.data.Episode`, or a `Dataset`.
-        env: id of the environment, {"id", "kwargs"}, or one that knows its id, where the data do not tell it.
+        env: id of the environment, {"id", "kwargs"}, or an environment with an id, if the data do not name one.
         config: all settings; or give single ones as keywords, which are the fields of `DecisionConfig`.
-        seed: of the weights, the order of the data and the sampled actions.
+        seed: random seed for weights, order of the data and sampled actions.
         device: "cpu", "cuda", ...
         trust: let the data import the module that their environment id names, if it names one: see `rlmin.files.trust`.
 
@@ -100,7 +100,7 @@ class DecisionAgent(OfflineAgent):
             config, data.seen_space(found.observation_space, conditioned=config.conditioned), found.action_space
         )
         warn_of_doubts(self.policy.readings)
-        if env is not None:  # a mistake there should not show after hours of training
+        if env is not None:  # an error there should not appear after hours of training
             data.check_env(self.env_spec, self.policy, conditioned=config.conditioned)
         self.attach(found, source)
         if config.normalize_observation:
@@ -114,9 +114,9 @@ class DecisionAgent(OfflineAgent):
         trained = [x for name, x in self.policy.named_parameters() if not name.startswith(fixed)]
         betas, decay = (0.9, config.beta2), config.weight_decay
         self.optimizer = FlatAdam(trained, lr=config.lr, betas=betas, eps=1e-8, weight_decay=decay)
-        self.memory: State | None = None  # [B, ...] with which the next batch begins; None: with none
+        self.memory: State | None = None  # [B, ...] memory at the start of the next batch; None: empty
         self._warm = False
-        self._order: Tensors = {}  # of a checkpoint, until its data are opened
+        self._order: Tensors = {}  # place in the data of a checkpoint, until they are opened
 
     def attach(self, dataset: "Dataset", source: dict[str, Any]) -> None:
         """Train on `dataset` from now on: see `OfflineAgent.attach`."""
@@ -135,26 +135,26 @@ class DecisionAgent(OfflineAgent):
     def restore(self, header: dict[str, Any], tensors: Tensors) -> None:
         """See `OfflineAgent.restore`."""
         super().restore(header, tensors)
-        if self._dataset is not None:  # which may be other data than the checkpoint's
+        if self._dataset is not None:  # which may differ from the checkpoint's data
             self._widen_range()
 
     def _widen_range(self) -> None:
-        """Show the policy every return-to-go that is trained on, so that it is never told one beyond them."""
+        """Show the policy every return-to-go of the training data; it clips targets beyond them."""
         for index in self.packing.chunks(data.CHUNK) if self.config.conditioned else ():
             self._show({RETURN_TO_GO: self.packing.return_to_go[index].unsqueeze(-1).to(self.device)})
 
     def _take_statistics(self, dataset: "Dataset") -> None:
-        """Give the policy mean and variance of the observations trained on; a return-to-go keeps its unit."""
+        """Give the policy the mean and variance of the training observations; a return-to-go keeps its unit."""
         for index in self.packing.chunks(data.CHUNK):
             self._show(data.select_leaves(dataset.step["observation"][index].to(self.device), self._names))
 
     def _show(self, observation: Observation) -> None:
-        """Merge leaves [N, ...] into what the policy keeps of the data."""
+        """Merge leaves [N, ...] into the policy's statistics of the data."""
         rows = len(next(iter(observation.values())))
         self.policy.update_normalizer(observation, torch.ones(rows, dtype=torch.bool, device=self.device))
 
     def warm_up(self) -> None:
-        """Compile what an update needs; once."""
+        """Compile the code of an update, once."""
         if not self._warm:
             warmup(self.policy, horizon=self.config.steps, num_envs=self.config.rows)
         self._warm = True
@@ -177,7 +177,7 @@ class DecisionAgent(OfflineAgent):
                 comes after every gradient step, its rollout ends where a row of the log is written.
             progress_bar: show steps, loss, speed and time left.
             reset_num_timesteps: count from zero, and run the schedules anew; False goes on.
-            log_interval: gradient steps between two rows of the log; None: 50, fewer where training is short.
+            log_interval: gradient steps between two rows of the log; None: 50, or fewer in a short training.
 
         Raises:
             FloatingPointError: something became NaN or infinite; the message names it and the step. The weights are
@@ -208,7 +208,7 @@ class DecisionAgent(OfflineAgent):
         return self
 
     def _round(self, steps: int, hook: Hook) -> tuple[dict[str, float], bool]:
-        """One to so many gradient steps; the means of what they measured, and whether the callback wants to go on."""
+        """At most so many gradient steps; returns the means of their metrics, and whether to go on."""
         taken, total, going_on = list[dict[str, float]](), self.total_timesteps, True
         with self.training():
             while not taken or (going_on and len(taken) < steps and self.num_timesteps < total):
@@ -263,13 +263,13 @@ class DecisionAgent(OfflineAgent):
     @torch.no_grad()
     @checked
     def held_out(self, *, batches: Count | None = None) -> dict[str, float]:
-        """The open-loop loss on the episodes kept out: the mean over their steps.
+        """The open-loop loss on the held-out episodes: the mean over their steps.
 
         Args:
             batches: at most so many, from the beginning of their order; None: all, so that every step counts once.
 
         Returns:
-            "held_out_loss" and, of choices, "held_out_accuracy"; empty where no episode was kept out.
+            "held_out_loss" and, for choices, "held_out_accuracy"; empty without held-out episodes.
         """
         self.ready()
         packing = self._held_out
@@ -291,14 +291,14 @@ class DecisionAgent(OfflineAgent):
         return {f"held_out_{name}": x / weight for name, x in sums.items()}
 
     def _seen(self, batch: "TensorDict") -> Observation:
-        """What the policy is shown of a batch: leaves [T, B, ...]."""
+        """The policy's view of a batch: leaves [T, B, ...]."""
         observation = data.select_leaves(batch["observation"], self._names)
         if self.config.conditioned:
             observation[RETURN_TO_GO] = batch["return_to_go"]
         return self.policy.with_previous(observation, batch["previous_action"], batch["previous_reward"])
 
     def _measure_loss(self, distribution: Distribution, batch: "TensorDict") -> dict[str, Tensor]:
-        """The loss, and of choices the share of actions that were the most likely: means over the batch."""
+        """The loss and, for choices, the share of actions that were the most likely: means over the batch."""
         action, weight = batch["action"], batch.get("weight", None)
         found = {"loss": weighted_mean(action_loss(distribution, action, of_point=self.config.loss), weight)}
         right = accuracy(distribution, action)
@@ -306,12 +306,12 @@ class DecisionAgent(OfflineAgent):
 
     @torch.no_grad()
     def _spread(self, distribution: Distribution, batch: "TensorDict") -> tuple[Tensor, Tensor] | None:
-        """Trained by squared error a point has no spread of its own: it gets that of the residuals, for who samples.
+        """The spread of a point trained by squared error, which has none of its own: that of the residuals.
 
         var <- var + rate * (mean of (action - mean)^2 - var),    rate = 1 / (updates + 1), at least SPREAD_RATE
 
         Returns:
-            the tensor that keeps the log of the spread, and what it becomes; None where there is none to fit.
+            the tensor that keeps the log of the spread, and its new value; None if there is none to fit.
         """
         if self.config.loss != "mse" or not isinstance(distribution, Gaussian):
             return None
@@ -360,7 +360,7 @@ class DecisionAgent(OfflineAgent):
             self.restore_order(self._order)
 
     def restore_order(self, tensors: Tensors) -> None:
-        """Go on in the order of the data where a checkpoint was, with the memory it had."""
+        """Continue in the order of the data at the place of a checkpoint, with its memory."""
         self._order = {}
         if not tensors:
             return

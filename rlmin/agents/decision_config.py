@@ -9,7 +9,7 @@ from rlmin.settings import CountOrZero, NonNegative, Positive, Range, ShareBelow
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionConfig(PolicyConfig):
-    """Every number the decision agent reads, beside those of the policy."""
+    """Settings of the decision agent, beside those of the policy."""
 
     previous_action: bool = True  # Whether the policy sees the action taken one step ago
     normalize_observation: bool = True  # Whether numeric observations are normalised by mean and variance of the data
@@ -46,11 +46,11 @@ class DecisionConfig(PolicyConfig):
 
     @property
     def conditioned(self) -> bool:
-        """Whether the policy is told a return to reach."""
+        """Whether the policy is return-conditioned."""
         return self.condition == "return"
 
     def check_context(self) -> None:
-        """Raise a ValueError if the memory would see further than it was trained on; of new agents, not of files."""
+        """Raise a ValueError if the memory would reach further than in training; for new agents, not for files."""
         window = self.cell.window
         if self.windows is None or window is None:
             return

@@ -1,4 +1,4 @@
-"""What a decision agent learns from: which episodes, in which unit, and where they are found again."""
+"""The data of a decision agent: their episodes, their unit of return, and how they are found again."""
 
 import hashlib
 import math
@@ -24,10 +24,10 @@ from rlmin.wrappers.return_to_go import RETURN_TO_GO
 from rlmin.wrappers.transform import with_leaf
 
 CHUNK = 1 << 16
-"""Steps that are looked at together."""
+"""Steps that are checked at once."""
 
 QUANTILES = 201
-"""Returns that a run keeps of its data, at most."""
+"""Largest number of returns that a run stores."""
 
 if TYPE_CHECKING:  # rlmin.data needs tensordict, which is slow to import
     from tensordict import TensorDict
@@ -37,13 +37,13 @@ if TYPE_CHECKING:  # rlmin.data needs tensordict, which is slow to import
 
 
 def open_data(source: Any, env: Any = None, *, trust: bool = False) -> tuple["Dataset", dict[str, Any]]:
-    """The dataset that `source` is or names, and plain values that say which data these are.
+    """The dataset that `source` is or names, and plain values that identify it.
 
     Args:
         source, env, trust: see `rlmin.data.load_dataset`.
 
     Returns:
-        the data; and {"source", "env"}: by what they are found again, None where nothing is known, "name", "episodes",
+        the data; and {"source", "env"}: how they are found again, None if unknown, "name", "episodes",
         "steps" and a "digest" that differs where lengths or returns do.
 
     Raises:
@@ -58,14 +58,14 @@ def open_data(source: Any, env: Any = None, *, trust: bool = False) -> tuple["Da
 
 
 def _name_of(source: Any) -> str | None:
-    """A Minari id, or the path of a file; None of data in memory."""
+    """A Minari id, or the path of a file; None for data in memory."""
     if isinstance(source, str | Path):
         return str(Path(source).resolve()) if Path(source).exists() else str(source)
     return getattr(getattr(source, "spec", None), "dataset_id", None)  # of a MinariDataset
 
 
 def seen_space(observation_space: gym.Space[Any], *, conditioned: bool) -> gym.Space[Any]:
-    """The observation space of the policy: with `conditioned`, what the wrapper `ReturnToGo` makes of the data's.
+    """The observation space of the policy: that of the data, with `conditioned` as in the wrapper `ReturnToGo`.
 
     An entry `action_mask` is no observation, as in an environment.
     """
@@ -80,21 +80,21 @@ def check_spaces(dataset: "Dataset", policy: Policy, *, conditioned: bool) -> No
 
 
 def name_env(env: Any) -> Any:
-    """An environment as its id and arguments; None, an id and these stay as they are.
+    """An environment as its id and arguments; None, an id and {"id", "kwargs"} are returned unchanged.
 
     Raises:
-        ValueError: it does not know its id, or its wrappers do not come with it.
+        ValueError: it has no id, or wrappers that its id does not bring.
     """
     if env is None or isinstance(env, str | Mapping):
         return env
     found = describe(env)
     if found["id"] is None:
-        raise ValueError(f"env: {env} is not what its id makes; give an id or {{'id': ..., 'kwargs': ...}}")
+        raise ValueError(f"env: {env} differs from its id; give an id or {{'id': ..., 'kwargs': ...}}")
     return {"id": found["id"], "kwargs": found["kwargs"]}
 
 
 def check_env(env: dict[str, Any], policy: Policy, *, conditioned: bool) -> None:
-    """Raise a ValueError if the environment that was named cannot be made, or is another one than the policy's."""
+    """Raise a ValueError if the named environment cannot be made, or does not fit the policy."""
     made = make_vec(env["id"], 1, **env["kwargs"])
     try:
         space = seen_space(made.single_observation_space, conditioned=conditioned)
@@ -104,7 +104,7 @@ def check_env(env: dict[str, Any], policy: Policy, *, conditioned: bool) -> None
 
 
 def select_leaves(observation: "TensorDict", names: Collection[str]) -> Observation:
-    """The leaves of logged observations that the policy is shown, by its names for them.
+    """The leaves of logged observations that the policy sees, by its own names.
 
     Beside a return-to-go the parts of a Tuple are "observation.0" and so on: see `rlmin.wrappers.transform.with_leaf`.
     """
@@ -113,14 +113,14 @@ def select_leaves(observation: "TensorDict", names: Collection[str]) -> Observat
 
 
 def legal_actions(batch: "TensorDict", policy: Policy) -> Tensor | None:
-    """[T, B, flags] bool, the actions that were legal, where the data tell and the policy can use it."""
+    """[T, B, flags] bool, the legal actions, if the data have them and the policy can use them."""
     mask = batch["observation"].get(MASK, None)
     return None if mask is None or not policy.action_head.mask_size else mask.bool().flatten(2)
 
 
 def check_masks(dataset: "Dataset", policy: Policy) -> None:
-    """Raise a ValueError if an action was logged that its own mask forbids: its loss would be without bound."""
-    head: Any = policy.action_head  # of choices, which have sizes
+    """Raise a ValueError if a logged action is forbidden by its own mask: its loss would be unbounded."""
+    head: Any = policy.action_head  # only choices have sizes
     if MASK not in dataset.step["observation"].keys() or not head.mask_size:  # noqa: SIM118, of a TensorDict
         return
     before = torch.tensor([0, *head.sizes[:-1]]).cumsum(0)
@@ -132,11 +132,11 @@ def check_masks(dataset: "Dataset", policy: Policy) -> None:
             number = first + int(wrong.nonzero()[0])
             episode = int(torch.searchsorted(dataset.first, number, right=True)) - 1
             where = f"dataset {dataset.name!r}: episode {episode}, step {number - int(dataset.first[episode])}"
-            raise ValueError(f"{where}: the action is one that its {MASK} forbids")
+            raise ValueError(f"{where}: its {MASK} forbids the action")
 
 
 def facts(dataset: "Dataset") -> dict[str, Any]:
-    """What an evaluation asks of the data, plain: "returns" (all, or 201 quantiles), their "mean", "reference"."""
+    """Values for evaluations, plain: "returns" (all, or 201 quantiles), their "mean", "reference"."""
     returns = dataset.returns.numpy()
     if len(returns) > QUANTILES:
         returns = np.quantile(returns, np.linspace(0, 1, QUANTILES))
@@ -147,7 +147,7 @@ def facts(dataset: "Dataset") -> dict[str, Any]:
 def round_scale(dataset: "Dataset") -> float:
     """1, 2 or 5 times a power of ten, the nearest (as a ratio) to the largest return-to-go in size; 1 where all are 0.
 
-    One of that size is then shown as about 1. It may be far larger than every return, where rewards cancel out.
+    The policy sees a return of that size as about 1. It may be far larger than every return if rewards cancel out.
     """
     largest = float(dataset.return_to_go().abs().max())
     if not math.isfinite(largest):
@@ -159,9 +159,9 @@ def round_scale(dataset: "Dataset") -> float:
 
 
 def split(dataset: "Dataset", config: DecisionConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Episodes to train on and to keep out, both in ascending order.
+    """Episodes to train on and to hold out, both in ascending order.
 
-    Those kept out are drawn first, so that they are a sample of all data; of the rest the best by return are taken.
+    The held-out ones are drawn first, so that they are a sample of all data; the best of the rest are trained on.
     """
     order = np.random.default_rng((seed, 1, 1)).permutation(dataset.num_episodes)
     kept_out = int(config.held_out * dataset.num_episodes)
@@ -173,7 +173,7 @@ def split(dataset: "Dataset", config: DecisionConfig, seed: int) -> tuple[np.nda
 def make_packing(
     dataset: "Dataset", config: DecisionConfig, episodes: np.ndarray, *, seed: int, stagger: bool
 ) -> "Packing":
-    """Batches of these episodes, as the settings say."""
+    """Batches of these episodes, by the settings."""
     from rlmin.data.packed_rows import PackedRows
     from rlmin.data.windows import Windows
 

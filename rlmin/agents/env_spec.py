@@ -11,13 +11,13 @@ from rlmin.files.plain import encode
 from rlmin.vector import Vector
 
 MAKING = {"device", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers"}
-"""Arguments in a gymnasium spec that say how it was made, not what it is."""
+"""Arguments in a gymnasium spec that belong to `gym.make`, not to the environment."""
 
 
 def describe(env: Any, env_kwargs: dict[str, Any] | None = None, workers: int = 0) -> dict[str, Any]:
     """How to make `env` again, for a checkpoint: its id and the arguments of its constructor.
 
-    The id is None (unknown) where the environment does not tell one, and where it has wrappers that do not come with
+    The id is None (unknown) if the environment has none, and if it has wrappers that do not come with
     the id: without them it would be another task. A time limit that is not the registered one is an argument.
     """
     if isinstance(env, str):
@@ -30,26 +30,26 @@ def describe(env: Any, env_kwargs: dict[str, Any] | None = None, workers: int = 
     limit = arguments.pop("max_episode_steps", _limit(env, spec))  # make_vec puts it among the arguments
     registered = gym.registry.get(spec.id)
     if limit != (None if registered is None else registered.max_episode_steps):
-        arguments["max_episode_steps"] = -1 if limit is None else limit  # -1: gym.make shall set none
+        arguments["max_episode_steps"] = -1 if limit is None else limit  # -1: gym.make sets no limit
     return {"id": spec.id, "kwargs": arguments, "workers": workers}
 
 
 def keepable(spec: dict[str, Any]) -> dict[str, Any]:
-    """How to make an environment again, as far as a file can say it.
+    """How to make an environment again, as far as a file can hold it.
 
-    Arguments that have no plain form (a function, an object) leave it unknown, which is a warning.
+    Arguments without a plain form (a function, an object) make it unknown, with a warning.
     """
     try:
         encode(spec["kwargs"], "env_kwargs")
     except TypeError as error:
         hint = "a saved agent will not know its environment; load it with rlmin.load(folder, env=env)"
-        warnings.warn(f"{error}: {hint}", stacklevel=6)  # where the agent is made
+        warnings.warn(f"{error}: {hint}", stacklevel=6)  # points at the line that makes the agent
         return {**spec, "id": None, "kwargs": {}}
     return spec
 
 
 def _limit(env: Any, spec: EnvSpec) -> int | None:
-    """Steps after which `env` is truncated; of several time limits the spec knows the outermost only."""
+    """Steps after which `env` is truncated; the spec holds only the outermost of several time limits."""
     limits = []
     while isinstance(env, TimeLimit):
         limits.append(env._max_episode_steps)
@@ -58,7 +58,7 @@ def _limit(env: Any, spec: EnvSpec) -> int | None:
 
 
 def _is_wrapped(env: Any, spec: EnvSpec) -> bool:
-    """Whether `env` has wrappers that making its id again would not give it."""
+    """Whether `env` has wrappers that its id does not bring."""
     if not isinstance(env, gym.Env) and env.unwrapped is not env:  # a vector wrapper
         return True
     registered = gym.registry.get(spec.id)

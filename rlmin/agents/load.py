@@ -12,18 +12,18 @@ from rlmin.settings.boundary import checked
 
 @checked
 def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "cpu", trust: bool = False) -> Agent:
-    """The agent saved in `folder`, ready to act or to go on learning; PPO or DecisionAgent, as the folder says.
+    """The agent saved in `folder`, of the algorithm that the folder names, ready to act or to continue learning.
 
     Args:
         folder: a run folder, where `agent.save` wrote, or "hf://user/name" or "hf://user/name@revision" on the
             Hugging Face hub.
-        env: to go on learning in, with new episodes, or None: then the environment is made from its id once it is
+        env: environment for further training, with new episodes. None: the environment is made from its id once it is
             needed. `agent.resume(folder)` also restores the state of an environment that has one.
-        device: where the weights go.
+        device: device of the weights.
         trust: let the run import the module that its environment id names, if it names one: see `rlmin.files.trust`.
 
     Raises:
-        ValueError: the folder is no run, is incomplete, of another version, damaged or edited, or the spaces of `env`
-            are not those of the policy; see `rlmin.runs.hub_snapshot.fetch` for what may be wrong on the hub.
+        ValueError: the folder is not a run, is incomplete, damaged, edited or of another version; or spaces of `env`
+            differ from the policy's; see `rlmin.runs.hub_snapshot.fetch` for errors of the hub.
     """
     return restore(AGENTS, folder, env=env, device=device, trust=trust)

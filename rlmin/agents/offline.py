@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class OfflineAgent(Agent):
-    """An agent, the data it learns from, and the environment it is meant for.
+    """An agent with its data and the environment that they come from.
 
     Attributes:
-        source: which data these are, see `decision_data.open_data`; kept in checkpoints.
-        callback_env: what `get_env` returns while a callback counts by it, see `rlmin.runs.callbacks.LoggedSteps`.
+        source: identifies the data, see `decision_data.open_data`; kept in checkpoints.
+        callback_env: result of `get_env` while a callback counts steps, see `rlmin.runs.callbacks.LoggedSteps`.
     """
 
     source: dict[str, Any]
@@ -31,27 +31,27 @@ class OfflineAgent(Agent):
 
     @abstractmethod
     def attach(self, dataset: "Dataset", source: dict[str, Any]) -> None:
-        """Train on `dataset` from now on: from the beginning of its order, no memory.
+        """Train on `dataset` from now on: from the beginning of its order, with an empty memory.
 
         Args:
             dataset: the data.
-            source: which they are, see `decision_data.open_data`.
+            source: identifies them, see `decision_data.open_data`.
 
         Raises:
-            ValueError: its spaces are not those of the policy.
+            ValueError: its spaces differ from the policy's.
         """
 
     def held_out(self) -> dict[str, float]:
-        """Open-loop losses on the episodes that were kept out, by name; empty where none were."""
+        """Open-loop losses on the held-out episodes, by name; empty without such episodes."""
         return {}
 
     @abstractmethod
     def restore_order(self, tensors: Tensors) -> None:
-        """Go on in the order of the data where a checkpoint was."""
+        """Continue in the order of the data at the place of a checkpoint."""
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """See `Agent.learning`; callbacks count by their own environment in here only."""
+        """See `Agent.learning`; only in here do callbacks count by an environment of their own."""
         try:
             with super().learning():
                 yield
@@ -60,21 +60,21 @@ class OfflineAgent(Agent):
 
     @property
     def dataset(self) -> "Dataset":
-        """The data learnt from; an agent loaded from a folder finds them again at first use.
+        """The training data; an agent loaded from a folder finds them again at first use.
 
         Raises:
-            ValueError: they were given in memory, cannot be found, or are no longer the same.
+            ValueError: they were given in memory, cannot be found, or have changed.
         """
         if self._dataset is None:
             wanted = self.source
             if wanted["source"] is None:
-                raise ValueError("this agent's data were given in memory; give them again by set_dataset(dataset)")
+                raise ValueError("this agent's data were given in memory; give them again with set_dataset(dataset)")
             dataset, found = data.open_data(wanted["source"], wanted["env"], trust=self.trust)
             if found["digest"] != wanted["digest"]:
                 raise ValueError(
                     f"dataset {wanted['source']!r}: this run's had {wanted['episodes']} episodes of {wanted['steps']} "
                     f"steps in all, found {found['episodes']} of {found['steps']}, or other returns; "
-                    "set_dataset(dataset) goes on with other data"
+                    "set_dataset(dataset) continues with other data"
                 )
             order = self._order
             self.attach(dataset, wanted)
@@ -83,9 +83,9 @@ class OfflineAgent(Agent):
         return self._dataset
 
     def set_dataset(self, dataset: Any, *, env: Any = None, trust: bool = False) -> None:
-        """Train on `dataset` from now on; it may be anything the agent can be made with. See `attach`.
+        """Train on `dataset` from now on, in any form that the constructor accepts. See `attach`.
 
-        Normalisers and the unit of returns stay as they are; what was never asked for before can be from now on.
+        Normalisers and the unit of returns do not change; the range of possible targets may grow.
         """
         self.attach(*data.open_data(dataset, env, trust=trust))
 
@@ -95,7 +95,7 @@ class OfflineAgent(Agent):
         return self.source["source"] is not None
 
     def parts(self, *, environment: bool) -> dict[str, Any]:
-        """See `Agent.parts`; data are "given", and their order is as in a checkpoint."""
+        """See `Agent.parts`; data count as "given", with their order as in a checkpoint."""
         order = {name: x for name, x in self.learner_state().items() if name.startswith(("packing.", "memory."))}
         made = ("packing", "_held_out", "_dataset", "memory", "_env", "callback_env")
         parts = {name: x for name, x in super().parts(environment=environment).items() if name not in made}
@@ -118,15 +118,15 @@ class OfflineAgent(Agent):
             self._env.close()
 
     def set_env(self, env: Any) -> None:
-        """Say where the agent acts: an id, or an environment that `get_env` shall return."""
+        """Name the environment for `get_env`: an id, or an environment."""
         spec = describe(env)
         self.env_spec = self.env_spec if spec["id"] is None else spec
         self._env, self.callback_env = None if isinstance(env, str) else env, None
 
     def get_env(self) -> Any:
-        """The environment given, or that of the data, made from its id; None where that is unknown.
+        """The given environment, or that of the data, made from its id; None if that is unknown.
 
-        It is not trained in: it is for stable-baselines3's callbacks, which look at it.
+        It is not used in training; stable-baselines3's callbacks look at it.
         """
         return self.own_env() if self.callback_env is None else self.callback_env
 
@@ -137,11 +137,11 @@ class OfflineAgent(Agent):
         return self._env
 
     def header(self) -> dict[str, Any]:
-        """What a checkpoint says beside its tensors and spaces: also which data these are."""
+        """The plain values of a checkpoint, those that identify the data among them."""
         return super().header() | {"dataset": self.source}
 
     def restore(self, header: dict[str, Any], tensors: Tensors) -> None:
-        """See `Agent.restore`; on other data than those of the checkpoint, their order begins anew."""
+        """See `Agent.restore`; with data other than the checkpoint's, their order begins anew."""
         if self._dataset is None:
             self.source = header["dataset"]
         elif self.source["digest"] != header["dataset"]["digest"]:

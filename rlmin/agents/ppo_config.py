@@ -10,7 +10,7 @@ from rlmin.vector.workers import STEP_TIMEOUT
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig(PolicyConfig):
-    """Every number PPO reads, beside those of the policy. Derived sizes are properties, so they cannot disagree."""
+    """Settings of PPO, beside those of the policy. Derived sizes are properties, so they cannot disagree."""
 
     num_envs: Size = 8  # Number of environments B, where the environment is given by its id
     step_timeout: Positive | None = STEP_TIMEOUT  # Seconds that a worker may take for a step or reset; None: for ever
@@ -50,7 +50,7 @@ class PPOConfig(PolicyConfig):
         return self.horizon if self.bptt is None else self.bptt
 
     def minibatches_of(self, num_envs: int) -> int:
-        """Minibatches of a rollout of `num_envs` environments; a ValueError where they would not be equal parts."""
+        """Minibatches of a rollout of `num_envs` environments; a ValueError if they would not be equal parts."""
         rows = num_envs * (self.horizon // self.window)
         if self.minibatches is None:
             return math.gcd(4, rows)

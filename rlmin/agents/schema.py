@@ -1,6 +1,6 @@
-"""What the tensors of a checkpoint have to be, checked before a policy is built or an agent changed.
+"""Checks of a checkpoint's tensors, before a policy is built or an agent is changed.
 
-The settings in a header are a stranger's word, so the policy they describe is first made without memory (torch's meta
+The settings in a header are not trusted: the policy they describe is first made without memory (torch's meta
 device) and compared with the tensors that the file holds: sizes that fit need no more memory than the file has.
 """
 
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
     from rlmin.agents.agent import Agent
 
 MOST_STEPS = 2**25
-"""Steps of all environments in one rollout or batch, of settings that a file brings."""
+"""Largest number of steps in one rollout or batch, for settings from a file."""
 MOST_MEMORY = 2**26
-"""Numbers that a policy remembers of one environment, of settings that a file brings."""
+"""Largest memory of a policy, in numbers, for settings from a file."""
 MOST_TENSORS = 20_000
 BLOCK = re.compile(r"\.blocks\.(\d+)\.")
 WITHOUT_UNIT = {"value_head.mean": torch.tensor(0.0), "value_head.scale": torch.tensor(1.0)}
-"""The unit of values in checkpoints from before values had one."""
+"""The unit of values in older checkpoints, which have none."""
 VARIABLE = ("collector.statistics.window_",)
-"""Tensors whose length is not known before."""
+"""Tensors whose length is not known beforehand."""
 FINITE = (
     *("optimizer.", "return_norm.", "value_norm.", "largest_reward", "usual_norm", "discounted"),
     *("memory.", "collector.memory."),
 )
-"""Tensors of a learner without NaN or infinity."""
+"""Tensors of a learner that have to be finite."""
 
 
 def read_settings(kind: type["Agent"], header: Mapping[str, Any], tensors: Tensors) -> Any:
     """The settings of a checkpoint, if its tensors are those of the policy they describe.
 
     Raises:
-        ValueError: they are not; an entry is unknown or out of range; or the tensors are not finite.
+        ValueError: they are not, an entry is unknown or out of range, or the tensors are not finite.
     """
     names: Any = kind.settings
     check_names("setting", header["config"], field_types(names))
@@ -67,7 +67,7 @@ def policy_weights(tensors: Tensors) -> Tensors:
 
 
 def check_weights(policy: Policy, weights: Tensors) -> None:
-    """Raise a ValueError if these are no weights that the policy could have."""
+    """Raise a ValueError if the policy could not have these weights."""
     wanted = policy.state_dict()
     _check_names("policy", weights, wanted)
     for name, x in wanted.items():
@@ -81,9 +81,9 @@ def check_weights(policy: Policy, weights: Tensors) -> None:
 
 
 def check_learner(agent: "Agent", tensors: Tensors) -> None:
-    """Raise a ValueError if these are nothing that the agent could go on from; it does not change.
+    """Raise a ValueError if the agent could not continue from these tensors; it does not change.
 
-    What its environment or its data do not have is left to them: a run may go on in other ones.
+    Tensors of its environment or data are not checked here: a run may continue with others.
     """
     _check_moments(agent, section(tensors, "optimizer"))
     wanted = {name: x for name, x in agent.learner_state().items() if not name.startswith("optimizer.")}
@@ -92,7 +92,7 @@ def check_learner(agent: "Agent", tensors: Tensors) -> None:
     groups = {name.split(".")[0] for name in wanted} & {name.split(".")[0] for name in tensors}
     for group in groups - ({"collector", "discounted"} if other_rows else set()):
         known, given = ({n: x for n, x in of.items() if n.split(".")[0] == group} for of in (wanted, tensors))
-        if group == "generator":  # of another kind of device there is another, and its numbers begin anew
+        if group == "generator":  # another kind of device has another generator, whose numbers begin anew
             known = {name: x for name, x in known.items() if name in given}
         else:
             _check_names(group, given, known)
@@ -116,7 +116,7 @@ def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def _check_sizes(config: PolicyConfig, weights: Tensors) -> None:
-    """Sizes that could not be the file's, or that no tensor in it bounds."""
+    """Check the sizes that could not be the file's, or that no tensor in it bounds."""
     if len(weights) > MOST_TENSORS:
         raise ValueError(f"policy: expected at most {MOST_TENSORS:,} tensors, got {len(weights):,}")
     longest = max((size for x in weights.values() for size in x.shape), default=0)
@@ -133,19 +133,19 @@ def _check_sizes(config: PolicyConfig, weights: Tensors) -> None:
 
 
 def _check_memory(skeleton: Policy) -> None:
-    """No tensor of a policy's file bounds how much attention remembers."""
+    """Check the size of the memory, which no tensor of the file bounds for attention."""
     size = sum(x.numel() for x in tensors_of(skeleton.initial_state(1)))
     if size > MOST_MEMORY:
         raise ValueError(f"encoder={skeleton.config.encoder!r}: {size:,} numbers to remember are too many (context?)")
 
 
 def _skeleton(header: Mapping[str, Any], config: PolicyConfig) -> Policy:
-    """The policy, with shapes and without memory."""
+    """The policy on the meta device: shapes without memory."""
     spaces = header["observation_space"], header["action_space"]
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return Policy(*spaces, config)
-    except (RuntimeError, NotImplementedError):  # a cell of the user's that looks at its numbers
+    except (RuntimeError, NotImplementedError):  # a user's cell may read its numbers
         with torch.random.fork_rng(devices=[]):
             return Policy(*spaces, config)
 
@@ -171,7 +171,7 @@ def _check_norm(name: str, parts: Tensors) -> None:
 
 
 def _check_moments(agent: "Agent", moments: Tensors) -> None:
-    """Adam's, of all parameters as one vector; none before the first step."""
+    """Check Adam's moments of all parameters as one vector; there are none before the first step."""
     if not moments:
         return
     flat = agent.optimizer.flat

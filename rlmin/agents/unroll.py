@@ -1,4 +1,4 @@
-"""Training's pass over a minibatch, through torch.compile."""
+"""The training pass over a minibatch, through torch.compile."""
 
 from collections.abc import Callable
 
@@ -14,11 +14,11 @@ Unroll = Callable[[Observation, State, Tensor, Tensor | None], PolicyOutput]
 def compile_unroll(policy: Policy) -> Unroll:
     """`policy.unroll` through torch.compile, for one shape of minibatch.
 
-    The first call takes tens of seconds. Only this pass is compiled: acting stays as it is, and the two agree within
+    The first call takes tens of seconds. Only this pass is compiled, not acting; the two agree within
     rounding.
 
     Raises:
-        RuntimeError: from the first call, where there is no compiler.
+        RuntimeError: from the first call, if there is no compiler.
     """
     from torch._dynamo.exc import BackendCompilerFailed  # here, because it takes seconds to import
 

@@ -1,4 +1,4 @@
-"""Compile what an agent's first update would compile, before any clock starts."""
+"""Compiling the code of an agent's first update beforehand."""
 
 from typing import cast
 
@@ -11,10 +11,10 @@ from rlmin.scan import warmup as warmup_scan
 
 
 def warmup(policy: Policy, *, horizon: int, num_envs: int) -> None:
-    """Compile the loops that this policy and its advantages need, and on the CPU no others.
+    """Compile the loops that this policy and its advantages need; on the CPU no others.
 
-    Takes some seconds the first time on a machine, and a fraction of one where the compiled code is on disk already.
-    Weights, gradients and random numbers stay as they are.
+    Takes a few seconds the first time on a machine, and a fraction of one if the compiled code is on disk already.
+    Weights, gradients and random numbers do not change.
 
     Args:
         policy: in any mode, on any device.

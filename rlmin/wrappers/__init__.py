@@ -1,6 +1,6 @@
-"""Wrappers of single environments that make a task one for memory, or feed a policy what it has to know.
+"""Wrappers of single environments that make a task depend on memory, or add inputs that a policy needs.
 
-Their forms for vector environments have the same names in `rlmin.wrappers.vector`.
+The wrappers of vector environments have the same names in `rlmin.wrappers.vector`.
 """
 
 from rlmin.wrappers.delayed_reward import DelayedReward

@@ -1,4 +1,4 @@
-"""Rewards that come late: the sum of what was earned, now and then or at the end."""
+"""Delayed rewards: their sum is paid every few steps or at the end."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class _DelayedReward(Transform):
 
 
 class DelayedReward(Wrapped):
-    """Pays what was earned every `every` steps, and what is left at the end; None: all of it at the end.
+    """Pays the rewards of the last `every` steps together, and the rest at the end; None: everything at the end.
 
     An episode's return is unchanged.
     """

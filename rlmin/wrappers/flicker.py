@@ -1,4 +1,4 @@
-"""Frames that are lost: now and then nothing is seen."""
+"""Lost frames: at some steps the observation is empty."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from rlmin.wrappers.transform import Drawing, Memory, Rows, draw_key, where
 
 STREAM = 1
 KEPT = "action_mask"
-"""An entry of a Dict that is never lost: it says what may be done, it is not seen."""
+"""An entry of a Dict that is never lost: it only says which actions are legal."""
 
 
 class _FrameFlicker(Drawing):
@@ -35,7 +35,7 @@ class _FrameFlicker(Drawing):
 
 
 def _blank(lost: Rows, observation: Any, space: gym.Space[Any]) -> Any:
-    """`observation` with nothing in the rows that are lost."""
+    """`observation` with lost rows emptied."""
     if isinstance(space, gym.spaces.Dict):
         return {name: x if name == KEPT else _blank(lost, x, space[name]) for name, x in observation.items()}
     if isinstance(space, gym.spaces.Tuple):
@@ -52,9 +52,9 @@ def _blank(lost: Rows, observation: Any, space: gym.Space[Any]) -> Any:
 
 
 class FrameFlicker(Wrapped):
-    """With this probability, at every step anew, the whole observation is zeros (of a choice: its first value).
+    """With this probability, independently at every step, the whole observation is zeros (a choice: its first value).
 
-    What is lost depends on the seed, the episode and the step alone.
+    Which frames are lost depends only on seed, episode and step.
 
     Source: Hausknecht and Stone 2015 (arXiv:1507.06527), flickering Pong.
     """

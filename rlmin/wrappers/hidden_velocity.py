@@ -1,4 +1,4 @@
-"""Positions without velocities: where things are, not where they are going."""
+"""Positions without velocities."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ POSITIONS = {
     "LunarLanderContinuous": (0, 1, 4, 6, 7),
     "BipedalWalker": (0, 4, 6, 8, 9, 11, 13, *range(14, 24)),  # angles, contacts, lidar
 }
-"""Name of an id -> the entries of its observation that are no velocities."""
+"""Name of an id -> the entries of its observation that are not velocities."""
 
 
 class _HiddenVelocity(Transform):
@@ -43,7 +43,7 @@ class _HiddenVelocity(Transform):
 
 
 def positions(spec: Any, inner: Any) -> tuple[int, ...]:
-    """The entries of an environment's observation that are no velocities, by its id or by its MuJoCo model.
+    """The entries of an environment's observation that are not velocities, by its id or its MuJoCo model.
 
     Raises:
         ValueError: neither is known.
@@ -55,8 +55,8 @@ def positions(spec: Any, inner: Any) -> tuple[int, ...]:
     if isinstance(layout, dict) and "qpos" in layout and list(layout).index("qpos") <= 1:
         return tuple(range(int(layout["qpos"])))
     raise ValueError(
-        f"HiddenVelocity: which entries of {name or 'this environment'} are velocities is not known; "
-        "say which to show: shown=(0, 2, ...)"
+        f"HiddenVelocity: which entries of {name or 'this environment'} are velocities is unknown; "
+        "name those to show: shown=(0, 2, ...)"
     )
 
 
@@ -66,7 +66,7 @@ class HiddenVelocity(Wrapped):
     Args:
         env: CartPole, Pendulum, MountainCar, Acrobot, LunarLander, BipedalWalker, a MuJoCo id from v5 on (positions are
             `qpos`), or anything with a flat Box observation and `shown`.
-        shown: entries of the observation that stay; None: those known for the id.
+        shown: entries of the observation to keep; None: those known for the id.
     """
 
     @checked

@@ -1,8 +1,8 @@
-"""The two places a transform can stand: around one environment, and around many in any of the three autoreset modes.
+"""Hosts of a transform: around one environment, or around many in any of the three autoreset modes.
 
-mode        rows that ended                                what the transform is told
+mode        rows that ended                                the transform
 SAME_STEP   observation is the next episode's first,       the state reached is seen with the memory it ended with,
-            final_obs the state reached                    then the memory starts anew
+            final_obs the state reached                    then its memory starts anew
 NEXT_STEP   the next call ignores its action and resets    that call is no transition: the memory starts anew
 DISABLED    nothing, the caller resets them                the memory starts anew at that reset
 """
@@ -62,7 +62,7 @@ class VectorWrapped(VectorWrapper[Any, Any, Any, Any, Any]):
         self._memory: Memory = {}
         self._ended: Any = None
         self._prefix = f"wrapper{_depth(env)}."
-        if hasattr(env, "get_state"):  # only then, as whoever saves a run asks whether it is there
+        if hasattr(env, "get_state"):  # only then, since saving a run asks whether it exists
             self.get_state, self.set_state = self._get_state, self._set_state
 
     def reset(
@@ -98,7 +98,7 @@ class VectorWrapped(VectorWrapper[Any, Any, Any, Any, Any]):
         return self.transform.see(after, observation), given, terminated, truncated, infos
 
     def _final(self, memory: Memory, final: Any) -> Any:
-        """`final_obs` as the transform shows it: a batch, or an array that holds one observation or None a row."""
+        """`final_obs` through the transform: a batch, or an array with one observation or None a row."""
         if not (isinstance(final, np.ndarray) and final.dtype == object):
             return self.transform.see(memory, final)
         seen = np.full(len(final), None, dtype=object)
@@ -127,14 +127,14 @@ class VectorWrapped(VectorWrapper[Any, Any, Any, Any, Any]):
     def _seeds(self, seed: int | list[int] | None) -> Any:
         if seed is None:
             random = self.env.np_random  # of gymnasium's own vector environments: one for each, in a tuple
-            random = copy.deepcopy(random[0] if isinstance(random, tuple) else random)  # theirs stays as it was
+            random = copy.deepcopy(random[0] if isinstance(random, tuple) else random)  # theirs does not change
             seed = int(random.integers(1 << 62))
         seeds = range(seed, seed + self.num_envs) if isinstance(seed, int) else seed
         return _as_rows(np.array([to_signed(number) for number in seeds], dtype=np.int64), self._like.device)
 
 
 def _open(transform: Transform, like: Like, before: Memory) -> Memory:
-    """Memory of new episodes; what draws counts them."""
+    """Memory of new episodes, which it counts if it draws random numbers."""
     memory = transform.start(like)
     if "episode" in memory and "episode" in before:
         memory["episode"] = before["episode"] + 1
@@ -142,7 +142,7 @@ def _open(transform: Transform, like: Like, before: Memory) -> Memory:
 
 
 def _depth(env: Any) -> int:
-    """How many transforms stand around the environment already."""
+    """Number of transforms around the environment."""
     inside = 0
     while isinstance(env, VectorWrapper):
         inside, env = inside + isinstance(env, VectorWrapped), env.env
@@ -150,7 +150,7 @@ def _depth(env: Any) -> int:
 
 
 def _device(observation: Any) -> torch.device | None:
-    """Where a batched observation lies; None for numpy."""
+    """Device of a batched observation; None for numpy."""
     while isinstance(observation, dict | tuple):
         observation = next(iter(observation.values())) if isinstance(observation, dict) else observation[0]
     return observation.device if isinstance(observation, Tensor) else None

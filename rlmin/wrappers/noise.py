@@ -1,4 +1,4 @@
-"""Observations with noise: what is read is not quite what is there."""
+"""Observations with Gaussian noise."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ class _ObservationNoise(Drawing):
         return observation + self._draws(memory, space, observation, first) if _numbers(space) else observation
 
     def _draws(self, memory: Memory, space: gym.Space[Any], observation: Any, first: int) -> Any:
-        """[..., *space.shape] noise of one part, as the observation is kept."""
+        """[..., *space.shape] noise of one part, in the form of the observation."""
         key, t = draw_key(memory, STREAM)
         index = t.unsqueeze(-1) * _numbers(self.inside) + torch.arange(first, first + _numbers(space), device=t.device)
         noise = self.sigma * normal(key.unsqueeze(-1), index).reshape(*t.shape, *(space.shape or ()))
@@ -53,7 +53,7 @@ class _ObservationNoise(Drawing):
 
 
 def _numbers(space: gym.Space[Any]) -> int:
-    """How many floats an observation of `space` holds."""
+    """Number of floats in an observation of `space`."""
     if isinstance(space, spaces.Dict):
         return sum(_numbers(part) for part in space.spaces.values())
     if isinstance(space, spaces.Tuple):
@@ -63,11 +63,11 @@ def _numbers(space: gym.Space[Any]) -> int:
 
 
 class ObservationNoise(Wrapped):
-    """Adds noise to every Box of floats; pictures of uint8 and choices stay as they are.
+    """Adds noise to every Box of floats; pictures of uint8 and choices do not change.
 
         observation[i] + sigma * normal(0, 1)
 
-    The noise depends on the seed, the episode and the step alone; bounds of the Box may be overstepped.
+    The noise depends only on seed, episode and step; it may exceed the bounds of the Box.
 
     Args:
         env: one environment.

@@ -1,4 +1,4 @@
-"""What was done and won one step ago, as part of the observation."""
+"""The previous action and reward as part of the observation."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ class _PreviousAction(Transform):
         return {"action": given if isinstance(given, Tensor) else given.astype(self.dtype)}, reward
 
     def see(self, memory: Memory, observation: Any) -> Any:
-        return with_entry(observation, ACTION, memory["action"][()])  # a number, not an array of no axes
+        return with_entry(observation, ACTION, memory["action"][()])  # a number, not an array without axes
 
 
 class _PreviousReward(Transform):

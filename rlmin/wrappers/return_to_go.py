@@ -1,4 +1,4 @@
-"""A return to aim for, counted down by what was received: how a return-conditioned policy is told what to do."""
+"""A target return, counted down by the rewards: the input of a return-conditioned policy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +46,7 @@ class ReturnToGo(Wrapped):
 
     Args:
         env: one environment.
-        target: the return to aim for, env units.
+        target: target return, env units.
         scale: env units that are shown as 1.
 
     Source: Chen et al. 2021, decision transformer (arXiv:2106.01345).

@@ -1,4 +1,4 @@
-"""Shift: what an evaluation may change about an environment that the policy was not trained for."""
+"""Shift: changes to an environment for evaluation that the policy was not trained with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -24,15 +24,15 @@ WRAPPERS: dict[str, tuple[ForOne, ForMany]] = {  # from the inside out: a lost f
 
 @dataclass(frozen=True, kw_only=True)
 class Shift(Settings):
-    """Noise, dropped frames and sticky actions; all zero: the environment as it is."""
+    """Noise, dropped frames and sticky actions; all zero: no change."""
 
     noise: NonNegative = 0.0  # Standard deviation of Gaussian noise on observations of floats
     drop: Share = 0.0  # Probability that a frame is lost: all zeros
-    sticky: Share = 0.0  # Probability that the action before is carried out again
+    sticky: Share = 0.0  # Probability that the previous action is repeated
 
     @property
     def shift(self) -> "Shift":
-        """These three alone, of a subclass that holds more."""
+        """Only these three settings of a subclass that has more."""
         return Shift(noise=self.noise, drop=self.drop, sticky=self.sticky)
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class Shift(Settings):
         """A vector environment, shifted.
 
         Raises:
-            ValueError: a value lies outside its range, or noise is asked for where no observation is a float.
+            ValueError: a value lies outside its range, or noise is set and no observation is a float.
         """
         for name, (_, wrapper) in WRAPPERS.items():
             env = wrapper(env, getattr(self, name)) if getattr(self, name) else env

@@ -1,4 +1,4 @@
-"""Sticky actions: now and then the environment does again what it did before."""
+"""Sticky actions: at some steps the environment repeats the previous action."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ class _StickyAction(Transform):
 
     def act(self, memory: Memory, action: Rows) -> Rows:
         key, t = draw_key(memory, STREAM)
-        stuck: Any = (uniform(key, t) < self.probability) & (t > 0)  # at t = 0 there is nothing to repeat
+        stuck: Any = (uniform(key, t) < self.probability) & (t > 0)  # there is nothing to repeat at t = 0
         return where(stuck if isinstance(action, Tensor) else stuck.numpy(), memory["action"], action)[()]
 
     def after(self, memory: Memory, action: Rows, reward: Rows, ended: Rows) -> tuple[Memory, Rows]:
@@ -42,10 +42,10 @@ class _StickyAction(Transform):
 
 
 class StickyAction(Wrapped):
-    """With this probability, at every step anew, the action carried out one step ago is carried out again.
+    """With this probability, independently at every step, the previous action is executed again.
 
-    The first action of an episode is never replaced. When it sticks depends on the seed, the episode and the step
-    alone. Action masks are not consulted.
+    The first action of an episode is never replaced. Which steps repeat depends only on seed, episode and
+    step. Action masks are ignored.
 
     Source: Machado et al. 2018, sticky actions of the Arcade Learning Environment (arXiv:1709.06009).
     """

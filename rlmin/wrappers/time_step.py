@@ -1,4 +1,4 @@
-"""The clock, as part of the observation."""
+"""The time step as part of the observation."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ class _TimeStep(Transform):
 
 
 class TimeStep(Wrapped):
-    """Adds "time_step" [1] float32: steps taken in the episode, divided by `limit` where one is given."""
+    """Adds "time_step" [1] float32: steps taken in the episode, divided by `limit` if there is one."""
 
     @checked
     def __init__(self, env: gym.Env[Any, Any], limit: Count | None = None) -> None:

@@ -1,7 +1,7 @@
-"""What a wrapper does, as pure functions: the same code for one environment and for many, of arrays or of tensors.
+"""The work of a wrapper as pure functions: the same code for one environment and for many, on arrays or tensors.
 
 A transform keeps a `Memory`: arrays with one entry a row, shape [B, ...] around a vector environment and [...] around a
-single one, numpy arrays or tensors as the environment speaks. It never writes into what it is given.
+single one, numpy arrays or tensors like the environment's. It never writes into its arguments.
 """
 
 from typing import Any, TypeAlias
@@ -20,10 +20,10 @@ Memory: TypeAlias = dict[str, Rows]
 
 
 class Transform:
-    """Changes observations, rewards and actions; what it does not override stays as it is."""
+    """Changes observations, rewards and actions; the defaults change nothing."""
 
     def space(self, observation: gym.Space[Any], action: gym.Space[Any]) -> gym.Space[Any]:
-        """The observation space of one environment, from those of the environment inside."""
+        """The observation space of one environment, from the spaces of the inner environment."""
         return observation
 
     def start(self, rows: "Like") -> Memory:
@@ -31,7 +31,7 @@ class Transform:
         return {}
 
     def act(self, memory: Memory, action: Rows) -> Rows:
-        """The action to carry out; `after` is told of this one."""
+        """The action to execute; `after` receives this one."""
         return action
 
     def after(self, memory: Memory, action: Rows, reward: Rows, ended: Rows) -> tuple[Memory, Rows]:
@@ -39,17 +39,17 @@ class Transform:
         return memory, reward
 
     def see(self, memory: Memory, observation: Any) -> Any:
-        """The observation to report; called any number of times for one state."""
+        """The observation to report; may be called several times for one state."""
         return observation
 
 
 class Like:
-    """Makes arrays of the kind, and with the rows, of an environment."""
+    """Makes arrays of the kind and with the rows of an environment."""
 
     def __init__(self, lead: tuple[int, ...], device: torch.device | None, seed: Rows = None) -> None:
-        """`lead`: (B,) or (); `device`: of tensors, None for numpy; `seed`: int64 a row, for what draws."""
+        """`lead`: (B,) or (); `device`: of tensors, None for numpy; `seed`: int64 a row, for random numbers."""
         self.lead, self.device, self.seed = lead, device, seed
-        self._made: dict[tuple[Any, ...], Rows] = {}  # so that episodes that end on a GPU wait for nothing
+        self._made: dict[tuple[Any, ...], Rows] = {}  # so that the end of an episode on a GPU needs no transfer
 
     def full(self, value: Any, dtype: type | np.dtype[Any] = np.float32) -> Rows:
         """[*lead, *value.shape] filled with `value`; not to be written into."""
@@ -61,7 +61,7 @@ class Like:
         return self._keep(np.broadcast_to(np.asarray(value, dtype=dtype), self.lead))
 
     def _keep(self, array: np.ndarray[Any, Any]) -> Rows:
-        """`array` as the environment speaks; of tensors the same one for equal values."""
+        """`array` in the environment's form; equal values share one tensor."""
         if self.device is None:
             return array.copy()
         key = (array.tobytes(), array.shape, array.dtype.str, self.device)
@@ -71,7 +71,7 @@ class Like:
 
 
 class Drawing(Transform):
-    """A change that draws random numbers, and remembers no more than which come next."""
+    """A change that draws random numbers, and remembers only its place among them."""
 
     def start(self, rows: Like) -> Memory:
         return start_count(rows)
@@ -81,7 +81,7 @@ class Drawing(Transform):
 
 
 def start_count(rows: Like) -> Memory:
-    """Memory of what draws: the step, the episode and the seed, by which `draw_key` finds the numbers."""
+    """Memory for random numbers: step, episode and seed, from which `draw_key` derives them."""
     zero = rows.full(0, np.int64)
     return {"t": zero, "episode": zero, "stream": rows.seed}
 
@@ -106,7 +106,7 @@ def mix(rows: Rows, a: Memory, b: Memory) -> Memory:
 
 
 def with_leaf(space: gym.Space[Any], name: str, leaf: gym.Space[Any]) -> gym.Space[Any]:
-    """A Dict of what was there ("observation", if that was no Dict) and `leaf`.
+    """A Dict of `space` (under "observation" unless it is a Dict) and `leaf`.
 
     Raises:
         ValueError: the name is taken.
