@@ -143,8 +143,8 @@ def test_a_record_whose_parts_do_not_fit_is_refused() -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"terminated": dataset.terminated[:-1]}, "final: expected 3 entries, got 4"),
         ({"first": dataset.first + 1}, "step: expected 15 entries, got 14"),
-        ({"first": torch.tensor([0, 4, 4, 12, 14])}, "episode 1: it has no step"),
-        ({"first": torch.tensor([0, 4, 3, 12, 14])}, "episode 1: it has no step"),
+        ({"first": torch.tensor([0, 4, 4, 12, 14])}, "episode 1: has no step"),
+        ({"first": torch.tensor([0, 4, 3, 12, 14])}, "episode 1: has no step"),
     ]
     for parts, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -169,9 +169,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "action": ({"actions": [0, 0, 0, 0, 5, 0, 0]}, r"episode 2, step 4: action.* a value of Discrete\(5\), got 5"),
     "kind": ({"actions": np.zeros(7)}, r"action: expected \[\] of Discrete\(5\), got \[\] float64"),
     "long": ({"rewards": np.zeros(8)}, "episode 2: expected as many rewards as actions, 7, got 8"),
-    "drift": ({"observations": np.zeros((7, D))}, "episode 2: .* expected 8 of them, .* got 7; the state reached by"),
+    "drift": ({"observations": np.zeros((7, D))}, "episode 2: .* expected 8 for 7 actions, .*got 7; the state after"),
     "shape": ({"observations": np.zeros((8, D + 1))}, r"episode 2: .* expected \(3,\), got \(4,\) a step"),
-    "none": ({"actions": [], "rewards": []}, "episode 2: it has no step"),
+    "none": ({"actions": [], "rewards": []}, "episode 2: has no step"),
     "text": ({"observations": np.full((8, D), "x")}, "episode 2: observation 'observation': expected numbers"),
     "ragged": ({"observations": [[1.0], [1.0, 2.0]]}, "episode 2: .* lists of different lengths"),
     "object": ({"actions": 3}, "episode 2: actions: expected one for each step, got int"),

@@ -251,7 +251,7 @@ def test_rates_keep_what_gates_round_away() -> None:
 
 def test_other_memories_are_no_sums() -> None:
     mixer = mixers(policy_of("gru"))[0]
-    with pytest.raises(ValueError, match="GRU: its memory is no sum over past steps; expected one of min_gru"):
+    with pytest.raises(ValueError, match="GRU: its memory is not a sum over past steps; expected one of min_gru"):
         terms(mixer, torch.zeros(T, H))
     with pytest.raises(ValueError, match="at least one step"):
         attribution(policy_of("min_gru"), {"observation": torch.zeros(0, D)}, torch.zeros(0, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""Raw blocks to tensors: every value is checked here, and errors name the episode and the step."""
+"""Raw blocks to tensors: every value is checked, and errors name the episode and the step."""
 
 import warnings
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from rlmin.policy.heads import ActionHead, action_head, choice_sizes
 from rlmin.spaces import Leaf, leaf_tensor, leaves_of
 
 OVERSTEP = 1e-5
-"""Share of a Box's width by which an action may lie outside without a warning: float32 rounding."""
+"""Share of a Box's width by which an action may exceed it without a warning: float32 rounding."""
 
 REMEDY = "; leave the episode out or repair it before loading"
 
@@ -33,9 +33,9 @@ class Converter:
     """Turns the blocks of a source, in order, into the columns of a Dataset."""
 
     def __init__(self, source: Source) -> None:
-        """Args: source: whose blocks come; a ValueError where its spaces are not supported."""
+        """Args: source: the source of the blocks; a ValueError if its spaces are not supported."""
         self.source = source
-        self.episode = 0  # of the data set, first of the next block
+        self.episode = 0  # number of the next block's first episode
         self.outside = 0  # actions beyond the bounds of their Box
         self.worst = ""
         try:
@@ -48,7 +48,7 @@ class Converter:
         """The tensors of the next block.
 
         Raises:
-            ValueError: a value is not finite, not in its space, or not of its type.
+            ValueError: a value is not finite, not in its space or of the wrong type.
         """
         ends = np.cumsum(block.length)
         observation = {leaf.name: self._leaf(leaf, block.observation[leaf.name], ends) for leaf in self.leaves}
@@ -58,7 +58,7 @@ class Converter:
         return Columns(observation=observation, final=final, action=action, reward=reward)
 
     def finish(self) -> None:
-        """Say once what was unusual in all the blocks."""
+        """Warn once of actions outside their Box in any block."""
         if self.outside:
             warnings.warn(
                 f"dataset {self.source.name!r}: {self.outside} actions lie outside {self.source.action_space}, "
@@ -72,7 +72,7 @@ class Converter:
             inside = (value >= leaf.bounds[0]) & (value <= leaf.bounds[1])
             self._require(inside, value, what, f"a value of {leaf.space}", ends, length)
         try:
-            with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is reported below
+            with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, which is reported below
                 tensor = leaf_tensor(value, leaf, len(value), copy=False)
         except ValueError as error:
             raise ValueError(f"dataset {self.source.name!r}: {error}") from error
@@ -133,7 +133,7 @@ class Converter:
         raise ValueError(f"{self._place(row, ends, length)}: {what}{at}: expected {expected}, got {found}{REMEDY}")
 
     def _place(self, row: int, ends: np.ndarray | None, length: np.ndarray | None = None) -> str:
-        """Where row `row` of the block is; rows of final observations come with `length` instead of `ends`."""
+        """The place of row `row` of the block; rows of final observations need `length` instead of `ends`."""
         if ends is None:
             assert length is not None, "one of both"
             episode, step = row, int(length[row])
@@ -144,5 +144,5 @@ class Converter:
 
 
 def _head(space: gym.Space[Any]) -> ActionHead:
-    with torch.random.fork_rng(devices=[]):  # its weights are not used, and loading data must not change the draws
+    with torch.random.fork_rng(devices=[]):  # its weights are not used, and loading data must not change random numbers
         return action_head(space, 1)

@@ -6,9 +6,9 @@
 An episode ends where `terminals` or `timeouts` is set. The rows after the last such mark are an unfinished episode,
 which counts as truncated.
 
-The state that the last step of an episode reached is `next_observations`. Without that key it is not in the file: the
-row below belongs to the next episode, after the reset, whether the episode terminated or was cut. No step is left out
-for it (d4rl's own `qlearning_dataset` drops the last step of a cut episode): `final` then repeats the last observation,
+The state after the last step of an episode is in `next_observations`. Without that key it is not in the file: the
+next row belongs to the next episode, after the reset, whether the episode terminated or was cut. No step is dropped
+(d4rl's own `qlearning_dataset` drops the last step of a cut episode): `final` then repeats the last observation,
 and the recipe says so.
 """
 
@@ -42,8 +42,8 @@ def open_d4rl(
     """A D4RL file.
 
     Args:
-        path: HDF5; its stem is the name of the data set, by which the reference scores are found.
-        observation_space, action_space: of a single environment, each one leaf; None: read off the values, see
+        path: HDF5; its stem is the name of the dataset, and determines the reference scores.
+        observation_space, action_space: of a single environment, each one leaf; None: derived from the values, see
             `space_of`; in D4RL's own files actions lie in [-1, 1].
 
     Raises:
@@ -86,7 +86,7 @@ def open_d4rl(
 
 
 def file_digest(paths: list[Path]) -> str:
-    """A digest that differs where one of the files was changed: names, sizes, times, first and last MiB of each."""
+    """A digest that changes with the files: names, sizes, times, first and last MiB of each."""
     hasher = hashlib.sha256()
     for path in paths:
         status = path.stat()
@@ -124,7 +124,7 @@ def _groups(first: np.ndarray, steps: int) -> Iterator[tuple[int, int]]:
 
 
 def _extremes(column: Any) -> Iterator[np.ndarray]:
-    """[2, ...] least and largest values of one part of the column after the other."""
+    """[2, ...] smallest and largest values of each part of the column, in order."""
     for a in range(0, len(column), 2**17):
         part = column[a : a + 2**17]
         yield np.stack([part.min(0), part.max(0)])
@@ -138,7 +138,7 @@ def _check(file: Any, name: str) -> None:
         if any(str(key).startswith("episode_") for key in file):
             hint = "; this looks like the inside of a Minari dataset, which is loaded by its id"
         elif missing == ["timeouts"]:
-            hint = "; without it nobody knows where an episode was cut"
+            hint = "; without it the ends of cut episodes are unknown"
         raise ValueError(f"dataset {name!r}: no key {', '.join(missing)}; found {', '.join(map(str, file))}{hint}")
     held = [*KEYS, *([NEXT] if NEXT in file else [])]
     for key in held:
@@ -149,7 +149,7 @@ def _check(file: Any, name: str) -> None:
     N = len(file["rewards"])
     for key in held:
         if len(file[key]) != N:
-            raise ValueError(f"dataset {name!r}: expected {N} {key}, as there are {N} rewards, got {len(file[key])}")
+            raise ValueError(f"dataset {name!r}: expected {N} {key}, one for each reward, got {len(file[key])}")
         if key in KEYS[2:] and file[key].shape not in ((N,), (N, 1)):
             raise ValueError(f"dataset {name!r}: {key}: expected [N], got {list(file[key].shape)}")
     if NEXT in file and file[NEXT].shape != file["observations"].shape:
@@ -167,7 +167,7 @@ def _flag(file: Any, key: str, name: str) -> np.ndarray:
 
 
 def _metadata(file: Any) -> dict[str, Any]:
-    """The small entries below `metadata`: algorithm, seeds and the like; weights are left out."""
+    """The small entries under `metadata`: algorithm, seeds and the like, without weights."""
     group = file.get("metadata", {})
     if not hasattr(group, "keys"):  # a column of that name
         return {}

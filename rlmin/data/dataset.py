@@ -1,4 +1,4 @@
-"""Dataset: logged episodes, end to end, as tensors; what every reader makes and every learner reads."""
+"""Dataset: logged episodes, end to end, as tensors: the form that every reader makes and every learner reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ class Reference:
 
     Args:
         random, expert: returns, env units.
-        source: where the two numbers come from.
+        source: source of the two numbers.
     """
 
     random: float
@@ -37,8 +37,8 @@ class Episode:
     """One logged episode of L steps, as gymnasium gives it.
 
     Args:
-        observations: array [L + 1, ...], or nested dicts and tuples of such; the last is the state reached at the end.
-        actions: [L, ...] as the environment took them.
+        observations: array [L + 1, ...], or nested dicts and tuples of arrays; the last is the final state.
+        actions: [L, ...] in the environment's form.
         rewards: [L] float; reward[t] follows action[t].
         terminated: the last step ended in a terminal state; otherwise the episode was cut there.
     """
@@ -51,24 +51,24 @@ class Episode:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """E logged episodes of N steps in all, one after the other.
+    """E logged episodes with N steps in total, one after the other.
 
     The tensors may be memory-mapped and larger than the memory: index `step` by rows, never read all of it.
 
     Args:
         step: [N] TensorDict. "observation": the leaves, named as `rlmin.spaces` does; "action": [N, *event_shape] as
             an action head's `log_prob` takes it; "reward": [N] float32, env units.
-        final: [E] TensorDict. "observation": the leaves of the state that the last step of each episode reached.
+        final: [E] TensorDict. "observation": the leaves of the state after the last step of each episode.
         first: [E + 1] int64; episode e is the steps first[e] .. first[e + 1] - 1.
         terminated: [E] bool; an episode that did not terminate was truncated.
         observation_space, action_space: of a single environment.
-        name: what errors and reports call it.
-        env: {"id", "kwargs", "workers"}: how to make the environment it was recorded in; None where that is unknown.
-        reference: the returns that count as 0 and 100; None where they are unknown.
+        name: for errors and reports.
+        env: {"id", "kwargs", "workers"}: how to make the recorded environment; None if unknown.
+        reference: the returns that count as 0 and 100; None if unknown.
         recipe: how it was made, as far as known; plain values.
 
     Raises:
-        ValueError: the parts do not fit each other, or there is no episode, or one without a step.
+        ValueError: the parts do not fit each other, there is no episode, or one has no step.
     """
 
     step: TensorDict
@@ -96,7 +96,7 @@ class Dataset:
             raise ValueError(f"dataset {self.name!r}: expected at least one episode, got none")
         short = (self.lengths < 1).nonzero().flatten()
         if len(short) or self.first[0] != 0:
-            raise ValueError(f"dataset {self.name!r}: episode {int(short[0]) if len(short) else 0}: it has no step")
+            raise ValueError(f"dataset {self.name!r}: episode {int(short[0]) if len(short) else 0}: has no step")
 
     @property
     def num_steps(self) -> int:
@@ -133,8 +133,8 @@ class Dataset:
     def episodes(self, select: Sequence[int] | Tensor) -> "Dataset":
         """The episodes `select`, in that order.
 
-        A run of consecutive episodes shares the memory of this dataset; any other choice is a copy, of a memory-mapped
-        dataset a memory-mapped one, whose files are gone when it is.
+        Consecutive episodes share the memory of this dataset; other selections are copies. A copy of a memory-mapped
+        dataset is memory-mapped, too, and its files are removed with it.
 
         Args:
             select: indices in 0..E-1, or [E] bool.

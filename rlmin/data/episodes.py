@@ -1,4 +1,4 @@
-"""Episodes in memory, or coming one at a time, as a source of blocks."""
+"""Episodes in memory or from an iterator as a source of blocks."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,8 +24,8 @@ def open_episodes(
 
     Args:
         episodes: at least one.
-        name: what errors call them.
-        observation_space, action_space: of a single environment; None: read off the values, see `space_of`.
+        name: for errors.
+        observation_space, action_space: of a single environment; None: derived from the values, see `space_of`.
 
     Raises:
         ValueError: there is no episode, or one has no step or parts of different lengths.
@@ -107,22 +107,22 @@ def _join(held: list[_Parts], leaves: tuple[Leaf, ...]) -> Block:
 
 
 def _length(episode: Episode, where: str) -> int:
-    """L, where actions and rewards agree on it."""
+    """L, checked to be the same for actions and rewards."""
     found = {part: _size(getattr(episode, part), f"{where}: {part}") for part in ("actions", "rewards")}
     L = found["actions"]
     if found["rewards"] != L:
         raise ValueError(f"{where}: expected as many rewards as actions, {L}, got {found['rewards']}")
     if L == 0:
-        raise ValueError(f"{where}: it has no step; leave it out")
+        raise ValueError(f"{where}: has no step; leave it out")
     return L
 
 
 def _observations(episode: Episode, leaf: Leaf, L: int, where: str) -> np.ndarray:
     value = _array(require_leaf(episode.observations, leaf, f" in {where}"), f"{where}: observation {leaf.name!r}")
     if len(value) != L + 1:
-        hint = "; the state reached by the last action is missing" if len(value) == L else ""
+        hint = "; the state after the last action is missing" if len(value) == L else ""
         raise ValueError(
-            f"{where}: observation {leaf.name!r}: expected {L + 1} of them, as there are {L} actions, "
+            f"{where}: observation {leaf.name!r}: expected {L + 1} for {L} actions, "
             f"got {len(value)}{hint}"
         )
     if value.shape[1:] != leaf.shape:

@@ -1,4 +1,4 @@
-"""load_dataset: whatever holds logged episodes -> Dataset."""
+"""load_dataset: logged episodes in any supported form -> Dataset."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -37,19 +37,19 @@ def load_dataset(
 
     Args:
         source: the id of a Minari dataset (downloaded if it is not here), a MinariDataset, the path of a D4RL file
-            (.hdf5 or .h5), episodes in memory, or a Dataset, which is returned as it is.
-        cache: where the tensors live. None: in memory up to 1 GiB (of Minari: and 10,000 episodes), else memory-mapped
-            in `rlmin.data.store`'s folder, which RLMIN_CACHE names; False: in memory; True or a path: memory-mapped, in
+            (.hdf5 or .h5), episodes in memory, or a Dataset, which is returned unchanged.
+        cache: place of the tensors. None: in memory up to 1 GiB (for Minari: and 10,000 episodes), else memory-mapped
+            in the cache folder, which RLMIN_CACHE can name; False: in memory; True or a path: memory-mapped, in
             that folder.
-        env: id of the environment, or {"id", "kwargs"}, where the source does not tell it; it gives the spaces too.
-        observation_space, action_space: of episodes and D4RL files, which have none; without these and without `env`
-            they are read off the values (`rlmin.data.space_of`).
-        trust: let a Minari dataset import the modules that its metadata name: see `rlmin.files.trust`.
+        env: id of the environment, or {"id", "kwargs"}, if the source does not name it; it also provides the spaces.
+        observation_space, action_space: for episodes and D4RL files, which have none; without these and `env`
+            they are derived from the values (`rlmin.data.space_of`).
+        trust: whether a Minari dataset may import the modules that its metadata name: see `rlmin.files.trust`.
 
     Raises:
-        ValueError: it does not exist, is damaged or empty, or holds a value that is not finite or not in its space;
+        ValueError: it does not exist, is damaged or empty, or has a value that is not finite or not in its space;
             the message names episode and step.
-        TypeError: nothing of the kind.
+        TypeError: a source of another kind.
         ImportError: the extra "offline" is not installed and the source needs it.
 
     Warns:
@@ -93,7 +93,7 @@ def _open(
 
 
 def _spaces(env: dict[str, Any] | None, observation: Space, action: Space) -> tuple[Space, Space]:
-    """The spaces that are not given, from the environment, if one is."""
+    """Spaces that are not given, from the environment if there is one."""
     if env is None or (observation is not None and action is not None):
         return observation, action
     made = make_vec(env["id"], 1, **env["kwargs"])

@@ -1,10 +1,10 @@
 """Minari datasets, local or downloaded, as a source of blocks.
 
-An episode of L steps holds L + 1 observations; the last is the state reached by the last action, so observation[t] is
+An episode of L steps has L + 1 observations; the last is the state after the last action, so observation[t] is
 the one in which action[t] was taken. An episode that is marked neither terminated nor truncated at its end was cut by
-the recording, and counts as truncated.
+the recorder, and counts as truncated.
 
-Minari stores images as JPEG unless the recorder was told not to: what is read is then not exactly what was seen.
+Minari stores images as JPEG unless the recorder is configured otherwise; they then differ slightly from the originals.
 """
 
 import difflib
@@ -39,15 +39,15 @@ def open_minari(source: "str | MinariDataset", *, trust: bool = False) -> Source
     """A Minari dataset.
 
     Args:
-        source: its id, looked up in the folder of Minari (MINARI_DATASETS_PATH) and, if it is not there, on Minari's
+        source: its id, which is searched in Minari's folder (MINARI_DATASETS_PATH) and, if it is not there, on Minari's
             remote; or a MinariDataset, which may be a selection of episodes.
-        trust: let it import the modules that its metadata name: see `rlmin.files.trust`.
+        trust: whether it may import the modules that its metadata name: see `rlmin.files.trust`.
 
     Raises:
-        ValueError: there is no such dataset here or there, or it is damaged, or it needs that trust.
+        ValueError: there is no such dataset in either place, it is damaged, or it needs `trust`.
         ImportError: minari or h5py is not installed.
     """
-    require("h5py", extra="offline")  # or Minari would ask for an extra of its own
+    require("h5py", extra="offline")  # otherwise Minari would name an extra of its own
     dataset = _find(source, trust=trust) if isinstance(source, str) else source
     metadata = dict(dataset.storage.metadata)
     name = str(dataset.id)
@@ -72,7 +72,7 @@ def open_minari(source: "str | MinariDataset", *, trust: bool = False) -> Source
 
 
 def local_datasets() -> list[str]:
-    """A line for each dataset in the folder of Minari."""
+    """A line for each dataset in Minari's folder."""
     minari = require("minari", extra="offline")
     require("h5py", extra="offline")
     lines = []
@@ -84,10 +84,10 @@ def local_datasets() -> list[str]:
 
 
 def env_of(spec: EnvSpec, *, trust: bool = False) -> dict[str, Any] | None:
-    """How to make the environment of `spec` by its id; None where id and arguments do not say all.
+    """How to make the environment of `spec` by its id; None if id and arguments are not enough.
 
-    That is so for an id that is not registered here, for wrappers that do not come with the id, and for arguments that
-    are not plain values. Of a spec, which is data, only id and arguments are used: its entry points never are.
+    They are not for an id that is unknown here, for wrappers that do not come with the id, and for arguments that
+    are not plain values. A spec is data: its id and arguments are used, its entry points never.
     """
     try:
         id = from_file(spec.id, trust=trust, where="env_spec")
@@ -111,7 +111,7 @@ def env_of(spec: EnvSpec, *, trust: bool = False) -> dict[str, Any] | None:
 
 
 def _collector_env(metadata: dict[str, Any], *, trust: bool) -> dict[str, Any] | None:
-    """The environment as `rlmin collect` was told it: its id may name a module ("a:Walk-v0"), which a spec forgets."""
+    """The environment as `rlmin collect` stored it: its id may name a module ("a:Walk-v0"), which a spec drops."""
     recipe = metadata.get("recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("env"), str) or recipe.get("shift"):
         return None
@@ -127,11 +127,11 @@ def _episodes(dataset: "MinariDataset", name: str) -> Iterator[Episode]:
             if not early and np.any(episode.terminations[:-1]):
                 early = f"dataset {name!r}: episode {e}: step {int(np.argmax(episode.terminations))} is marked terminal"
             yield Episode(episode.observations, episode.actions, episode.rewards, last)
-    except Exception as error:  # Minari and h5py raise whatever they meet first in a damaged file
+    except Exception as error:  # Minari and h5py raise errors of many classes for damaged files
         hint = "its files are damaged or were not copied whole; get it again"
         raise ValueError(f"dataset {name!r}: cannot be read after episode {e} ({error}); {hint}") from error
     if early:
-        warnings.warn(f"{early}, but the episode goes on; only the mark of a last step counts", stacklevel=2)
+        warnings.warn(f"{early}, but the episode continues; only a mark on the last step counts", stacklevel=2)
 
 
 def _find(id: str, *, trust: bool) -> "MinariDataset":
@@ -156,11 +156,11 @@ def _find(id: str, *, trust: bool) -> "MinariDataset":
 
 
 def _check_spaces(folder: Path, id: str) -> None:
-    """Raise a ValueError if Minari would make the environment, by the entry points in a file, to know its spaces."""
+    """Raise a ValueError if Minari would make the environment, by entry points from a file, to get its spaces."""
     try:
         entry = json.loads((folder / "metadata.json").read_text())
     except (OSError, ValueError):
-        return  # Minari says what is wrong
+        return  # Minari explains the error
     lacking = [key for key in ("observation_space", "action_space") if not entry.get(key)]
     if lacking:
         raise ValueError(
@@ -170,20 +170,20 @@ def _check_spaces(folder: Path, id: str) -> None:
 
 
 def _check_columns(folder: Path, id: str) -> None:
-    """Raise a ValueError if Minari would read more than its files hold."""
+    """Raise a ValueError if Minari would read more than its files contain."""
     h5py = require("h5py", extra="offline")
     for path in folder.glob("*.hdf5"):
         try:
             with h5py.File(path, "r") as file:
                 check_all_written(file, f"dataset {id!r}: {path.name}")
         except (OSError, RuntimeError, KeyError):
-            return  # Minari says what is wrong
+            return  # Minari explains the error
 
 
 def _near(minari: Any, id: str) -> str:
-    """What is there, the likeliest first."""
+    """Names of existing datasets, the most similar first."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about other datasets that are damaged
+        warnings.simplefilter("ignore")  # warnings about other, damaged datasets
         known = list(minari.list_local_datasets())
     near = difflib.get_close_matches(id, known, n=3, cutoff=0.5)
     if near:
@@ -192,13 +192,13 @@ def _near(minari: Any, id: str) -> str:
 
 
 def _remote(error: Exception) -> str:
-    if isinstance(error, TypeError):  # what Minari makes of an id without a version
+    if isinstance(error, TypeError):  # Minari's error for an id without a version
         return "an id ends with a version, as in 'D4RL/door/human-v2'"
     return f"it could not be downloaded either ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
 
 
 def _reference(metadata: dict[str, Any], name: str, spec: EnvSpec | None) -> Reference | None:
-    """The scores that rlmin wrote with their source, else D4RL's, else those that the dataset itself tells."""
+    """The scores that rlmin wrote with their source, else D4RL's, else those in the dataset's metadata."""
     own = _own(metadata, name)
     if own is not None and "reference_source" in metadata:
         return own
@@ -208,11 +208,11 @@ def _reference(metadata: dict[str, Any], name: str, spec: EnvSpec | None) -> Ref
 
 
 def _own(metadata: dict[str, Any], name: str) -> Reference | None:
-    """The reference scores that the dataset itself tells."""
+    """The reference scores in the dataset's metadata."""
     random, expert = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     if random is None or expert is None:
         return None
-    entry = metadata.get("reference_source")  # rlmin's own datasets say it
+    entry = metadata.get("reference_source")  # rlmin's own datasets have it
     source = f"metadata of {name}" + (f", {entry}" if entry else "")
     return Reference(random=float(random), expert=float(expert), source=source)
 

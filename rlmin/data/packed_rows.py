@@ -22,9 +22,9 @@ class PackedRows(Packing):
 
     Args:
         horizon: T.
-        stagger: every stream begins inside its first episode, at a random step, with a fresh memory; what lies before
-            it is left out, this once. Streams of episodes of equal length would otherwise be at the same time of
-            their episodes for ever, and so would every step of a batch.
+        stagger: every stream begins inside its first episode, at a random step, with a fresh memory; the steps before
+            it are skipped once. Otherwise streams of episodes of equal length would always be at the same time of
+            their episodes, and so would every step of a batch.
         dataset, rows, seed, episodes, return_scale: see `Packing`.
     """
 
@@ -45,9 +45,9 @@ class PackedRows(Packing):
         if horizon < 1:
             raise ValueError(f"horizon={horizon}: expected at least 1")
         self.steps, self.stagger = horizon, stagger
-        self.dealt = 0  # episodes, since the beginning
-        self.episode = np.full(rows, -1, dtype=np.int64)  # at which each stream is; -1: at none yet
-        self.offset = np.zeros(rows, dtype=np.int64)  # steps of it that are behind
+        self.dealt = 0  # episodes dealt since the beginning
+        self.episode = np.full(rows, -1, dtype=np.int64)  # current episode of each stream; -1: none yet
+        self.offset = np.zeros(rows, dtype=np.int64)  # steps of it already used
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # epoch, permutation
 
     def draw(self) -> "TensorDict":
@@ -67,7 +67,7 @@ class PackedRows(Packing):
         return self._gather(index.reshape(start.shape).T.copy(), start.T.copy())
 
     def _advance(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Move one stream on by T steps: first step and length of each piece of an episode, and which open one."""
+        """Advance one stream by T steps; returns first step and length of each piece, and which open an episode."""
         at, behind = int(self.episode[row]), int(self.offset[row])
         left = int(self.length[at]) - behind if at >= 0 else 0
         dealt = self._deal(self.steps - left)
@@ -83,7 +83,7 @@ class PackedRows(Packing):
         return begin, count, opens
 
     def _deal(self, steps: int) -> np.ndarray:
-        """The next episodes of the order, just enough for `steps` steps; the order has no end."""
+        """The next episodes of the endless order, just enough for `steps` steps."""
         taken = [np.empty(0, dtype=np.int64)]
         while steps > 0:
             epoch, at = divmod(self.dealt, len(self.first))
@@ -109,15 +109,15 @@ class PackedRows(Packing):
         return steps
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Episodes dealt, and where each stream is."""
+        """Episodes dealt, and the place of each stream."""
         parts = {"dealt": np.array(self.dealt), "episode": self.episode, "offset": self.offset}
         return {name: torch.from_numpy(part.copy()) for name, part in parts.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state_dict()`.
+        """Continue from `state_dict()`.
 
         Raises:
-            ValueError: it is that of another number of rows.
+            ValueError: it has another number of rows.
         """
         if len(state["episode"]) != self.rows:
             raise ValueError(f"packing: expected {self.rows} rows, got {len(state['episode'])}")

@@ -3,11 +3,11 @@
     PackedRows   B endless streams of whole episodes, end to end; a batch is the next T steps of each stream
     Windows      K steps from anywhere, each read with a fresh memory
 
-Training draws batches without end; a measurement takes every step once. Both say by `start` where the memory is wiped.
-A row goes on where the batch before left off, so a memory that is carried from batch to batch has seen every episode
-from its beginning, however long it is.
+Training draws endless batches; a measurement takes every step once. In both, `start` marks where the memory is wiped.
+A row continues where the previous batch ended, so a memory carried from batch to batch has seen every episode
+from its beginning, at any length.
 
-Everything random is drawn from (seed, counter), and a counter is all that has to be kept to go on exactly.
+All random numbers depend on (seed, counter), so the counter is enough to continue exactly.
 """
 
 from abc import ABC, abstractmethod
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class Packing(ABC):
-    """Batches of a dataset, without end.
+    """Endless batches of a dataset.
 
     Args:
-        dataset: the episodes; may be memory-mapped, it is read by rows.
+        dataset: the episodes; may be memory-mapped, since it is read by rows.
         rows: B.
         seed: of the order.
         episodes: indices of those to use; None: all.
@@ -39,7 +39,7 @@ class Packing(ABC):
     """
 
     carries: ClassVar[bool]
-    """Whether a batch goes on where the one before ended, so that memory is to be carried."""
+    """Whether a batch continues the previous one, so that memory has to be carried."""
 
     def __init__(
         self,
@@ -75,12 +75,12 @@ class Packing(ABC):
         """
 
     def once(self, batches: int | None = None) -> Iterator["TensorDict"]:
-        """Every step exactly once, whatever is drawn meanwhile: batches as `draw` makes them, with "weight".
+        """Every step exactly once, independently of `draw`: batches in the same form, with "weight".
 
-        Pieces go in a random order to the row that is shortest so far; where a row has no step the weight is 0.
+        Pieces are dealt in random order to the row that is shortest so far; where a row has no step the weight is 0.
 
         Args:
-            batches: at most so many, of the beginning of that order; None: all.
+            batches: largest number, from the beginning of that order; None: all.
         """
         streams: list[list[np.ndarray]] = [[] for _ in range(self.rows)]
         size = np.zeros(self.rows, dtype=np.int64)
@@ -106,25 +106,25 @@ class Packing(ABC):
 
     @abstractmethod
     def _num_pieces(self) -> int:
-        """Into how many pieces `once` takes the steps apart."""
+        """Number of pieces of steps in `once`."""
 
     @abstractmethod
     def _piece(self, piece: int) -> np.ndarray:
-        """The steps of a piece, which begins with a fresh memory; -1 is none."""
+        """The steps of a piece, which begins with a fresh memory; -1 is no step."""
 
     def chunks(self, size: int) -> Iterator[Tensor]:
-        """Every step used, once, in order: index tensors of at most `size` steps."""
+        """Every used step once, in order: index tensors of at most `size` steps."""
         before = self.length.cumsum() - self.length
         index = np.repeat(self.first - before, self.length) + np.arange(self.num_steps)
         yield from (torch.from_numpy(part) for part in np.split(index, range(size, len(index), size)))
 
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
-        """Where the order stands, as small tensors."""
+        """The place in the order, as small tensors."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state_dict()` of a packing of the same dataset, sizes and seed."""
+        """Continue from `state_dict()` of a packing of the same dataset, sizes and seed."""
 
     def _random(self, counter: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, counter))

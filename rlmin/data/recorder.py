@@ -1,7 +1,7 @@
 """Recorder: whole episodes of a vector environment, in the environment's own numbers.
 
-It stands around an environment and copies what passes: nothing is converted, so what is read from a dataset is exactly
-what was seen. An episode is held in memory until it ends; rows that are still playing cost
+It wraps an environment and copies its data without conversion, so a dataset contains exactly
+the original observations. An episode is kept in memory until it ends; unfinished episodes need
 
     B * longest episode so far * bytes of an observation
 """
@@ -27,20 +27,20 @@ class Recorded:
     """One episode of L steps."""
 
     row: int  # of the vector environment
-    turn: int  # how many episodes the row had played since its seed was given
-    observations: Any  # nested dict and tuple as the space, of arrays [L + 1, ...] or lists of text
+    turn: int  # number of earlier episodes of the row since it was seeded
+    observations: Any  # arrays [L + 1, ...] or lists of text, nested like the space
     actions: Array  # [L, ...]
     rewards: Array  # [L] float64
-    terminated: bool  # else it was truncated
+    terminated: bool  # otherwise truncated
 
     @property
     def nbytes(self) -> int:
-        """Memory held, text not counted."""
+        """Bytes in memory, without text."""
         return sum(leaf.nbytes for leaf in _leaves(self.observations)) + self.actions.nbytes + self.rewards.nbytes
 
 
 class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
-    """A vector environment, in any autoreset mode, of arrays or tensors, whose finished episodes can be taken away."""
+    """A vector environment, in any autoreset mode, of arrays or tensors, which collects finished episodes."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
         """Wrap.
@@ -94,7 +94,7 @@ class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
             self._finished.append(self._episode(int(row), bool(over[row])))
         self._turn += ended
         self._ended = ended
-        if self.mode is not AutoresetMode.DISABLED:  # else whoever plays resets the rows
+        if self.mode is not AutoresetMode.DISABLED:  # otherwise the caller resets the rows
             self._open(np.flatnonzero(ended if self.mode is AutoresetMode.SAME_STEP else opening), observation)
         return observation, reward, terminated, truncated, infos
 
@@ -103,13 +103,13 @@ class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
         self._reach(rows, observation)
 
     def _reach(self, rows: Array, observation: Any) -> None:
-        """Write what `rows` see after as many steps as they have made."""
+        """Write the observations of `rows` at their present step."""
         if len(rows):
             for path, buffer in self._parts.items():
                 buffer[rows, self._length[rows]] = _column(_pick(observation, path), buffer)[rows]
 
     def _reach_end(self, rows: Array, observation: Any, infos: dict[str, Any]) -> None:
-        """Write the states that ended rows reached: with SAME_STEP `observation` is already the next episode's."""
+        """Write the final states of ended rows: with SAME_STEP `observation` already belongs to the next episode."""
         if self.mode is not AutoresetMode.SAME_STEP or not len(rows):
             self._reach(rows, observation)
             return
@@ -144,7 +144,7 @@ class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
 
 
 def stored_space(space: gym.Space[Any]) -> gym.Space[Any]:
-    """`space` as a dataset names it: texts of other libraries (MiniGrid's missions) become `spaces.Text`.
+    """`space` as a dataset stores it: text spaces of other libraries (MiniGrid's missions) become `spaces.Text`.
 
     Raises:
         ValueError: a part is neither Box, Discrete, MultiDiscrete, MultiBinary nor text, or has an unusable name.

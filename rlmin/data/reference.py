@@ -24,18 +24,18 @@ D4RL = {  # task: (random, expert), by the first words of a dataset's name
 """Source: Farama-Foundation/D4RL, d4rl/infos.py (Apache-2.0). v1 and v2 share the numbers."""
 
 PROVIDERS = ("d4rl", "mujoco")
-"""Namespaces that stand before the task in Minari ids."""
+"""Namespaces before the task in Minari ids."""
 
 KINDS = {"random", "simple", "medium", "full", "expert", "human", "cloned", "complete", "partial", "mixed"}
 KINDS |= {"umaze", "medium", "large", "eval"}
-"""What may follow the task in a name; "door-key" is no door."""
+"""Words that may follow the task in a name; "door-key" is not "door"."""
 
 ENVIRONMENTS = {"AdroitHandPen": "pen", "AdroitHandHammer": "hammer", "AdroitHandRelocate": "relocate"}
 ENVIRONMENTS |= {"AdroitHandDoor": "door", "FrankaKitchen": "kitchen"}
 
 
 def reference_in(id: str, kwargs: Mapping[str, Any]) -> Reference | None:
-    """The D4RL reference scores of an environment; None where D4RL has none, or arguments make it another task."""
+    """The D4RL reference scores of an environment; None if D4RL has none, or if arguments make it another task."""
     return None if kwargs else reference_of(id)
 
 
@@ -45,7 +45,7 @@ def given_reference(returns: tuple[float, float] | None) -> Reference | None:
 
 
 def reference_of(name: str) -> Reference | None:
-    """The D4RL reference scores of a task; None where D4RL has none.
+    """The D4RL reference scores of a task; None if D4RL has none.
 
     Args:
         name: of a dataset ("hopper-medium-v2", "D4RL/pen/human-v2", "mujoco/hopper/expert-v0") or of an environment

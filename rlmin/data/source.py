@@ -1,4 +1,4 @@
-"""Source: a data set as a reader opens it, and Block: the raw steps it gives, a few megabytes at a time."""
+"""Source: a dataset opened by a reader; Block: its raw steps, a few megabytes at a time."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,15 +10,15 @@ import numpy as np
 from rlmin.data.dataset import Reference
 
 BLOCK_BYTES = 32 * 2**20
-"""About how much of a data set is held at once while it is read; an episode is never cut."""
+"""Approximate number of bytes read at a time; an episode is never cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Whole episodes, e of them with n steps in all, one after the other, in the environment's own numbers."""
+    """e whole episodes with n steps in total, one after the other, in the environment's own numbers."""
 
     observation: dict[str, np.ndarray]  # leaf name -> [n, *shape]
-    final: dict[str, np.ndarray]  # leaf name -> [e, *shape], the state reached by the last step of each
+    final: dict[str, np.ndarray]  # leaf name -> [e, *shape], the state after the last step of each
     action: np.ndarray  # [n, *shape]
     reward: np.ndarray  # [n]
     length: np.ndarray  # [e] int64
@@ -27,7 +27,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What is known of a data set before it is read, and how to read it."""
+    """Facts about a dataset before it is read, and a way to read it."""
 
     name: str
     observation_space: gym.Space[Any]
@@ -35,15 +35,15 @@ class Source:
     num_steps: int
     num_episodes: int
     blocks: Callable[[], Iterator[Block]]  # reads everything once
-    fingerprint: Callable[[], str]  # differs where the content does
-    slow: bool = False  # an episode takes milliseconds to read
+    fingerprint: Callable[[], str]  # changes with the content
+    slow: bool = False  # whether reading an episode takes milliseconds
     env: dict[str, Any] | None = None
     reference: Reference | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
 
 
 def plain(value: Any) -> Any:
-    """`value` as plain numbers, text, lists and dicts; anything else as its text."""
+    """`value` as plain numbers, text, lists and dicts; anything else becomes text."""
     if isinstance(value, dict):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple | set):

@@ -1,4 +1,4 @@
-"""Spaces read off the values, for data that come without them."""
+"""Spaces derived from values, for data without spaces."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,15 +13,15 @@ def space_of(values: Sequence[Any], *, where: str, action: bool = False) -> gym.
 
         uint8 arrays    Box(0, 255)            whole numbers    Discrete(largest + 1)
         bool arrays     MultiBinary            arrays of them   MultiDiscrete for actions, else Box
-        float           Box without bounds; for actions Box(-1, 1) where none lies outside
+        float           Box without bounds; for actions Box(-1, 1) if none lies outside
 
-    A space that is larger than the values show (an action nobody took, a bound nobody reached) cannot be found: name
+    A space that is larger than its values (an unused action, a bound that was never reached) cannot be found: name
     the environment or the spaces instead.
 
     Args:
-        values: arrays [L, ...], or nested dicts and tuples of such, one for each episode.
-        where: begins the error message.
-        action: they are actions.
+        values: arrays [L, ...], or nested dicts and tuples of arrays, one for each episode.
+        where: prefix of error messages.
+        action: whether they are actions.
 
     Raises:
         ValueError: no such space, or the values differ in structure.

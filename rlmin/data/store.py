@@ -1,10 +1,10 @@
-"""Where the columns of a Dataset live: in memory, or memory-mapped in a folder that later loads find again.
+"""Storage of the columns of a Dataset: in memory, or memory-mapped in a folder that is found again.
 
     <cache>/<name>-<digest>/step, /episode      tensordict folders; [N] steps, [E] final observations, lengths, endings
     <cache>/<name>-<digest>/dataset.json        written last: the digest in full and the size of every file
 
 The digest covers the source, its spaces and this format, so a changed source makes a new folder. A folder appears
-whole or not at all: it is written beside its place and renamed.
+whole or not at all: it is written under another name and renamed.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from rlmin.spaces.as_json import space_to_json
 
 FORMAT = 1
 MANY = 10_000
-"""Episodes above which a dataset that is slow to read is memory-mapped too: reading them takes half a minute."""
+"""Episodes above which a slow source is memory-mapped, too: reading them takes half a minute."""
 
 STEP, EPISODE, INFO = "step", "episode", "dataset.json"
 
@@ -39,7 +39,7 @@ def build(source: Source, cache: str | Path | bool | None = None) -> Dataset:
             memory up to 1 GiB, and of a source that is slow to read up to 10,000 episodes.
 
     Raises:
-        ValueError: the content is not what it should be, or the disk is too full; nothing is left behind.
+        ValueError: the content is invalid, or the disk is too full; nothing is left behind.
     """
     converter = Converter(source)
     steps, episodes = _columns(converter)
@@ -83,12 +83,12 @@ def _fill(converter: Converter, step: TensorDict, episode: TensorDict) -> None:
             episode["observation", name][ended] = columns.final[name]
     if (n, e) != (source.num_steps, source.num_episodes):
         stated = f"{source.num_steps} steps in {source.num_episodes} episodes"
-        raise ValueError(f"dataset {source.name!r}: expected {stated}, as it says of itself, found {n} in {e} or more")
+        raise ValueError(f"dataset {source.name!r}: expected {stated}by its own metadata, found {n} in {e} or more")
     converter.finish()
 
 
 def _convert(converter: Converter, folder: Path, digest: str) -> None:
-    """Write the folder of a memory-mapped dataset beside its place, then put it there."""
+    """Write the folder of a memory-mapped dataset under another name, then rename it."""
     source, temporary = converter.source, temporary_folder(folder.parent)
     try:
         steps, episodes = _columns(converter)
@@ -102,7 +102,7 @@ def _convert(converter: Converter, folder: Path, digest: str) -> None:
         try:
             temporary.rename(folder)
         except OSError:
-            if not _is_whole(folder, digest):  # else another process has been faster
+            if not _is_whole(folder, digest):  # otherwise another process was faster
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -10,14 +10,14 @@ from torch import Tensor
 from rlmin.data.tables import IN_MEMORY, allocate, cache_folder, leaves, row_bytes, temporary_folder
 
 COPIED = 2**25
-"""About how many bytes are copied at once."""
+"""Approximate number of bytes copied at once."""
 
 
 def rows_of(rows: TensorDict, low: Tensor, high: Tensor) -> TensorDict:
     """The rows low[i] .. high[i] - 1, range after range.
 
-    Ranges that follow each other share the memory of `rows`. Others are copied; more than 1 GiB of them into
-    memory-mapped files in `cache_folder()`, which go when the result does.
+    Consecutive ranges share the memory of `rows`. Others are copied; more than 1 GiB into
+    memory-mapped files in `cache_folder()`, which are removed with the result.
 
     Args:
         rows: [N] TensorDict.

@@ -1,4 +1,4 @@
-"""What is in a dataset: as text, and its returns as a picture."""
+"""Summary of a dataset as text, and its returns as a picture."""
 
 from io import BytesIO
 from pathlib import Path
@@ -40,10 +40,10 @@ def summary(dataset: "Dataset") -> str:
 
 
 def plot_returns(dataset: "Dataset", file: str | Path) -> None:
-    """Draw a histogram of the returns, with the reference scores that lie among them.
+    """Draw a histogram of the returns, with the reference scores in their range.
 
     Args:
-        dataset: its returns are drawn.
+        dataset: the data.
         file: PNG to write.
     """
     from matplotlib.figure import Figure  # without pyplot: no global state, no window

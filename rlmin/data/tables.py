@@ -34,7 +34,7 @@ def allocate(columns: Columns, rows: int, folder: Path | None = None) -> TensorD
     """[rows] TensorDict of these columns, not yet filled; memory-mapped in `folder`, if one is given.
 
     Raises:
-        ValueError: memory or disk have less room (a full one would kill the process while the columns are written).
+        ValueError: memory or disk are too small (a full one would kill the process while the columns are written).
     """
     if folder is None:
         _check_memory(rows * row_bytes(columns))
@@ -44,7 +44,7 @@ def allocate(columns: Columns, rows: int, folder: Path | None = None) -> TensorD
     if need > free:
         raise ValueError(
             f"{folder.parent}: expected {need / 2**30:.2f} GiB of room for a memory-mapped dataset, found "
-            f"{free / 2**30:.2f}; name another folder by cache= or RLMIN_CACHE"
+            f"{free / 2**30:.2f}; name another folder with cache= or RLMIN_CACHE"
         )
     like = {key: torch.zeros((), dtype=dtype).expand(rows, *shape) for key, (shape, dtype) in columns.items()}
     # a leaf may have any name, a file may not
@@ -54,18 +54,18 @@ def allocate(columns: Columns, rows: int, folder: Path | None = None) -> TensorD
 
 def _check_memory(need: int) -> None:
     """Raise a ValueError if so many bytes do not fit into the memory of this machine."""
-    if not hasattr(os, "sysconf"):  # nothing tells
+    if not hasattr(os, "sysconf"):  # unknown
         return
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > there:
         raise ValueError(
             f"dataset: expected {need / 2**30:,.2f} GiB of memory, this machine has {there / 2**30:.2f}; "
-            "cache=True or a folder keeps it on the disk"
+            "use cache=True or a folder to keep it on disk"
         )
 
 
 def open_table(folder: Path) -> TensorDict:
-    """The columns in a folder that `allocate` made; writing to them writes to the files."""
+    """The columns in a folder made by `allocate`; writing to them writes to the files."""
     found = TensorDict.load_memmap(folder)
     return _nest({tuple(map(unquote, key)): x for key, x in leaves(found)}, found.batch_size[0])
 
@@ -84,7 +84,7 @@ def row_bytes(columns: Columns) -> int:
 
 
 def temporary_folder(root: Path) -> Path:
-    """A new hidden folder in `root`, which is created; what killed processes left there is removed after a week."""
+    """A new hidden folder in `root`, which is created; leftovers of killed processes are removed after a week."""
     root.mkdir(parents=True, exist_ok=True)
     for left in find_abandoned(root, f"{HIDDEN}*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -92,7 +92,7 @@ def temporary_folder(root: Path) -> Path:
 
 
 def find_abandoned(root: Path, pattern: str) -> list[Path]:
-    """Folders in `root` that nothing has been written into for a week."""
+    """Folders in `root` that have not changed for a week."""
     return [path for path in root.glob(pattern) if time.time() - path.stat().st_mtime > OLD]
 
 

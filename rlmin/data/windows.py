@@ -1,4 +1,4 @@
-"""Windows: a few steps from anywhere, each piece read with a fresh memory."""
+"""Windows: a few steps from any place, read with a fresh memory."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Windows(Packing):
     """Windows of K steps drawn uniformly over all steps, each with a fresh memory: for attention over K steps.
 
-    A window begins at the step drawn, wherever in its episode, and is padded at the end where the episode ends first:
+    A window begins at the drawn step, anywhere in its episode, and is padded if the episode ends first:
     padding repeats the last step, with weight 0.
 
     Args:

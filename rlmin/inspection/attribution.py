@@ -1,19 +1,19 @@
 """Attribution: which past step drove an action.
 
-Three answers, from the exact to the complete:
+Three answers, from exact to complete:
 
-    share     what the memory of a layer is made of: h[t] is a sum over past steps (rlmin.inspection.recurrence), and
+    share     the origin of a layer's memory: h[t] is a sum over past steps (rlmin.inspection.recurrence), and
               share[t, s] = C[t, s] . h[t] / |h[t]|^2 adds up to 1 over s. Exact.
-    effect    what one step's part of that memory does to the action: the layer puts out h[t] - C[t, s] at every t, and
-              all above it runs on that. The deletion is exact; the network above is run, not linearised.
-    input     what the whole network makes of what was seen at s: the same where its input is replaced by the mean
-              input. That goes through every layer, gates included, and is what the others are compared with.
+    effect    the influence of one step's part of that memory on the action: the layer outputs h[t] - C[t, s] at any t,
+              and the network above it is run on that. The deletion is exact; the network is run, not linearised.
+    input     the influence of the observation at s through the whole network: its input is replaced by the mean
+              input. That passes through every layer, gates included, and the others are compared with it.
 
-Effects compare the action that was taken with and without step s; positive: s spoke for it.
+Effects compare the evidence for the action taken with and without step s; positive: s supported the action.
 
     effect[t, s] = evidence(log p(action[t])) - evidence(log p(action[t] without s))
-    evidence(log p) = log p - log(1 - p), the log-odds, of choices: a sure policy's log p hardly moves, whatever is lost
-    evidence(log p) = log p, the log-density, of a point (Box)
+    evidence(log p) = log p - log(1 - p), the log-odds, for choices: a confident policy's log p hardly changes
+    evidence(log p) = log p, the log-density, for a point (Box)
 """
 
 import copy
@@ -30,12 +30,12 @@ from rlmin.policy import Policy
 from rlmin.types import Observation
 
 CELLS = 1 << 21
-"""Numbers [N, R, H] of the variants that are run at once; bounds the memory that is used."""
+"""Numbers [N, R, H] of the variants that are run at once; bounds the memory in use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerAttribution:
-    """One layer's memory, split over the steps it comes from; G = ceil(T / group) groups of steps."""
+    """One layer's memory, split by its source steps; G = ceil(T / group) groups of steps."""
 
     share: Tensor  # [T, G] float64; sums to 1 over G wherever the memory is not 0
     log_prob: Tensor  # [T, G] float64, of the actions, without group g
@@ -45,14 +45,14 @@ class LayerAttribution:
 
 @dataclass(frozen=True, kw_only=True)
 class Attribution:
-    """What past steps did to the actions of one sequence of T steps."""
+    """The influence of past steps on the actions of one sequence of T steps."""
 
-    action: Tensor  # [T, ...] the actions explained
+    action: Tensor  # [T, ...] the explained actions
     log_prob: Tensor  # [T] float64, their log-probability (density, of a Box)
-    layers: tuple[LayerAttribution, ...]  # from the bottom up; empty where the memory is no sum
-    input_log_prob: Tensor  # [T, G] float64, of the actions, had something average been seen in group g
-    input_effect: Tensor  # [T, G] float64, nats: of that, through the whole network
-    group: int  # consecutive steps that are one column
+    layers: tuple[LayerAttribution, ...]  # from the bottom up; empty if the memory is not a sum
+    input_log_prob: Tensor  # [T, G] float64, log-probability of the actions with the mean input in group g
+    input_effect: Tensor  # [T, G] float64, nats: effect of that, through the whole network
+    group: int  # consecutive steps in one column
 
 
 @torch.no_grad()
@@ -66,20 +66,20 @@ def attribution(
     group: int = 1,
     mean_input: Tensor | None = None,
 ) -> Attribution:
-    """Split what a policy did over the steps that made it do so.
+    """Attribute a policy's actions to past steps.
 
-    Everything is computed in float64, on a copy of the policy. No step has a part in what happens after the episode it
-    belongs to. Encoders without terms (see `rlmin.encoders.Cell`) get the input's effect alone.
+    Everything is computed in float64, on a copy of the policy. A step has no influence beyond the episode that it
+    belongs to. Encoders without terms (see `rlmin.encoders.Cell`) only get the effect of the input.
 
     Args:
-        policy: what acted; a policy whose critic has a memory of its own is explained by the actor's.
-        leaves: [T, ...] what it saw in one sequence, previous action and reward among them where it reads them (see
-            `Policy.with_previous`); it began with an empty memory.
+        policy: the policy; if its critic has a memory of its own, the actor's is used.
+        leaves: [T, ...] its observations in one sequence, with previous action and reward if it reads them (see
+            `Policy.with_previous`); the memory was empty at first.
         start: [T] bool, leaves[t] opens an episode.
         action: [T, ...] the actions to explain, in rlmin's form; None: the most likely ones.
-        action_mask: [T, A] bool, what was legal; None: everything.
-        group: consecutive steps that are taken away together, for long sequences.
-        mean_input: [S, D] what replaces an input, S being the inputs a step has (1, or up to 3 tokens); None: the mean
+        action_mask: [T, A] bool, the legal actions; None: all.
+        group: consecutive steps that are removed together, for long sequences.
+        mean_input: [S, D] replacement of an input, S being the inputs of a step (1, or up to 3 tokens); None: the mean
             over the sequence.
 
     Raises:
@@ -105,7 +105,7 @@ def attribution(
 
 
 def mean_input(policy: Policy, leaves: Observation, start: Tensor) -> Tensor:
-    """[S, D] the mean over T and B of what the memory is given: what `attribution` replaces an input by.
+    """[S, D] the mean input of the memory over T and B, with which `attribution` replaces an input.
 
     Row by row, as pictures need much memory.
 
@@ -121,7 +121,7 @@ def mean_input(policy: Policy, leaves: Observation, start: Tensor) -> Tensor:
 
 
 def evidence(log_prob: Tensor, *, choices: bool) -> Tensor:
-    """[...] log-odds of choices, up to 34.5 (where 1 - p is 1e-15); the log-density itself of points."""
+    """[...] log-odds for choices, up to 34.5 (where 1 - p is 1e-15); the log-density itself for points."""
     if not choices:
         return log_prob
     log_prob = log_prob.clamp(max=-1e-15)
@@ -129,7 +129,7 @@ def evidence(log_prob: Tensor, *, choices: bool) -> Tensor:
 
 
 def by_lag(effect: Tensor, start: Tensor, *, group: int = 1) -> tuple[Tensor, Tensor]:
-    """Sums of the sizes of effects by how far back the cause lies.
+    """Sums of |effect| by the lag between cause and action.
 
     Args:
         effect: [T, G].
@@ -137,8 +137,8 @@ def by_lag(effect: Tensor, start: Tensor, *, group: int = 1) -> tuple[Tensor, Te
         group: steps of a column.
 
     Returns:
-        [G] sums of |effect| at lags of 0, 1, ... groups, over the steps whose episode is that old, and [G] how many
-        these are.
+        [G] sums of |effect| at lags of 0, 1, ... groups, over the steps whose episode is that old, and [G] the number
+        of these steps.
     """
     T, G = effect.shape
     time = torch.arange(T)
@@ -166,7 +166,7 @@ class _Explained:
         return -(-len(self.action) // self.group)
 
     def each(self, numbers: int = 0) -> Iterator[range]:
-        """The groups, as many at a time as fit into memory; numbers: of one row and input, where they are more."""
+        """The groups, as many at a time as fit into memory; numbers: size of one row and input if that is larger."""
         size = max(1, CELLS // self.trace.x.shape[0] // max(numbers, self.trace.x.shape[-1]))
         return (range(first, min(first + size, self.groups)) for first in range(0, self.groups, size))
 
@@ -176,7 +176,7 @@ class _Explained:
         return self.trace.run(x=x, memory=memory).log_prob(taken)
 
     def effect(self, log_prob: Tensor) -> Tensor:
-        """[T, G] what is lost by going to these log-probabilities."""
+        """[T, G] evidence lost with these log-probabilities."""
         choices = not self.action.is_floating_point()
         return evidence(self.log_prob, choices=choices) - evidence(log_prob, choices=choices)
 

@@ -1,4 +1,4 @@
-"""Delays: success where an environment is made longer, or harder, than in training."""
+"""Delays: success in environments that are longer or harder than in training."""
 
 import inspect
 from collections.abc import Sequence
@@ -13,28 +13,28 @@ from rlmin.evaluation.evaluate import Evaluation
 from rlmin.inspection.subject import Subject
 
 KNOBS = ("delay", "length", "decks")
-"""Arguments of native environments that put more steps between what is seen and what is asked; the first that fits."""
+"""Arguments of native environments that put more steps between cue and question; the first that exists is used."""
 FACTORS = (0.5, 1, 2, 4, 8, 16)
 """Multiples of the value in training that are played by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Varied:
-    """One argument of the environment, and what came of its values."""
+    """One argument of the environment, and the results at its values."""
 
     name: str
     trained: Any  # the value in training; None: unknown
     results: dict[Any, Evaluation]
-    failed: dict[Any, str]  # values that do not fit the policy or the environment, and why
+    failed: dict[Any, str]  # values that do not fit the policy or the environment, with the reason
 
     @property
     def longest(self) -> Any:
-        """The value whose episodes are longest; None where none was played."""
+        """The value with the longest episodes; None if none was played."""
         return max(self.results, key=lambda value: float(self.results[value].lengths.mean()), default=None)
 
 
 def knob(subject: Subject) -> tuple[str, list[int]] | None:
-    """What to vary by default: an argument of a native environment and its values; None where none is known."""
+    """The default to vary: an argument of a native environment and its values; None if none is known."""
     for name in KNOBS:
         value = base(subject).get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -43,7 +43,7 @@ def knob(subject: Subject) -> tuple[str, list[int]] | None:
 
 
 def options_of(id: str) -> dict[str, Any]:
-    """Arguments of a native environment and their values where nothing is said; empty for others."""
+    """Arguments of a native environment with their defaults; empty for other environments."""
     spec = gym.registry.get(id)
     if spec is None or spec.vector_entry_point is None:
         return {}
@@ -69,7 +69,7 @@ def play_varied(subject: Subject, name: str, values: Sequence[Any], *, episodes:
 
 
 def base(subject: Subject) -> dict[str, Any]:
-    """Arguments of the environment in training, those that were not given included; as it is, where it is another."""
+    """Arguments of the training environment, defaults included; the present ones if it is a different environment."""
     own = subject.arena.kwargs if subject.trained_in is None else subject.trained_in
     return {**options_of(subject.arena.id), **own}
 

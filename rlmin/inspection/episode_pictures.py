@@ -1,4 +1,4 @@
-"""Pictures of single episodes: what was seen and done, and which past steps drove it."""
+"""Pictures of single episodes: observations, actions, and the past steps that drove them."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:  # matplotlib is slow to import
     from matplotlib.axes import Axes
 
 ROWS_SHOWN = 16
-"""Numbers of an observation that are drawn."""
+"""Largest number of observation rows in a picture."""
 NAMES_FIT = 40
 """Steps up to which each action is named."""
 LAYERS_SHOWN = 3
 
 
 def draw_episode(study: Study, one: Explained) -> str:
-    """What was seen and done, and arcs from the past step that spoke most for an action to that action."""
+    """Observations and actions, with arcs to each action from the past step that supported it most."""
     rows, names = select_rows(study, one)
     height = 0.9 + 0.16 * max(len(rows), 1)
     drawn = figure(1.5 + height + 0.9)
@@ -47,7 +47,7 @@ def draw_episode(study: Study, one: Explained) -> str:
 
 
 def draw_heat(one: Explained) -> str:
-    """Time by time: what the memory of each layer is made of, and what each past step did to each action."""
+    """Time by time: the origin of each layer's memory, and the effect of each past step on each action."""
     why = one.attribution
     L = len(why.layers)
     layers = list(range(L)) if L <= LAYERS_SHOWN else [0, L // 2, L - 1]
@@ -55,7 +55,7 @@ def draw_heat(one: Explained) -> str:
     panels = drawn.subplots(2 if layers else 1, max(len(layers) + 1, 2), squeeze=False)
     effects = {f"effect of layer {i + 1}'s memory": why.layers[i].effect for i in layers}
     effects["effect of what was seen"] = why.input_effect
-    most = max(_largest_past(effect, why.group) for effect in effects.values())  # one scale, to compare them
+    most = max(_largest_past(effect, why.group) for effect in effects.values())  # one scale for comparison
     drawing = [_map(panels[-1, i], effect, one, name, most=most) for i, (name, effect) in enumerate(effects.items())]
     _scale(panels[-1, : len(effects)], drawing[0], "nats", extend="both")
     if layers:
@@ -86,7 +86,7 @@ def diverging() -> Any:
 
 
 def select_rows(study: Study, one: Explained) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """[rows, T] the numbers of an observation that change most, each between -1 and 1, and their names.
+    """[rows, T] the entries of an observation that change most, each between -1 and 1, and their names.
 
     Choices of up to 16 are one-hot. Pictures give no rows: they are shown as frames.
     """
@@ -107,7 +107,7 @@ def select_rows(study: Study, one: Explained) -> tuple[np.ndarray[Any, Any], lis
 
 
 def _columns(space: Any, leaf: Tensor) -> Any:
-    """Array [T, columns] of one leaf; None of a picture."""
+    """Array [T, columns] of one leaf; None for a picture."""
     if isinstance(space, gym.spaces.Discrete) and space.n <= ROWS_SHOWN:
         return one_hot(leaf.long(), int(space.n)).double().numpy()
     if leaf.ndim > 2 and leaf[0].numel() > 64:
@@ -116,7 +116,7 @@ def _columns(space: Any, leaf: Tensor) -> Any:
 
 
 def _arcs(axes: "Axes", one: Explained) -> None:
-    """Of every step the past group with the largest effect, where that is at least a tenth of the largest of all."""
+    """For every step the past group with the largest effect, if that is at least a tenth of the largest of all."""
     from matplotlib.patches import Arc
 
     why = one.attribution
@@ -146,7 +146,7 @@ def _arcs(axes: "Axes", one: Explained) -> None:
 
 
 def _draw_actions(study: Study, axes: "Axes", one: Explained) -> None:
-    """The probability of what was done, and of one choice its number at every step."""
+    """The probability of the action and, for a single choice, its number at every step."""
     T, head = len(one.episode), study.subject.policy.action_head
     steps = np.arange(T)
     if not isinstance(head, ChoiceHead):
@@ -170,7 +170,7 @@ def _largest_past(effect: Tensor, group: int) -> float:
 
 
 def _map(axes: "Axes", values: Tensor, one: Explained, title: str, *, most: float, root: bool = False) -> Any:
-    """A heat map between -most and most, as large as their square roots where `root`; the future is grey."""
+    """A heat map between -most and most, on a square-root scale if `root`; the future is grey."""
     from matplotlib.colors import FuncNorm, Normalize
 
     why = one.attribution
@@ -225,7 +225,7 @@ def _decision(axes: "Axes", one: Explained, layers: list[int]) -> None:
     high = max(float(x.max()) for x in shown)
     low = min(float(x.min()) for x in shown)
     room = 0.15 * max(high - low, 1e-6)
-    axes.set_ylim(low - room, high + room)  # the present, often far above, may leave the picture
+    axes.set_ylim(low - room, high + room)  # the present is often far above, and may leave the picture
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_title(f"effects on the action at step {t}", fontsize=9)
     axes.locator_params(axis="x", integer=True)

@@ -1,4 +1,4 @@
-"""Findings: what a study comes to, and how exact that is, in sentences. HTML, escaped."""
+"""Findings: the results of a study and their accuracy, in sentences. HTML, escaped."""
 
 from html import escape
 from typing import Any
@@ -23,13 +23,13 @@ def cause(one: Explained) -> str:
 
 
 def outcome(one: Evaluation) -> str:
-    """Return, and success where it is known."""
+    """Return and, if known, success."""
     text = "" if one.success_rate is None else f", success {100 * one.success_rate:.1f} %"
     return f"return {one.mean_return:.3g}{text}"
 
 
 def methods(study: Study) -> list[str]:
-    """What is exact, what is not, and what was found when it was checked."""
+    """Which numbers are exact, which are not, and the measured errors."""
     exact = []
     errors = [layer.error for one in study.explained for layer in one.attribution.layers]
     if errors:
@@ -94,7 +94,7 @@ def _far(study: Study) -> str:
     numbers = [value for value in found.results if isinstance(value, int | float)]
     base = found.results[found.trained]
     if base.success_rate == 0:
-        return ""  # nothing that could hold
+        return ""  # there is nothing to hold
     values = sorted(value for value in numbers if value >= found.trained)
     held = [value for value in values if _is_as_good(found.results[value], base)]
     last = next((low for low, high in zip(values, [*values[1:], None], strict=True) if high not in held), values[-1])
@@ -109,7 +109,7 @@ def _far(study: Study) -> str:
 
 
 def _is_as_good(one: Evaluation, base: Evaluation) -> bool:
-    """At least nine tenths of the success, or a return that is lower by no more than a tenth."""
+    """Whether success is at least nine tenths, or the return lower by at most a tenth."""
     if one.success_rate is not None and base.success_rate is not None:
         return one.success_rate >= 0.9 * base.success_rate
     return one.mean_return >= base.mean_return - 0.1 * abs(base.mean_return)
@@ -133,7 +133,7 @@ def _describe_loss(study: Study) -> str:
         )
     if always < min(low, usual):
         return (
-            f"Wiping the memory once costs nothing that could be told from chance; wiped at every step, {kind} is "
+            f"Wiping the memory once has no measurable cost; wiped at every step, {kind} is "
             f"{always:.3g} instead of {usual:.3g}."
         )
     return ""

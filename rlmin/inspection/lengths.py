@@ -1,4 +1,4 @@
-"""Lengths: what the size of the memory and the returns do far beyond the steps it was trained on."""
+"""Lengths: size of the memory and returns far beyond the steps of training."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,7 +17,7 @@ from rlmin.vector.episodes import Episode, EpisodeStatistics
 
 
 class UnwipedActor(PolicyActor):
-    """A policy whose memory goes on where an episode starts: it sees no start after the first."""
+    """A policy whose memory continues across episodes: it sees no start after the first."""
 
     opened = False
 
@@ -32,8 +32,8 @@ class Norms:
     """Size of the memory of each layer, root mean square over its units, as its age grows.
 
     Attributes:
-        size: [M, L, B] float32; nan where the row had no such age.
-        episodes: return, length and success of every episode, and the age of the memory when it began.
+        size: [M, L, B] float32; nan for ages that the row did not reach.
+        episodes: return, length and success of every episode, and the age of the memory at its start.
     """
 
     size: Tensor
@@ -47,7 +47,7 @@ def norms(subject: Subject, *, steps: int, rows: int, unwiped: bool, **changes: 
     Args:
         steps: M, at most.
         rows: B.
-        unwiped: play episode after episode with a memory that is never wiped; otherwise the first episode of each row.
+        unwiped: whether to play on with a memory that is never wiped; otherwise the first episode of each row.
         changes: other arguments of the environment.
     """
     policy = subject.policy
@@ -72,7 +72,7 @@ def norms(subject: Subject, *, steps: int, rows: int, unwiped: bool, **changes: 
 
 
 def size_of(policy: Policy, state: State) -> Tensor:
-    """[L, B] root mean square of the actor's memory in each layer, all its parts together."""
+    """[L, B] root mean square of the actor's memory in each layer, over all its parts."""
     actor = state[0]  # a tuple over trunks of tuples over layers of (convolution, mixer)
     sizes = []
     for layer in actor:
@@ -82,7 +82,7 @@ def size_of(policy: Policy, state: State) -> Tensor:
 
 
 def by_age(episodes: tuple[tuple[int, Episode], ...], bins: int = 8) -> list[tuple[float, list[Episode]]]:
-    """Episodes by the age of the memory when they began: (mean age, episodes) of bins that hold equally many."""
+    """Episodes by the age of the memory at their start: (mean age, episodes) of bins of equal size."""
     ordered = sorted(episodes, key=lambda one: one[0])
     edges = [round(i * len(ordered) / bins) for i in range(bins + 1)]
     groups = [ordered[low:high] for low, high in pairwise(edges) if high > low]
@@ -90,6 +90,6 @@ def by_age(episodes: tuple[tuple[int, Episode], ...], bins: int = 8) -> list[tup
 
 
 def is_bounded_state(policy: Policy) -> bool:
-    """Whether the memory is a fixed number of units whose size means something: every layer's cell says so."""
+    """Whether the memory is a fixed number of units whose size has a meaning, by the cell of every layer."""
     cells = [cell_of(mixer) for mixer in mixers(policy)]
     return all(cell is not None and cell.is_bounded for cell in cells)

@@ -1,4 +1,4 @@
-"""Pictures: how they look, and the plain ones. Each is an SVG, as text."""
+"""Pictures: their style, and the simple ones. Each is an SVG, as text."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # matplotlib is slow to import
 
 INK, GREY, PALE = "#1f2933", "#7b8794", "#d9dee4"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-"""Okabe and Ito's, which colour-blind readers can tell apart."""
+"""The colours of Okabe and Ito, which colour-blind readers can distinguish."""
 MARKS = {"episode": COLOURS[1], "training window": INK, "trained": COLOURS[1]}
 """Colours of vertical lines, by their names."""
 WIDTH = 10.0  # inches; the page is as wide
@@ -86,7 +86,7 @@ def draw_time_scales(scales: Sequence[TimeScales], *, length: float, horizon: in
 
 
 def draw_lags(lags: Sequence[tuple[Tensor, Tensor]], *, group: int) -> str:
-    """Mean size of effects by lag: the input's, and what each layer holds."""
+    """Mean size of effects by lag: of the input, and of each layer's memory."""
     drawn = figure(2.7)
     axes = drawn.subplots()
     names = [*(f"memory of layer {i + 1}" for i in range(len(lags) - 1)), "what was seen, whole network"]
@@ -120,7 +120,7 @@ def draw_norms(long: Norms | None, unwiped: Norms | None, *, horizon: int, of_su
 
 
 def draw_varied(found: Varied) -> str:
-    """Success, where it is known, and return over the values of one argument."""
+    """Success, if known, and return over the values of one argument."""
     values = list(found.results)
     numbers = all(isinstance(value, int | float) for value in values)
     x = [float(value) for value in values] if numbers else list(map(float, range(len(values))))
@@ -143,7 +143,7 @@ def draw_varied(found: Varied) -> str:
 
 
 def fit(axes: "Axes", kind: str, low: Sequence[float], high: Sequence[float]) -> None:
-    """Limits that show an interval as what it is: success from 0 to 1, and rounding errors as nothing."""
+    """Limits of an axis: success from 0 to 1, and no zoom into rounding errors."""
     if kind == "success":
         axes.set_ylim(-0.03, 1.05)
         return
@@ -154,7 +154,7 @@ def fit(axes: "Axes", kind: str, low: Sequence[float], high: Sequence[float]) ->
 
 
 def add_legend(axes: "Axes") -> None:
-    """A legend above the picture, where it hides nothing."""
+    """Add a legend above the picture, where it hides nothing."""
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=3, borderaxespad=0, columnspacing=1.2)
 
 
@@ -186,7 +186,7 @@ def _marks(axes: "Axes", places: Mapping[str, float]) -> None:
 
 def _size(axes: "Axes", found: Norms, horizon: int) -> None:
     size = found.size.numpy()  # [M, L, B]
-    kept = np.isfinite(size[:, 0]).sum(1) * 2 >= size.shape[2]  # ages that at least half of the rows reached
+    kept = np.isfinite(size[:, 0]).sum(1) * 2 >= size.shape[2]  # ages reached by at least half of the rows
     size = size[: int(kept.sum())]
     age = np.arange(1, len(size) + 1)
     for layer in range(size.shape[1]):
@@ -222,7 +222,7 @@ def _know_success(found: Sequence[Evaluation]) -> bool:
 
 
 def intervals(found: Sequence[Evaluation], kind: str) -> tuple[list[float], list[float], list[float]]:
-    """Mean, and the ends of its 95 % interval (of lengths, the quartiles), of success, return or length."""
+    """Mean and 95 % interval of success or return; for lengths, mean and quartiles."""
     if kind == "success":
         ends = [one.success_interval() or (0.0, 0.0) for one in found]
         return [one.success_rate or 0.0 for one in found], *map(list, zip(*ends, strict=True))  # type: ignore[return-value]

@@ -16,7 +16,7 @@ from rlmin.inspection.study import Explained, Study
 from rlmin.inspection.wipe_pictures import draw_wipes
 
 FRAMES = 6
-"""Pictures of an episode, at most."""
+"""Largest number of pictures of an episode."""
 
 CSS = """
 :root { --ink: #1f2933; --soft: #52606d; --line: #e4e7eb; --accent: #0072b2; }
@@ -67,10 +67,10 @@ def report(study: Study, *, title: str, facts: Mapping[str, str], command: str) 
     """The page.
 
     Args:
-        study: what was measured.
+        study: the measurements.
         title: of the run.
-        facts: what stands in the header, by name.
-        command: that makes this page.
+        facts: entries of the header, by name.
+        command: the command that makes this page.
     """
     import matplotlib
 
@@ -151,7 +151,7 @@ def _methods(study: Study) -> tuple[str, str]:
 
 
 def _film(one: Explained) -> str:
-    """Frames of an episode, the cause and the action marked."""
+    """Frames of an episode, with the cause and the action marked."""
     frames = one.episode.frames
     if not frames:
         return ""
@@ -160,7 +160,7 @@ def _film(one: Explained) -> str:
         action, group = one.moment
         cause = int(group * one.attribution.group)
     spread = {round(x) for x in np.linspace(0, len(frames) - 1, FRAMES)}
-    for wanted in {cause, action} - {-1} - spread:  # takes the place of the nearest that is not wanted itself
+    for wanted in {cause, action} - {-1} - spread:  # replaces the nearest frame that is not needed itself
         spread.remove(min(spread - {cause, action}, key=lambda x: abs(x - wanted)))
         spread.add(wanted)
     cells = []
@@ -176,7 +176,7 @@ def _figure(picture: str, alt: str, caption: str) -> str:
 
 
 def _png(frame: bytes) -> str:
-    """As few bytes as will do."""
+    """The picture in few bytes."""
     from PIL import Image
 
     file = io.BytesIO()

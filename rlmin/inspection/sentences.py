@@ -1,4 +1,4 @@
-"""Sentences: what the pictures show, said with the numbers of a study, and how each is computed. HTML, escaped."""
+"""Sentences: the content of the pictures in numbers, and how each number is computed. HTML, escaped."""
 
 import math
 from collections.abc import Iterable
@@ -49,7 +49,7 @@ def lead(study: Study) -> str:
 
 
 def no_scales(study: Study) -> str:
-    """Why there are no half-lives."""
+    """The reason why there are no half-lives."""
     if recurrences(mixers(study.subject.policy)):
         return "Every episode that was played here is one step long, so there was nothing to forget in play."
     return (
@@ -84,15 +84,15 @@ def scales_table(study: Study) -> tuple[list[str], list[list[str]]]:
 
 
 def no_sum(study: Study) -> str:
-    """Where the memory is no weighted sum."""
+    """For a memory that is not a weighted sum."""
     return (
-        f"The memory of {_encoder(study)} is no weighted sum of past steps with weights of their own, so only the last "
+        f"The memory of {_encoder(study)} is not a sum of past steps with weights of their own, so only the last "
         "of three answers is given here: what not having seen a past step does to an action, through the whole network."
     )
 
 
 def episode_line(one: Explained) -> str:
-    """What happened in an episode, and the strongest cause."""
+    """The result of an episode, and the strongest cause."""
     T, earned = len(one.episode), float(one.episode.reward.sum())
     line = f"{T} steps, return {earned:.3g}"
     if one.moment is None:
@@ -159,15 +159,15 @@ def lags_caption(study: Study) -> str:
 
 
 def no_size(study: Study) -> str:
-    """Where the memory has no size to look at."""
+    """For a memory without a meaningful size."""
     return (
-        f"The memory of {_encoder(study)} is no vector of units that could grow: this section is for "
+        f"The memory of {_encoder(study)} is not a vector of units that could grow: this section is for "
         f"{_join(cell.name for cell in CELLS.values() if cell.is_bounded)}."
     )
 
 
 def lengths(study: Study) -> str:
-    """What is done in that section."""
+    """The introduction of that section."""
     text = (
         f"The policy was trained on windows of {study.subject.horizon} steps. Here its memory grows much older: "
         "<b>never wiped</b>, it goes on from episode to episode and has to write over what it held, which it never had "
@@ -190,7 +190,7 @@ def lengths_caption(study: Study) -> str:
 
 
 def no_knob(study: Study) -> str:
-    """Where nothing is varied."""
+    """For an environment without an argument to vary."""
     return (
         f"{escape(study.subject.arena.id)} has no argument that is known to lengthen the delay. Name one and its "
         "values: <code>--vary NAME=V1,V2,...</code>"

@@ -1,4 +1,4 @@
-"""Study: everything the report shows of one policy, measured."""
+"""Study: all measurements for the report on one policy."""
 
 import copy
 import math
@@ -25,15 +25,15 @@ from rlmin.policy import Policy
 from rlmin.spaces import leaf_spaces
 
 ROWS = 16
-"""Environments whose play is kept, or whose memory is measured, step by step."""
+"""Environments whose episodes are recorded, or whose memory is measured, step by step."""
 LONGEST = 2000
-"""Steps that are kept of an episode; a longer one is explained as far as that."""
+"""Largest number of recorded steps of an episode; a longer one is explained up to there."""
 KEPT = 1 << 28
-"""Bytes of observations that are kept, about: of pictures there are fewer rows, of large ones fewer steps."""
+"""Approximate limit of recorded observations in bytes: pictures get fewer rows, large ones fewer steps."""
 BUDGET = 15.0
-"""Seconds for the evaluations of one section, about."""
+"""Approximate seconds for the evaluations of one section."""
 VARIANTS = 32_000
-"""Steps that are run to explain one episode and layer; longer episodes lose consecutive steps in groups."""
+"""Steps to run for one episode and layer; in longer episodes consecutive steps are grouped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +47,11 @@ class Explained:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What was measured."""
+    """The measurements."""
 
     subject: Subject
     evaluation: Evaluation
-    episodes: Played  # of ROWS rows, or fewer of pictures
+    episodes: Played  # of ROWS rows, or fewer for pictures
     scales: tuple[TimeScales, ...]  # one a layer, of cells with terms
     explained: tuple[Explained, ...]
     lags: tuple[tuple[Tensor, Tensor], ...]  # of each layer and of the input: mean |effect| and how many, by lag
@@ -81,10 +81,10 @@ def study(
     """Measure everything.
 
     Args:
-        episodes: of every evaluation.
+        episodes: episodes of every evaluation.
         vary: an argument of the environment and its values; None: see `rlmin.inspection.delays.knob`.
         shown: episodes to explain.
-        say: told what is done next.
+        say: called with a line for each step of the work.
 
     Raises:
         ValueError: the policy does not fit the environment, or none of the values of `vary` does.
