@@ -275,7 +275,7 @@ def test_what_does_not_apply_is_said(encoder: str) -> None:
     found = study(subject_of(policy), episodes=4, vary=("length", [3]), shown=1)
     text = report(found, title="run", facts={}, command="rlmin inspect run")
     assert len(check_page(text)) == HEADS
-    assert "no half-life of its own" in text and "no weighted sum" in text and "float64" not in text
+    assert "no half-life of its own" in text and "not a sum of past steps" in text and "float64" not in text
     assert ("nothing to wipe" in text) == (encoder == "mlp")
     assert ("No past step has an effect" in text) == (encoder == "mlp")
     assert ("no vector of units" in text) == (encoder != "gru")
