@@ -1,4 +1,4 @@
-"""Agent: what is the same whatever the algorithm and whatever it learns from. It acts, is saved and resumed.
+"""Agent: the part that all algorithms share. An agent acts, is saved and is resumed.
 
 The names are those of stable-baselines3, whose callbacks and helpers therefore work unchanged.
 """
@@ -38,7 +38,7 @@ AGENTS: dict[str, type["Agent"]] = {}
 
 
 class Agent(Habits, ABC):
-    """A policy that can act, be saved and be resumed; a subclass says how it is trained.
+    """A policy that can act, be saved and be resumed; a subclass trains it.
 
     A subclass with a `name` of its own is an algorithm: runs are saved and loaded, and `rlmin train --algorithm` finds
     it, by that name. It is an `OnlineAgent` or an `OfflineAgent`, and is made with the arguments that PPO or
@@ -46,17 +46,17 @@ class Agent(Habits, ABC):
 
     Attributes:
         policy: the weights.
-        num_timesteps: environment steps learnt from.
-        seconds: of wall-clock time that learning them took, interruptions not counted.
+        num_timesteps: environment steps trained on.
+        seconds: wall-clock time of this training, without interruptions.
         total_timesteps: at which the last `learn` ends, or ended.
-        stop_requested: set from outside (a signal handler), `learn` returns after the current update.
-        run: settings of the training run around the agent, kept with it; plain values only.
-        trust: whether what files name may be imported, see `rlmin.files.trust`; not saved.
+        stop_requested: if set from outside (a signal handler), `learn` returns after the current update.
+        run: settings of the training run, saved with the agent; plain values only.
+        trust: whether modules named in files may be imported, see `rlmin.files.trust`; not saved.
     """
 
     name: ClassVar[str]
-    about: ClassVar[str]  # what it is, for a model card
-    finds_data: bool = False  # whether data it learns from can be found again
+    about: ClassVar[str]  # a noun phrase for model cards
+    finds_data: bool = False  # whether its data can be found again
     settings: ClassVar[type[PolicyConfig]]
     config: PolicyConfig
     policy: Policy
@@ -98,10 +98,10 @@ class Agent(Habits, ABC):
         device: torch.device | str = "cpu",
         env_spec: dict[str, Any] | None = None,
     ) -> Self:
-        """An agent that can predict and save at once, and learn once it has something to learn from.
+        """An agent that can predict and save at once, and learn once it has an environment or data.
 
         Args:
-            observation_space, action_space: what the policy sees and does.
+            observation_space, action_space: of the policy.
             config: of the class `settings`.
             seed, device: as for the class.
             env_spec: see `describe`.
@@ -112,9 +112,9 @@ class Agent(Habits, ABC):
         return agent
 
     def _build(self, config: Any, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-        """Everything that needs nothing to learn from; a subclass adds its optimizer."""
+        """Build everything that needs neither environment nor data; a subclass adds its optimizer."""
         self.config = config
-        with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to use up
+        with torch.random.fork_rng(devices=[]):  # leaves the caller's random numbers untouched
             torch.manual_seed(self.seed)
             self.policy = Policy(observation_space, action_space, config)
         self.policy.to(self.device).eval()
@@ -134,10 +134,10 @@ class Agent(Habits, ABC):
 
     @abstractmethod
     def ready(self) -> None:
-        """Have what is learnt from: the environment made from its id, or the data found again.
+        """Open the environment by its id, or find the data again.
 
         Raises:
-            ValueError: it is not known how.
+            ValueError: neither is known.
         """
 
     @abstractmethod
@@ -146,7 +146,7 @@ class Agent(Habits, ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what is learnt from."""
+        """Release the environment or the data."""
 
     @abstractmethod
     def set_env(self, env: Any) -> None:
@@ -157,7 +157,7 @@ class Agent(Habits, ABC):
         """See the subclass."""
 
     def learner_state(self) -> Tensors:
-        """Everything training depends on beside the weights, as named tensors; a subclass adds what else it has."""
+        """Everything training depends on beside the weights, as named tensors; a subclass adds its own."""
         state = {f"optimizer.{name}": x for name, x in optimizer_tensors(self.optimizer).items()}
         return state | {f"generator.{self.device.type}": self.generator.get_state()}
 
@@ -171,7 +171,7 @@ class Agent(Habits, ABC):
             self.generator.manual_seed(self.seed + self.num_timesteps)
 
     def check_finite(self, measured: Mapping[str, float]) -> None:
-        """Raise a FloatingPointError that names what of a gradient step, not yet taken, is NaN or infinite."""
+        """Raise a FloatingPointError for the part of a gradient step, not yet taken, that is NaN or infinite."""
         for name, x in measured.items():
             if not math.isfinite(x):
                 raise FloatingPointError(
@@ -181,7 +181,7 @@ class Agent(Habits, ABC):
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """Of `learn`: whatever is raised in here, a request to stop ends with it."""
+        """Context of `learn`: a request to stop ends with it, also on errors."""
         try:
             yield
         finally:
@@ -189,7 +189,7 @@ class Agent(Habits, ABC):
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """The policy in training mode; however this ends, it acts afterwards, and no gradient is left."""
+        """The policy in training mode; afterwards it can act and has no gradients, also on errors."""
         try:
             self.policy.train()
             yield
@@ -226,16 +226,16 @@ class Agent(Habits, ABC):
         )
 
     def parts(self, *, environment: bool) -> dict[str, Any]:
-        """What a copy is made of: attributes by name; see `rlmin.agents.copying`.
+        """The parts of a copy: attributes by name; see `rlmin.agents.copying`.
 
         Args:
-            environment: whether the environment that is learnt in is one of them.
+            environment: whether to include the training environment.
         """
         return vars(self) | {"_logger": None}
 
     def regain(self, data: Any) -> None:
-        """Make what no part of a copy is, from the data that were given to the original, if there were any."""
-        assert data is None, "an agent that learns from data makes something of them"
+        """Rebuild what a copy does not contain, from the data given to the original, if any."""
+        assert data is None, "an agent that learns from data uses them"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return cast(Self, deep_copy(self, memo))
@@ -245,7 +245,7 @@ class Agent(Habits, ABC):
 
     @property
     def return_scale(self) -> float:
-        """Env units of return that the policy was shown as 1; 1 where it was shown none."""
+        """Env units of return that the policy was shown as 1; 1 if it is not return-conditioned."""
         return getattr(self.config, "return_scale", None) or 1.0
 
     @overload
@@ -255,8 +255,8 @@ class Agent(Habits, ABC):
     def actor(self, env: Any = None, **options: Any) -> Actor | EnvActor:
         """The policy as a callable that keeps its memory: see `rlmin.policy.actor.make_actor`.
 
-        A return-conditioned agent aims for `target_return=`, else for the largest return of its data, unless `env` (it
-        is wrapped in `rlmin.wrappers.ReturnToGo`) or the observation says what to aim for.
+        A return-conditioned agent aims for `target_return=`, else for the largest return of its data, unless `env`
+        (wrapped in `rlmin.wrappers.ReturnToGo`) or the observation has a target.
         """
         if is_conditioned(self.policy):
             data = self.run.get("data")
@@ -273,7 +273,7 @@ class Agent(Habits, ABC):
         write(Path(folder), self.header(), spaces, self.policy.state_dict(), self.learner_state())
 
     def header(self) -> dict[str, Any]:
-        """What a checkpoint says beside its tensors and spaces; plain values."""
+        """The plain values of a checkpoint, beside its tensors and spaces."""
         return {
             "agent": self.name,
             "rlmin": __version__,
@@ -289,17 +289,17 @@ class Agent(Habits, ABC):
 
     @checked
     def resume(self, folder: str | Path) -> None:
-        """Go on where the agent saved in `folder` stopped.
+        """Continue where the agent saved in `folder` stopped.
 
         Weights, optimizer, counters, normalisers and random numbers are restored; with an environment that can be put
         into a state (`get_state`, `set_state`) so are memory and environment, and training continues bit for bit. Other
-        environments begin new episodes. Logged data are always gone on with bit for bit.
+        environments begin new episodes. Logged data always continue bit for bit.
 
         Raises:
             ValueError: the folder cannot be read; see `rlmin.load`.
         """
         header, tensors = read(Path(folder), LEARNER)
-        self.ready()  # so that the state of what is learnt from has somewhere to go
+        self.ready()  # so that its state can be restored
         self.restore(header, tensors)
 
     @classmethod
@@ -341,7 +341,7 @@ class Agent(Habits, ABC):
         wanted = {name: x.shape for name, x in self.policy.state_dict().items()}
         if wanted != {name: x.shape for name, x in weights.items()}:
             made, found = self.config.saved(), header["config"]
-            made = {key: list(x) if isinstance(x, tuple) else x for key, x in made.items()}  # as a file has it
+            made = {key: list(x) if isinstance(x, tuple) else x for key, x in made.items()}  # as in a file
             differ = [f"{key}={found.get(key)} there, {made[key]} here" for key in made if found.get(key) != made[key]]
             raise ValueError(f"the weights belong to another policy: {', '.join(differ) or 'other spaces'}")
         check_weights(self.policy, weights)
@@ -367,7 +367,7 @@ class Agent(Habits, ABC):
         """Log to `logger` from now on.
 
         Raises:
-            TypeError: it is no Logger of stable-baselines3, nor like one.
+            TypeError: it is not a Logger of stable-baselines3, and does not behave like one.
         """
         if not all(hasattr(logger, name) for name in ("record", "dump")):
             raise TypeError(f"logger: expected a stable-baselines3 Logger, got {type(logger).__name__}")

@@ -19,13 +19,13 @@ class OnlineAgent(Agent):
         """Train in `vector` from now on: new episodes, no memory.
 
         Raises:
-            ValueError: its spaces are not those of the policy, or the settings do not fit its size.
+            ValueError: its spaces differ from the policy's, or the settings do not fit its size.
         """
 
     @property
     @abstractmethod
     def rows(self) -> int:
-        """B, where the environment is made from its id."""
+        """B, if the environment is made from its id."""
 
     @property
     @abstractmethod
@@ -34,11 +34,11 @@ class OnlineAgent(Agent):
 
     @property
     def vector(self) -> Vector:
-        """The environments trained in; an agent loaded from a folder makes them from their id at first use."""
+        """The training environments; an agent loaded from a folder makes them from their id at first use."""
         if self._vector is None:
             spec = self.env_spec
             if spec["id"] is None:
-                raise ValueError("this agent has no environment; give it one by set_env(env)")
+                raise ValueError("this agent has no environment; give it one with set_env(env)")
             options: dict[str, Any] = {"env_kwargs": spec["kwargs"], "workers": spec["workers"]}
             options["step_timeout"] = self.step_timeout
             self.attach(adapt(spec["id"], num_envs=self.rows, device=self.device, **options))
@@ -67,7 +67,7 @@ class OnlineAgent(Agent):
         self.env_spec = describe(env)
 
     def parts(self, *, environment: bool) -> dict[str, Any]:
-        """See `Agent.parts`; without its environments an agent has no memory of them either."""
+        """See `Agent.parts`; without its environments an agent has no memory of their episodes either."""
         parts = super().parts(environment=environment)
         if environment or self._vector is None:
             return parts
@@ -76,7 +76,7 @@ class OnlineAgent(Agent):
         return left | {"_vector": None}
 
     def get_vec_normalize_env(self) -> Any:
-        """The stable-baselines3 VecNormalize around the environment given, so that callbacks save it; else None."""
+        """The stable-baselines3 VecNormalize around the given environment, so that callbacks save it; else None."""
         sb3 = sys.modules.get("stable_baselines3.common.vec_env")  # there, if the user has made one
         env = None if self._vector is None else self._vector.env
         return sb3.unwrap_vec_normalize(env) if sb3 is not None and isinstance(env, sb3.VecEnv) else None

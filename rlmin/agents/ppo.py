@@ -64,8 +64,8 @@ class PPO(PPOHabits, OnlineAgent):
             encoder, and stable-baselines3's names of them (`learning_rate`, `n_steps`, `policy_kwargs`, ...).
         seed: of the weights, the environments and the sampled actions; None draws one.
         device: "cpu", "cuda", ..., "auto": CUDA where there is a GPU.
-        env_kwargs: for the environment's constructor, where `env` is an id.
-        workers: processes that step the environments, where `env` is an id; 0 steps them in this one.
+        env_kwargs: for the environment's constructor, if `env` is an id.
+        workers: processes that step the environments, if `env` is an id; 0 steps them in this one.
         verbose: 1 prints a table of the log after updates.
         tensorboard_log: folder of TensorBoard events, one run in it for each `learn`; None: none.
 
@@ -111,11 +111,11 @@ class PPO(PPOHabits, OnlineAgent):
         self.optimizer = FlatAdam(self.policy.parameters(), lr=config.lr, betas=(0.9, config.beta2), eps=1e-5)
         self.advantages = Advantages(config).to(self.device)
         self.schedules: dict[str, Schedule] = {}  # courses of settings that are no straight line; not saved
-        self.usual_norm = 0.0  # of an update: see `_compare_norm`
+        self.usual_norm = 0.0  # running mean over updates: see `_compare_norm`
 
     @cached_property
     def _unroll(self) -> Unroll:
-        """The pass over a minibatch."""
+        """The training pass over a minibatch."""
         return compile_unroll(self.policy) if self.config.compile else self.policy.unroll
 
     def parts(self, *, environment: bool) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class PPO(PPOHabits, OnlineAgent):
         check_spaces(self.policy, vector)
         self.config.minibatches_of(vector.num_envs)
         self._vector, self.config = vector, replace(self.config, num_envs=vector.num_envs)
-        self._warm = False  # whether what an update of this size needs is compiled
+        self._warm = False  # whether the code for updates of this size is compiled
         self.advantages.begin(vector.num_envs)
         settings = {"horizon": self.config.horizon, "seed": self.seed + self.num_timesteps}
         self.collector = Collector(
@@ -136,7 +136,7 @@ class PPO(PPOHabits, OnlineAgent):
 
     @property
     def rows(self) -> int:
-        """B, where the environment is made from its id."""
+        """B, if the environment is made from its id."""
         return self.config.num_envs
 
     @property
@@ -145,7 +145,7 @@ class PPO(PPOHabits, OnlineAgent):
         return self.config.step_timeout
 
     def warm_up(self) -> None:
-        """Compile what an update needs; once for each size."""
+        """Compile the code of an update, once for each size."""
         if not self._warm:
             warmup(self.policy, horizon=self.config.horizon, num_envs=self.rows)
         self._warm = True
@@ -188,9 +188,9 @@ class PPO(PPOHabits, OnlineAgent):
         self.began = began - before
         with self.learning(), Progress(total, first, enabled=progress_bar) as progress:
             while self.num_timesteps < total and not self.stop_requested:
-                # before the rollout: the last update still has something to learn with
+                # before the rollout, so that the last update has a learning rate above 0
                 metrics = self._collect_and_update(hook, done=self.num_timesteps / total)
-                if metrics is None:  # the callback has seen enough
+                if metrics is None:  # the callback asked to stop
                     break
                 took = time.perf_counter() - began
                 self.seconds, speed = before + took, (self.num_timesteps - first) / took
@@ -227,7 +227,7 @@ class PPO(PPOHabits, OnlineAgent):
             done: share of training that lies behind, in [0, 1], for the schedules.
 
         Returns:
-            the means of what was logged: losses, divergence, gradient norm, ...
+            means of the logged metrics: losses, divergence, gradient norm, ...
 
         Raises:
             FloatingPointError: a loss or gradient is NaN or infinite; the step is not taken.
@@ -270,7 +270,7 @@ class PPO(PPOHabits, OnlineAgent):
         }
 
     def _compare_norm(self, norm: float) -> dict[str, float]:
-        """How far an update moved the weights, and beside it how many times the mean of those before, exponential."""
+        """How far an update moved the weights, and its ratio to the exponential mean of earlier updates."""
         before = self.usual_norm or norm
         self.usual_norm = 0.9 * before + 0.1 * norm
         return {"update_norm": norm, "update_norm_ratio": norm / before if before else 1.0}
@@ -282,7 +282,7 @@ class PPO(PPOHabits, OnlineAgent):
         return schedule(getattr(self.config, name), getattr(self.config, f"{name}_final"), done)
 
     def _gradient_step(self, part: "TensorDict", state: State, entropy_weight: float, clip: float) -> dict[str, float]:
-        """Forward, loss, backward and one optimizer step on one minibatch [W, rows]; what it measured."""
+        """Forward, loss, backward and one optimizer step on one minibatch [W, rows]; returns its metrics."""
         config = self.config
         weight = (~part["filler"]).float() if "filler" in part.keys() else None  # noqa: SIM118, of a TensorDict
         with self._autocast():
@@ -320,7 +320,7 @@ class PPO(PPOHabits, OnlineAgent):
         return values
 
     def _columns(self, batch: "TensorDict") -> list[str]:
-        """The columns that a gradient step reads; filler rows are rare, and the losses quicker without."""
+        """The columns that a gradient step reads; filler rows are rare, and losses are faster without them."""
         names = ["observation", "start", "action", "log_prob", "advantage", "target"]
         if self.config.value_clip is not None:
             names.append("value")
@@ -329,7 +329,7 @@ class PPO(PPOHabits, OnlineAgent):
         return names + [name for name in ("action_mask",) if name in batch.keys()]  # noqa: SIM118
 
     def _minibatches(self, batch: "TensorDict", state: State) -> Iterator[tuple["TensorDict", State]]:
-        """All epochs: shuffled rows, each a whole environment or a window of one, with the memory it begins with."""
+        """All epochs: shuffled rows, each a whole environment or a window of one, with its initial memory."""
         rollout, first = batch, state
         if self.config.window < self.config.horizon:
             split: Any = rollout.split(self.config.window)  # torch.cat takes TensorDicts, but does not say so
@@ -342,7 +342,7 @@ class PPO(PPOHabits, OnlineAgent):
 
     @torch.no_grad()
     def _window_states(self, batch: "TensorDict", state: State) -> State:
-        """Memory at the start of every window, [windows * B, ...], under the present weights: never a stale one."""
+        """Memory at the start of every window, [windows * B, ...], under the present weights, so never stale."""
         states = [state]
         for window in batch.split(self.config.window)[:-1]:
             with self._autocast():

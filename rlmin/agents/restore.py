@@ -1,4 +1,4 @@
-"""Restoring an agent: from what a folder holds to an object of the class that it names."""
+"""Restoring an agent: from the files of a folder to an object of the class that it names."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,14 +28,14 @@ def restore(
     device: torch.device | str = "cpu",
     trust: bool = False,
 ) -> "Agent":
-    """The agent saved in `folder`, one of `kinds`; see `rlmin.load` for the other arguments and what may be wrong."""
+    """The agent saved in `folder`, one of `kinds`; see `rlmin.load` for the other arguments and errors."""
     folder = fetch(folder) if is_address(folder) else find_folder(folder)
     header, tensors = read_newest(Path(folder))
     mark_header(header, trust=trust, where=str(folder))
     check_names("agent", [header["agent"]], kinds)
     kind = kinds[header["agent"]]
     if trust and header["env"]["id"] is not None:
-        import_provider(header["env"]["id"])  # the encoder may be registered there
+        import_provider(header["env"]["id"])  # which may register the encoder
     check_registered(header["config"].get("encoder"))
     try:
         config = read_settings(kind, header, tensors)

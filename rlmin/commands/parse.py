@@ -1,4 +1,4 @@
-"""Parsing: the arguments of a command become its settings. What is wrong with them is one ValueError of one line."""
+"""Parsing: the arguments of a command become its settings. Whatever is wrong with them is a ValueError of one line."""
 
 import contextlib
 import io
@@ -115,7 +115,7 @@ def parse(
 
 
 def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, others: Collection[str]) -> None:
-    """Raise a ValueError where the arguments do not fit; tyro says the same in a box of many lines."""
+    """Raise a ValueError if the arguments do not fit; tyro would print a box of many lines."""
     settings = _options(kind)
     given = {option: texts for option, texts in options_of(arguments) if option}
     named = {flag(name): (name, about) for name, about in settings.items() if not _is_positional(about)}
@@ -137,7 +137,7 @@ def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, ot
 
 
 def _complete_trust(kind: Any, arguments: Sequence[str]) -> list[str]:
-    """The arguments with `--trust` alone as `--trust True`; a word after it may be the command's own."""
+    """The arguments, with a lone `--trust` as `--trust True`; a word after it may belong to the command."""
     settings = describe(kind)
     alone = {flag(name) for name, about in settings.items() if about.hint is bool}
     has_words = any(map(_is_positional, settings.values()))
@@ -151,7 +151,7 @@ def _complete_trust(kind: Any, arguments: Sequence[str]) -> list[str]:
 
 
 def _check_words(name: str, texts: Sequence[str], hint: Any) -> None:
-    """Raise a ValueError where the words after an option do not fit its setting."""
+    """Raise a ValueError if the words after an option do not fit its setting."""
     kind = hint.__origin__ if get_origin(hint) is Annotated else hint
     tuples = [one for one in (kind, *get_args(kind)) if get_origin(one) is tuple]
     if not texts and not tuples:
@@ -182,11 +182,11 @@ def _is_positional(about: About) -> bool:
 
 
 def flag(name: str) -> str:
-    """The option of a setting: env_kwargs is given as --env-kwargs."""
+    """The option of a setting: --env-kwargs for env_kwargs."""
     return "--" + name.replace("_", "-")
 
 
 def values(arguments: Sequence[str], option: str) -> list[str]:
-    """What is given for one option, as `--option value` or `--option=value`."""
+    """The values given for one option, as `--option value` or `--option=value`."""
     after = [value for given, value in pairwise(arguments) if given == option]
     return after + [argument[len(option) + 1 :] for argument in arguments if argument.startswith(f"{option}=")]

@@ -1,4 +1,4 @@
-"""Arguments of an agent's settings, with the options of the encoder that they name beside them."""
+"""Parsing an agent's settings together with the options of the encoder that they name."""
 
 import functools
 from collections.abc import Collection, Sequence
@@ -29,7 +29,7 @@ def parse_agent(
     """The settings that the arguments of a command give: see `parse`.
 
     Args:
-        kind: of the settings.
+        kind: class of the settings.
         arguments: without the command; options of the encoder that `--encoder` names may be among them, and for PPO
             stable-baselines3's names of its settings.
         prog, description, others: as for `parse`.
@@ -86,9 +86,9 @@ def _value(name: str, text: str) -> Any:
 
 @functools.cache
 def _carrier(kind: Any, options: Any) -> Any:
-    """What is parsed: the settings of `kind` and the further options of a cell, unchecked as a whole.
+    """The class to parse into: the settings of `kind` and the further options of a cell, unchecked as a whole.
 
-    The parser would put what `kind` has to say of several settings together into a box of many lines.
+    The checks of `kind` would be printed by the parser in a box of many lines.
     """
     body = {"__doc__": kind.__doc__, "__module__": __name__, "__post_init__": lambda self: None}
     bases = (kind,) if options is None else (kind, options)

@@ -1,9 +1,9 @@
-"""A memory as the sum it is, where a cell says so by its terms.
+"""A memory as a sum over past steps, for cells that have terms.
 
     h[t] = keep[t] * h[t-1] + value[t]
          = sum over s <= t of (product of keep[s+1..t]) * value[s]        s from the last start on
 
-Terms never look at the memory, so each belongs to one step and nothing else is in it.
+Terms do not depend on the memory, so each belongs to exactly one step.
 """
 
 import math
@@ -20,37 +20,37 @@ from rlmin.types import State, cat_states, map_state
 
 
 def recurrences(mixers: Sequence[Encoder]) -> tuple[Encoder, ...]:
-    """The mixers, where the memory of each is a sum over past steps; none where one is not."""
+    """The mixers, if the memory of each is a sum over past steps; none otherwise."""
     cells = [cell_of(mixer) for mixer in mixers]
     return tuple(mixers) if all(cell is not None and cell.has_terms for cell in cells) else ()
 
 
 def cell_with_terms(mixer: Encoder) -> Cell:
-    """The registration of a mixer whose memory is a sum over past steps.
+    """The registration of a mixer, whose memory has to be a sum over past steps.
 
     Raises:
-        ValueError: it is another.
+        ValueError: it is not.
     """
     cell = cell_of(mixer)
     if cell is None or not cell.has_terms:
         some = ", ".join(known.name for known in CELLS.values() if known.has_terms)
-        raise ValueError(f"{type(mixer).__name__}: its memory is no sum over past steps; expected one of {some}")
+        raise ValueError(f"{type(mixer).__name__}: its memory is not a sum over past steps; expected one of {some}")
     return cell
 
 
 def terms(mixer: Encoder, x: Tensor) -> Terms:
-    """What a layer that reads x [T, ..., D] multiplies its memory by and adds to it at every step.
+    """The factor and the summand of a layer's memory at every step of x [T, ..., D].
 
     Raises:
-        ValueError: the memory is no such sum.
+        ValueError: the memory is not such a sum.
     """
     of = cell_with_terms(mixer).terms
-    assert of is not None, "cell_with_terms has seen to it"
+    assert of is not None, "cell_with_terms has checked it"
     return of(mixer, x)
 
 
 def output_of(mixer: Encoder, x: Tensor, memory: Tensor) -> Tensor:
-    """[T, ..., H] what a layer puts out that reads x [T, ..., D] and remembers `memory` [T, ..., *unit]."""
+    """[T, ..., H] output of a layer for x [T, ..., D] and `memory` [T, ..., *unit]."""
     cell = cell_with_terms(mixer)
     return memory if cell.read is None or cell.puts_out_memory(mixer) else cell.read(mixer, x, memory)
 
@@ -58,12 +58,12 @@ def output_of(mixer: Encoder, x: Tensor, memory: Tensor) -> Tensor:
 def memory_of(
     mixer: Encoder, x: Tensor, start: Tensor, state: "State | None" = None
 ) -> tuple[Tensor, Callable[[int], State]]:
-    """What a layer remembers after each step, as it computes it itself.
+    """The memory of a layer after each step, computed by the layer itself.
 
     Args:
         mixer: of a cell with terms.
-        x: [T, B, D] what it reads; start: [T, B] bool.
-        state: its state before x[0]; None: it has seen nothing.
+        x: [T, B, D] its input; start: [T, B] bool.
+        state: its state before x[0]; None: the initial one.
 
     Returns:
         [T, B, *unit], and its whole state after step t.
@@ -82,7 +82,7 @@ def memory_of(
 def contribution(
     mixer: Encoder, x: Tensor, start: Tensor, *, group: int = 1, of: Sequence[int] | None = None
 ) -> Tensor:
-    """What each step put into the memory, as far as it is still there.
+    """The contribution of each step that is still in the memory.
 
         C[t, s] = (product of keep[s+1..t]) * value[s],   0 where an episode starts in s+1..t;   h[t] = sum of C[t]
 
@@ -90,10 +90,10 @@ def contribution(
 
     Args:
         mixer: of a cell with terms.
-        x: [T, D] what it reads, of one sequence that begins with an empty memory.
+        x: [T, D] its input in one sequence, which begins with an empty memory.
         start: [T] bool, x[t] opens an episode.
         group: consecutive steps that count as one.
-        of: the groups wanted; None: all.
+        of: groups to compute; None: all.
 
     Returns:
         [T, G, *unit] in the precision of x, G = ceil(T / group) or len(of).
@@ -120,14 +120,14 @@ def half_life(rate: Tensor) -> Tensor:
 
 
 def deletion_error(mixer: Encoder, x: Tensor, start: Tensor, *, steps: Tensor, exact: Encoder | None = None) -> float:
-    """How far h - C[:, s] is from what the layer itself remembers where nothing is written at s.
+    """The distance of h - C[:, s] from the layer's own memory when nothing is written at s.
 
     Args:
-        mixer: whose own pass goes on behind s with keep[s] * h[s-1], in its own precision.
-        x: [T, D] what it reads, of one sequence that begins with an empty memory.
+        mixer: the layer, whose own pass continues after s with keep[s] * h[s-1], in its own precision.
+        x: [T, D] its input in one sequence, which begins with an empty memory.
         start: [T] bool.
-        steps: [R] the s to try.
-        exact: whose contributions are taken, in its own precision; None: those of `mixer`.
+        steps: [R] values of s.
+        exact: layer of the contributions, in its own precision; None: `mixer`.
 
     Returns:
         the largest difference over T, R and the memory.
@@ -155,7 +155,7 @@ def _replace_memory(mixer: Encoder, state: State, memory: Tensor) -> State:
 
 
 def _accumulate(keep: Tensor, value: Tensor, start: Tensor) -> Tensor:
-    """h of h[t] = keep[t] * h[t-1] + value[t], [T, G, *unit], from nothing; step by step where it is complex."""
+    """h of h[t] = keep[t] * h[t-1] + value[t], [T, G, *unit], from zero; step by step for complex numbers."""
     nothing = value.new_zeros(value.shape[1:])
     if not value.is_complex() and not keep.is_complex():
         return linear_scan(keep.contiguous(), value, nothing, start)[0]
