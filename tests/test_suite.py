@@ -247,6 +247,6 @@ def test_one_signal_stops_every_process_and_the_next_start_goes_on(
             said = running.communicate(timeout=60)[1]
         finally:
             running.kill()  # if it did not listen, or this would wait for it
-    assert running.returncode == 130 and "the same command goes on" in said and "Traceback" not in said
+    assert running.returncode == 130 and "the same command continues" in said and "Traceback" not in said
     assert time.monotonic() - began < 30, "millions of steps were still to come"
     assert read_header(learner.parent, LEARNER)["total_timesteps"] == 10_000_000

@@ -1,1 +1,1 @@
-"""Learning: what every algorithm shares: rollouts, returns, losses, the optimizer, schedules."""
+"""Learning: the parts that algorithms share: rollouts, returns, losses, the optimizer, schedules."""

@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 class FlatAdam(torch.optim.Adam):
-    """Adam, with a handful of operations a step however many parameters there are.
+    """Adam, with a few operations a step for any number of parameters.
 
-    The parameters stay where they are. Their gradients are joined into one vector, their values are kept in another,
-    and every step writes the new values back. `read` has to come first where the values have changed elsewhere.
+    The parameters keep their storage. Their gradients are joined into one vector, their values are kept in another,
+    and every step writes the new values back. Call `read` first if the values have changed elsewhere.
 
     Args:
-        parameters: of one dtype and device.
-        lr, betas, eps: of Adam.
+        parameters: all of one dtype and device.
+        lr, betas, eps: as in Adam.
         weight_decay: share, in units of lr, by which parameters of two or more axes shrink before each step; norms,
             biases and other vectors do not. With it this is AdamW.
 
@@ -32,7 +32,7 @@ class FlatAdam(torch.optim.Adam):
         weight_decay: float = 0.0,
     ) -> None:
         self.parameters = list(parameters)
-        self.decay = weight_decay  # not Adam's own setting of that name, which would decay every parameter
+        self.decay = weight_decay  # not Adam's own setting, which would decay every parameter
         self._tie(torch.cat([x.detach().reshape(-1) for x in self.parameters]))
         super().__init__([self.flat], lr=lr, betas=betas, eps=eps, fused=True)
 
@@ -44,7 +44,7 @@ class FlatAdam(torch.optim.Adam):
         self.decayed = [view for view in self.views if view.dim() > 1] if self.decay else []
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle has; views of `flat` are made anew, since a copy of one would be a tensor apart."""
+        """State for a copy or a pickle, without views of `flat`: a copied view would be a separate tensor."""
         state: dict[str, Any] = super().__getstate__()
         return state | {"parameters": self.parameters, "decay": self.decay}
 
@@ -54,12 +54,12 @@ class FlatAdam(torch.optim.Adam):
 
     @torch.no_grad()
     def read(self) -> None:
-        """Take the values of the parameters as they are now."""
+        """Read the present values of the parameters."""
         torch._foreach_copy_(self.views, self.parameters)
 
     @torch.no_grad()
     def take_gradient(self) -> Tensor:
-        """Move the gradients of the parameters, which are left with none, here; returns their 2-norm."""
+        """Move the gradients of the parameters here, and clear them there; returns their 2-norm."""
         found = [x.new_zeros(x.numel()) if x.grad is None else x.grad.reshape(-1) for x in self.parameters]
         self.flat.grad = grad = torch.cat(found)
         for x in self.parameters:
@@ -69,18 +69,18 @@ class FlatAdam(torch.optim.Adam):
 
     @torch.no_grad()
     def step_within(self, norm: Tensor, largest: float) -> None:
-        """A step along the gradient taken, of 2-norm `norm`, scaled down to `largest` where it is longer.
+        """A step along the collected gradient of 2-norm `norm`, scaled down to `largest` if it is longer.
 
-        All of it or nothing: whatever is raised in here, values and moments are those of before.
+        All or nothing: after an error, values and moments are the earlier ones.
         """
-        self.grad_scale = (norm / largest).clamp(min=1).float()  # what Adam divides by, before anything else
+        self.grad_scale = (norm / largest).clamp(min=1).float()  # Adam's divisors, before anything else
         flat, moments = self.flat.clone(), {name: x.clone() for name, x in self.state.get(self.flat, {}).items()}
         try:
             if self.decayed:
                 torch._foreach_mul_(self.decayed, 1 - self.param_groups[0]["lr"] * self.decay)
             self.step()
             torch._foreach_copy_(self.parameters, self.views)
-        except BaseException:  # Ctrl-C too, which may come between any two of these
+        except BaseException:  # also Ctrl-C, which may come between any two of these
             self.flat.copy_(flat)
             torch._foreach_copy_(self.parameters, self.views)
             self.state[self.flat] = moments

@@ -1,6 +1,6 @@
-"""Losses: pure functions of tensors. Every mean is over the rows that `weight` keeps, so filler rows cost nothing.
+"""Losses: pure functions of tensors. Means are over the rows with weight 1, so filler rows have no influence.
 
-A `weight` of None keeps every row, and is quicker than one of ones.
+A `weight` of None keeps every row, and is faster than a tensor of ones.
 """
 
 import math
@@ -15,7 +15,7 @@ from rlmin.settings.boundary import checked
 
 @checked
 def weighted_mean(x: Tensor, weight: Tensor | None) -> Tensor:
-    """sum(weight x) / sum(weight) over all entries; 0 where nothing is kept. Shapes equal, weight in {0, 1}.
+    """sum(weight x) / sum(weight) over all entries; 0 if nothing is kept. Shapes equal, weight in {0, 1}.
 
     Entries of weight 0 are left out, not multiplied: there `x` may be infinite or NaN, and its gradient is exactly 0.
     """
@@ -41,7 +41,7 @@ def clipped_surrogate(
         clip: scalar > 0.
 
     Returns:
-        scalar. Its slope is zero where the ratio has left the interval in the direction the advantage asks for.
+        scalar. Its slope is zero where the ratio has left the interval in the direction of the advantage.
 
     Source: Schulman et al. 2017, eq. 7 (arXiv:1707.06347).
     """
@@ -53,22 +53,22 @@ def clipped_surrogate(
 
 @checked
 def ratio_penalty(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None, *, clip: Positive) -> Tensor:
-    """How far the policy has left the region that the rollout vouches for, step by step.
+    """Penalty on steps whose probability ratio has left the trusted region around the rollout.
 
         excess = max(|log_prob - old_log_prob| - log(1 + clip), 0)
         loss   = 1/2 mean(excess^2)
 
-    The clip of `clipped_surrogate` takes the slope away from a step that has gone far enough. It does not bring back
-    a step that others carried along, and where one step of an episode decides, a mean over all steps hides it.
+    The clip of `clipped_surrogate` removes the slope of a step that has gone far enough. It does not bring back
+    a step that was moved along with others, and if one step of an episode decides, a mean over all steps hides it.
 
     Args:
         log_prob: log-probability of the action now; gradient flows here only.
         old_log_prob: same shape, constants from the rollout.
         weight: same shape, float 1 for real rows and 0 for filler; None: all rows are real.
-        clip: scalar > 0, how far the probability ratio may leave 1 freely.
+        clip: scalar > 0, free distance of the probability ratio from 1.
 
     Returns:
-        scalar, in nats squared. Its slope is zero inside the region, whatever the advantage.
+        scalar, in nats squared. Its slope is zero inside the region, for any advantage.
     """
     check_alike(log_prob=log_prob, old_log_prob=old_log_prob, weight=weight)
     excess = (_kept(log_prob - old_log_prob, weight).abs() - math.log1p(clip)).clamp(min=0)
@@ -129,7 +129,7 @@ def approximate_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None
 def explained_variance(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """1 - Var(target - value) / Var(target) over kept rows: 1 is perfect, 0 no better than a constant.
 
-    A scalar; NaN where no row is kept. A target that hardly varies is given a variance of 1e-8.
+    A scalar; NaN if no row is kept. The variance of the target is at least 1e-8.
     """
     check_alike(value=value, target=target, weight=weight)
     keep = weight.bool()
@@ -140,5 +140,5 @@ def explained_variance(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def _kept(x: Tensor, weight: Tensor | None) -> Tensor:
-    """`x`, 0 where `weight` is: before exp() and squares, since nothing trains filler rows and inf * 0 is NaN."""
+    """`x`, 0 where `weight` is 0. It comes before exp() and squares, since filler may be large and inf * 0 is NaN."""
     return x if weight is None else x.masked_fill(weight == 0, 0)

@@ -59,13 +59,13 @@ def gae(
 @torch.no_grad()
 @checked
 def discounted_return(reward: Tensor, start: Tensor, carry: Tensor, *, gamma: Share) -> tuple[Tensor, Tensor]:
-    """Discounted sum of the rewards *so far*, the quantity whose spread scales rewards.
+    """Discounted sum of the rewards *so far*, whose deviation scales rewards.
 
         R[t] = gamma (1 - start[t]) R[t-1] + reward[t]
 
     Args:
         reward: [T, B] float.
-        start: [T, B] bool, step t opens an episode: the sum begins anew there.
+        start: [T, B] bool, step t opens an episode and begins a new sum.
         carry: [B] float, R before step 0.
         gamma: scalar in [0, 1].
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Rollout(NamedTuple):
-    """What happened, and the memory with which it began."""
+    """Recorded steps, and the memory at their start."""
 
     batch: "TensorDict"
     """[T, B] with observation (leaves), start, action, log_prob, value, next_value, reward, terminated, truncated,
@@ -30,11 +30,11 @@ class Rollout(NamedTuple):
 
 
 class Collector:
-    """Acts in the environments, keeps memory, observation and episode statistics between rollouts.
+    """Acts in the environments; keeps memory, observation and episode statistics between rollouts.
 
     Args:
         vector: the environments.
-        policy: acts by sampling; never trained here.
+        policy: samples actions; it is not trained here.
         horizon: T, steps a rollout.
         generator: source of the sampled actions, on the policy's device.
         seed: of the first reset.
@@ -53,7 +53,7 @@ class Collector:
         cuda_graph: bool = False,
     ) -> None:
         self.vector, self.policy, self.horizon, self.generator = vector, policy, horizon, generator
-        self.asks = vector.device.type == "cpu"  # which rows were truncated; a GPU would have to be waited for
+        self.asks = vector.device.type == "cpu"  # reading which rows were truncated would wait for a GPU
         self.statistics = EpisodeStatistics(vector.num_envs)
         self.acted: tuple[Distribution, Tensor, Tensor] | None = None  # distribution, action, value; for callbacks
         self.num_steps = 0  # steps taken in each environment, filler included
@@ -65,13 +65,13 @@ class Collector:
         self.graph = self._graph()
 
     def _graph(self) -> RolloutGraph | None:
-        """The recorder of rollouts, where it is wanted and possible."""
+        """The recorder of rollouts, if it is wanted and possible."""
         if not self.cuda_graph or obstacle(self.vector, self.policy) is not None:
             return None
         return RolloutGraph(self, CUDARecorder(self.generator), horizon=self.horizon)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy has; a graph is of these tensors alone."""
+        """State for a copy, without the graph, which belongs to these tensors."""
         return vars(self) | {"graph": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -79,10 +79,10 @@ class Collector:
         self.graph = self._graph()
 
     def reset(self, seed: int | None = None) -> None:
-        """Begin new episodes everywhere, with no memory."""
+        """Begin new episodes everywhere, with an empty memory."""
         rows = self.vector.num_envs
         self.now = self.vector.reset(seed=seed)
-        self.statistics.update(self.now)  # unfinished episodes are forgotten
+        self.statistics.update(self.now)  # unfinished episodes are dropped
         self.state = self.policy.initial_state(rows)
         self.observation = self.policy.with_previous(
             self.now.observation, self.policy.no_action(rows), torch.zeros_like(self.now.reward)
@@ -93,20 +93,20 @@ class Collector:
         """Take `horizon` steps.
 
         Args:
-            on_step: called after every step; False stops at once. With one, no graph is used.
+            on_step: called after every step; False stops at once. No graph is used with it.
 
         Returns:
-            the rollout, or None where `on_step` stopped it.
+            the rollout, or None if `on_step` stopped it.
 
         Raises:
             FloatingPointError: an observation, reward, value or log-probability is NaN or infinite; the message names
-                it, the environment and the step. The policy is as it was.
+                it, the environment and the step. The policy is unchanged.
         """
         from tensordict import TensorDict  # here, because it takes most of a second to import
 
         before = self.state
         if self.graph is not None and on_step is None:
-            before = map_state(torch.clone, before)  # its tensors are where the memory after the rollout will be
+            before = map_state(torch.clone, before)  # its tensors will hold the memory after the rollout
             self.graph.run()
         elif not self.play(on_step):
             return None
@@ -118,11 +118,11 @@ class Collector:
 
     @torch.no_grad()
     def play(self, on_step: Callable[[Step], bool] | None = None) -> bool:
-        """T steps into the buffers; whether `on_step` let it come to the end.
+        """Write T steps into the buffers; returns whether `on_step` let it finish.
 
-        Of tensors that a rollout changes, the next one reads only those that `collect_carry` names.
+        Among the tensors that a rollout changes, the next one reads only those in `collect_carry`.
         """
-        # NaN is what check_finite finds in next_value, should a truncated row ever come without its final state
+        # check_finite finds NaN in next_value if a truncated row has no final state
         self.final_value.fill_(torch.nan)
         acted: list[tuple[Distribution, Tensor, Tensor]] = []
         for t in range(self.horizon):
@@ -136,7 +136,7 @@ class Collector:
         return True
 
     def collect_carry(self) -> dict[str, Tensor]:
-        """Every tensor that one rollout leaves to the next, by name; of an environment that can say its state."""
+        """Every tensor that one rollout passes to the next, by name, for an environment with a state."""
         carried = {f"statistics.{name}": x for name, x in self.statistics.running().items()}
         return carried | self._situation()
 
@@ -146,7 +146,7 @@ class Collector:
         self._enter(tensors)
 
     def _situation(self) -> dict[str, Tensor]:
-        """The environment's state, what the agent sees of it, and the memory."""
+        """The environment's state, its observation and the memory."""
         found = {f"env.{name}": x for name, x in self.vector.env.get_state().items()}
         found |= {f"observation.{name}": x for name, x in self.observation.items()}
         found |= {f"memory.{i}": x for i, x in enumerate(tensors_of(self.state))}
@@ -165,9 +165,9 @@ class Collector:
         self.state = map_state(lambda _: next(memory), self.state)
 
     def _step(self, t: int) -> tuple[Distribution, Tensor, Tensor]:
-        """Step t: act, record what the environments said; returns what the policy said, for `_write`.
+        """Step t: act and record the environments' answer; returns the policy's outputs, for `_write`.
 
-        Nothing here asks a GPU for a number, so the CPU runs ahead of it for the whole rollout.
+        Nothing here waits for a GPU, so the CPU runs ahead of it for the whole rollout.
         """
         policy, now = self.policy, self.now
         for name, leaf in self.observation.items():
@@ -189,7 +189,7 @@ class Collector:
         return out.distribution, action, out.value
 
     def _write(self, acted: list[tuple[Distribution, Tensor, Tensor]]) -> None:
-        """What the policy said at every step, all steps at once."""
+        """Record the policy's outputs of all steps at once."""
         distributions, actions, values = zip(*acted, strict=True)
         self.buffer["action"].copy_(torch.stack(actions))
         self.buffer["value"].copy_(torch.stack(values))
@@ -197,7 +197,7 @@ class Collector:
         self.buffer["log_prob"].copy_(whole.log_prob(self.buffer["action"]))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Statistics and counter; and, of an environment that can say its state, that, the memory and what it sees."""
+        """Statistics and counter and, for an environment with a state, that state, its observation and the memory."""
         saved = {f"statistics.{name}": x for name, x in self.statistics.state_dict().items()}
         saved["num_steps"] = torch.tensor(self.num_steps)
         if not hasattr(self.vector.env, "get_state"):
@@ -205,14 +205,14 @@ class Collector:
         return saved | {name: x.clone() for name, x in self._situation().items()}
 
     def load_state_dict(self, saved: dict[str, Tensor], *, seed: int | None = None) -> bool:
-        """Go on from `state_dict`.
+        """Continue from `state_dict`.
 
         Args:
             saved: of a collector with the same environments and policy.
-            seed: of the new episodes, where the environment's state was not saved.
+            seed: of the new episodes, if the environment's state was not saved.
 
         Returns:
-            whether environment and memory are exactly as they were.
+            whether environment and memory were restored exactly.
         """
         self.statistics.load_state_dict(section(saved, "statistics"))
         self.num_steps = int(saved["num_steps"])
@@ -223,10 +223,10 @@ class Collector:
         return True
 
     def _value_of_final(self, t: int, step: Step, action: Tensor) -> None:
-        """final_value[t] of truncated rows: the value of the state reached, under the memory the agent then had."""
+        """final_value[t] of truncated rows: the value of the state reached, with the agent's memory at that time."""
         if step.final_observation is None:
             return
-        if not self.asks:  # all rows: which are truncated is not known here
+        if not self.asks:  # all rows, since it is not known here which are truncated
             final = self.policy.with_previous(step.final_observation, action, step.reward)
             value = self.policy.step(final, self.state, torch.zeros_like(step.truncated)).value
             self.final_value[t] = torch.where(step.truncated, value, self.final_value[t])
@@ -248,7 +248,7 @@ class Collector:
         torch.where(buffer["truncated"], self.final_value, next_value, out=next_value)
 
     def _allocate(self) -> None:
-        """Zeroed [T, B] storage for one rollout, shaped like what the env and the policy produce."""
+        """Zeroed [T, B] storage for one rollout, in the shapes of the env's and the policy's outputs."""
         lead = (self.horizon, self.vector.num_envs)
         device = self.now.reward.device
 

@@ -1,18 +1,18 @@
 """A whole rollout as one CUDA graph: policy, environment and records of T steps, launched at once.
 
-A graph replays fixed work on fixed addresses. So a rollout becomes a function of tensors that stay where they are:
+A graph replays fixed work on fixed addresses. So a rollout becomes a function of tensors with fixed addresses:
 
     body      carry(held)                  the collector reads these tensors,
               play()                       takes its T steps, to new tensors,
-              held <- carried()            and what it then carries is copied back into the same ones
-    run       held <- carried()            whatever happened since: a reset, a loaded checkpoint, an ordinary rollout
+              held <- collect_carry()      and its carry is copied back into the same ones
+    run       held <- collect_carry()      after a reset, a loaded checkpoint or an ordinary rollout
               replay of body
               carry(held)
 
-Every random draw inside comes from the generator that is registered with the graph, so each replay goes on where the
-last random number was, and gives what the ordinary loop would have given.
-The first rollout, and the first after weights have moved to other addresses, is an ordinary one: it warms up. The next
-is captured, which runs nothing, and replayed.
+Every random draw inside comes from the generator that is registered with the graph, so each replay continues its
+random numbers, and gives the same result as the ordinary loop.
+The first rollout, and the first after weights have moved to other addresses, is an ordinary one and warms up. The next
+one is captured, which runs nothing, and replayed.
 """
 
 import warnings
@@ -34,7 +34,7 @@ VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 class Player(Protocol):
-    """What plays rollouts: `rlmin.learning.rollout.Collector`."""
+    """A player of rollouts: `rlmin.learning.rollout.Collector`."""
 
     vector: Vector
     policy: Policy
@@ -48,29 +48,29 @@ class Player(Protocol):
 
 
 class Recorder(Protocol):
-    """How a function's device work is kept."""
+    """Records a function's device work."""
 
     def warm_up(self, function: Callable[[], Any]) -> None:
-        """Run `function` once, as it will be recorded."""
+        """Run `function` once in the same way as for the recording."""
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Call `function` without its work taking effect; returns what does that work, any number of times.
+        """Call `function` without effect; returns a function that does its work, any number of times.
 
         Raises:
-            RuntimeError: the work cannot be kept. It had no effect, and random numbers are as before.
+            RuntimeError: the work cannot be recorded. It had no effect, and random numbers are unchanged.
         """
 
 
 class CUDARecorder:
-    """Keeps device work as a `torch.cuda.CUDAGraph`."""
+    """Records device work as a `torch.cuda.CUDAGraph`."""
 
     def __init__(self, generator: torch.Generator) -> None:
-        """`generator`: the only source of random numbers in what is recorded, on the GPU."""
+        """`generator`: the only source of random numbers in the recorded work, on the GPU."""
         self.generator = generator
         self.stream: torch.cuda.Stream = torch.cuda.Stream(generator.device)  # type: ignore[no-untyped-call]
 
     def warm_up(self, function: Callable[[], Any]) -> None:
-        """On a side stream, as libraries set up what they need a stream, and must not do so in a capture."""
+        """On a side stream, since libraries set up resources for each stream, which a capture forbids."""
         present = torch.cuda.current_stream(self.generator.device)
         self.stream.wait_stream(present)
         with torch.cuda.stream(self.stream):
@@ -81,17 +81,17 @@ class CUDARecorder:
         """See `Recorder.record`."""
         device = self.generator.device
         present = torch.cuda.current_stream(device)
-        default = torch.cuda.default_generators[present.device_index]  # every capture takes it along
+        default = torch.cuda.default_generators[present.device_index]  # every capture includes it
         spares = [(source, source.clone_state()) for source in (self.generator, default)]
         graph = torch.cuda.CUDAGraph()
-        if VERSION < (2, 14):  # later ones register a generator where it is used, and warn of this call
+        if VERSION < (2, 14):  # later versions register a generator on use, and warn of this call
             graph.register_generator_state(self.generator)
         try:
-            # where a capture fails, torch.cuda.graph leaves its stream the present one: the outer `stream` undoes that
+            # after a failed capture, torch.cuda.graph leaves its stream current: the outer `stream` undoes that
             with torch.cuda.device(device), torch.cuda.stream(present), torch.cuda.graph(graph, stream=self.stream):
                 function()
         except BaseException:
-            for source, spare in spares:  # a capture that fails can leave its generators unfit for ordinary use
+            for source, spare in spares:  # a failed capture can leave its generators unusable
                 source.graphsafe_set_state(spare)
             raise
         replay: Callable[[], None] = graph.replay
@@ -99,11 +99,11 @@ class CUDARecorder:
 
 
 class RolloutGraph:
-    """Plays the rollouts of a collector, from the second on as replays of what was recorded.
+    """Plays the rollouts of a collector, from the second on as replays of a recording.
 
     Attributes:
-        held: the tensors that live from one rollout to the next, by name; empty before the recording.
-        failed: recording was tried and is not possible; rollouts are ordinary ones.
+        held: the tensors passed from one rollout to the next, by name; empty before the recording.
+        failed: whether recording was tried and is impossible; rollouts are then ordinary ones.
     """
 
     def __init__(self, player: Player, recorder: Recorder, *, horizon: int) -> None:
@@ -112,11 +112,11 @@ class RolloutGraph:
         self.held: dict[str, Tensor] = {}
         self.failed = False
         self._replay: Callable[[], None] | None = None
-        self._key: tuple[Any, ...] | None = None  # what a recording is good for
+        self._key: tuple[Any, ...] | None = None  # key of a valid recording
 
     def run(self) -> None:
-        """One rollout into the collector's buffers."""
-        self.player.statistics.settle()  # what a rollout that was stopped has left
+        """Play one rollout into the collector's buffers."""
+        self.player.statistics.settle()  # leftovers of a stopped rollout
         if not self.failed and not self._ready():
             self.recorder.warm_up(self.player.play)
             return
@@ -133,7 +133,7 @@ class RolloutGraph:
         self.player.carry(self.held)
 
     def _ready(self) -> bool:
-        """Whether a rollout was played before with weights at these addresses, at this precision."""
+        """Whether an earlier rollout used weights at these addresses, at this precision."""
         policy = self.player.policy
         device = self.player.now.reward.device.type
         weights = tuple(x.data_ptr() for part in (policy.parameters(), policy.buffers()) for x in part)
@@ -144,7 +144,7 @@ class RolloutGraph:
         return False
 
     def _record(self) -> None:
-        """Record one rollout; the collector is as it was afterwards. Where it is not possible, a warning says why."""
+        """Record one rollout without changing the collector. If that is impossible, a warning says why."""
         player = self.player
         now, steps, vector_steps = player.now, player.num_steps, player.vector._steps
         self.held = {name: x.clone() for name, x in player.collect_carry().items()}
@@ -154,12 +154,12 @@ class RolloutGraph:
         except RuntimeError as error:
             self.failed = True
             warnings.warn(
-                f"rollouts run step by step, not as one CUDA graph: {_cause(error)}; cuda_graph=False asks for none",
+                f"rollouts run step by step, not as one CUDA graph: {_cause(error)}; cuda_graph=False avoids this",
                 RuntimeWarning,
                 stacklevel=4,
             )
         finally:
-            player.num_steps, player.vector._steps = steps, vector_steps  # these were recorded, not taken
+            player.num_steps, player.vector._steps = steps, vector_steps  # these steps were recorded, not taken
             player.now, player.statistics.pending = now, []
             player.carry(self.held)
 
@@ -169,10 +169,10 @@ class RolloutGraph:
         self._hold()
 
     def _hold(self) -> None:
-        """Copy what is carried into the tensors that stay."""
+        """Copy the carry into the fixed tensors."""
         carried = {
             name: x.clone() for name, x in self.player.collect_carry().items()
-        }  # one may be what another one was
+        }  # they may share memory
         for name, x in carried.items():
             kept = self.held.get(name)
             if kept is None or kept.shape != x.shape or kept.dtype != x.dtype:
@@ -182,30 +182,30 @@ class RolloutGraph:
 
 
 def obstacle(vector: Vector, policy: Policy) -> str | None:
-    """Why rollouts of `policy` in `vector` cannot be a CUDA graph, in words; None where nothing is known against it."""
+    """The reason why rollouts of `policy` in `vector` cannot be a CUDA graph; None if none is known."""
     if vector.device.type != "cuda":
         return f"a CUDA graph needs a CUDA device, not {vector.device.type}"
     env = vector.env
-    while isinstance(env, VectorWrapped):  # they compute where the environment does, and ask for nothing
+    while isinstance(env, VectorWrapped):  # they compute on the environment's device, without waiting
         env = env.env
     if not isinstance(vector, GymVector) or not isinstance(env, TensorEnv):
         return f"{vector.env} is not a native environment"
     if env.device.type != "cuda":
-        return f"the environment lies on {env.device}"
+        return f"the environment is on {env.device}"
     if _is_compiled(policy):
         return "the policy goes through torch.compile, which has graphs of its own"
     return None
 
 
 def _is_compiled(policy: nn.Module) -> bool:
-    """Whether acting goes through torch.compile, in whole or in part."""
+    """Whether acting uses torch.compile, in whole or in part."""
     if hasattr(getattr(policy, "step", None), "_torchdynamo_orig_callable"):
         return True
     return any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None for part in policy.modules())
 
 
 def _cause(error: BaseException) -> str:
-    """What went wrong first: the end of a capture that failed raises once more."""
+    """The first error: the end of a failed capture raises another one."""
     while error.__context__ is not None:
         error = error.__context__
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

@@ -20,7 +20,7 @@ from rlmin.vector.make import import_provider, make_vec
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteOptions(Settings):
-    """Train a suite of memory tasks, cell by cell, and report; started again it goes on where it was stopped."""
+    """Train a suite of memory tasks, cell by cell, and report; started again it continues where it stopped."""
 
     suite: str = "memory"  # Name of the suite, or a .yaml file
     tasks: tuple[str, ...] = ()  # Tasks to train; none: all of them
@@ -33,7 +33,7 @@ class SuiteOptions(Settings):
     results: Path = Path("runs/suite")  # Folder of the report
 
     def select(self) -> Suite:
-        """The suite with what was asked for otherwise."""
+        """The suite with the changes of these options."""
         suite = read_suite(self.suite)
         check_names("task", self.tasks, suite.tasks)
         check_names("encoder", self.encoders, CELLS)
@@ -56,9 +56,9 @@ def run_suite(options: SuiteOptions) -> str:
     """
     suite = options.select()
     cells = suite.cells()
-    for config in [cell.config for cell in cells]:  # a bad setting or id should not show after hours of training
+    for config in [cell.config for cell in cells]:  # a bad setting or id should not appear after hours of training
         if not options.trust:
-            import_provider(from_file(config.env, where=suite.name))  # raises where it may not
+            import_provider(from_file(config.env, where=suite.name))  # raises if it may not
         make_vec(config.env, 1, **parse_pairs(config.env_kwargs)).close()
     rows = run_cells(cells, options.out / suite.name, jobs=options.jobs)
     return write_report(rows, cells, options.out / suite.name, options.results, name=suite.name)

@@ -1,11 +1,11 @@
-"""Behaviour policies: PPO trained in one environment, with checkpoints kept on the way, and what each of them earns.
+"""Behaviour policies: checkpoints of PPO during training in one environment, and their returns.
 
     expert           the checkpoint with the largest mean return
     medium           the first checkpoint at least halfway from random to expert
     medium-replay    every checkpoint up to medium, the untrained one included, the same number of episodes each
     random           actions drawn uniformly
 
-All of them play sampled actions. Of one environment every quality has the same reference scores: the measured means of
+All of them sample actions. Every quality of an environment has the same reference scores: the measured means of
 random actions (0) and of the expert (100).
 """
 
@@ -26,8 +26,8 @@ from rlmin.vector import adapt
 from rlmin.vector.arena import Arena
 
 MEASURED = "measured.json"
-EPISODES = 100  # with which the mean return of a checkpoint is measured
-SEED = 30_000  # of the environments they are played in
+EPISODES = 100  # episodes to measure the mean return of a checkpoint
+SEED = 30_000  # random seed of their environments
 
 QUALITIES = ("random", "medium", "medium-replay", "expert")
 
@@ -37,12 +37,12 @@ class Behaviour:
     """PPO in one environment.
 
     Args:
-        folder: of the checkpoints; what is there already is gone on with.
-        arena: where it is trained and measured.
-        steps: environment steps in all.
-        checkpoints: how many are kept, at equal distances, beside the untrained policy.
-        seed: of weights, environments and actions.
-        config: of PPO.
+        folder: of the checkpoints; existing ones are continued.
+        arena: environment for training and measurement.
+        steps: environment steps in total.
+        checkpoints: number of checkpoints at equal distances, beside the untrained policy.
+        seed: random seed for weights, environments and actions.
+        config: settings of PPO.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ class Behaviour:
     config: PPOConfig = field(default_factory=PPOConfig)
 
     def train(self) -> list[Path]:
-        """Train what is not trained yet; the folders of the checkpoints, the untrained policy first."""
+        """Finish the training; returns the folders of the checkpoints, the untrained policy first."""
         settings = {"env": str(self.arena), "steps": self.steps, "checkpoints": self.checkpoints, "seed": self.seed}
         _check_same(self.folder / "settings.json", settings | {"ppo": self.config.saved()})
         folders = [self.folder / f"{number:03d}" for number in range(self.checkpoints + 1)]
@@ -70,7 +70,7 @@ class Behaviour:
         return folders
 
     def measure(self) -> "Measured":
-        """Train, and play with every checkpoint; measured once."""
+        """Train, and measure every checkpoint once."""
         folders, file = self.train(), self.folder / MEASURED
         if file.exists():
             return Measured(folders=folders, **json.loads(file.read_text()))
@@ -88,11 +88,11 @@ class Behaviour:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What the checkpoints earn: mean returns of sampled actions."""
+    """Mean returns of the checkpoints with sampled actions."""
 
     folders: Sequence[Path]
     random: float
-    returns: Sequence[float]  # of each folder
+    returns: Sequence[float]  # one for each folder
 
     @property
     def expert(self) -> int:
@@ -112,7 +112,7 @@ class Measured:
         return Reference(random=self.random, expert=self.returns[self.expert], source=source)
 
     def list_players(self, quality: str, episodes: int) -> list[PlayedBy]:
-        """Who plays the episodes of a quality, a name in `QUALITIES`.
+        """The players of a quality, a name in `QUALITIES`.
 
         Raises:
             ValueError: random actions earn at least as much as every checkpoint, or there are too few episodes.
@@ -134,12 +134,12 @@ class Measured:
 
 
 def _check_same(file: Path, settings: Mapping[str, Any]) -> None:
-    """Write what is trained, or raise a ValueError where the folder holds something else."""
+    """Write the settings, or raise a ValueError if the folder has others."""
     text = json.dumps(settings, indent=1)
     if not file.exists():
         write_atomic(file, text.encode())
         return
     found = json.loads(file.read_text())
-    found["ppo"] = PPOConfig.from_saved(found["ppo"]).saved()  # as it would be written today
+    found["ppo"] = PPOConfig.from_saved(found["ppo"]).saved()  # in today's form
     if json.loads(json.dumps(found)) != json.loads(text):
         raise ValueError(f"{file.parent}: trained with other settings ({file.name}); delete the folder, or use --out")

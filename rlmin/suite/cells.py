@@ -35,8 +35,8 @@ from rlmin.settings import Count, check_setting
 from rlmin.vector.make import import_provider, parse_pairs
 
 SUITES = Path(__file__).parent.parent / "configs" / "suites"
-UNWATCHED = {"threads": 1, "evaluations": 0, "eval_episodes": 0}  # a cell is scored by the suite
-OF_TASKS = ("steps", "seeds", "encoders")  # what a task may set beside settings of a run
+UNWATCHED = {"threads": 1, "evaluations": 0, "eval_episodes": 0}  # the suite scores a cell itself
+OF_TASKS = ("steps", "seeds", "encoders")  # entries of a task beside settings of a run
 KEYS = ("steps", "encoders", "seeds", "settings", "tasks")
 ENTRIES: dict[str, Any] = {
     "steps": Count,
@@ -50,10 +50,10 @@ ENTRIES: dict[str, Any] = {
     "targets": tuple[float | str, ...],
     "variants": tuple[dict[str, Any], ...],
 }
-"""What entries of suites and their tasks have to be, in any of their files."""
+"""Types of the entries of suites and their tasks, in all files of suites."""
 
 
-EPISODES = 400  # held out: seeds of their own, memory wiped, greedy actions
+EPISODES = 400  # held-out episodes: seeds of their own, empty memory, greedy actions
 
 Row = dict[str, Any]
 
@@ -68,7 +68,7 @@ class Cell:
     settings: Mapping[str, Any]  # of `TrainConfig`, complete but for the folder
 
     def folder(self, out: Path) -> Path:
-        """Where it is trained."""
+        """The run folder."""
         return out / self.task.replace("/", "-").replace(" ", "-") / f"{self.encoder}-{self.seed}"
 
     @property
@@ -77,14 +77,14 @@ class Cell:
         return parse_agent(TrainConfig, preset_arguments(self.settings), prog="rlmin bench memory")
 
     def run(self, folder: Path) -> Row:
-        """Train in `folder`, or go on there, and score: the row of the cell."""
+        """Train in `folder`, or continue there, and score; returns the row of the cell."""
         train_or_resume(self.config, folder)
         return score(self, folder)
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What is trained on what, for how long."""
+    """Tasks, encoders, seeds and steps of a suite."""
 
     name: str
     tasks: Mapping[str, Mapping[str, Any]]
@@ -94,7 +94,7 @@ class Suite:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def cells(self) -> list[Cell]:
-        """Every cell; the seeds of a task stand together, so that a stopped suite has whole tables."""
+        """Every cell; the seeds of a task are adjacent, so that a stopped suite has complete rows."""
         return [
             Cell(task, encoder, seed, self._settings(task, encoder, seed))
             for task, own in self.tasks.items()
@@ -111,7 +111,7 @@ class Suite:
 
     def _settings(self, task: str, encoder: str, seed: int) -> dict[str, Any]:
         own = {"env": task, "steps": self.steps, **self.settings, **self.tasks[task]}
-        own = select_options(own, encoder)  # they are of several encoders
+        own = select_options(own, encoder)  # they may belong to several encoders
         steps = own.pop("steps")
         own = {name: value for name, value in own.items() if name not in OF_TASKS}
         return own | {"encoder": encoder, "seed": seed, "total_timesteps": steps} | UNWATCHED
@@ -121,7 +121,7 @@ def read_suite(name: str) -> Suite:
     """The suite of that name, or in that .yaml file.
 
     Raises:
-        ValueError: there is none, or it says something that no suite can say.
+        ValueError: there is none, or an entry is unknown or invalid.
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
@@ -156,15 +156,15 @@ def read_suite(name: str) -> Suite:
 
 
 def check_entries(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Entries of a suite or of a task, whose numbers are plain numbers.
+    """Entries of a suite or of a task, checked, with plain numbers.
 
     Raises:
-        ValueError: one is of another type than its key wants, or out of range.
+        ValueError: an entry has the wrong type or is out of range.
     """
     found = dict(entries)
     for key in set(entries) & set(ENTRIES):
         plain = check_setting(f"{where}: {key}", entries[key], ENTRIES[key])
-        found[key] = plain if isinstance(plain, int | float) else entries[key]  # lists as they are, for score.json
+        found[key] = plain if isinstance(plain, int | float) else entries[key]  # lists stay lists, for score.json
     if isinstance(found.get("encoders"), dict):
         for name, seeds in found["encoders"].items():
             check_setting(f"{where}: seeds of {name}", seeds, Count)
@@ -172,13 +172,13 @@ def check_entries(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def open_suite(name: str, *, kind: str, parts: tuple[str, str], module: str) -> tuple[Path, dict[str, Any]]:
-    """The file of a suite, by its name or as a .yaml file, and its entries.
+    """The file of a suite, by name or path, and its entries.
 
     Args:
         name: of the suite, or of the file.
-        kind: what such a suite is called, for the error message.
+        kind: name of this kind of suite, for error messages.
         parts: entries that have to be mappings.
-        module: that says what may stand in it.
+        module: documents the entries, for error messages.
 
     Raises:
         ValueError: there is no such file, or it lacks one of the parts.
@@ -193,7 +193,7 @@ def open_suite(name: str, *, kind: str, parts: tuple[str, str], module: str) -> 
 
 
 def check_mappings(parts: Mapping[Any, Any], file: str) -> None:
-    """Raise a ValueError if an entry that holds settings holds something else."""
+    """Raise a ValueError if an entry for settings is not a mapping."""
     for name, part in parts.items():
         if not isinstance(name, str) or not isinstance(part, dict | None):
             found = f"{name!r}: {part!r:.80}"
@@ -201,10 +201,10 @@ def check_mappings(parts: Mapping[Any, Any], file: str) -> None:
 
 
 def train_or_resume(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
-    """Train in `folder`, or go on from the last checkpoint that is there.
+    """Train in `folder`, or continue from its last checkpoint.
 
     Raises:
-        ValueError: that checkpoint is of other settings.
+        ValueError: that checkpoint has other settings.
     """
     if not (folder / LEARNER).exists():
         train(replace(config, folder=folder), progress_bar=False)
@@ -213,7 +213,7 @@ def train_or_resume(config: TrainConfig | DecisionTrainConfig, folder: Path) -> 
     settings = config.agent_settings
     here = {"total_timesteps": config.total_timesteps, "seed": config.seed, **settings.saved()}
     there = {name: header.get(name) for name in ("total_timesteps", "seed")} | header["config"]
-    plain = json.loads(json.dumps(here))  # as a file has it: lists, no tuples; None is what the data decide
+    plain = json.loads(json.dumps(here))  # as in a file: lists, no tuples; None is decided by the data
     known = {name: x for name, x in plain.items() if x is not None and name in there}
     differ = differences({name: there[name] for name in known}, known)
     if differ:
@@ -221,19 +221,19 @@ def train_or_resume(config: TrainConfig | DecisionTrainConfig, folder: Path) -> 
     if int(header["num_timesteps"]) < config.total_timesteps or not (folder / CURVE).exists():
         resume(folder, progress_bar=False, env=config.env, trust=config.trust)
     else:
-        check_free(folder)  # and nothing is left of a process that was killed after it had finished
+        check_free(folder)  # and removes leftovers of a process that was killed after it had finished
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What was set otherwise, in words; "" where nothing was."""
+    """Settings that differ, as text; "" if none do."""
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     return ", ".join(f"{name}={there.get(name)!r} and not {here.get(name)!r}" for name in names)
 
 
 def score(cell: Cell, folder: Path) -> Row:
     """Both protocols: the final policy on held-out episodes, and the best of training as POPGym publishes it."""
-    differing = parse_pairs(cell.config.eval_kwargs)  # a task may be learned in an easier variant than it is judged in
-    import_provider(cell.config.env)  # which the suite names, so that the run may
+    differing = parse_pairs(cell.config.eval_kwargs)  # a task may be trained in an easier variant
+    import_provider(cell.config.env)  # the suite names the module, so the run may import it
     held_out = evaluate_run(folder, env_kwargs=differing, episodes=EPISODES, num_envs=EPISODES // 4)
     steps, curve = read_curve(folder, "rollout/ep_rew_mean")
     known = anchors(cell.config.env)
@@ -252,12 +252,12 @@ def score(cell: Cell, folder: Path) -> Row:
 
 
 def anchors(env: str) -> Variant | None:
-    """Floor and ceiling of an id, where it is one of rlmin's own."""
+    """Floor and ceiling of an id, if it is one of rlmin's own."""
     return dict(variants()).get(env)
 
 
 def _as_pairs(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`env_kwargs: {length: 50}` as the command line has it, length=50."""
+    """`env_kwargs: {length: 50}` in the form of the command line, length=50."""
     return {
         name: [f"{key}={x}" for key, x in value.items()] if isinstance(value, dict) and name not in OF_TASKS else value
         for name, value in settings.items()

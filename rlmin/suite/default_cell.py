@@ -1,4 +1,4 @@
-"""A cell of the defaults suite: one agent with nothing set, on one task, evaluated ten times while it learns."""
+"""A cell of the defaults suite: one agent with default settings on one task, evaluated ten times during training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from rlmin.runs.curves import read_curve
 from rlmin.suite.cells import Cell, Row, train_or_resume
 
 EVALUATIONS = 10
-EPISODES = 20  # of each, greedy
+EPISODES = 20  # episodes of each evaluation, greedy
 FINAL_EPISODES = 100
-SEED = 20_000  # of the environments of every evaluation, which nobody trains in
+SEED = 20_000  # random seed of the environments of every evaluation, which are not used in training
 LAST = 5
-"""Evaluations at the end, of which the worst is reported: what was learned has to be kept."""
+"""Evaluations at the end whose worst is reported: an agent has to keep what it learned."""
 
 
 @dataclass(frozen=True)
 class DefaultCell(Cell):
     """One training run of `rlmin train` with the defaults; `encoder` is the name of its column.
 
-    Its settings hold what the suite says of the task: env, env_kwargs, steps, floor, ceiling, settings; and the
+    Its settings are the suite's entries for the task: env, env_kwargs, steps, floor, ceiling, settings; and the
     column's own.
     """
 
@@ -33,7 +33,7 @@ class DefaultCell(Cell):
         own = {**self.settings["column"], **self.settings["settings"]}
         pairs = tuple(f"{key}={value}" for key, value in self.settings["env_kwargs"].items())
         run: dict[str, Any] = {"threads": 1, "eval_episodes": 0, "evaluations": EVALUATIONS}
-        run["evaluation_share"] = 1000.0  # all of them, however long episodes are
+        run["evaluation_share"] = 1000.0  # all of them, at any length of episodes
         env, steps = self.settings["env"], self.settings["steps"]
         return TrainConfig(env=env, env_kwargs=pairs, total_timesteps=steps, seed=self.seed, **run, **own)
 
@@ -45,10 +45,10 @@ class DefaultCell(Cell):
         return self.row(steps, returns, final.mean_return)
 
     def row(self, steps: Sequence[float], returns: Sequence[float], final: float) -> Row:
-        """What is written of the cell.
+        """The row of the cell.
 
         Args:
-            steps, returns: of each evaluation during training.
+            steps, returns: one for each evaluation during training.
             final: mean return of the last policy over more episodes.
         """
         floor, ceiling = self.settings["floor"], self.settings["ceiling"]
@@ -58,7 +58,7 @@ class DefaultCell(Cell):
 
 
 def find_steps(steps: Sequence[float], returns: Sequence[float], floor: float) -> float | None:
-    """Steps after which a policy first was nine tenths of the way from `floor` to the best of the curve.
+    """Steps after which a policy first covered nine tenths of the way from `floor` to the best of the curve.
 
     None where no policy was above `floor`.
     """
@@ -70,6 +70,6 @@ def find_steps(steps: Sequence[float], returns: Sequence[float], floor: float) -
 
 
 def settings_of(task: str, own: Mapping[str, Any], column: Mapping[str, Any], *, steps: int) -> dict[str, Any]:
-    """The settings of a cell, from what the suite says of its task and its column."""
+    """The settings of a cell, from the suite's entries for its task and its column."""
     usual = {"env": task, "env_kwargs": {}, "settings": {}, "steps": steps}
     return {**usual, **{key: x for key, x in own.items() if key != "seeds"}, "column": dict(column)}

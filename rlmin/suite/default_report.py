@@ -1,4 +1,4 @@
-"""What the defaults suite found: a row a cell, a table over tasks and columns, and the curves."""
+"""Report of the defaults suite: a row for each cell, a table over tasks and columns, and the curves."""
 
 import io
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """A line a task, a column each; below them the interquartile means over the tasks that every column has."""
+    """A Markdown table, one line a task; below it the interquartile means over the tasks that every column has."""
     columns = list(dict.fromkeys(row["encoder"] for row in rows))
     summary = {(line["task"], line["column"]): line for line in summarise(rows)}
     lines = [LEGEND, f"| task | steps | seeds | {' | '.join(columns)} |", f"|---|---|---|{'---|' * len(columns)}"]
@@ -96,7 +96,7 @@ def draw_curves(rows: Sequence[Row]) -> "Figure":
 
 
 def _iqm(rows: Sequence[Row], column: str, what: str) -> str:
-    """Over the tasks that every column has played."""
+    """Interquartile means over the tasks that every column has played."""
     everyone = {row["encoder"] for row in rows}
     played = {task: {row["encoder"] for row in rows if row["task"] == task} for task in {row["task"] for row in rows}}
     tasks: dict[str, list[float]] = {}

@@ -1,4 +1,4 @@
-"""The defaults suite: what people get who set nothing, beside what other libraries give them.
+"""The defaults suite: rlmin's default settings, beside those of other libraries.
 
 rlmin bench defaults [--tasks ...] [--columns ...] [--seeds N] [--jobs N]     train, score, report
 rlmin bench defaults --report                                                 the table of all that is finished
@@ -33,12 +33,12 @@ from rlmin.vector.make import import_provider, make_one
 KEYS = ("steps", "seeds", "columns", "tasks")
 OF_TASKS = ("env", "env_kwargs", "steps", "seeds", "floor", "ceiling", "settings")
 QUICK: dict[str, Any] = {"seeds": 1, "steps": 4096}
-"""Of the first task, and the columns that are no other library's."""
+"""Settings of --quick, for the first task and rlmin's own columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DefaultSuite:
-    """What is trained on what, for how long; see the module."""
+    """Tasks, columns, seeds and steps of a suite; see the module."""
 
     name: str
     columns: Mapping[str, Mapping[str, Any]]
@@ -47,7 +47,7 @@ class DefaultSuite:
     seeds: int
 
     def cells(self) -> list[DefaultCell]:
-        """Every cell; the cells of a task stand together, so that a stopped suite has whole lines."""
+        """Every cell; the cells of a task are adjacent, so that a stopped suite has complete lines."""
         return [
             (SB3Cell if "peer" in made else DefaultCell)(
                 task, column, seed, settings_of(task, own, made, steps=own.get("steps", self.steps))
@@ -62,7 +62,7 @@ def read_default_suite(name: str) -> DefaultSuite:
     """The suite of that name, or in that .yaml file.
 
     Raises:
-        ValueError: there is none, or it has entries that no such suite has.
+        ValueError: there is none, or an entry is unknown or invalid.
     """
     path, content = open_suite(
         name, kind="suite of defaults", parts=("columns", "tasks"), module="rlmin/suite/defaults.py"
@@ -94,7 +94,7 @@ def read_default_suite(name: str) -> DefaultSuite:
 
 @dataclass(frozen=True, kw_only=True)
 class DefaultOptions(Settings):
-    """Train agents with nothing set, cell by cell, and report; started again it goes on where it was stopped."""
+    """Train agents with default settings, cell by cell, and report; started again it continues where it stopped."""
 
     suite: str = "defaults"  # Name of the suite, or a .yaml file
     quick: bool = False  # Whether to train only a few thousand steps on the first task, to see that it runs
@@ -109,7 +109,7 @@ class DefaultOptions(Settings):
     results: Path = Path("runs/suite")  # Folder of the report
 
     def select(self) -> DefaultSuite:
-        """The suite with what was asked for otherwise."""
+        """The suite with the changes of these options."""
         suite = read_default_suite(self.suite)
         if self.quick:
             own = tuple(name for name, made in suite.columns.items() if "peer" not in made)
@@ -132,12 +132,12 @@ def run_defaults(options: DefaultOptions) -> str:
     """
     suite = options.select()
     cells, out = suite.cells(), options.out / (f"{suite.name}-quick" if options.quick else suite.name)
-    for cell in cells:  # a bad setting should not show after hours of training
+    for cell in cells:  # a bad setting should not appear after hours of training
         if not options.trust:
-            import_provider(from_file(cell.settings["env"], where=suite.name))  # raises where it may not
+            import_provider(from_file(cell.settings["env"], where=suite.name))  # raises if it may not
         if not isinstance(cell, SB3Cell):
             assert cell.config.env
-        if not options.report and cell.seed == 0:  # nor should a package that is missing
+        if not options.report and cell.seed == 0:  # nor should a missing package
             make_one(cell.settings["env"], **cell.settings["env_kwargs"]).close()
     rows = read_or_run(cells, out, jobs=options.jobs, report=options.report)
     return write_report(rows, options.results, name=out.name)

@@ -1,4 +1,4 @@
-"""Demonstrations: episodes of a T-maze by one who reads the cue, and of BabyAI levels by minigrid's own bot."""
+"""Demonstrations: episodes of a T-maze by an oracle, and of BabyAI levels by minigrid's own bot."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,19 +11,19 @@ from rlmin.envs.t_maze import DOWN, RIGHT, UP
 from rlmin.vector.make import make_vec
 
 ALIKE = 5
-"""T-mazes of one length that are walked at once."""
+"""T-mazes of one length that are played at once."""
 
 LONGEST = 10_000
 """Actions after which a bot has failed."""
 
 
 def walk_t_mazes(episodes: int, *, length: int, wrong: float, seed: int) -> Iterator[tuple[Recorded, int]]:
-    """Passive T-mazes of lengths drawn uniformly from 1..length, walked without a wasted step.
+    """Passive T-mazes of lengths drawn uniformly from 1..length, solved without a wasted step.
 
     Args:
-        episodes: how many.
+        episodes: number of episodes.
         length: of the longest corridor.
-        wrong: share that turns away from the goal at the end, return 0 instead of 1.
+        wrong: share of episodes that turn away from the goal at the end, return 0 instead of 1.
         seed: of lengths, goals and turns.
 
     Yields:
@@ -43,14 +43,14 @@ def walk_t_mazes(episodes: int, *, length: int, wrong: float, seed: int) -> Iter
 
 
 def play_bot(env_id: str, episodes: int, *, seed: int, **kwargs: Any) -> Iterator[tuple[Recorded, int]]:
-    """Levels of BabyAI solved by its bot, each reset with a seed of its own; a level that the bot fails is left out.
+    """Levels of BabyAI solved by its bot, each reset with a seed of its own; levels that the bot fails are skipped.
 
-    The bot is handed the whole grid. What is recorded is what an agent sees: the view around it, its direction and the
+    The bot sees the whole grid. The recorded observations are an agent's: the view around it, its direction and the
     mission, which rlmin's policies do not read, so only levels with one mission (or one object) make sense.
 
     Args:
         env_id: of the level.
-        episodes: how many.
+        episodes: number of episodes.
         seed: of the first level; the others follow.
         kwargs: of the level.
 
@@ -58,7 +58,7 @@ def play_bot(env_id: str, episodes: int, *, seed: int, **kwargs: Any) -> Iterato
         the episode, and the seed of its level.
 
     Raises:
-        ValueError: it is no level of BabyAI, or the bot fails ten times as often as it succeeds.
+        ValueError: it is not a level of BabyAI, or the bot fails ten times as often as it succeeds.
     """
     env = Recorder(make_vec(env_id, 1, **kwargs))
     try:
@@ -83,13 +83,13 @@ def _solve(env: Recorder, seed: int) -> Recorded | None:
     env.take()
     level = env.unwrapped.envs[0].unwrapped  # type: ignore[attr-defined]
     if not hasattr(level, "instrs"):
-        raise ValueError(f"{level}: expected a level of BabyAI, which says its mission as instructions")
+        raise ValueError(f"{level}: expected a level of BabyAI, whose mission is an instruction")
     bot: Any = BabyAIBot(level)  # type: ignore[no-untyped-call]
     action = None
     for _ in range(LONGEST):
         try:
             action = bot.replan(action)
-        except Exception:  # a heuristic: whatever stops it (asserts, unreachable goals) costs this level only
+        except Exception:  # the bot is heuristic: an error (an assert, an unreachable goal) costs this level only
             return None
         _, reward, terminated, truncated, _ = env.step(np.array([int(action)]))
         if terminated[0] or truncated[0]:

@@ -46,15 +46,15 @@ from rlmin.suite.recipes import Recipe
 from rlmin.suite.run import read_or_run
 from rlmin.vector.make import import_provider
 
-OWN = ("steps", "seeds", "targets", "episodes")  # of the suite, or of a task
+OWN = ("steps", "seeds", "targets", "episodes")  # entries of the suite, or of a task
 OF_TASKS = (*OWN, "agents", "variants")
 KEYS = (*OWN, "settings", "agents", "recipes", "tasks")
-PEER = "peer"  # of an agent: another library's, see rlmin/suite/peer.py
+PEER = "peer"  # entries of a peer agent, see rlmin/suite/peer.py
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfflineSuite:
-    """What is learned from which data, for how long; see the module."""
+    """Datasets, agents, seeds and steps of a suite; see the module."""
 
     name: str
     agents: Mapping[str, Mapping[str, Any]]
@@ -67,7 +67,7 @@ class OfflineSuite:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def cells(self) -> list[OfflineCell]:
-        """Every cell; those of a task stand together."""
+        """Every cell; those of a task are adjacent."""
         return [
             self._cell(task, agent, seed)
             for task, own in self.tasks.items()
@@ -76,10 +76,10 @@ class OfflineSuite:
         ]
 
     def recipe_of(self, dataset: str) -> Recipe:
-        """Which recipe makes a dataset.
+        """The recipe of a dataset.
 
         Raises:
-            ValueError: none does.
+            ValueError: there is none.
         """
         check_names("dataset made by a recipe", [dataset], [id for one in self.recipes.values() for id in one.datasets])
         return next(one for one in self.recipes.values() if dataset in one.datasets)
@@ -91,7 +91,7 @@ class OfflineSuite:
         shared, last = (
             select_options(self.settings, encoder),
             select_options(own_settings, encoder),
-        )  # they are of several encoders
+        )  # they may belong to several encoders
         settings = {**shared, **self.agents[agent], **last}
         asked = {"targets": list(own.get("targets", self.targets)), "variants": own.get("variants", [{}])}
         asked["episodes"] = own.get("episodes", self.episodes)
@@ -104,7 +104,7 @@ def read_offline_suite(name: str) -> OfflineSuite:
     """The suite of that name, or in that .yaml file.
 
     Raises:
-        ValueError: there is none, or it says something that no suite can say.
+        ValueError: there is none, or an entry is unknown or invalid.
     """
     path, entries = open_suite(name, kind="offline suite", parts=("agents", "tasks"), module="rlmin/suite/offline.py")
     for key in ("agents", "tasks", "recipes"):
@@ -134,12 +134,12 @@ def read_offline_suite(name: str) -> OfflineSuite:
 
 @dataclass(frozen=True, kw_only=True)
 class OfflineOptions(Settings):
-    """Make the datasets of a suite, or train on them cell by cell and report; started again it goes on."""
+    """Make the datasets of a suite, or train on them cell by cell and report; started again it continues."""
 
     suite: str = "offline"  # Name of the suite, or a .yaml file
-    make: bool = False  # Whether the datasets that are missing are made, and nothing is trained
-    overwrite: bool = False  # Whether --make makes those that are there, too
-    report: bool = False  # Whether the cells that are finished are reported, and nothing is trained
+    make: bool = False  # Whether to make the missing datasets and train nothing
+    overwrite: bool = False  # Whether --make also replaces existing datasets
+    report: bool = False  # Whether to report the finished cells and train nothing
     tasks: tuple[str, ...] = ()  # Datasets to train on; none: all of them
     agents: tuple[str, ...] = ()  # Columns of the table to train; none: all of them
     seeds: Count | None = None  # Number of seeds; None: the suite's and every task's own
@@ -150,7 +150,7 @@ class OfflineOptions(Settings):
     results: Path = Path("runs/suite")  # Folder of the report
 
     def select(self) -> OfflineSuite:
-        """The suite with what was asked for otherwise."""
+        """The suite with the changes of these options."""
         suite = read_offline_suite(self.suite)
         check_names("task", self.tasks, suite.tasks)
         check_names("agent", self.agents, suite.agents)
@@ -163,10 +163,10 @@ class OfflineOptions(Settings):
 
 
 def run_offline(options: OfflineOptions) -> str:
-    """Make the data, or train and report; returns what is to be said about it.
+    """Make the data, or train and report; returns the text to print.
 
     Raises:
-        ValueError: no such suite, task or agent; data that are missing or cannot be made; a cell that failed.
+        ValueError: no such suite, task or agent; missing data, or data that cannot be made; a cell that failed.
     """
     suite = options.select()
     out = options.out / suite.name
@@ -176,24 +176,24 @@ def run_offline(options: OfflineOptions) -> str:
     if options.report:
         suite = replace(suite, tasks={task: own for task, own in suite.tasks.items() if task not in missing})
     elif missing:
-        raise ValueError(f"{', '.join(missing)}: not there yet; make them: rlmin bench offline --make")
+        raise ValueError(f"{', '.join(missing)}: no such dataset yet; make it with rlmin bench offline --make")
     data = {task: fingerprint(task) for task in suite.tasks}
-    # so that a cell trained on data that have been made anew is not taken for one of these
+    # so that a cell is trained again after its data have been made anew
     cells = [replace(cell, settings={**cell.settings, "data": data[cell.task]}) for cell in suite.cells()]
-    for config in [cell.config for cell in cells]:  # a bad setting should not show after hours of training
+    for config in [cell.config for cell in cells]:  # a bad setting should not appear after hours of training
         if config.env is not None and not options.trust:
-            import_provider(from_file(config.env, where=suite.name))  # raises where it may not
+            import_provider(from_file(config.env, where=suite.name))  # raises if it may not
     rows = read_or_run(cells, out, jobs=options.jobs, report=options.report)
     return write_report(rows, options.results, name=suite.name)
 
 
 def make_datasets(suite: OfflineSuite, out: Path, *, overwrite: bool = False) -> str:
-    """Make the datasets of the tasks that are missing (or all); a line for each."""
+    """Make the missing datasets of the tasks (or all); returns a line for each."""
     lines = []
     for task in suite.tasks:
         if overwrite or not exists(task):
             print(f"making {task}", file=sys.stderr, flush=True)
-            with contextlib.redirect_stdout(io.StringIO()):  # minigrid prints every layout it rejects
+            with contextlib.redirect_stdout(io.StringIO()):  # minigrid prints every rejected layout
                 suite.recipe_of(task).make(task, out / "behaviour", overwrite=overwrite)
         found = load_dataset(task)
         size = f"{found.num_episodes:,} episodes, {found.num_steps:,} steps"
@@ -202,11 +202,11 @@ def make_datasets(suite: OfflineSuite, out: Path, *, overwrite: bool = False) ->
 
 
 def fingerprint(dataset: str) -> str:
-    """What differs where the files of a dataset do."""
+    """A digest that changes with the files of a dataset."""
     return open_minari(dataset).fingerprint()[:16]
 
 
 def exists(dataset: str) -> bool:
-    """Whether there is a Minari dataset of this name here."""
+    """Whether Minari has a local dataset of this name."""
     root = require("minari", extra="offline").storage.datasets_root_dir.get_dataset_path()
     return bool((root / dataset / "data").is_dir())

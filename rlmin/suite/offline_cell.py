@@ -15,22 +15,22 @@ from rlmin.data import Reference
 from rlmin.evaluation.scores import score, unscore
 from rlmin.suite.cells import Cell, Row, train_or_resume
 
-SEED = 10_000  # of the environments in which scores are taken: each seed of a column in its own
+SEED = 10_000  # random seed of the environments for scores: each seed of a column has its own
 NUM_ENVS = 50
 NOT_OF_A_RUN = ("asked", "peer", "data")
-BEST = "best"  # a target: the return of the best episode of the data
+BEST = "best"  # target: the return of the best episode in the data
 
 
 @dataclass(frozen=True)
 class OfflineCell(Cell):
     """One decision agent on one dataset; `encoder` is the name of the agent's column.
 
-    Its settings hold, beside those of the run, "asked": targets, variants, episodes; and "data", which data they are.
+    Its settings are those of the run, "asked" (targets, variants, episodes) and "data" (identifies the data).
     """
 
     @property
     def held_out_seed(self) -> int:
-        """Of the environments its scores are taken in: others for each seed, so that intervals tell of episodes too."""
+        """Random seed of the environments for scores; it depends on the cell's seed, so intervals include episodes."""
         return SEED + 1000 * self.seed
 
     @property
@@ -40,31 +40,31 @@ class OfflineCell(Cell):
         return parse_agent(DecisionTrainConfig, args, prog="rlmin bench offline")
 
     def run(self, folder: Path) -> Row:
-        """Train in `folder`, or go on there, and score: the row of the cell."""
+        """Train in `folder`, or continue there, and score; returns the row of the cell."""
         train_or_resume(self.config, folder)
         agent = load(folder, trust=self.config.trust)
         facts = agent.run["data"]
         if facts["reference"] is None:
-            raise ValueError(f"dataset {self.task!r}: it has no reference scores, so nothing can be scored")
+            raise ValueError(f"dataset {self.task!r}: has no reference scores, so there is no score")
         results = [x for variant in self.settings["asked"]["variants"] for x in _results(self, folder, variant, facts)]
         return self.row(agent.num_timesteps, facts, results)
 
     def row(self, steps: int, facts: Mapping[str, Any], results: Sequence[Row]) -> Row:
-        """What is written of the cell: steps learned from, facts of the data, a result for each variant and target."""
+        """The row of the cell: training steps, facts about the data, a result for each variant and target."""
         line = {"task": self.task, "encoder": self.encoder, "seed": self.seed, "steps": steps}
         line |= {"behaviour": facts["mean"], "best": asked_return(BEST, facts), "reference": facts["reference"]}
         return line | {"final": results[0]["score"], "results": list(results)}
 
 
 def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Row]:
-    """The last checkpoint, greedy: one entry a target, of one variant of the environment."""
+    """Results of the last checkpoint, greedy: one entry a target, in one variant of the environment."""
     reference, asked = Reference(**facts["reference"]), cell.settings["asked"]
     shared: dict[str, Any] = {"env_kwargs": variant, "episodes": asked["episodes"], "num_envs": NUM_ENVS}
     shared |= {"seed": cell.held_out_seed, "trust": cell.config.trust}
     if cell.config.agent_settings.conditioned:
         wanted = [asked_return(target, facts) for target in asked["targets"]]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of targets outside the data: the table says what they are
+            warnings.simplefilter("ignore", UserWarning)  # warnings of targets outside the data, which the table names
             each = [evaluate_run_targets(folder, target_return=(x,), reference=reference, **shared) for x in wanted]
         found = [report.asked[0].evaluation for report in each]
     else:
@@ -76,7 +76,7 @@ def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts:
 
 
 def asked_return(target: float | str, facts: Mapping[str, Any]) -> float:
-    """What a target of a suite asks for, in the environment's own units; `facts`: of the data."""
+    """The return for a target of a suite, in the environment's own units; `facts`: of the data."""
     if target == BEST:
         return float(max(facts["returns"]))
     return float(unscore(float(target), Reference(**facts["reference"])))
@@ -90,7 +90,7 @@ def result(
     success: float | None,
     on: Reference,
 ) -> Row:
-    """What came of asking for one target in one variant of the environment."""
+    """The result of one target in one variant of the environment."""
     named = " ".join(f"{key}={value}" for key, value in variant.items())
     line = {"variant": named, "target": target, "return": achieved, "score": score(achieved, on)}
     return line | {"success": success, "length": length}

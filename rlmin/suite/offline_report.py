@@ -1,4 +1,4 @@
-"""What the offline suite found: a row a score, and a table over datasets and agents."""
+"""Report of the offline suite: a row for each score, and a table over datasets and agents."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +65,7 @@ def summarise(lines: Sequence[Line]) -> list[Line]:
 
 
 def iqm(lines: Sequence[Line], agent: str) -> Interval | None:
-    """Interquartile mean over tasks and seeds, of the first variant and target; of tasks that every agent has."""
+    """Interquartile mean over tasks and seeds, for the first variant and target of the tasks that every agent has."""
     agents = {line["agent"] for line in lines}
     tasks: dict[str, list[float]] = {}
     for task in dict.fromkeys(line["task"] for line in lines):
@@ -77,7 +77,7 @@ def iqm(lines: Sequence[Line], agent: str) -> Interval | None:
 
 
 def as_markdown(lines: Sequence[Line]) -> str:
-    """The table of a README: a line for each dataset, variant and target, a column for each agent."""
+    """A Markdown table: a line for each dataset, variant and target, a column for each agent."""
     agents = list(dict.fromkeys(line["agent"] for line in lines))
     found = {(*_key(line), line["agent"]): line for line in summarise(lines)}
     text = [

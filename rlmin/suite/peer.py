@@ -1,8 +1,8 @@
-"""d3rlpy's DecisionTransformer as a column of the offline suite: the same data, budget and sizes, the rest its own.
+"""d3rlpy's DecisionTransformer as a column of the offline suite: same data, budget and sizes, other settings its own.
 
-Its learning rate rises and falls, and its gradients are scaled down, as rlmin's: its own warm-up of 10,000 updates
-would be longer than the whole training. Its budget counts logged steps, not what pads a window that begins an episode.
-Its actions lie in [-1, 1], so those of the data are scaled; rewards are given in the unit that rlmin's agents see. It
+Its learning rate and gradient clipping follow rlmin's: its own warm-up of 10,000 updates
+would be longer than the whole training. Its budget counts logged steps, not the padding of windows.
+Its actions lie in [-1, 1], so those of the data are scaled; rewards have the unit of rlmin's agents. It
 plays one environment at a time.
 """
 
@@ -36,10 +36,10 @@ class PeerCell(OfflineCell):
     """d3rlpy's DecisionTransformer on one dataset; `width`, `layers`, `windows`, `rows` and `lr` are its sizes."""
 
     def run(self, folder: Path) -> Row:
-        """Train and score; nothing is kept but the row.
+        """Train and score; only the row is kept.
 
         Raises:
-            ValueError: d3rlpy is not installed, or it cannot learn from such data.
+            ValueError: d3rlpy is not installed, or does not support the data.
         """
         try:
             return _run(self)
@@ -52,7 +52,7 @@ def _run(cell: PeerCell) -> Row:
     dataset = load_dataset(cell.task, trust=config.trust)
     assert dataset.reference is not None and dataset.env is not None, "recipes write both"
     if not isinstance(dataset.observation_space, gym.spaces.Box):
-        raise ValueError(f"dataset {cell.task!r}: d3rlpy's agent sees vectors, got {dataset.observation_space}")
+        raise ValueError(f"dataset {cell.task!r}: d3rlpy's agent needs vectors, got {dataset.observation_space}")
     kind, scale = dataset.action_space, config.return_scale or round_scale(dataset)
     episodes = list(_episodes(cell.task, scale))
     longest = max(len(one.rewards) for one in episodes)
@@ -83,7 +83,7 @@ def _episodes(dataset: str, scale: float) -> Iterator[Episode]:
 
 
 def _steps_of_a_window(lengths: Sequence[int], context: int) -> float:
-    """Logged steps in a window of so many, on average: it ends at any step, and before the first lies padding."""
+    """Mean number of logged steps in a window: it ends at any step, and is padded before the first."""
     full = sum(max(length - context + 1, 0) * context for length in lengths)
     short = sum(min(length, context - 1) * (min(length, context - 1) + 1) // 2 for length in lengths)
     return (full + short) / sum(lengths)
@@ -105,7 +105,7 @@ def _agent(config: DecisionTrainConfig, actions: gym.Space[Any], *, updates: int
     warmup = min(config.warmup_steps, updates // 10)
     optimizers = need("d3rlpy.optimizers")
     shared = {"weight_decay": config.weight_decay, "clip_grad_norm": config.max_grad_norm}
-    if not isinstance(actions, gym.spaces.Box):  # has a schedule of its own, counted in tokens: steps
+    if not isinstance(actions, gym.spaces.Box):  # its own schedule counts tokens, that is steps
         tokens = config.rows * config.steps
         settings |= {"warmup_tokens": warmup * tokens, "final_tokens": updates * tokens}
         adam = optimizers.AdamWFactory(**shared)
@@ -116,7 +116,7 @@ def _agent(config: DecisionTrainConfig, actions: gym.Space[Any], *, updates: int
 
 
 def _schedule(config: DecisionTrainConfig, warmup: int, updates: int) -> Any:
-    """rlmin's learning rate, as a factor, in the form that d3rlpy's optimizers ask for."""
+    """rlmin's learning rate as a factor, in the form of d3rlpy's optimizers."""
 
     def factor(update: int) -> float:
         return min((update + 1) / warmup, 1.0) * schedule(config.lr, config.last_lr, update / updates) / config.lr

@@ -1,4 +1,4 @@
-"""Recipes: how the datasets of the offline suite are made, without a download.
+"""Recipes of the datasets of the offline suite, which need no download.
 
 Dataset "rlmin/NAME-QUALITY-v0" is one quality of one recipe:
 
@@ -36,7 +36,7 @@ QUALITIES = (*behaviour.QUALITIES, "oracle", "bot")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Settings):
-    """One environment, and what of it is recorded."""
+    """One environment, and the datasets to record in it."""
 
     name: str  # Name of the recipe
     env: str  # Gymnasium id of the environment
@@ -47,7 +47,7 @@ class Recipe(Settings):
     steps: Count = 500_000  # Environment steps of PPO
     checkpoints: Count = 40  # Checkpoints of PPO, at equal distances
     ppo: dict[str, Any] = field(default_factory=dict)  # Settings of PPO
-    wrong: Share = 0.1  # Share of wrong turns of the oracle
+    wrong: Share = 0.1  # Share of the oracle's wrong turns
 
     def __post_init__(self) -> None:
         try:
@@ -61,10 +61,10 @@ class Recipe(Settings):
 
     @classmethod
     def read(cls, name: str, settings: Mapping[str, Any]) -> "Recipe":
-        """A recipe as a YAML file says it.
+        """A recipe from the entries of a YAML file.
 
         Raises:
-            ValueError: a setting that does not exist or cannot be.
+            ValueError: an unknown or invalid setting.
         """
         check_names(f"setting of {name}", settings, [f.name for f in fields(cls) if f.name != "name"])
         env = from_file(settings.get("env"), where=f"recipe {name}")
@@ -77,7 +77,7 @@ class Recipe(Settings):
 
     @property
     def ppo_config(self) -> PPOConfig:
-        """The settings of PPO, read as the command line would."""
+        """The settings of PPO, read by the command line's parser."""
         return parse_agent(PPOConfig, preset_arguments(self.ppo), prog="rlmin bench offline")
 
     @property
@@ -86,7 +86,7 @@ class Recipe(Settings):
         return Arena(id=self.env, kwargs=dict(self.env_kwargs))
 
     def make(self, dataset: str, out: Path, *, overwrite: bool = False) -> None:
-        """Make one dataset and give it its name in Minari's folder.
+        """Make one dataset in Minari's folder.
 
         Args:
             dataset: one of `datasets`.
@@ -94,7 +94,7 @@ class Recipe(Settings):
             overwrite: replace a dataset of this name.
 
         Raises:
-            ValueError: it is there already, or cannot be made; nothing has been written.
+            ValueError: it exists already, or cannot be made; nothing has been written.
         """
         quality = self.datasets[dataset]
         if quality in behaviour.QUALITIES:
@@ -151,7 +151,7 @@ class Recipe(Settings):
         return walk_t_mazes(self.episodes, length=length, wrong=self.wrong, seed=self.seed)
 
     def _reference(self, quality: str, mean: float) -> Reference:
-        if quality == "oracle":  # so that the score of one who walks straight is the share of right turns
+        if quality == "oracle":  # so that the score is the share of right turns
             return Reference(random=0.0, expert=1.0, source="by the rules: the wrong turn and the right one")
         vector = adapt(self.arena(10))
         try:

@@ -1,4 +1,4 @@
-"""What a suite found: a row a cell, a table over tasks and encoders, curves and a heat map."""
+"""Report of a suite: a row for each cell, a table over tasks and encoders, curves and a heat map."""
 
 import csv
 import io
@@ -75,7 +75,7 @@ def iqm(rows: Sequence[Row], encoder: str, protocol: str) -> Interval | None:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """The table of a README: a line a task, a column an encoder, final with its interval and best beside it."""
+    """A Markdown table: a line for each task, a column for each encoder, with final, its interval and best."""
     encoders = list(dict.fromkeys(row["encoder"] for row in rows))
     summary = {(line["task"], line["encoder"]): line for line in summarise(rows)}
     lines = [
@@ -92,7 +92,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
         known = [_number(first[name]) for name in ("floor", "ceiling")]
         scores = " | ".join("" if line is None else _score(line) for line in own)
         counts = [str(line["seeds"]) for line in own if line is not None]
-        seeds = counts[0] if len(set(counts)) == 1 else ", ".join(counts)  # of each column that has any
+        seeds = counts[0] if len(set(counts)) == 1 else ", ".join(counts)  # one for each column with seeds
         lines.append(f"| {task} | {first['steps']:,} | {seeds} | {known[0]} | {known[1]} | {scores} |")
     for protocol in PROTOCOLS:
         means = [iqm(rows, encoder, protocol) for encoder in encoders]
@@ -101,7 +101,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 def draw_curves(rows: Sequence[Row], cells: Sequence[Cell], out: Path) -> "Figure":
-    """Mean return over steps: a panel a task, a line an encoder, shaded from the worst to the best seed."""
+    """Mean return over steps: a panel for each task, a line for each encoder, shaded from worst to best seed."""
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(row["task"] for row in rows))

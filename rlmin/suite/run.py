@@ -1,7 +1,7 @@
-"""Train the cells of a suite, several processes at once; what is finished stays finished.
+"""Train the cells of a suite in several processes; finished cells stay finished.
 
-A cell is a run folder like any other, and `score.json` in it once it is trained and evaluated. Started again, the suite
-skips finished cells and goes on with half-trained ones where their last checkpoint was.
+A cell is an ordinary run folder, with `score.json` once it is trained and evaluated. Started again, the suite
+skips finished cells and resumes half-trained ones from their last checkpoint.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ SCORE = "score.json"
 
 
 def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
-    """Train what is not trained yet.
+    """Train the cells that are not finished yet.
 
     Args:
         cells: of one suite.
@@ -34,7 +34,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
         jobs: processes, each on one thread.
 
     Returns:
-        the row of every cell, in order.
+        the rows of all cells, in order.
 
     Raises:
         ValueError: a finished cell was trained with other settings, or a cell failed; the others are kept.
@@ -62,7 +62,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
 
 
 def read_or_run(cells: Sequence[Cell], out: Path, *, jobs: int, report: bool) -> list[Row]:
-    """The rows of the cells that are finished where that is all that is asked for (`report`), else `run_cells`.
+    """The rows of the finished cells with `report`, else those of `run_cells`.
 
     Raises:
         ValueError: no cell is finished; see also `run_cells`.
@@ -77,7 +77,7 @@ def read_or_run(cells: Sequence[Cell], out: Path, *, jobs: int, report: bool) ->
 
 @contextlib.contextmanager
 def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes of their own group, so that Ctrl-C reaches this one alone, which has them save and stop; as SIGTERM."""
+    """Processes of their own group, so that Ctrl-C only reaches this one, which makes them save and stop."""
     apart = getattr(os, "setpgrp", None)
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=apart)
     in_main = threading.current_thread() is threading.main_thread()
@@ -85,7 +85,7 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     try:
         yield pool
     except KeyboardInterrupt:
-        print("stopping; finished cells are kept, the same command goes on from here", file=sys.stderr, flush=True)
+        print("stopping; finished cells are kept, the same command continues from here", file=sys.stderr, flush=True)
         for process in multiprocessing.active_children():
             process.terminate()
         raise
@@ -96,7 +96,7 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def read_finished(cell: Cell, out: Path) -> Row | None:
-    """The row of a cell that was trained before.
+    """The row of a finished cell; None if it is not finished.
 
     Raises:
         ValueError: it was trained with other settings.
@@ -114,15 +114,15 @@ def read_finished(cell: Cell, out: Path) -> Row | None:
 def _train_in_process(cell: Cell, out: Path) -> Row:
     try:
         return train_cell(cell, out)
-    except SystemExit:  # asked to stop, and saved
-        os._exit(1)  # or this process would begin the cell that the pool has handed to it already
+    except SystemExit:  # stopped by request, and saved
+        os._exit(1)  # otherwise this process would begin the cell that the pool has already given to it
 
 
 def train_cell(cell: Cell, out: Path) -> Row:
-    """Train, or go on, and evaluate one cell; writes its row. See `run_cells`."""
+    """Train or resume one cell, evaluate it and write its row. See `run_cells`."""
     torch.set_num_threads(1)
     folder, began = cell.folder(out), time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()):  # what a run or a game prints is for one at a time
+    with contextlib.redirect_stdout(io.StringIO()):  # output of runs and games would mix
         row = cell.run(folder)
     row |= {"seconds": round(time.perf_counter() - began, 1), "settings": dict(cell.settings)}
     write_atomic(folder / SCORE, json.dumps(row, indent=1).encode())

@@ -14,12 +14,12 @@ from rlmin.vector.make import make_one
 from rlmin.wrappers import PreviousAction, PreviousReward
 
 PEERS = {"PPO": ("stable_baselines3", "Mlp"), "RecurrentPPO": ("sb3_contrib", "MlpLstm")}
-"""Class -> the package that has it, and the policy that its documentation begins with."""
+"""Class -> its package, and the first policy in its documentation."""
 
 
 @dataclass(frozen=True)
 class SB3Cell(DefaultCell):
-    """One training run of a peer; nothing is kept but the row."""
+    """One training run of a peer; only the row is kept."""
 
     def run(self, folder: Path) -> Row:
         """Train and score.
@@ -56,9 +56,9 @@ class SB3Cell(DefaultCell):
         return self.row(points, curve, play(FINAL_EPISODES, SEED + 1))
 
     def _env(self) -> gym.Env[Any, Any]:
-        """The task in a form that these libraries read."""
+        """The task in a form that these libraries support."""
         env = make_one(self.settings["env"], **self.settings["env_kwargs"])
-        if self.settings["env"].startswith("MiniGrid-"):  # they read no texts, and no pictures of 7x7
+        if self.settings["env"].startswith("MiniGrid-"):  # they support neither texts nor pictures of 7x7
             from minigrid import wrappers
 
             seen: Any = wrappers.ImgObsWrapper
