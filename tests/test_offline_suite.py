@@ -169,7 +169,7 @@ def test_a_suite_makes_its_data_trains_scores_and_does_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rlmin.suite.behaviour.EPISODES", 20)
-    with pytest.raises(ValueError, match="rlmin/maze-oracle-v0: no such dataset yet; make it with rlmin bench offline --make"):
+    with pytest.raises(ValueError, match="rlmin/maze-oracle-v0: no such dataset yet; make it with rlmin bench"):
         run_offline(OfflineOptions(suite="small.yaml"))
     said = run_offline(OfflineOptions(suite="small.yaml", make=True))
     assert said.splitlines()[1].startswith("rlmin/maze-oracle-v0: 23 episodes") and "7 episodes" in said
