@@ -122,8 +122,7 @@ def _observations(episode: Episode, leaf: Leaf, L: int, where: str) -> np.ndarra
     if len(value) != L + 1:
         hint = "; the state after the last action is missing" if len(value) == L else ""
         raise ValueError(
-            f"{where}: observation {leaf.name!r}: expected {L + 1} for {L} actions, "
-            f"got {len(value)}{hint}"
+            f"{where}: observation {leaf.name!r}: expected {L + 1} for {L} actions, got {len(value)}{hint}"
         )
     if value.shape[1:] != leaf.shape:
         raise ValueError(f"{where}: observation {leaf.name!r}: expected {leaf.shape}, got {value.shape[1:]} a step")

@@ -170,9 +170,7 @@ class RolloutGraph:
 
     def _hold(self) -> None:
         """Copy the carry into the fixed tensors."""
-        carried = {
-            name: x.clone() for name, x in self.player.collect_carry().items()
-        }  # they may share memory
+        carried = {name: x.clone() for name, x in self.player.collect_carry().items()}  # they may share memory
         for name, x in carried.items():
             kept = self.held.get(name)
             if kept is None or kept.shape != x.shape or kept.dtype != x.dtype:
