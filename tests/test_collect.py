@@ -369,7 +369,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "name": (lambda: collect([chance(1)], odd(), "no name"), "dataset 'no name': expected a name as"),
     "episodes": (lambda: chance(0), "random: episodes: expected at least 1, got 0"),
-    "nobody": (lambda: collect([], odd(), "ab/c"), "expected somebody to play"),
+    "nobody": (lambda: collect([], odd(), "ab/c"), "expected at least one player"),
     "untold": (lambda: PlayedBy(name="x", policy=conditioned(), episodes=1), "is return-conditioned: set target"),
     "told": (
         lambda: PlayedBy(name="x", policy=policy_of(gym.make("CartPole-v1")), episodes=1, target=1.0),

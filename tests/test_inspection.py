@@ -278,7 +278,7 @@ def test_what_does_not_apply_is_said(encoder: str) -> None:
     assert "no half-life of its own" in text and "not a sum of past steps" in text and "float64" not in text
     assert ("nothing to wipe" in text) == (encoder == "mlp")
     assert ("No past step has an effect" in text) == (encoder == "mlp")
-    assert ("no vector of units" in text) == (encoder != "gru")
+    assert ("not a vector of units" in text) == (encoder != "gru")
 
 
 class Points(gym.Env[Any, Any]):

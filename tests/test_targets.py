@@ -145,7 +145,7 @@ def test_the_text_says_what_the_data_returned_and_what_should_not_be_overlooked(
         asked = tuple(Asked(target=10.0 * (i + 1), evaluation=one) for i, one in enumerate(played))
         return str(TargetReport(asked=asked, data=np.array(data)))
 
-    low, deaf = "note: below that mean at every target", "note: what it achieves hardly depends on"
+    low, deaf = "note: below that mean at every target", "note: the achieved return hardly depends on"
     text = said([10, 20], 0.1, [5, 25])
     assert "the data: mean return 15.000, from 5.000 to 25.000" in text and low not in text and deaf not in text
     text = said([11, 11.2], 0.1, [5, 25])
@@ -192,7 +192,7 @@ def test_whether_asking_matters_is_judged_inside_the_data() -> None:
         ]
         return str(TargetReport(asked=tuple(found), data=np.array([0.0, 6.0])))
 
-    note = "hardly depends on what it is asked for"
+    note = "hardly depends on the target"
     assert note not in told(0.0, 6.0, 1.0) and note in told(3.0, 3.0, 60.0)
 
 

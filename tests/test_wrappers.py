@@ -263,7 +263,7 @@ def test_a_wrapped_environment_trains() -> None:
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (lambda: wrappers.HiddenVelocity(Walk()), "say which to show"),
+        (lambda: wrappers.HiddenVelocity(Walk()), "name those to show"),
         (lambda: wrappers.HiddenVelocity(Walk(), [3]), r"expected entries of 0\.\.2"),
         (lambda: wrappers.FrameFlicker(Walk(), 1.5), "probability: expected a number from 0 to 1"),
         (lambda: wrappers.DelayedReward(Walk(), 0), "every: expected a whole number"),

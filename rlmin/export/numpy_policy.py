@@ -129,7 +129,7 @@ class ExportedPolicy:
         inputs, rows, single = self._read(observation)
         memory, last = self.initial_state(rows) if state is None else state
         if len(last) != rows:
-            raise ValueError(f"state: expected {rows} rows, as in the observation, got {len(last)}")
+            raise ValueError(f"state: expected {rows} rows as in the observation, got {len(last)}")
         if episode_start is None:
             start = np.full(rows, state is None)
         else:
