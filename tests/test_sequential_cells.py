@@ -1,0 +1,189 @@
+"""Both LMUs, sLSTM and SRWM against another implementation, or their paper's recurrence written naively."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlmin.encoders import LMU, SLSTM, SRWM, CoupledLMU
+from rlmin.encoders.legendre import legendre
+from rlmin.encoders.lmu import CHUNK
+
+T, B, D, H = 9, 3, 4, 6
+never = torch.zeros(T, B, dtype=torch.bool)
+start = never.clone()
+start[[0, 4, 5, 8], [0, 1, 1, 2]] = True
+
+
+def random(*size: int, seed: int) -> Tensor:
+    return torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def made(cls: Any, **options: Any) -> Any:
+    torch.manual_seed(0)
+    cell = cls(D, H, **options).double()
+    with torch.no_grad():
+        for weight in cell.parameters():
+            weight.add_(0.5 * torch.randn_like(weight))
+    return cell
+
+
+def assert_same(found: Tensor, wanted: Tensor, leaves: list[Tensor]) -> None:
+    """Values and gradients."""
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-10)
+    weight = random(*found.shape, seed=9)
+    pair = [torch.autograd.grad((y * weight).sum(), leaves, materialize_grads=True) for y in (found, wanted)]
+    torch.testing.assert_close(*pair, rtol=1e-7, atol=1e-9)
+
+
+def wiped(part: Tensor, begins: Tensor) -> Tensor:
+    return torch.where(begins.view(-1, *[1] * (part.dim() - 1)), torch.zeros_like(part), part)
+
+
+# -- the Legendre system ----------------------------------------------------------------------------------------------
+
+
+def test_the_coefficients_of_a_window_give_back_what_was_in_it() -> None:
+    """The delayed input is the polynomial at that delay: sum of m_i P_i(2 delay / window - 1), shifted Legendre."""
+    A, B = legendre(10, 40.0)
+    t = torch.arange(120, dtype=torch.float64)
+    u, m = torch.sin(t / 12), torch.zeros(10, dtype=torch.float64)
+    for value in u:
+        m = A @ m + B * value
+    for delay in (0, 10, 20, 40):
+        r = 2 * delay / 40 - 1
+        P = [1.0, r]
+        for i in range(1, 9):
+            P.append(((2 * i + 1) * r * P[i] - i * P[i - 1]) / (i + 1))
+        wanted = float(torch.sin((t[-1] + 0.5 - delay) / 12))  # inputs are held for a step
+        assert abs(float(m @ torch.tensor(P, dtype=torch.float64)) - wanted) < 0.03
+    assert not torch.allclose(A, legendre(10, 41.0)[0])
+
+
+def lmu(cell: Any, x: Tensor, m: Tensor, begins: Tensor) -> Tensor:
+    A, impulse = legendre(cell.order, 8.0)
+    found = []
+    for t in range(len(x)):
+        m = torch.einsum("de,bce->bcd", A, wiped(m, begins[t])) + torch.einsum("d,bc->bcd", impulse, cell.encode(x[t]))
+        found.append(torch.tanh(cell.output(torch.cat([x[t], m.flatten(1)], -1))))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("steps", [1, CHUNK, 2 * CHUNK + 3])
+def test_the_parallel_lmu_is_the_recurrence(steps: int) -> None:
+    cell = made(LMU, channels=2, order=5, window=8.0)
+    x, m = random(steps, B, D, seed=1).requires_grad_(), random(B, 2, 5, seed=2).requires_grad_()
+    begins = torch.rand(steps, B, generator=torch.Generator().manual_seed(3)) < 0.15
+    y, _ = cell(x, m, begins)
+    assert_same(y, lmu(cell, x, m, begins), [x, m, *cell.parameters()])
+    assert not torch.allclose(y, lmu(cell, x, m, ~begins))
+
+
+def test_an_order_that_cannot_be_diagonalised_is_exact_in_float32() -> None:
+    cell: Any = LMU(D, H, order=32, window=64.0)
+    x = torch.randn(512, 1, D)
+    begins = torch.zeros(512, 1, dtype=torch.bool)
+    with torch.no_grad():
+        y, m = cell(x, cell.initial_state(1), begins)
+        cell = cell.double()
+        want, exact = cell(x.double(), cell.initial_state(1), begins)
+    assert float((y - want).abs().max()) < 1e-4 and float((m - exact).norm() / exact.norm()) < 1e-5
+
+
+def test_the_coupled_lmu_is_that_of_popgym() -> None:
+    spec = importlib.util.find_spec("popgym")
+    assert spec is not None and spec.origin is not None
+    file = Path(spec.origin).parent / "baselines/models/lmu.py"  # by its path: the package around it needs ray
+    spec = importlib.util.spec_from_file_location("popgym_lmu", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    cell, theirs = made(CoupledLMU, order=5, window=8.0), module.LMUCell(D, H, 5, 8.0).double()
+    theirs.A, theirs.B = (part.view(5, -1) for part in legendre(5, 8.0))
+    torch.testing.assert_close(theirs.stateSpaceMatrices(5, 8.0)[0], legendre(5, 8.0)[0].numpy())
+    with torch.no_grad():
+        theirs.e_x.copy_(cell.encode.weight)
+        theirs.e_h.copy_(cell.recall.weight[:, :H])
+        theirs.e_m.copy_(cell.recall.weight[:, H:])
+        theirs.W_x.copy_(cell.project.weight)
+        theirs.W_h.copy_(cell.mix.weight[:, :H])
+        theirs.W_m.copy_(cell.mix.weight[:, H:])
+        cell.project.bias.zero_()
+    x, h, m = random(T, B, D, seed=1).requires_grad_(), random(B, H, seed=2), random(B, 5, seed=3)
+    held, found = (h, m), []
+    for t in range(T):
+        held = theirs(x[t], tuple(wiped(part, start[t]) for part in held))
+        found.append(held[0])
+    y, _ = cell(x, (h, m), start)
+    assert_same(y, torch.stack(found), [x])
+    assert not torch.allclose(y, cell(x, (h, m), never)[0])
+
+
+# -- sLSTM: Beck et al. 2024, equations 8 to 14, without any scale -----------------------------------------------------
+
+
+def slstm(cell: Any, x: Tensor, begins: Tensor) -> Tensor:
+    """From nothing; gates as they are, so exponents are bounded by float64 alone."""
+    h, c, n = (torch.zeros(B, cell.units, dtype=torch.float64) for _ in range(3))
+    found = []
+    for t in range(T):
+        h, c, n = (wiped(part, begins[t]) for part in (h, c, n))
+        gates = cell.projection(x[t]).view(B, 4, cell.heads, cell.size).clone()
+        for head in range(cell.heads):
+            own = h.view(B, cell.heads, cell.size)[:, head] @ cell.recurrence[head]
+            gates[:, :, head] += own.view(B, 4, cell.size)
+        i, f, z, o = gates.flatten(2).unbind(1)
+        c = torch.sigmoid(f) * c + torch.exp(i) * torch.tanh(z)
+        n = torch.sigmoid(f) * n + torch.exp(i)
+        h = torch.sigmoid(o) * c / n
+        found.append(cell.output(h))
+    return torch.stack(found)
+
+
+def test_slstm_is_its_equations_without_the_scale() -> None:
+    cell, x = made(SLSTM, heads=2), random(T, B, D, seed=1).requires_grad_()
+    y, _ = cell(x, cell.initial_state(B), start)
+    assert_same(y, slstm(cell, x, start), [x, *cell.parameters()])
+    assert not torch.allclose(y, slstm(cell, x, never))
+
+
+def test_slstm_survives_a_reset_of_one_row_and_gates_of_any_size() -> None:
+    """An input gate of -120 in a row that has just begun, beside rows that go on: 0 / 0 where m is not of each row."""
+    cell: Any = SLSTM(D, H)
+    for size in (-120.0, 120.0):
+        with torch.no_grad():
+            cell.projection.bias[: cell.units] = size
+            y, state = cell(torch.randn(T, B, D), cell.initial_state(B), start)
+        assert all(torch.isfinite(part).all() for part in (y, *state))
+        assert float(state[2].min()) >= 1 - 1e-6
+
+
+# -- SRWM: Irie et al. 2022, equations 5 to 8 -------------------------------------------------------------------------
+
+
+def srwm(cell: Any, x: Tensor, begins: Tensor) -> Tensor:
+    """Row by row and head by head, with the whole W."""
+    size, out = cell.size, torch.zeros(T, B, cell.heads * cell.size, dtype=torch.float64)
+    found = [[cell.base[head] for head in range(cell.heads)] for _ in range(B)]
+    rows = []
+    for t in range(T):
+        for row in range(B):
+            for head in range(cell.heads):
+                W = cell.base[head] if begins[t, row] else found[row][head]
+                u = torch.softmax(cell.projection(x[t, row])[head * size : (head + 1) * size], 0)
+                y, q, k, b = (W @ u).split([size, size, size, 4])
+                q, k, rate = torch.softmax(q, 0), torch.softmax(k, 0), torch.sigmoid(b)
+                rates = torch.stack([*[rate[0]] * size, *[rate[1]] * size, *[rate[2]] * size, *[rate[3]] * 4])
+                found[row][head] = W + rates[:, None] * torch.outer(W @ q - W @ k, k)
+                rows.append(y)
+    return cell.output(torch.stack(rows).view(out.shape))  # type: ignore[no-any-return]
+
+
+def test_srwm_is_its_equations() -> None:
+    cell, x = made(SRWM, heads=2), random(T, B, D, seed=1).requires_grad_()
+    y, _ = cell(x, cell.initial_state(B), start)
+    assert_same(y, srwm(cell, x, start), [x, *cell.parameters()])
+    assert not torch.allclose(y, srwm(cell, x, never))
