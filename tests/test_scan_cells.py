@@ -9,7 +9,7 @@ from torch.nn.functional import gelu, silu, softplus
 
 from rlmin.encoders import RGLRU, SHM, Mamba
 from rlmin.encoders.decays import Decays
-from rlmin.encoders.time_scale import SLOW, spread_bias, time_constants
+from rlmin.encoders.time_scale import SLOW, spread_bias, spread_time_constants
 
 T, B, D, H = 9, 3, 4, 6
 never = torch.zeros(T, B, dtype=torch.bool)
@@ -184,7 +184,7 @@ def test_a_stable_rate_moves_no_faster_than_its_weight_says() -> None:
 
 
 def test_slow_units_come_behind_the_others() -> None:
-    tau = time_constants(8, (2.0, 32.0), 0.25)
-    torch.testing.assert_close(tau[:6], time_constants(6, (2.0, 32.0)))
+    tau = spread_time_constants(8, (2.0, 32.0), 0.25)
+    torch.testing.assert_close(tau[:6], spread_time_constants(6, (2.0, 32.0)))
     assert tau[6:].tolist() == [32 * SLOW] * 2
     torch.testing.assert_close(torch.sigmoid(spread_bias(8, (2.0, 32.0), 0.25)), (1 / tau).float())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlmin.encoders import LMU, SLSTM, SRWM, CoupledLMU
-from rlmin.encoders.legendre import legendre
+from rlmin.encoders.legendre import make_legendre
 from rlmin.encoders.lmu import CHUNK
 
 T, B, D, H = 9, 3, 4, 6
@@ -48,7 +48,7 @@ def wiped(part: Tensor, begins: Tensor) -> Tensor:
 
 def test_the_coefficients_of_a_window_give_back_what_was_in_it() -> None:
     """The delayed input is the polynomial at that delay: sum of m_i P_i(2 delay / window - 1), shifted Legendre."""
-    A, B = legendre(10, 40.0)
+    A, B = make_legendre(10, 40.0)
     t = torch.arange(120, dtype=torch.float64)
     u, m = torch.sin(t / 12), torch.zeros(10, dtype=torch.float64)
     for value in u:
@@ -60,11 +60,11 @@ def test_the_coefficients_of_a_window_give_back_what_was_in_it() -> None:
             P.append(((2 * i + 1) * r * P[i] - i * P[i - 1]) / (i + 1))
         wanted = float(torch.sin((t[-1] + 0.5 - delay) / 12))  # inputs are held for a step
         assert abs(float(m @ torch.tensor(P, dtype=torch.float64)) - wanted) < 0.03
-    assert not torch.allclose(A, legendre(10, 41.0)[0])
+    assert not torch.allclose(A, make_legendre(10, 41.0)[0])
 
 
 def lmu(cell: Any, x: Tensor, m: Tensor, begins: Tensor) -> Tensor:
-    A, impulse = legendre(cell.order, 8.0)
+    A, impulse = make_legendre(cell.order, 8.0)
     found = []
     for t in range(len(x)):
         m = torch.einsum("de,bce->bcd", A, wiped(m, begins[t])) + torch.einsum("d,bc->bcd", impulse, cell.encode(x[t]))
@@ -102,8 +102,8 @@ def test_the_coupled_lmu_is_that_of_popgym() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     cell, theirs = made(CoupledLMU, order=5, window=8.0), module.LMUCell(D, H, 5, 8.0).double()
-    theirs.A, theirs.B = (part.view(5, -1) for part in legendre(5, 8.0))
-    torch.testing.assert_close(theirs.stateSpaceMatrices(5, 8.0)[0], legendre(5, 8.0)[0].numpy())
+    theirs.A, theirs.B = (part.view(5, -1) for part in make_legendre(5, 8.0))
+    torch.testing.assert_close(theirs.stateSpaceMatrices(5, 8.0)[0], make_legendre(5, 8.0)[0].numpy())
     with torch.no_grad():
         theirs.e_x.copy_(cell.encode.weight)
         theirs.e_h.copy_(cell.recall.weight[:, :H])

@@ -63,17 +63,24 @@ GRU, LSTM = "nn.GRU", "nn.LSTM"
 PADDED_GRU, PADDED_LSTM = "nn.GRU, split and pad", "nn.LSTM, split and pad"
 OWN = [name for name in MIXERS if name != "mlp"]
 LSTMS = {"min_lstm", "lstm"}
+LONGEST = {"mamba": 128, "srwm": 64, "slstm": 512, "coupled_lmu": 512}
+"""T up to which a cell is timed on a CPU: its states fill the memory, or it goes step by step."""
+
+
+def _make_contender(name: str, resets: bool) -> Contender:
+    """A cell of rlmin beside torch's kernel of its kind."""
+    gru, lstm = (PADDED_GRU, PADDED_LSTM) if resets else (GRU, LSTM)
+    return Contender(MIXERS[name], resets, lstm if name in LSTMS else gru, LONGEST.get(name, math.inf))
+
+
 CONTENDERS: dict[str, Contender] = {
-    **{name: Contender(MIXERS[name], False, LSTM if name in LSTMS else GRU) for name in OWN},
+    **{name: _make_contender(name, False) for name in OWN},
     GRU: Contender(_torch(Plain, nn.GRU), False, GRU),
     LSTM: Contender(_torch(Plain, nn.LSTM), False, LSTM),
     "GRU of torch operators": Contender(OperatorGRU, False, GRU),
     "minGRU-pytorch": Contender(LogSpaceMinGRU, False, GRU),
     "attention over the whole": Contender(Attention, False, GRU, 2048),
-    **{
-        f"{name} with resets": Contender(MIXERS[name], True, PADDED_LSTM if name in LSTMS else PADDED_GRU)
-        for name in OWN
-    },
+    **{f"{name} with resets": _make_contender(name, True) for name in OWN},
     PADDED_GRU: Contender(_torch(SplitAndPad, nn.GRU), True, PADDED_GRU),
     PADDED_LSTM: Contender(_torch(SplitAndPad, nn.LSTM), True, PADDED_LSTM),
     "nn.LSTM, step by step (CleanRL)": Contender(_torch(Stepped, nn.LSTM), True, PADDED_LSTM, 512),

@@ -13,7 +13,7 @@ x >= 0 and sigmoid(x) elsewhere, positive, which the paper's log-space form need
 silu: that of HGRN; it has no kernel of its own."""
 
 
-def activated(name: str, x: Tensor) -> Tensor:
+def apply_activation(name: str, x: Tensor) -> Tensor:
     """The activation of this name, of x."""
     return silu(x) if name == "silu" else activate(name, x)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rlmin.encoders.base import Encoder, check_counts, full_precision, one, parts, wipe
 from rlmin.encoders.cell import Cell, register
-from rlmin.encoders.legendre import legendre
+from rlmin.encoders.legendre import make_legendre
 from rlmin.settings import Count, Positive, Settings, Size
 from rlmin.settings.boundary import checked
 from rlmin.types import State
@@ -54,7 +54,7 @@ class CoupledLMU(Encoder):
         nn.init.zeros_(self.recall.weight[:, hidden_size:])
         nn.init.xavier_normal_(self.project.weight)
         nn.init.xavier_normal_(self.mix.weight)
-        A, B = legendre(order, window)
+        A, B = make_legendre(order, window)
         self.register_buffer("A", A, persistent=False)
         self.register_buffer("B", B, persistent=False)
 

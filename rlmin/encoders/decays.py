@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from rlmin.encoders.time_scale import inverse_softplus
+
 Decay: TypeAlias = Literal["softplus", "exp", "stable"]
 """How a rate follows from its weight w: softplus(w); exp(w), as in S4 and LRU; stable: 1 / (w**2 + 1/2), StableSSM's
 form, whose slope over the square of the rate is 2 |w|, so a step of the optimizer cannot throw a slow unit."""
@@ -33,7 +35,7 @@ class Decays(nn.Module):
         if form == "stable":
             weight = (1 / rate.clamp(max=1.99) - 0.5).sqrt()
         else:
-            weight = rate.expm1().log() if form == "softplus" else rate.log()
+            weight = inverse_softplus(rate) if form == "softplus" else rate.log()
         self.weight = nn.Parameter(weight.float())
 
     def forward(self) -> Tensor:

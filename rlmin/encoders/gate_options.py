@@ -21,12 +21,12 @@ class GateOptions(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        reach_of(self.signed, self.forget_floor)
+        compute_reach(self.signed, self.forget_floor)
         if self.time_scales is not None:
             spread_bias(1, self.time_scales)
 
 
-def reach_of(signed: bool, forget_floor: float) -> float:
+def compute_reach(signed: bool, forget_floor: float) -> float:
     """The largest share of the new: 2 where signed, else 1 - forget_floor.
 
     Raises:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
 from rlmin.encoders.base import Encoder, one, wipe
-from rlmin.encoders.candidate import Candidate, activated, check_candidate
+from rlmin.encoders.candidate import Candidate, apply_activation, check_candidate
 from rlmin.encoders.cell import Terms
 from rlmin.encoders.projected import scan_projection
 from rlmin.encoders.time_scale import spread_bias
@@ -52,7 +52,7 @@ class GatedAverage(Encoder):
             self.output = nn.Linear(hidden_size, hidden_size, bias=False)
         self.is_plain = reach == 1 and not hard and not gated and candidate in ACTIVATIONS
 
-    def bias_of(self, time_scales: tuple[float, float], slow_units: float) -> Tensor:
+    def place_bias(self, time_scales: tuple[float, float], slow_units: float) -> Tensor:
         """[H] values of k at which the units remember for so long: w = 1 / tau."""
         shortest, longest = (self.reach * tau for tau in time_scales)
         if self.reach < 1:  # no unit can forget faster than the floor lets it
@@ -104,9 +104,9 @@ class GatedAverage(Encoder):
         return 1 / self.share(self.gate(self.projection.bias.detach()))
 
     def _parts(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """w and the activated candidate."""
+        """w and the apply_activation candidate."""
         candidate = projected[..., -self.output_size :]
-        return self.share(self.gate(projected)), activated(self.candidate, candidate)
+        return self.share(self.gate(projected)), apply_activation(self.candidate, candidate)
 
 
 def terms(mixer: GatedAverage, x: Tensor) -> Terms:

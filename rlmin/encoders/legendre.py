@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 
-def legendre(order: int, window: float) -> tuple[Tensor, Tensor]:
+def make_legendre(order: int, window: float) -> tuple[Tensor, Tensor]:
     """A and B of m[t] = A m[t-1] + B u[t], whose m are the Legendre coefficients of the last `window` steps of u.
 
         dm/dt = (A' m + B' u) / window,   A'[i, j] = (2i+1) * (-1 if i < j else (-1)**(i-j+1)),   B'[i] = (2i+1) (-1)**i

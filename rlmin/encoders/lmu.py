@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rlmin.encoders.base import Encoder, check_counts, full_precision, one, wipe
 from rlmin.encoders.cell import Cell, register
-from rlmin.encoders.legendre import legendre
+from rlmin.encoders.legendre import make_legendre
 from rlmin.settings import Count, Positive, Settings, Size
 from rlmin.settings.boundary import checked
 from rlmin.types import State
@@ -60,7 +60,7 @@ class LMU(Encoder):
         self.channels, self.order = channels, order
         self.encode = nn.Linear(input_size, channels)
         self.output = nn.Linear(input_size + channels * order, hidden_size)
-        A, B = legendre(order, window)
+        A, B = make_legendre(order, window)
         powers = torch.stack([torch.linalg.matrix_power(A, k) for k in range(CHUNK + 1)])
         self.register_buffer("powers", powers, persistent=False)
         self.register_buffer("kernel", powers[:CHUNK] @ B, persistent=False)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rlmin.encoders.candidate import Candidate
 from rlmin.encoders.cell import Cell, FastStep, register
-from rlmin.encoders.gate_options import GateOptions, reach_of
+from rlmin.encoders.gate_options import GateOptions, compute_reach
 from rlmin.encoders.gated_average import GatedAverage, has_output_gate, read, terms
 from rlmin.encoders.numpy_average import approach, check_known
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negate
@@ -32,7 +32,7 @@ class MinGRU(GatedAverage):
         candidate: activation of the candidate: "tanh", "identity" or "g".
         time_scales: (shortest, longest) in steps: how long units remember before training, spread log-uniformly
             over the gate biases; None leaves the biases as nn.Linear draws them (about 2 steps for every unit).
-        slow_units: share of the units that begin 100 times as slow as the longest; see `time_constants`.
+        slow_units: share of the units that begin 100 times as slow as the longest; see `spread_time_constants`.
         signed: the share goes up to 2, so decays lie in (-1, 1): a unit can turn over, as parity needs.
         forget_floor: least share of the memory that stays, in [0, 1); 0 where signed.
         hard_gate: a clipped line instead of the sigmoid: gates can be open or shut altogether.
@@ -68,11 +68,11 @@ class MinGRU(GatedAverage):
         output_gate: bool = False,
     ) -> None:
         super().__init__()
-        reach = reach_of(signed, forget_floor)
+        reach = compute_reach(signed, forget_floor)
         self._make(input_size, hidden_size, candidate, reach=reach, hard=hard_gate, gated=output_gate)
         if time_scales is not None:
             with torch.no_grad():
-                self.projection.bias[:hidden_size] = self.bias_of(time_scales, slow_units)
+                self.projection.bias[:hidden_size] = self.place_bias(time_scales, slow_units)
 
     def gate(self, projected: Tensor) -> Tensor:
         """The first H columns."""

@@ -8,7 +8,7 @@ from torch.nn.functional import logsigmoid
 
 from rlmin.encoders.candidate import Candidate
 from rlmin.encoders.cell import Cell, FastStep, register
-from rlmin.encoders.gate_options import GateOptions, reach_of
+from rlmin.encoders.gate_options import GateOptions, compute_reach
 from rlmin.encoders.gated_average import GatedAverage, has_output_gate, read, terms
 from rlmin.encoders.numpy_average import approach, check_known
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negate
@@ -36,7 +36,7 @@ class MinLSTM(GatedAverage):
             Forget biases are set to log(tau - 1) and input biases to the opposite: then f + i = 1 and the share of
             the new is 1 / tau. (A forget bias alone cannot go beyond three steps: f is at most 1.)
             None leaves the biases as nn.Linear draws them (about 2 steps for every unit).
-        slow_units: share of the units that begin 100 times as slow as the longest; see `time_constants`.
+        slow_units: share of the units that begin 100 times as slow as the longest; see `spread_time_constants`.
         signed: the share of the new goes up to 2, so decays lie in (-1, 1): a unit can turn over, as parity needs.
         forget_floor: least share of the memory that stays, in [0, 1); 0 where signed.
         hard_gate: a clipped line instead of the sigmoid, over log(i / f): gates can be open or shut altogether.
@@ -68,10 +68,10 @@ class MinLSTM(GatedAverage):
         output_gate: bool = False,
     ) -> None:
         super().__init__()
-        reach = reach_of(signed, forget_floor)
+        reach = compute_reach(signed, forget_floor)
         self._make(input_size, hidden_size, candidate, reach=reach, hard=hard_gate, gated=output_gate)
         if time_scales is not None:
-            bias = self.bias_of(time_scales, slow_units)
+            bias = self.place_bias(time_scales, slow_units)
             with torch.no_grad():
                 self.projection.bias[: 2 * hidden_size] = torch.cat([-bias, bias])
 

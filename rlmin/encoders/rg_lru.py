@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from rlmin.encoders.base import Encoder, Heads, check_counts, one, parts, wipe
+from rlmin.encoders.block_diagonal import multiply_blocks
 from rlmin.encoders.cell import Cell, Terms, register
 from rlmin.encoders.decays import Decay, Decays
-from rlmin.encoders.time_scale import Spread, TimeScales, time_constants
+from rlmin.encoders.time_scale import Spread, TimeScales, spread_time_constants
 from rlmin.scan import linear_scan
 from rlmin.settings import Count, Settings, Share, Size
 from rlmin.settings.boundary import checked
@@ -71,7 +72,7 @@ class RGLRU(Encoder):
         self.projection = nn.Linear(input_size, 2 * units)
         self.gate = nn.Parameter(torch.randn(heads, self.size, 2 * self.size) * self.size**-0.5)
         self.gate_bias = nn.Parameter(torch.zeros(heads, 2 * self.size))
-        tau = time_constants(units, (2.0, 256.0) if time_scales is None else time_scales, slow_units)
+        tau = spread_time_constants(units, (2.0, 256.0) if time_scales is None else time_scales, slow_units)
         self.decays = Decays(2 / (REACH * tau), decay)
         self.output = nn.Linear(units, hidden_size)
 
@@ -99,8 +100,7 @@ class RGLRU(Encoder):
     def parts(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """-log a and what is added, both [..., R] in `dtype`; what is added where an episode starts; and v."""
         u, v = self.projection(x).chunk(2, dim=-1)
-        by_head = u.unflatten(-1, (self.heads, self.size)).unsqueeze(-2)
-        gates = (by_head @ self.gate).squeeze(-2) + self.gate_bias
+        gates = multiply_blocks(u, self.gate) + self.gate_bias
         r, i = torch.sigmoid(gates.to(dtype)).chunk(2, dim=-1)
         rate = REACH * r.flatten(-2) * self.decays().to(dtype)
         first = i.flatten(-2) * u.to(dtype)

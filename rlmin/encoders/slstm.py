@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from rlmin.encoders.base import Encoder, Heads, check_counts, full_precision, one, parts, wipe
+from rlmin.encoders.block_diagonal import multiply_blocks
 from rlmin.encoders.cell import Cell, register
 from rlmin.settings import Count, Settings, Size
 from rlmin.settings.boundary import checked
@@ -83,8 +84,7 @@ class SLSTM(Encoder):
     def _walk(self, projected: Tensor, held: list[Tensor]) -> list[Tensor]:
         """h, c, n and m after a step; projected [B, 4R]."""
         h, c, n, m = held
-        by_head = h.view(-1, self.heads, 1, self.size)
-        again = (by_head @ self.recurrence.to(h.dtype)).view(-1, self.heads, 4, self.size)
+        again = multiply_blocks(h, self.recurrence.to(h.dtype)).view(-1, self.heads, 4, self.size)
         gates = projected.view(-1, 4, self.heads, self.size) + again.transpose(1, 2)
         i, f, z, o = gates.flatten(2).unbind(1)
         kept = logsigmoid(f) + m.detach().masked_fill(n == 0, -torch.inf)

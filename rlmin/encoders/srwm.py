@@ -37,7 +37,7 @@ class SRWM(Encoder):
     """
 
     @checked
-    def __init__(self, input_size: Size, hidden_size: Size, *, heads: Count = 4) -> None:
+    def __init__(self, input_size: Size, hidden_size: Size, *, heads: Count = 8) -> None:
         super().__init__()
         check_counts(heads=heads)
         self.input_size, self.output_size = input_size, hidden_size
@@ -90,7 +90,7 @@ class SRWM(Encoder):
 class SRWMOptions(Settings):
     """Options of SRWM."""
 
-    heads: Heads = 4  # Number of heads
+    heads: Heads = 8  # Number of heads
 
 
 CELL = register(

@@ -18,7 +18,7 @@ SLOW = 100.0
 """How many times longer than the longest of the others a slow unit remembers at first."""
 
 
-def time_constants(size: int, time_scales: tuple[float, float], slow_units: float = 0.0) -> Tensor:
+def spread_time_constants(size: int, time_scales: tuple[float, float], slow_units: float = 0.0) -> Tensor:
     """How long `size` units are to remember: log-uniform from the shortest to the longest, and slow units behind them.
 
     A grid and not a draw: units are exchangeable, so chance would add only gaps.
@@ -52,15 +52,15 @@ def spread_bias(size: int, time_scales: tuple[float, float], slow_units: float =
     A unit with update gate 1 / tau forgets half of what it holds in about 0.7 tau steps.
 
     Args:
-        size, time_scales, slow_units: of `time_constants`; a shortest of 1 itself would be an infinite bias.
+        size, time_scales, slow_units: of `spread_time_constants`; a shortest of 1 itself would be an infinite bias.
 
     Returns:
         [H] float32 biases, descending (short memories first).
 
     Raises:
-        ValueError: see `time_constants`.
+        ValueError: see `spread_time_constants`.
     """
-    return -torch.log(time_constants(size, time_scales, slow_units) - 1).float()
+    return -torch.log(spread_time_constants(size, time_scales, slow_units) - 1).float()
 
 
 def inverse_softplus(x: Tensor) -> Tensor:

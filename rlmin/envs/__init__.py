@@ -6,6 +6,7 @@ import gymnasium as gym
 
 GAMES = {
     "t_maze": "TMaze",
+    "endless_t_maze": "EndlessTMaze",
     "repeat_first": "RepeatFirst",
     "repeat_previous": "RepeatPrevious",
     "autoencode": "Autoencode",
