@@ -38,6 +38,8 @@ USAGE = """usage: rlmin COMMAND ...
   compare RUN ... [--file CSV|MD|TEX]         means, intervals and probabilities of improvement at equal budgets
   hub card RUN; hub push RUN USER/NAME        write a run's model card; push it to the Hugging Face hub
   list presets|envs|encoders|datasets         what there is
+  new env|encoder NAME                        begin an environment or a memory of your own: a skeleton and its test
+  completion bash|zsh|fish                    a script that lets your shell complete commands and options
   bench NAME|all|memory|offline|defaults      measure speed, or learning over a suite; `rlmin bench` lists the names
 """
 
@@ -238,6 +240,21 @@ def hub_command(arguments: list[str]) -> None:
         print(run_hub(arguments))
 
 
+def new_command(arguments: list[str]) -> None:
+    from rlmin.commands.new import New, run_new
+
+    print(run_new(parse(New, arguments, prog="rlmin new")))
+
+
+def completion_command(arguments: list[str]) -> None:
+    from rlmin.commands.completion import completion_words, write_completion
+
+    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
+        print("usage: rlmin completion bash|zsh|fish")
+        raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
+    print(write_completion(arguments[0], completion_words(COMMANDS)), end="")
+
+
 def list_command(arguments: list[str]) -> None:
     kinds = {"presets": preset_names, "envs": envs, "encoders": encoders, "datasets": datasets}
     if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
@@ -314,6 +331,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "plot": plot_command,
     "compare": compare_command,
     "hub": hub_command,
+    "new": new_command,
+    "completion": completion_command,
     "list": list_command,
     "bench": bench_command,
 }

@@ -92,10 +92,10 @@ def test_short_episodes_are_not_over_represented(mode: AutoresetMode) -> None:
     assert naive < 0.5 - 6 * error
 
 
-def test_every_environment_plays_its_share_and_a_remainder_is_rounded_up() -> None:
+def test_as_many_episodes_are_played_as_were_asked_for() -> None:
     vector = long_is_good(rows=3)
-    for episodes, played in ((1, 3), (3, 3), (7, 9)):
-        assert len(evaluate(policy_of(vector), vector, episodes=episodes).returns) == played
+    for episodes in (1, 3, 7):
+        assert len(evaluate(policy_of(vector), vector, episodes=episodes).returns) == episodes
     with pytest.raises(ValueError, match="episodes: expected a whole number of at least 1, got 0"):
         evaluate(policy_of(vector), vector, episodes=0)
 

@@ -44,10 +44,9 @@ LATE = {
             *("rlmin.interop.hub_command", "rlmin.suite", "rlmin.suite.defaults", "rlmin.suite.offline"),
             *(
                 f"rlmin.commands.{name}"
-                for name in ("collect", "compare", "evaluate", "export", "inspect", "plot", "train")
+                for name in ("collect", "compare", "completion", "evaluate", "export", "inspect")
             ),
-            *(f"rlmin.commands.{name}" for name in ("collect", "compare", "evaluate", "export", "inspect", "plot")),
-            *(f"rlmin.commands.{name}" for name in ("parse_agent", "presets", "train", "train_config")),
+            *(f"rlmin.commands.{name}" for name in ("new", "parse_agent", "plot", "presets", "train", "train_config")),
         ),
         COMMAND,
     ),

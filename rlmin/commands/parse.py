@@ -181,6 +181,11 @@ def _is_positional(about: About) -> bool:
     return tyro.conf.Positional in getattr(about.hint, "__metadata__", ())
 
 
+def option_flags(kind: Any) -> list[str]:
+    """Every option of a command whose settings are of this class."""
+    return [flag(name) for name, about in _options(kind).items() if not _is_positional(about)]
+
+
 def flag(name: str) -> str:
     """The option of a setting: --env-kwargs for env_kwargs."""
     return "--" + name.replace("_", "-")

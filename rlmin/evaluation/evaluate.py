@@ -92,12 +92,12 @@ def evaluate(
 ) -> Evaluation:
     """Play whole episodes.
 
-    Every environment plays the same number of episodes, so short ones are not over-represented.
+    Every environment plays the same number of episodes, or one less, settled beforehand: short ones count no more.
 
     Args:
         policy: acts; nothing is trained.
         vector: environments with the policy's spaces.
-        episodes: at least this many; rounded up to a multiple of the environments.
+        episodes: E, as many as are played.
         deterministic: the most likely action instead of a sample.
         seed: of the environments and of sampled actions; None draws both anew.
         max_steps: largest length of an episode.
@@ -107,8 +107,8 @@ def evaluate(
     """
     check_spaces(policy, vector)
     actor = PolicyActor(policy, vector.num_envs, deterministic=deterministic, seed=seed)
-    each = share(episodes, vector.num_envs)
-    played = play_episodes(vector, actor, each=each, seed=seed, max_steps=max_steps)
+    quota = share(episodes, vector.num_envs)
+    played = play_episodes(vector, actor, quota=quota, seed=seed, max_steps=max_steps)
     return Evaluation.of(list(chain.from_iterable(played)))
 
 
@@ -118,18 +118,17 @@ def evaluate_random(
 ) -> Evaluation:
     """As `evaluate`, for a policy that takes every legal action with equal chance."""
     actor = RandomActor(vector.action_space, vector.num_envs, seed=seed)
-    each = share(episodes, vector.num_envs)
-    return Evaluation.of(
-        list(chain.from_iterable(play_episodes(vector, actor, each=each, seed=seed, max_steps=max_steps)))
-    )
+    quota = share(episodes, vector.num_envs)
+    played = play_episodes(vector, actor, quota=quota, seed=seed, max_steps=max_steps)
+    return Evaluation.of(list(chain.from_iterable(played)))
 
 
-def share(episodes: int, rows: int) -> int:
-    """How many episodes each of `rows` environments plays, so that there are at least `episodes`.
+def share(episodes: int, rows: int) -> list[int]:
+    """How many episodes each of `rows` environments plays, so that there are `episodes` in all.
 
     Raises:
         ValueError: `episodes` is not positive.
     """
     if episodes < 1:
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
-    return -(-episodes // rows)
+    return [episodes // rows + (row < episodes % rows) for row in range(rows)]

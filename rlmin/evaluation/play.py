@@ -3,7 +3,7 @@
 An actor maps the record of the last step to the next action, and keeps its own memory.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import gymnasium as gym
@@ -92,12 +92,16 @@ def play(vector: Vector, actor: Actor, *, seed: int | None = 0, max_steps: int =
 
 
 def play_episodes(
-    vector: Vector, actor: Actor, *, each: int, seed: int | None = 0, max_steps: int = LONGEST
+    vector: Vector, actor: Actor, *, quota: Sequence[int], seed: int | None = 0, max_steps: int = LONGEST
 ) -> list[list[Episode]]:
-    """The first `each` episodes of every environment, so that short ones are not over-represented.
+    """The first episodes of every environment, as many as was settled beforehand: so short ones count no more.
+
+    Args:
+        vector, actor, seed, max_steps: see `play`.
+        quota: [B] episodes of each environment.
 
     Returns:
-        [B] lists of `each` episodes.
+        [B] lists of episodes.
 
     Raises:
         ValueError: see `play`.
@@ -107,8 +111,8 @@ def play_episodes(
     for step in play(vector, actor, seed=seed, max_steps=max_steps):
         ended = ((step.terminated | step.truncated) & ~step.filler).nonzero().squeeze(-1).tolist()
         for row, episode in zip(ended, statistics.update(step), strict=True):
-            if len(played[row]) < each:
+            if len(played[row]) < quota[row]:
                 played[row].append(episode)
-        if ended and all(len(episodes) == each for episodes in played):
+        if ended and [len(episodes) for episodes in played] == list(quota):
             break
     return played

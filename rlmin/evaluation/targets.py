@@ -187,7 +187,7 @@ def evaluate_targets(
         policy: reads the leaf "return_to_go"; `DecisionAgent` has one.
         make_vector: number of rows -> gymnasium vector environment, without `ReturnToGo`, in any autoreset mode.
         targets: returns to ask for, env units.
-        episodes: of each target; rounded up to a multiple of its rows.
+        episodes: of each target.
         num_envs: rows to play at once, over all targets; each target has at least one.
         deterministic: the most likely action instead of a sample.
         seed: of environments and samples; None draws both anew.
@@ -211,13 +211,14 @@ def evaluate_targets(
         raise ValueError(f"this policy reads no {RETURN_TO_GO!r}, so it takes no target return; use `evaluate`")
     warn_of_outliers(targets, data)
     rows = max(1, min(num_envs // len(targets), episodes))
-    each = share(episodes, rows)
     wrapped = VectorReturnToGo(make_vector(rows * len(targets)), np.repeat(targets, rows).tolist(), scale=return_scale)
     vector = adapt(wrapped, device=next(policy.parameters()).device)
     try:
         check_spaces(policy, vector)
         actor = PolicyActor(policy, vector.num_envs, deterministic=deterministic, seed=seed)
-        played = play_episodes(vector, actor, each=each, seed=seed, max_steps=max_steps)
+        played = play_episodes(
+            vector, actor, quota=share(episodes, rows) * len(targets), seed=seed, max_steps=max_steps
+        )
     finally:
         vector.close()
     asked = [

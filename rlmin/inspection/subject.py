@@ -65,7 +65,7 @@ class Subject:
         """Play whole episodes, greedily.
 
         Args:
-            episodes: at least so many.
+            episodes: how many.
             actor: number of rows -> who acts; None: the policy.
             changes: other arguments of the environment.
         """
@@ -74,7 +74,7 @@ class Subject:
         try:
             with readable_errors(self.arena.id):
                 who = (actor or self.actor)(rows)
-                played = play_episodes(vector, who, each=share(episodes, rows), seed=self.seed)
+                played = play_episodes(vector, who, quota=share(episodes, rows), seed=self.seed)
         finally:
             vector.close()
         return Evaluation.of(list(chain.from_iterable(played)))

@@ -1,0 +1,47 @@
+"""Beginning something of one's own: `rlmin new env|encoder NAME` writes a commented skeleton and its test."""
+
+import keyword
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from rlmin.files.atomic import write_atomic
+from rlmin.settings import Settings
+
+SKELETONS = Path(__file__).parent.parent / "configs" / "skeletons"
+NEXT = {
+    "env": "rlmin train --env {name}:{Title}-v0 --total-timesteps 100_000",
+    "encoder": "rlmin train --env {name}:rlmin/TMaze-v0 --encoder {name} --total-timesteps 100_000",
+}
+"""What to type next; it works as the files stand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class New(Settings):
+    """Write a skeleton of an environment or of an encoder, and its test, into the working folder."""
+
+    kind: tyro.conf.Positional[Literal["env", "encoder"]]  # Part to begin: env or encoder
+    name: tyro.conf.Positional[str]  # Name of the module and, in capitals, of the class, such as lamp
+
+
+def run_new(options: New) -> str:
+    """Write NAME.py and test_NAME.py; returns what to do next.
+
+    Raises:
+        ValueError: the name is none for a module, or one of the files is there already; nothing has been written.
+    """
+    name = options.name.removesuffix(".py")
+    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
+        raise ValueError(f"name={options.name!r}: expected the name of a module, small letters, such as lamp")
+    title = "".join(part.capitalize() for part in name.split("_"))
+    files = {Path(f"{name}.py"): options.kind, Path(f"test_{name}.py"): f"test_{options.kind}"}
+    for file in files:
+        if file.exists():
+            raise ValueError(f"{file}: is there already; choose another name, or move it away")
+    for file, skeleton in files.items():
+        text = (SKELETONS / f"{skeleton}.txt").read_text(encoding="utf-8")
+        write_atomic(file, text.replace("{name}", name).replace("{Title}", title).encode())
+    command = NEXT[options.kind].format(name=name, Title=title)
+    return "\n".join([*map(str, files), f"test it:  pytest test_{name}.py", f"train it: {command}"])
