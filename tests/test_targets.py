@@ -90,7 +90,7 @@ def test_every_target_is_played_in_one_batch_and_told_to_its_own_rows(mode: Auto
     assert [one.target for one in report.asked] == targets
     for one in report.asked:
         assert one.evaluation.returns.tolist() == [paid(one.target)] * 5, "in two rows, of which one plays three"
-        assert one.evaluation.lengths.tolist() == [LENGTH] * 6
+        assert one.evaluation.lengths.tolist() == [LENGTH] * 5
         assert one.evaluation.success_rate == (paid(one.target) >= 3)
     assert policy.steps <= 3 * (LENGTH + 1), "one step of all rows at a time"
     assert report.best.target == 20.0
