@@ -7,12 +7,16 @@ from typing import Any, TypeAlias
 
 import pytest
 import torch
+from exporting import anything, make
 from torch import Tensor
 
 from rlmin.cli import main
 from rlmin.encoders import CELLS, LSTM, MIXERS, Cell, MinGRU, Terms, register
 from rlmin.encoders.capabilities import CAPABILITIES, lacking, table
 from rlmin.encoders.cell import cell_of
+from rlmin.export.agreement import largest_difference
+from rlmin.export.onnx import OnnxPolicy, pack_onnx
+from rlmin.export.torch_export import TorchExportPolicy, pack_torch
 from rlmin.inspection.recurrence import contribution, memory_of
 from rlmin.policy import PolicyConfig
 from rlmin.settings import Settings
@@ -35,9 +39,9 @@ LACKS: dict[str, set[str]] = {
     "coupled_lmu": {"terms", "numpy", "fast_step"},
     "slstm": {"terms", "numpy", "fast_step"},
     "srwm": {"terms", "size", "numpy", "fast_step"},
-    "lru": {"terms", "size", "numpy", "fast_step"},
-    "gate_loop": {"terms", "size", "numpy", "fast_step"},
-    "ffm": {"terms", "size", "numpy", "fast_step"},
+    "lru": {"size", "numpy", "fast_step"},
+    "gate_loop": {"size", "numpy", "fast_step"},
+    "ffm": {"size", "numpy", "fast_step"},
     "gated_linear": {"size", "numpy", "fast_step"},
     "delta_net": {"terms", "size", "numpy", "fast_step"},
     "rwkv6": {"terms", "size", "numpy", "fast_step"},
@@ -153,6 +157,19 @@ def test_files_of_before_options_were_the_cells_own_are_read(name: str) -> None:
     assert PolicyConfig.from_saved(config.saved()).cell_options == config.cell_options
     with pytest.raises(ValueError, match=f"encoder '{name}' has no option '(heads|candidate)'"):
         PolicyConfig(encoder=name, **four)  # what a user gives is not dropped
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in CELLS), ("min_gru", {"output_gate": True})])
+def test_every_cell_is_exported(name: str, options: dict[str, Any]) -> None:
+    """A cell says nothing about it: whatever its step is made of, the two exporters of torch can write it."""
+    policy = make(encoder=name, layers=1, encoder_options=options)
+    for runner in (OnnxPolicy(pack_onnx(policy)), TorchExportPolicy(pack_torch(policy))):
+        assert largest_difference(policy, runner, anything(policy, 3), steps=40).size < 2e-5
+    with torch.no_grad():
+        for weight in policy.parameters():
+            weight.mul_(1.1)
+    assert largest_difference(policy, runner, anything(policy, 3), steps=40).size > 1e-3
 
 
 # -- lists and names --------------------------------------------------------------------------------------------------

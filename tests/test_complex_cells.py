@@ -1,5 +1,6 @@
 """Cells with complex memories: the published LRU, and the recurrences of the papers in torch's complex numbers."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from LRU_pytorch import LRU as PublishedLRU
 from torch import Tensor
 from torch.nn.functional import silu
 
-from rlmin.encoders import FFM, LRU, Encoder, GateLoop
+from rlmin.encoders import CELLS, FFM, LRU, Encoder, GateLoop, register
+from rlmin.inspection.recurrence import contribution, deletion_error, memory_of, output_of
 
 T, B, D, H = 6, 2, 4, 5
 
@@ -109,3 +111,26 @@ def test_ffm_is_its_recurrence() -> None:
     torch.testing.assert_close(torch.view_as_complex(last), S)
     cell.frequency += 0.1
     assert not torch.allclose(cell(x, state, start)[0], y)
+
+
+@pytest.mark.parametrize("kind", [LRU, GateLoop, FFM])
+@torch.no_grad()
+def test_inspection_takes_it_apart_exactly(kind: type[Encoder]) -> None:
+    torch.manual_seed(0)
+    cell = disturbed(kind(D, H))
+    x, start = torch.randn(T, D, dtype=torch.float64), torch.arange(T) % 4 == 0
+    memory, _ = memory_of(cell, x[:, None], start[:, None])
+    part = contribution(cell, x, start)
+    assert memory.is_complex() and not part[4:, :4].any()
+    torch.testing.assert_close(part.sum(1), memory[:, 0])
+    y, _ = cell(x[:, None], cell.initial_state(1), start[:, None])
+    torch.testing.assert_close(output_of(cell, x[:, None], memory), y)
+    assert deletion_error(cell, x, start, steps=torch.arange(T)) < 1e-12
+    registered = next(one for one in CELLS.values() if one.cls is kind)
+    right = registered.terms
+    assert right is not None
+    register(replace(registered, terms=lambda mixer, x: right(mixer, x.roll(1, 0))))  # off by a step
+    try:
+        assert deletion_error(cell, x, start, steps=torch.arange(T)) > 1e-3
+    finally:
+        register(registered)

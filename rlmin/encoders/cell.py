@@ -77,6 +77,7 @@ class Cell:
             does not apply.
         remembers: whether there is a memory at all; a cell without gets no convolution, as that would be one.
         state_names: a name for each tensor of the state, for exported files; "h" is the one that `terms` describe.
+        pairs: whether the last axis of that part is (real, imaginary), so that its terms and its memory are complex.
         is_bounded: whether the state is a vector of units whose size says how full the memory is.
         window: the option that limits how many inputs back it sees; None: it has no such limit.
     """
@@ -94,6 +95,7 @@ class Cell:
     output_is_memory: bool = True
     remembers: bool = True
     state_names: tuple[str, ...] = (MEMORY,)
+    pairs: bool = False
     is_bounded: bool = True
     window: str | None = None
 
@@ -157,7 +159,12 @@ class Cell:
         return self.cls(input_size, hidden_size, **self.options_of(options))
 
     def memory_of(self, state: State) -> Tensor:
-        """The part of a state that `terms` describe."""
+        """The part of a state that `terms` describe, complex where the cell has `pairs`."""
+        part = self.part_of(state)
+        return torch.view_as_complex(part) if self.pairs else part
+
+    def part_of(self, state: State) -> Tensor:
+        """The tensor of a state that `terms` describe."""
         return one(state) if len(self.state_names) == 1 else tensors_of(state)[self.state_names.index(MEMORY)]
 
     def _list_options(self) -> str:

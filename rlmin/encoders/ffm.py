@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from rlmin.encoders.base import Encoder, full_precision, one, wipe
-from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.cell import Cell, Terms, register
 from rlmin.scan import rotating_scan
 from rlmin.scan.boundary import carry_dtype
 from rlmin.scan.rotating import rotating_step
@@ -84,6 +84,18 @@ class FFM(Encoder):
         return y
 
 
+def terms(mixer: FFM, x: Tensor) -> Terms:
+    """S[t] = exp(-rate) * turn * S[t-1] + value, complex."""
+    _, frequency, value = mixer.parts(x)
+    rate = mixer.rate.abs()[:, None].expand(*value.shape[:-2], 1)
+    return Terms(rate, torch.view_as_complex(value), torch.polar(torch.ones_like(frequency), frequency))
+
+
+def read(mixer: FFM, x: Tensor, memory: Tensor) -> Tensor:
+    """The output, given the complex memory [..., traces, contexts]."""
+    return mixer.read(x, torch.view_as_real(memory))
+
+
 @dataclass(frozen=True, kw_only=True)
 class FFMOptions(Settings):
     """Options of FFM."""
@@ -99,7 +111,10 @@ CELL = register(
         FFM,
         about="Fast and forgetful memory: features kept at fixed rates and frequencies, with few parameters.",
         options=FFMOptions,
+        terms=terms,
+        read=read,
         output_is_memory=False,
+        pairs=True,
         is_bounded=False,
     )
 )

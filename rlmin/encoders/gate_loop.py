@@ -2,10 +2,11 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import silu, softplus
 
 from rlmin.encoders.base import Encoder, full_precision, one, wipe
-from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.cell import Cell, Terms, register
+from rlmin.encoders.root_mean_square import RootMeanSquare
 from rlmin.encoders.time_scale import spread_bias
 from rlmin.scan import rotating_scan
 from rlmin.scan.boundary import carry_dtype
@@ -41,7 +42,7 @@ class GateLoop(Encoder):
         self.input_size, self.output_size = input_size, hidden_size
         self.projection = nn.Linear(input_size, 3 * hidden_size, bias=False)
         self.transition = nn.Linear(input_size, 2 * hidden_size)
-        self.norm = nn.RMSNorm(hidden_size, eps=1e-5)
+        self.norm = RootMeanSquare(hidden_size)
         self.gate = nn.Linear(input_size, hidden_size, bias=False)
         self.output = nn.Linear(hidden_size, hidden_size)
         with torch.no_grad():
@@ -82,12 +83,27 @@ class GateLoop(Encoder):
         return y
 
 
+def terms(mixer: GateLoop, x: Tensor) -> Terms:
+    """h[t] = exp(-rate) * turn * h[t-1] + value, complex."""
+    _, _, turn, value = mixer.parts(x)
+    rate = softplus(-mixer.transition(x).chunk(2, -1)[0])
+    return Terms(rate, torch.view_as_complex(value), torch.polar(torch.ones_like(turn), turn))
+
+
+def read(mixer: GateLoop, x: Tensor, memory: Tensor) -> Tensor:
+    """The output, given the complex memory [..., H]."""
+    return mixer.read(x, mixer.parts(x)[0], torch.view_as_real(memory))
+
+
 CELL = register(
     Cell(
         "gate_loop",
         GateLoop,
         about="A linear recurrence of complex numbers whose decays and turns depend on the input.",
+        terms=terms,
+        read=read,
         output_is_memory=False,
+        pairs=True,
         is_bounded=False,
     )
 )

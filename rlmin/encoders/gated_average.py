@@ -11,6 +11,7 @@ from rlmin.encoders.base import Encoder, one, wipe
 from rlmin.encoders.candidate import Candidate, apply_activation, check_candidate
 from rlmin.encoders.cell import Terms
 from rlmin.encoders.projected import scan_projection
+from rlmin.encoders.root_mean_square import RootMeanSquare
 from rlmin.encoders.time_scale import spread_bias
 from rlmin.scan import ACTIVATIONS, linear_scan
 from rlmin.types import State
@@ -31,7 +32,7 @@ class GatedAverage(Encoder):
     Attributes:
         projection: nn.Linear(D, parts * H), the candidate's rows last.
         output_gate: nn.Linear(D, H), or None.
-        output: nn.Linear(H, H) without bias, and norm: RMSNorm(H); with an output gate only.
+        output: nn.Linear(H, H) without bias, and norm: RootMeanSquare(H); with an output gate only.
     """
 
     parts: ClassVar[int]  # rows of the projection, in units of H
@@ -48,7 +49,7 @@ class GatedAverage(Encoder):
         self.output_gate = None
         if gated:
             self.output_gate = nn.Linear(input_size, hidden_size)
-            self.norm = nn.RMSNorm(hidden_size, eps=1e-5)
+            self.norm = RootMeanSquare(hidden_size)
             self.output = nn.Linear(hidden_size, hidden_size, bias=False)
         self.is_plain = reach == 1 and not hard and not gated and candidate in ACTIVATIONS
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.encoders.base import Encoder, full_precision, one, wipe
-from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.cell import Cell, Terms, register
 from rlmin.scan import rotating_scan
 from rlmin.scan.rotating import rotating_step
 from rlmin.settings import Range, Settings, Share, Size
@@ -105,6 +105,18 @@ def check_radii(radii: tuple[float, float]) -> tuple[float, float]:
     return radii
 
 
+def terms(mixer: LRU, x: Tensor) -> Terms:
+    """h[t] = exp(-rate) * turn * h[t-1] + value, complex."""
+    value = torch.view_as_complex(mixer.written(x, x))
+    turn = torch.polar(torch.ones_like(mixer.log_phase), mixer.log_phase.exp())
+    return Terms(mixer.log_rate.exp().expand(value.shape), value, turn)
+
+
+def read(mixer: LRU, x: Tensor, memory: Tensor) -> Tensor:
+    """The output, given the complex memory [..., N]."""
+    return mixer.read(x, torch.view_as_real(memory))
+
+
 @dataclass(frozen=True, kw_only=True)
 class LRUOptions(Settings):
     """Options of LRU."""
@@ -123,7 +135,10 @@ CELL = register(
         LRU,
         about="A linear recurrence of complex numbers: constant decays and turns, a fading spectrum of the past.",
         options=LRUOptions,
+        terms=terms,
+        read=read,
         output_is_memory=False,
+        pairs=True,
         is_bounded=False,
     )
 )

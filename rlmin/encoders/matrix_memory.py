@@ -10,6 +10,7 @@ from torch.nn.functional import silu
 
 from rlmin.encoders.base import Encoder, full_precision, one, wipe
 from rlmin.encoders.cell import Terms
+from rlmin.encoders.root_mean_square import RootMeanSquare
 from rlmin.scan import outer_scan
 from rlmin.scan.boundary import carry_dtype
 from rlmin.scan.outer import clip_decay, outer_step
@@ -82,7 +83,7 @@ class GatedOutput(nn.Module):
 
     def __init__(self, input_size: int, heads: int, size: int, output_size: int) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(size, eps=1e-5)
+        self.norm = RootMeanSquare(size)
         self.gate = nn.Linear(input_size, heads * size, bias=False)
         self.output = nn.Linear(heads * size, output_size)
 

@@ -150,7 +150,8 @@ def deletion_error(mixer: Encoder, x: Tensor, start: Tensor, *, steps: Tensor, e
 
 def _replace_memory(mixer: Encoder, state: State, memory: Tensor) -> State:
     """`state` with `memory` as the part that the terms describe."""
-    own = cell_with_terms(mixer).memory_of(state)
+    own = cell_with_terms(mixer).part_of(state)
+    memory = torch.view_as_real(memory) if memory.is_complex() else memory
     return map_state(lambda part: memory.to(part.dtype) if part is own else part, state)
 
 

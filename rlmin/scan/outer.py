@@ -112,7 +112,7 @@ def outer_step(
 
 def clip_decay(log_decay: Tensor, query: Tensor) -> Tensor:
     """The log decay as it is read: none above 0, none below what is computed exactly."""
-    return log_decay.clamp(LEAST_OF_KEY if log_decay.dim() == query.dim() else LEAST_OF_HEAD, 0)
+    return log_decay.clamp(LEAST_OF_KEY if log_decay.dim() == query.dim() else LEAST_OF_HEAD, 0.0)
 
 
 def _expand(log_decay: Tensor | None, query: Tensor) -> Tensor:
