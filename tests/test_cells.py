@@ -154,7 +154,7 @@ def test_files_of_before_options_were_the_cells_own_are_read(name: str) -> None:
     config = PolicyConfig.from_saved({"encoder": name, "width": 8, **four})
     own = {key: value for key, value in four.items() if key in cell.option_names}
     assert config.cell_options == cell.options_of({}) | own
-    assert PolicyConfig.from_saved(config.saved()).cell_options == config.cell_options
+    assert PolicyConfig.from_saved(config.to_saved()).cell_options == config.cell_options
     with pytest.raises(ValueError, match=f"encoder '{name}' has no option '(heads|candidate)'"):
         PolicyConfig(encoder=name, **four)  # what a user gives is not dropped
 

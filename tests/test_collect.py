@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from rlmin import PPO, DecisionAgent
 from rlmin.cli import main
 from rlmin.data import Reference, load_dataset, writer
-from rlmin.data.recorder import stored_space
+from rlmin.data.recorder import make_stored_space
 from rlmin.evaluation.collect import PlayedBy, collect
 from rlmin.evaluation.scores import score
 from rlmin.files.lock import locked
@@ -376,8 +376,8 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         "takes no target return",
     ),
     "endless": (lambda: collect([chance(9)], odd(), "ab/c", max_steps=5), "has not ended its episode after 5 steps"),
-    "space": (lambda: stored_space(spaces.Sequence(spaces.Discrete(2))), "a dataset cannot hold Sequence"),
-    "entry": (lambda: stored_space(spaces.Dict({"a/b": spaces.Discrete(2)})), "cannot hold the entry 'a/b'"),
+    "space": (lambda: make_stored_space(spaces.Sequence(spaces.Discrete(2))), "a dataset cannot hold Sequence"),
+    "entry": (lambda: make_stored_space(spaces.Dict({"a/b": spaces.Discrete(2)})), "cannot hold the entry 'a/b'"),
 }
 
 

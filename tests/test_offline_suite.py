@@ -20,7 +20,7 @@ from rlmin.data.recorder import Recorded
 from rlmin.suite.behaviour import Behaviour, Measured
 from rlmin.suite.demonstrations import play_bot, walk_t_mazes
 from rlmin.suite.offline import OfflineOptions, read_offline_suite, run_offline
-from rlmin.suite.offline_cell import OfflineCell, asked_return
+from rlmin.suite.offline_cell import OfflineCell, resolve_target
 from rlmin.suite.offline_report import as_markdown, flat, iqm, summarise
 from rlmin.suite.peer import _steps_of_a_window
 from rlmin.suite.recipes import Recipe
@@ -234,7 +234,7 @@ def test_a_column_of_d3rlpy_s_transformer_needs_it_and_is_scored_like_the_others
 
 def test_a_target_is_a_score_or_the_best_episode_of_the_data() -> None:
     told = {"returns": [-3.0, 8.0, 2.0], "reference": {"random": 2.0, "expert": 6.0, "source": "said"}}
-    assert [asked_return(target, told) for target in (0, 50, 100, "best")] == [2, 4, 6, 8]
+    assert [resolve_target(target, told) for target in (0, 50, 100, "best")] == [2, 4, 6, 8]
 
 
 def test_the_budget_of_windows_counts_the_steps_in_them() -> None:

@@ -108,7 +108,7 @@ def test_the_packed_state_is_the_state(mixer: str) -> None:
     second, after = memory(x[5:], half, start[5:])
     torch.testing.assert_close(torch.cat([first, second]), whole)
     torch.testing.assert_close(after, last)
-    torch.testing.assert_close(memory.packed(memory.unpack(last)), last)
+    torch.testing.assert_close(memory.pack(memory.unpack(last)), last)
     other, _ = memory(x[5:], half[::-1], start[5:])
     assert (other - second).abs().max() > 1e-3, "h and c are different halves"
 

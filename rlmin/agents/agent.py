@@ -279,7 +279,7 @@ class Agent(Habits, ABC):
             "rlmin": __version__,
             "env": self.env_spec,
             "seed": self.seed,
-            "config": self.config.saved(),
+            "config": self.config.to_saved(),
             "run": self.run,
             "num_timesteps": self.num_timesteps,
             "num_updates": self.num_updates,
@@ -340,7 +340,7 @@ class Agent(Habits, ABC):
         weights = policy_weights(tensors)
         wanted = {name: x.shape for name, x in self.policy.state_dict().items()}
         if wanted != {name: x.shape for name, x in weights.items()}:
-            made, found = self.config.saved(), header["config"]
+            made, found = self.config.to_saved(), header["config"]
             made = {key: list(x) if isinstance(x, tuple) else x for key, x in made.items()}  # as in a file
             differ = [f"{key}={found.get(key)} there, {made[key]} here" for key in made if found.get(key) != made[key]]
             raise ValueError(f"the weights belong to another policy: {', '.join(differ) or 'other spaces'}")

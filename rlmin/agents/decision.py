@@ -97,7 +97,7 @@ class DecisionAgent(OfflineAgent):
         super().__init__(seed=seed, device=device, env_spec=found.env or describe(None))
         self.trust = trust
         self._build(
-            config, data.seen_space(found.observation_space, conditioned=config.conditioned), found.action_space
+            config, data.make_policy_space(found.observation_space, conditioned=config.conditioned), found.action_space
         )
         warn_of_doubts(self.policy.readings)
         if env is not None:  # an error there should not appear after hours of training

@@ -64,7 +64,7 @@ def _name_of(source: Any) -> str | None:
     return getattr(getattr(source, "spec", None), "dataset_id", None)  # of a MinariDataset
 
 
-def seen_space(observation_space: gym.Space[Any], *, conditioned: bool) -> gym.Space[Any]:
+def make_policy_space(observation_space: gym.Space[Any], *, conditioned: bool) -> gym.Space[Any]:
     """The observation space of the policy: that of the data, with `conditioned` as in the wrapper `ReturnToGo`.
 
     An entry `action_mask` is no observation, as in an environment.
@@ -75,7 +75,7 @@ def seen_space(observation_space: gym.Space[Any], *, conditioned: bool) -> gym.S
 
 def check_spaces(dataset: "Dataset", policy: Policy, *, conditioned: bool) -> None:
     """Raise a ValueError if the spaces of the data are not those the policy was made for."""
-    space = seen_space(dataset.observation_space, conditioned=conditioned)
+    space = make_policy_space(dataset.observation_space, conditioned=conditioned)
     check_fit(policy, space, dataset.action_space, of=f"dataset {dataset.name!r}")
 
 
@@ -97,7 +97,7 @@ def check_env(env: dict[str, Any], policy: Policy, *, conditioned: bool) -> None
     """Raise a ValueError if the named environment cannot be made, or does not fit the policy."""
     made = make_vec(env["id"], 1, **env["kwargs"])
     try:
-        space = seen_space(made.single_observation_space, conditioned=conditioned)
+        space = make_policy_space(made.single_observation_space, conditioned=conditioned)
         check_fit(policy, space, made.single_action_space, of=f"environment {env['id']}")
     finally:
         made.close()

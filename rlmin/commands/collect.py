@@ -13,7 +13,7 @@ import tyro
 
 from rlmin.agents.agent import Agent
 from rlmin.commands.evaluate import arena_of, data_returns, load_run
-from rlmin.data.reference import given_reference, reference_in
+from rlmin.data.reference import make_reference, reference_in
 from rlmin.evaluation.collect import PlayedBy, collect
 from rlmin.evaluation.play import LONGEST
 from rlmin.evaluation.targets import warn_of_outliers
@@ -64,7 +64,7 @@ def run_collect(options: Collect) -> str:
             num_envs=options.num_envs,
             seed=options.seed,
             env_spec=arena.spec(),
-            reference=given_reference(options.reference) or known,
+            reference=make_reference(options.reference) or known,
             measure_reference=options.measure_reference,
             recipe={"env": arena.id, "env_kwargs": arena.kwargs, "shift": str(arena.shift)},
             overwrite=options.overwrite,

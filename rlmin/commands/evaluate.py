@@ -266,12 +266,12 @@ def default_targets(agent: Agent) -> list[float]:
 
 def run_evaluate(options: Evaluate) -> str:
     """Evaluate, and format the result; a return-conditioned run also gets a CSV and a picture."""
-    from rlmin.data.reference import given_reference
+    from rlmin.data.reference import make_reference
 
     agent = load_run(options.run, device=options.device, trust=options.trust)
     kwargs = parse_pairs(options.env_kwargs)
     arena = arena_of(agent, options.run, env=options.env, env_kwargs=kwargs, shift=options.shift, device=options.device)
-    given = given_reference(options.reference)
+    given = make_reference(options.reference)
     names = ("episodes", "deterministic", "seed", "num_envs", "max_steps")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     conditioned = is_conditioned(agent.policy)

@@ -38,7 +38,7 @@ def parse_agent(
         ValueError: no such encoder, an option that is not its own, or see `parse`.
     """
     if issubclass(kind, PPOConfig):
-        arguments = _translated(kind, arguments)
+        arguments = _translate(kind, arguments)
     encoder = [kind.encoder, *values(arguments, "--encoder")][-1]
     check_names("encoder", [encoder], CELLS)
     cell, own = CELLS[encoder], [setting.name for setting in fields(kind)]
@@ -52,7 +52,7 @@ def parse_agent(
     return kind(**settings, encoder_options={n: getattr(given, n) for n in cell.option_names if n not in own})
 
 
-def _translated(kind: Any, arguments: Sequence[str]) -> list[str]:
+def _translate(kind: Any, arguments: Sequence[str]) -> list[str]:
     """The arguments, in which stable-baselines3's names are settings.
 
     Raises:

@@ -65,7 +65,7 @@ def train(config: OnlineRun | OfflineRun, *, name: str = "run", progress_bar: bo
     warm_up(agent)
     folder = new_folder(name) if config.folder is None else config.folder
     with run_folder(folder, new=True):
-        learn_into(agent, folder, config.total_timesteps, cast(Any, config).saved(), progress_bar=progress_bar)
+        learn_into(agent, folder, config.total_timesteps, cast(Any, config).to_saved(), progress_bar=progress_bar)
         _report(agent, folder)
     return folder
 

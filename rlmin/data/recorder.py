@@ -46,14 +46,14 @@ class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
         """Wrap.
 
         Raises:
-            ValueError: a space that cannot be stored, see `stored_space`, or an unknown autoreset mode.
+            ValueError: a space that cannot be stored, see `make_stored_space`, or an unknown autoreset mode.
         """
         super().__init__(env)
         mode = (env.metadata or {}).get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
             raise ValueError(f"{env}: expected metadata['autoreset_mode'] to be an AutoresetMode, got {mode!r}")
         self.mode = mode
-        self.stored_space = stored_space(env.single_observation_space)
+        self.stored_space = make_stored_space(env.single_observation_space)
         action, rows = env.single_action_space, env.num_envs
         self._parts = {path: _buffer(rows, part) for path, part in _walk(self.stored_space, ())}
         self._action = _buffer(rows, action)
@@ -143,7 +143,7 @@ class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
         self._action, self._reward = _double(self._action), _double(self._reward)
 
 
-def stored_space(space: gym.Space[Any]) -> gym.Space[Any]:
+def make_stored_space(space: gym.Space[Any]) -> gym.Space[Any]:
     """`space` as a dataset stores it: text spaces of other libraries (MiniGrid's missions) become `spaces.Text`.
 
     Raises:
@@ -153,9 +153,9 @@ def stored_space(space: gym.Space[Any]) -> gym.Space[Any]:
         for name in space.spaces:
             if not isinstance(name, str) or not name or "/" in name:
                 raise ValueError(f"a dataset cannot hold the entry {name!r} of {space}: '/' separates groups in a file")
-        return spaces.Dict([(name, stored_space(part)) for name, part in space.spaces.items()])
+        return spaces.Dict([(name, make_stored_space(part)) for name, part in space.spaces.items()])
     if isinstance(space, spaces.Tuple):
-        return spaces.Tuple([stored_space(part) for part in space.spaces])
+        return spaces.Tuple([make_stored_space(part) for part in space.spaces])
     if isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Text):
         return space
     if space.dtype is not None and space.dtype.kind == "U":

@@ -39,7 +39,7 @@ def reference_in(id: str, kwargs: Mapping[str, Any]) -> Reference | None:
     return None if kwargs else reference_of(id)
 
 
-def given_reference(returns: tuple[float, float] | None) -> Reference | None:
+def make_reference(returns: tuple[float, float] | None) -> Reference | None:
     """The returns of a random policy and an expert that a user gives."""
     return None if returns is None else Reference(random=returns[0], expert=returns[1], source="given")
 

@@ -132,8 +132,8 @@ def _section_varied(study: Study) -> tuple[str, str]:
     head = "Success against delay"
     if found is None:
         return head, _note(say.no_knob(study))
-    body = _figure(draw_varied(found), "success against delay", say.varied_caption(study)) if found.results else ""
-    body += _table(*say.varied_table(found)) if found.results else ""
+    body = _figure(draw_varied(found), "success against delay", say.describe_varied(study)) if found.results else ""
+    body += _table(*say.tabulate_varied(found)) if found.results else ""
     failed = "".join(f"<li>{escape(f'{found.name}={key}: {why}')}</li>" for key, why in found.failed.items())
     return head, body + (f'<p class="not">Not played:</p><ul class="not">{failed}</ul>' if failed else "")
 

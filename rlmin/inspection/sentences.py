@@ -197,7 +197,7 @@ def no_knob(study: Study) -> str:
     )
 
 
-def varied_caption(study: Study) -> str:
+def describe_varied(study: Study) -> str:
     """Below success against delay."""
     found: Varied = study.varied  # type: ignore[assignment]
     episodes = len(next(iter(found.results.values())).returns)
@@ -208,7 +208,7 @@ def varied_caption(study: Study) -> str:
     return f"<b>Success against {escape(found.name)}.</b> {episodes} episodes at each value.{trained}{lengths}"
 
 
-def varied_table(found: Varied) -> tuple[list[str], list[list[str]]]:
+def tabulate_varied(found: Varied) -> tuple[list[str], list[list[str]]]:
     """The same as numbers."""
     rows = []
     for value, one in found.results.items():

@@ -72,9 +72,9 @@ class Memory(nn.Module):
         before = self.unpack(state)
         if len(x) == 1 and not torch.is_grad_enabled():
             y, after = self.stack.step(x[0], before, start[0])
-            return y.unsqueeze(0), self.packed(after)
+            return y.unsqueeze(0), self.pack(after)
         y, after = self.stack(x, before, start)
-        return y, self.packed(after)
+        return y, self.pack(after)
 
     def unpack(self, state: LstmState) -> State:
         """The stack's state of h and c [1, B, hidden_size]."""
@@ -82,7 +82,7 @@ class Memory(nn.Module):
         parts = iter(torch.split(flat, self._sizes, 1))
         return map_state(lambda x: next(parts).reshape(-1, *x.shape[1:]), self._form)
 
-    def packed(self, state: State) -> LstmState:
+    def pack(self, state: State) -> LstmState:
         """The inverse of `unpack`; where the state has an odd number of entries, c ends in a zero."""
         flat = torch.cat([x.flatten(1) for x in tensors_of(state)], 1)
         if flat.shape[1] % 2:

@@ -91,7 +91,7 @@ class PolicyConfig(Settings):
         merged = self.encoder_options | dict(settings.pop("encoder_options", {})) | options
         return replace(self, **settings, encoder_options=merged)
 
-    def saved(self) -> dict[str, Any]:
+    def to_saved(self) -> dict[str, Any]:
         """The settings as a file keeps them: with every option of the encoder, whatever its default will be."""
         options = self.cell_options
         own = {name: options.pop(name, None) for name in OWN_DEFAULT}

@@ -55,7 +55,7 @@ class Behaviour:
     def train(self) -> list[Path]:
         """Finish the training; returns the folders of the checkpoints, the untrained policy first."""
         settings = {"env": str(self.arena), "steps": self.steps, "checkpoints": self.checkpoints, "seed": self.seed}
-        _check_same(self.folder / "settings.json", settings | {"ppo": self.config.saved()})
+        _check_same(self.folder / "settings.json", settings | {"ppo": self.config.to_saved()})
         folders = [self.folder / f"{number:03d}" for number in range(self.checkpoints + 1)]
         agent = PPO(self.arena.id, env_kwargs=dict(self.arena.kwargs), seed=self.seed, config=self.config)
         done = sum((folder / LEARNER).exists() for folder in folders)
@@ -140,6 +140,6 @@ def _check_same(file: Path, settings: Mapping[str, Any]) -> None:
         write_atomic(file, text.encode())
         return
     found = json.loads(file.read_text())
-    found["ppo"] = PPOConfig.from_saved(found["ppo"]).saved()  # in today's form
+    found["ppo"] = PPOConfig.from_saved(found["ppo"]).to_saved()  # in today's form
     if json.loads(json.dumps(found)) != json.loads(text):
         raise ValueError(f"{file.parent}: trained with other settings ({file.name}); delete the folder, or use --out")

@@ -211,7 +211,7 @@ def train_or_resume(config: TrainConfig | DecisionTrainConfig, folder: Path) -> 
         return
     header = read_header(folder, LEARNER)
     settings = config.agent_settings
-    here = {"total_timesteps": config.total_timesteps, "seed": config.seed, **settings.saved()}
+    here = {"total_timesteps": config.total_timesteps, "seed": config.seed, **settings.to_saved()}
     there = {name: header.get(name) for name in ("total_timesteps", "seed")} | header["config"]
     plain = json.loads(json.dumps(here))  # as in a file: lists, no tuples; None is decided by the data
     known = {name: x for name, x in plain.items() if x is not None and name in there}

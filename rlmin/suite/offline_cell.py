@@ -52,7 +52,7 @@ class OfflineCell(Cell):
     def row(self, steps: int, facts: Mapping[str, Any], results: Sequence[Row]) -> Row:
         """The row of the cell: training steps, facts about the data, a result for each variant and target."""
         line = {"task": self.task, "encoder": self.encoder, "seed": self.seed, "steps": steps}
-        line |= {"behaviour": facts["mean"], "best": asked_return(BEST, facts), "reference": facts["reference"]}
+        line |= {"behaviour": facts["mean"], "best": resolve_target(BEST, facts), "reference": facts["reference"]}
         return line | {"final": results[0]["score"], "results": list(results)}
 
 
@@ -62,7 +62,7 @@ def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts:
     shared: dict[str, Any] = {"env_kwargs": variant, "episodes": asked["episodes"], "num_envs": NUM_ENVS}
     shared |= {"seed": cell.held_out_seed, "trust": cell.config.trust}
     if cell.config.agent_settings.conditioned:
-        wanted = [asked_return(target, facts) for target in asked["targets"]]
+        wanted = [resolve_target(target, facts) for target in asked["targets"]]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # warnings of targets outside the data, which the table names
             each = [evaluate_run_targets(folder, target_return=(x,), reference=reference, **shared) for x in wanted]
@@ -75,7 +75,7 @@ def _results(cell: OfflineCell, folder: Path, variant: Mapping[str, Any], facts:
     ]
 
 
-def asked_return(target: float | str, facts: Mapping[str, Any]) -> float:
+def resolve_target(target: float | str, facts: Mapping[str, Any]) -> float:
     """The return for a target of a suite, in the environment's own units; `facts`: of the data."""
     if target == BEST:
         return float(max(facts["returns"]))

@@ -27,7 +27,7 @@ from rlmin.commands.train_config import DecisionTrainConfig
 from rlmin.data import Episode, load_dataset
 from rlmin.learning.schedule import schedule
 from rlmin.suite.cells import Row
-from rlmin.suite.offline_cell import OfflineCell, asked_return, result
+from rlmin.suite.offline_cell import OfflineCell, resolve_target, result
 from rlmin.vector.make import import_provider
 
 
@@ -65,7 +65,7 @@ def _run(cell: PeerCell) -> Row:
     agent.fit(buffer, n_steps=updates, n_steps_per_epoch=updates, logger_adapter=quiet, show_progress=False)
     results, asked, data_facts = list[Row](), cell.settings["asked"], facts(dataset)
     for variant, target in product(asked["variants"], asked["targets"]):
-        aim = asked_return(target, data_facts) / scale
+        aim = resolve_target(target, data_facts) / scale
         with closing(gym.make(import_provider(dataset.env["id"]), **{**dataset.env["kwargs"], **variant})) as env:
             played = [_play(agent, env, aim, scale, cell.held_out_seed + i) for i in range(asked["episodes"])]
         returns, lengths = zip(*played, strict=True)

@@ -19,7 +19,7 @@ from rlmin.checks import check_names
 from rlmin.commands.parse_agent import parse_agent
 from rlmin.commands.presets import preset_arguments
 from rlmin.data import Reference
-from rlmin.data.recorder import Recorded, stored_space
+from rlmin.data.recorder import Recorded, make_stored_space
 from rlmin.data.writer import DatasetWriter
 from rlmin.encoders.cell import option_names
 from rlmin.evaluation.collect import collect
@@ -125,7 +125,7 @@ class Recipe(Settings):
     def _demonstrate(self, dataset: str, quality: str, overwrite: bool) -> None:
         returns = []
         vector = self.arena(1)
-        spaces = {"observation_space": stored_space(vector.single_observation_space)}
+        spaces = {"observation_space": make_stored_space(vector.single_observation_space)}
         spaces["action_space"] = vector.single_action_space
         vector.close()
         with DatasetWriter(dataset, **spaces, env_spec=self.arena.spec(), overwrite=overwrite) as writer:
