@@ -18,7 +18,7 @@ from rlmin import __version__
 from rlmin.checks import check_names
 from rlmin.commands.parse import flag, parse, values
 from rlmin.commands.preset_files import preset_names, preset_path
-from rlmin.files.trust import Foreign, typed
+from rlmin.files.trust import Foreign, allow_typed
 from rlmin.settings import Count, Settings
 
 USAGE = """usage: rlmin COMMAND ...
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         check_names("command", arguments[:1], COMMANDS)
         ids = values(arguments, "--env")
-        with typed(ids):
+        with allow_typed(ids):
             import_named(ids)
             COMMANDS[arguments[0]](arguments[1:])
     except (ValueError, ArithmeticError, OSError, ImportError, RuntimeError) as error:

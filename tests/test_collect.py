@@ -22,7 +22,7 @@ from rlmin.data import Reference, load_dataset, writer
 from rlmin.data.recorder import make_stored_space
 from rlmin.evaluation.collect import PlayedBy, collect
 from rlmin.evaluation.scores import score
-from rlmin.files.lock import locked
+from rlmin.files.lock import lock_folder
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.vector.arena import Arena
 from rlmin.wrappers.shift import Shift
@@ -322,7 +322,7 @@ def test_what_a_killed_process_left_is_removed_and_not_what_another_one_writes(r
     collect([chance(3)], odd(), "kept")
     for path in (killed, written, old):
         (path / "data").mkdir(parents=True)
-    with locked(written):
+    with lock_folder(written):
         collect([chance(3)], odd(), "kept", overwrite=True)
         assert not killed.exists() and written.exists()
     assert not old.exists() and minari.load_dataset("kept-v0").total_episodes == 3

@@ -105,7 +105,7 @@ def test_behaviour_cloning_copies_the_best_episodes_it_is_given() -> None:
     agent = DecisionAgent(cues(200), **settings).learn(4_000)
     with torch.no_grad():
         batch = agent.packing.draw()
-        out = agent.policy.unroll(agent._seen(batch), agent.policy.initial_state(8), batch["start"])
+        out = agent.policy.unroll(agent._select_inputs(batch), agent.policy.initial_state(8), batch["start"])
     last = torch.as_tensor(batch["observation", "observation"])[..., 1] == 1
     sure = out.distribution.log_prob(torch.as_tensor(batch["action"]))[last].exp()
     assert 0.3 < float(sure.mean()) < 0.7, "all episodes: half of them are wrong, and so is the clone"
@@ -127,7 +127,7 @@ def test_logged_action_masks_rule_actions_out_and_are_no_observation() -> None:
     assert set(agent.policy.observation_space.spaces) == {"x", "return_to_go"}
     assert agent.learn(200).held_out().keys() == {"held_out_loss", "held_out_accuracy"}
     batch = agent.packing.draw()
-    inputs = agent._seen(batch), agent.policy.initial_state(3), batch["start"]
+    inputs = agent._select_inputs(batch), agent.policy.initial_state(3), batch["start"]
     free, ruled = (
         agent._measure_loss(agent.policy.unroll(*inputs, mask).distribution, batch)["loss"]
         for mask in (None, decision_data.legal_actions(batch, agent.policy))
@@ -168,7 +168,7 @@ def test_regressed_points_are_sampled_with_the_spread_of_the_residuals() -> None
 
 def _inputs(agent: DecisionAgent) -> tuple[Any, ...]:
     batch = agent.packing.draw()
-    return agent._seen(batch), agent.policy.initial_state(agent.config.rows), batch["start"]
+    return agent._select_inputs(batch), agent.policy.initial_state(agent.config.rows), batch["start"]
 
 
 def paid(reward: float) -> list[Episode]:
@@ -183,7 +183,7 @@ def test_a_return_is_seen_however_large_it_is_but_never_beyond_what_was_trained_
     batch = agent.packing.draw()
 
     def logits(asked: float, of: DecisionAgent = agent) -> torch.Tensor:
-        seen = of._seen(batch) | {"return_to_go": torch.full_like(batch["return_to_go"], asked)}
+        seen = of._select_inputs(batch) | {"return_to_go": torch.full_like(batch["return_to_go"], asked)}
         found: Any = of.policy.unroll(seen, of.policy.initial_state(of.config.rows), batch["start"]).distribution
         logits: torch.Tensor = found.logits.detach()
         return logits

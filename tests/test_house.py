@@ -65,6 +65,7 @@ PASSIVE = {
     "checked": "a decorator",
     "projected_scan": "a scan of a projection",
     "held_out": "the held-out loss; " + DOCUMENTED,
+    "written": "the input of a cell's recurrence",
     "opened": DOCUMENTED,
     "drawn": DOCUMENTED,
 }

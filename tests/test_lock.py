@@ -14,7 +14,7 @@ import pytest
 from rlmin import PPO, load
 from rlmin.cli import main
 from rlmin.files import lock
-from rlmin.files.lock import LOCK, check_free, locked, locked_or_own
+from rlmin.files.lock import LOCK, check_free, lock_folder, lock_or_own
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -54,7 +54,7 @@ def kill(pid: int) -> None:
 
 
 def hold(folder: Path) -> Any:
-    held = locked(folder)
+    held = lock_folder(folder)
     held.__enter__()
     return held
 
@@ -62,10 +62,10 @@ def hold(folder: Path) -> Any:
 def test_a_second_process_is_refused_by_the_name_of_the_first(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with child(lambda: hold(run)) as pid:
-        for act in (lambda: hold(run), lambda: check_free(run), lambda: locked_or_own(run).__enter__()):
+        for act in (lambda: hold(run), lambda: check_free(run), lambda: lock_or_own(run).__enter__()):
             with pytest.raises(ValueError, match=rf"run: process {pid} on .* is training or saving there; wait for it"):
                 act()
-    with locked(run):
+    with lock_folder(run):
         assert (run / LOCK).exists()
     assert list(run.iterdir()) == [], "nothing is left of it"
 
@@ -87,7 +87,7 @@ def test_a_lock_ends_with_its_holder_though_a_worker_of_it_lives_on(tmp_path: Pa
         kill(pid)
         os.kill(worker, 0)  # it is alive
         try:
-            with locked(tmp_path):
+            with lock_folder(tmp_path):
                 pass
         finally:
             os.kill(worker, signal.SIGKILL)
@@ -97,8 +97,8 @@ def test_a_lock_ends_with_its_holder_though_a_worker_of_it_lives_on(tmp_path: Pa
 
 def test_two_runs_of_one_process_are_refused_and_a_save_inside_of_one_is_not(tmp_path: Path) -> None:
     agent = PPO("rlmin/TMaze-v0", num_envs=4, horizon=8, width=8)
-    with locked(tmp_path):
-        with pytest.raises(ValueError, match="this process is training there already"), locked(tmp_path / "."):
+    with lock_folder(tmp_path):
+        with pytest.raises(ValueError, match="this process is training there already"), lock_folder(tmp_path / "."):
             pass
         agent.save(tmp_path)
         assert (tmp_path / LOCK).exists()
@@ -131,7 +131,7 @@ def test_a_lock_removed_while_it_is_waited_for_is_not_mistaken_for_one_held(
         real(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", removed_first)
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         assert len(taken) == 2
         assert locked_out(tmp_path)
 

@@ -242,7 +242,9 @@ class DecisionAgent(OfflineAgent):
         weight = batch.get("weight", None)
         state = self.policy.initial_state(config.rows) if self.memory is None else self.memory
         with self._dropout(), self._autocast():
-            out = self.policy.unroll(self._seen(batch), state, batch["start"], data.legal_actions(batch, self.policy))
+            out = self.policy.unroll(
+                self._select_inputs(batch), state, batch["start"], data.legal_actions(batch, self.policy)
+            )
         measured = self._measure_loss(out.distribution, batch)
         measured["loss"].backward()  # type: ignore[no-untyped-call]
         measured["grad_norm"] = norm = self.optimizer.take_gradient()
@@ -281,7 +283,7 @@ class DecisionAgent(OfflineAgent):
             batch = batch.to(self.device)
             with self._autocast():
                 out = self.policy.unroll(
-                    self._seen(batch), state, batch["start"], data.legal_actions(batch, self.policy)
+                    self._select_inputs(batch), state, batch["start"], data.legal_actions(batch, self.policy)
                 )
             state = out.state if packing.carries else fresh
             steps = float(batch["weight"].sum())
@@ -290,7 +292,7 @@ class DecisionAgent(OfflineAgent):
             weight += steps
         return {f"held_out_{name}": x / weight for name, x in sums.items()}
 
-    def _seen(self, batch: "TensorDict") -> Observation:
+    def _select_inputs(self, batch: "TensorDict") -> Observation:
         """The policy's view of a batch: leaves [T, B, ...]."""
         observation = data.select_leaves(batch["observation"], self._names)
         if self.config.conditioned:

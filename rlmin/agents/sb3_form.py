@@ -57,13 +57,13 @@ def read_form(
     rows = config.num_envs if isinstance(env, str) else getattr(env, "num_envs", 1)
     space = None if isinstance(env, str) else getattr(env, "single_action_space", getattr(env, "action_space", None))
     sizes = {"num_envs": rows, "horizon": config.horizon}
-    plain, schedules = from_sb3(given, known_to(config), **sizes, action_space=space)
+    plain, schedules = from_sb3(given, list_settings(config), **sizes, action_space=space)
     config = config.with_settings(plain)
     asked = config.num_envs if isinstance(env, str) else plain.get("num_envs")
     return Made(env, spec, env_kwargs, config, schedules, asked)
 
 
-def known_to(config: PPOConfig) -> set[str]:
+def list_settings(config: PPOConfig) -> set[str]:
     """Every name that is a setting, or an option of the encoder."""
     kind: Any = type(config)
     return {*field_types(kind), *config.cell.option_names}
@@ -102,7 +102,9 @@ def _vec_env(env: Any, given: Mapping[str, Any], env_kwargs: dict[str, Any] | No
     return as_vec_env(env, rows, env_kwargs or {})
 
 
-def converted(given: Mapping[str, Any], config: PPOConfig, num_envs: int) -> tuple[PPOConfig, dict[str, Schedule]]:
+def convert_settings(
+    given: Mapping[str, Any], config: PPOConfig, num_envs: int
+) -> tuple[PPOConfig, dict[str, Schedule]]:
     """`config` with other settings, also by stable-baselines3's names, and those that are courses of their own."""
-    plain, schedules = from_sb3(given, known_to(config), num_envs=num_envs, horizon=config.horizon)
+    plain, schedules = from_sb3(given, list_settings(config), num_envs=num_envs, horizon=config.horizon)
     return config.with_settings(plain), schedules

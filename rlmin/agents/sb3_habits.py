@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rlmin.agents.sb3_form import converted
+from rlmin.agents.sb3_form import convert_settings
 from rlmin.agents.schema import policy_weights
 from rlmin.learning.rollout import Collector
 from rlmin.policy import PolicyConfig
@@ -266,7 +266,7 @@ class PPOHabits(Habits):
         Raises:
             ValueError: no such setting, or one that the weights were made with.
         """
-        config, schedules = converted(given, self.config, num_envs or self.n_envs)
+        config, schedules = convert_settings(given, self.config, num_envs or self.n_envs)
         for name in sorted(NETWORK):
             if getattr(config, name) != getattr(self.config, name):
                 had = f"{name}={getattr(self.config, name)!r}"

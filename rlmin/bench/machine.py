@@ -21,7 +21,7 @@ def describe_machine() -> dict[str, str]:
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "Python": platform.python_version(),
         "rlmin": __version__,
-        **{name: installed(name) for name in ("torch", "numba", "triton")},
+        **{name: find_version(name) for name in ("torch", "numba", "triton")},
     }
 
 
@@ -47,7 +47,7 @@ def memory_gib() -> float:
         return float("nan")
 
 
-def installed(package: str) -> str:
+def find_version(package: str) -> str:
     """The version of a package, or "not installed"."""
     try:
         return version(package)

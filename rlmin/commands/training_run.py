@@ -15,7 +15,7 @@ import torch
 from rlmin.agents.agent import Agent
 from rlmin.commands.watchdog import BEST, watch
 from rlmin.files.atomic import remove_leftovers
-from rlmin.files.lock import check_free, locked
+from rlmin.files.lock import check_free, lock_folder
 from rlmin.runs.callbacks import Hook, Hooks
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, finish_save
 from rlmin.vector.faults import EnvError
@@ -73,12 +73,12 @@ def run_folder(folder: Path, *, new: bool) -> Iterator[None]:
     if not new and not folder.is_dir():
         raise ValueError(f"{folder}: no such run folder")
     try:
-        with locked(folder):
+        with lock_folder(folder):
             if new:
                 _check_empty(folder)
             remove_leftovers(folder, (CONFIG, POLICY, LEARNER, METRICS, CURVE))
             if (folder / BEST).is_dir():
-                with locked(folder / BEST):  # which leaves no lock of a killed process there either
+                with lock_folder(folder / BEST):  # which leaves no lock of a killed process there either
                     remove_leftovers(folder / BEST, (CONFIG, POLICY, LEARNER))
             if not new:
                 finish_save(folder)

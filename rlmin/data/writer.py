@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from rlmin.checks import require
 from rlmin.data.recorder import Recorded
-from rlmin.files.lock import check_free, locked
+from rlmin.files.lock import check_free, lock_folder
 
 HELD_BYTES = 32 * 2**20
 """About how much is held before it is written."""
@@ -85,7 +85,7 @@ class DatasetWriter:
             with suppress(ValueError):  # somebody is writing there
                 check_free(left)
                 shutil.rmtree(left, ignore_errors=True)
-        self._held_lock = locked(self._temporary)
+        self._held_lock = lock_folder(self._temporary)
         self._held_lock.__enter__()
         try:
             # no JPEG: pictures are kept as they were seen

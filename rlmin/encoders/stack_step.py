@@ -147,7 +147,7 @@ class Plan:
             return None
         before: list[Tensor] = []
         for seen, memory in cast(tuple[tuple[Tensor, Tensor], ...], state):
-            for part, size in ((seen, form.seen(B)), (memory, (B, form.H))):
+            for part, size in ((seen, form.conv_shape(B)), (memory, (B, form.H))):
                 held = _dense(part, dtype, size) if size else _NOTHING
                 if held is None:
                     return None
@@ -283,7 +283,7 @@ class _Form:
             found |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
         return found
 
-    def seen(self, B: int) -> tuple[int, ...]:
+    def conv_shape(self, B: int) -> tuple[int, ...]:
         """Shape of the state of the convolution."""
         return (B, self.width - 1, self.H) if self.width else ()
 

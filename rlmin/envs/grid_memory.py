@@ -176,7 +176,7 @@ class GridMemory(TensorEnv):
 
     def board(self, game: Game) -> Board:
         kind, x, y, direction = (int(game[name]) for name in ("kind", "x", "y", "direction"))
-        seen = self._seen(kind, x, y, direction)
+        seen = self._view_cells(kind, x, y, direction)
         grid, ground = self.tables.grid[kind].tolist(), self.tables.ground[kind].tolist()
         rows = [[_cell(grid[i][j], ground[i][j], bool(seen[i, j])) for i in range(self.size)] for j in range(self.size)]
         rows[y][x] = Cell(">v<^"[direction], "agent")
@@ -187,7 +187,7 @@ class GridMemory(TensorEnv):
         """[B] each -> [B]: the position in the tables."""
         return (kind * self.size + x) * self.size + y
 
-    def _seen(self, kind: int, x: int, y: int, direction: int) -> Tensor:
+    def _view_cells(self, kind: int, x: int, y: int, direction: int) -> Tensor:
         """[S, S] bool: the cells of the world in the agent's view."""
         place = ((kind * self.size + x) * self.size + y) * 4 + direction
         there = grid_views.offsets(self.view_size)[direction] + torch.tensor([x, y])

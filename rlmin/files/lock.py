@@ -27,7 +27,7 @@ _held: dict[Path, int] = {}
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Hold the run folder, which is made where there is none.
 
     Raises:
@@ -37,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
     if key in _held:
         raise ValueError(f"{folder}: this process is training there already; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    handle = _locked_file(folder)
+    handle = _lock_file(folder)
     _held[key] = handle
     try:
         yield
@@ -46,23 +46,23 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked_or_own(folder: Path) -> Iterator[None]:
-    """As `locked`; a folder that this process holds already is simply used."""
+def lock_or_own(folder: Path) -> Iterator[None]:
+    """As `lock_folder`; a folder that this process holds already is simply used."""
     if folder.resolve() in _held:
         yield
         return
-    with locked(folder):
+    with lock_folder(folder):
         yield
 
 
 def check_free(folder: Path) -> None:
     """Raise a ValueError if somebody trains in the folder."""
     if folder.is_dir():
-        with locked(folder):
+        with lock_folder(folder):
             pass
 
 
-def _locked_file(folder: Path) -> int:
+def _lock_file(folder: Path) -> int:
     """The handle of the locked file; -1 where there are no locks."""
     if fcntl is None:
         return -1

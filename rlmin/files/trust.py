@@ -71,7 +71,7 @@ def check_import(id: str, module: str, known: Collection[str]) -> None:
 
 
 @contextmanager
-def typed(ids: Sequence[str]) -> Iterator[None]:
+def allow_typed(ids: Sequence[str]) -> Iterator[None]:
     """In here modules named by these ids, which the user typed at a command, are found in the working folder too.
 
     It comes last on the path, so that no file in it takes the place of an installed package.

@@ -22,7 +22,7 @@ def weighted_mean(x: Tensor, weight: Tensor | None) -> Tensor:
     check_alike(x=x, weight=weight)
     if weight is None:
         return x.mean()
-    return (_kept(x, weight) * weight).sum() / weight.sum().clamp(min=1)
+    return (_mask_filler(x, weight) * weight).sum() / weight.sum().clamp(min=1)
 
 
 @checked
@@ -46,7 +46,7 @@ def clipped_surrogate(
     Source: Schulman et al. 2017, eq. 7 (arXiv:1707.06347).
     """
     check_alike(log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage, weight=weight)
-    ratio = _kept(log_prob - old_log_prob, weight).exp()
+    ratio = _mask_filler(log_prob - old_log_prob, weight).exp()
     gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
     return -weighted_mean(gain, weight)
 
@@ -71,7 +71,7 @@ def ratio_penalty(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None,
         scalar, in nats squared. Its slope is zero inside the region, for any advantage.
     """
     check_alike(log_prob=log_prob, old_log_prob=old_log_prob, weight=weight)
-    excess = (_kept(log_prob - old_log_prob, weight).abs() - math.log1p(clip)).clamp(min=0)
+    excess = (_mask_filler(log_prob - old_log_prob, weight).abs() - math.log1p(clip)).clamp(min=0)
     return 0.5 * weighted_mean(excess.square(), weight)
 
 
@@ -97,10 +97,10 @@ def value_loss(
         scalar.
     """
     check_alike(value=value, target=target, weight=weight, old_value=old_value)
-    error = _kept(value - target, weight).square()
+    error = _mask_filler(value - target, weight).square()
     if clip is not None and old_value is not None:
         held = old_value + (value - old_value).clamp(-clip, clip)
-        error = torch.maximum(error, _kept(held - target, weight).square())
+        error = torch.maximum(error, _mask_filler(held - target, weight).square())
     return 0.5 * weighted_mean(error, weight)
 
 
@@ -112,7 +112,7 @@ def step_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None) -> Te
     Source: Schulman 2020, "Approximating KL divergence", estimator k3.
     """
     check_alike(log_prob=log_prob, old_log_prob=old_log_prob, weight=weight)
-    log_ratio = _kept(log_prob - old_log_prob, weight)
+    log_ratio = _mask_filler(log_prob - old_log_prob, weight)
     return log_ratio.expm1() - log_ratio  # expm1: exp(x) - 1 loses all digits near 0
 
 
@@ -139,6 +139,6 @@ def explained_variance(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return 1 - error.var(correction=0) / target.var(correction=0).clamp(min=1e-8)
 
 
-def _kept(x: Tensor, weight: Tensor | None) -> Tensor:
+def _mask_filler(x: Tensor, weight: Tensor | None) -> Tensor:
     """`x`, 0 where `weight` is 0. It comes before exp() and squares, since filler may be large and inf * 0 is NaN."""
     return x if weight is None else x.masked_fill(weight == 0, 0)

@@ -28,7 +28,7 @@ from torch import Tensor
 from rlmin.checks import old_names
 from rlmin.files.atomic import remove_leftovers, write_in_order
 from rlmin.files.atomic import write_atomic as write_atomic
-from rlmin.files.lock import locked_or_own
+from rlmin.files.lock import lock_or_own
 from rlmin.files.plain import readable
 from rlmin.files.trust import mark_header
 from rlmin.runs.header import read_header_text, rebuild_spaces, write_header
@@ -70,8 +70,8 @@ def write(
     described = {"observation_space": space_to_json(spaces[0]), "action_space": space_to_json(spaces[1])}
     text = write_header({**header, **described})
     weights = {f"policy.{name}": x for name, x in policy.items()}
-    with locked_or_own(folder):
-        saved = max([time.time_ns(), *(saved_at(folder / name) + 1 for name in (LEARNER, POLICY))])
+    with lock_or_own(folder):
+        saved = max([time.time_ns(), *(read_stamp(folder / name) + 1 for name in (LEARNER, POLICY))])
         files = {LEARNER: _pack({**weights, **learner}, text, saved), **_derive_files(weights, text, saved)}
         remove_leftovers(folder, files)
         write_in_order(folder, files)
@@ -120,7 +120,7 @@ def read_newest(folder: Path) -> tuple[dict[str, Any], Tensors]:
     config.yaml that somebody edited is a warning.
     """
     file, other = newest(folder)
-    if other is not None and saved_at(folder / other) in (-1, saved_at(folder / file)):
+    if other is not None and read_stamp(folder / other) in (-1, read_stamp(folder / file)):
         _read_plain(folder, other)  # of the same save, or damaged: to say so
     found = read(folder, file)
     warn_of_edits(folder, file)
@@ -132,10 +132,10 @@ def newest(folder: Path) -> tuple[str, str | None]:
     there = [name for name in (LEARNER, POLICY) if (folder / name).exists()]
     if len(there) < 2:
         return (there or [POLICY])[0], None
-    return (LEARNER, POLICY) if saved_at(folder / LEARNER) >= saved_at(folder / POLICY) else (POLICY, LEARNER)
+    return (LEARNER, POLICY) if read_stamp(folder / LEARNER) >= read_stamp(folder / POLICY) else (POLICY, LEARNER)
 
 
-def saved_at(path: Path) -> int:
+def read_stamp(path: Path) -> int:
     """When a checkpoint file was saved, in nanoseconds; it grows with every save in a folder. -1: not to be read.
 
     Files of before there was such a stamp count by the steps learned from, and are older than every later one.
@@ -156,9 +156,9 @@ def derive_files(folder: Path) -> dict[str, bytes]:
     """
     file, _ = newest(folder)
     text, tensors = _read_plain(folder, file)
-    weights, saved = {name: x for name, x in tensors.items() if name.startswith("policy.")}, saved_at(folder / file)
+    weights, saved = {name: x for name, x in tensors.items() if name.startswith("policy.")}, read_stamp(folder / file)
     files = _derive_files(weights, text, None if saved < STAMPED else saved)
-    if saved_at(folder / POLICY) == saved:
+    if read_stamp(folder / POLICY) == saved:
         files[POLICY] = (folder / POLICY).read_bytes()
     return files
 
@@ -172,7 +172,7 @@ def finish_save(folder: Path) -> None:
     if newest(folder)[0] != LEARNER:
         return
     files, lines = derive_files(folder), _config_lines(folder)
-    if saved_at(folder / POLICY) == saved_at(folder / LEARNER):
+    if read_stamp(folder / POLICY) == read_stamp(folder / LEARNER):
         del files[POLICY]
     if lines and (_is_edited(lines) or lines == files[CONFIG].decode().splitlines()):
         del files[CONFIG]
@@ -289,4 +289,4 @@ def _digest(tensors: Tensors, metadata: dict[str, str]) -> str:
 
 
 if not TYPE_CHECKING:
-    __getattr__ = old_names(__name__, derived="derive_files", when="saved_at")
+    __getattr__ = old_names(__name__, derived="derive_files", when="read_stamp")

@@ -77,13 +77,13 @@ def _cells(found: Comparison) -> list[list[str]]:
     head += [] if found.threshold is None else [f"steps to {found.threshold:g}"]
     rows = []
     for row in found.rows:
-        cells = [row.name, str(row.seeds), _shown(row.mean, row), _shown(row.iqm, row)]
-        cells += [_shown(row.difference, row), _shown(row.improvement, row)] if beside else []
+        cells = [row.name, str(row.seeds), _show(row.mean, row), _show(row.iqm, row)]
+        cells += [_show(row.difference, row), _show(row.improvement, row)] if beside else []
         rows.append(cells + ([] if found.threshold is None else [_steps(row)]))
     return [head, *rows]
 
 
-def _shown(x: Interval | None, row: Row) -> str:
+def _show(x: Interval | None, row: Row) -> str:
     if x is None:
         return ""
     return f"{x.value:.4g}" if row.seeds < 2 else f"{x.value:.4g} [{x.low:.4g}, {x.high:.4g}]"

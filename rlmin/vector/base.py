@@ -121,7 +121,7 @@ class Vector(ABC):
         seed, self._seed, self._steps = (self._seed if seed is None else seed), None, 0
         return seed
 
-    def _opened(self, observation: Observation, mask: Tensor | None) -> Step:
+    def _open_episodes(self, observation: Observation, mask: Tensor | None) -> Step:
         every = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         return Step(
             observation=observation,
@@ -221,7 +221,7 @@ class Vector(ABC):
             expected = f"expected less than {LARGEST_REWARD:g} in size, as losses are squares in float32"
             raise FloatingPointError(f"reward {found}: {expected}; scale the rewards")
 
-    def _patched(self, observation: Observation, final: Any, rows: list[int]) -> Observation:
+    def _patch(self, observation: Observation, final: Any, rows: list[int]) -> Observation:
         """`observation` with `rows` replaced by the single raw observations `final[row]`."""
         result = {}
         for leaf in self._leaves:
@@ -236,14 +236,14 @@ class Vector(ABC):
             result[leaf.name][rows] = tensor.to(self.device)
         return result
 
-    def _settled_success(self, told: Tensor | None) -> Tensor | None:
+    def _settle_success(self, told: Tensor | None) -> Tensor | None:
         """[B] bool: what infos told, or False everywhere once they have told anything."""
         self._tells_success = self._tells_success or told is not None
         if told is None and self._tells_success:
             return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         return told
 
-    def _settled_mask(self, mask: Tensor | None, known: Tensor | None, excused: Tensor | None) -> Tensor | None:
+    def _settle_mask(self, mask: Tensor | None, known: Tensor | None, excused: Tensor | None) -> Tensor | None:
         """The mask of every row, once it is sure that the env declares one always or never.
 
         `known` [B] are the rows that have one (None: all), `excused` [B] those that need none (None: no row), because

@@ -39,7 +39,7 @@ class GymVector(Vector):
         self._home = first.device if isinstance(first, Tensor) else None
         self._ended = torch.zeros_like(self._ended)
         mask, known = self._mask(raw, infos)
-        return self._opened(self._observe(raw, copy=self._copy), self._settled_mask(mask, known, None))
+        return self._open_episodes(self._observe(raw, copy=self._copy), self._settle_mask(mask, known, None))
 
     def step(self, action: Tensor) -> Step:
         self._check_action(action)
@@ -60,7 +60,7 @@ class GymVector(Vector):
             final = self._final(infos, observation, ended)
         elif self._on_gpu() or bool(ended.any()):
             final = observation
-        success = self._settled_success(self._success(infos))
+        success = self._settle_success(self._success(infos))
         if self._autoreset is AutoresetMode.DISABLED and bool(ended.any()):
             if self._home is not None:  # the reset may write where these lie
                 final = {name: leaf.clone() for name, leaf in observation.items()}
@@ -78,7 +78,7 @@ class GymVector(Vector):
             start=filler if self._autoreset is AutoresetMode.NEXT_STEP else ended,
             filler=filler,
             final_observation=final,
-            action_mask=self._settled_mask(mask, known, ended if self._autoreset is AutoresetMode.NEXT_STEP else None),
+            action_mask=self._settle_mask(mask, known, ended if self._autoreset is AutoresetMode.NEXT_STEP else None),
             success=success,
         )
 
@@ -119,7 +119,7 @@ class GymVector(Vector):
         if final is None:
             return None
         if each:
-            return self._patched(observation, final, ended.nonzero().flatten().tolist())
+            return self._patch(observation, final, ended.nonzero().flatten().tolist())
         return self._observe(final)
 
     def _on_gpu(self) -> bool:

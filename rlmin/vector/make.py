@@ -58,7 +58,7 @@ def make_vec(
             there.
     """
     device = existing(device)
-    with _needed_packages(id):
+    with _name_package(id):
         spec = _spec(id)
         if _is_native(spec, kwargs):
             if workers:
@@ -80,7 +80,7 @@ def make_vec(
 
 def make_one(id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """One environment by id; arguments and errors are those of `make_vec`."""
-    with _needed_packages(id):
+    with _name_package(id):
         return gym.make(_spec(id), **kwargs)
 
 
@@ -106,7 +106,7 @@ def readable_errors(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _needed_packages(id: str) -> Iterator[None]:
+def _name_package(id: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:

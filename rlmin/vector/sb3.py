@@ -36,12 +36,12 @@ class SB3Vector(Vector):
 
     def reset(self, seed: int | None = None) -> Step:
         seed = self._first_seed(seed)
-        if seed is not None and not self._seeded(seed):
+        if seed is not None and not self._try_seed(seed):
             warnings.warn("this VecEnv takes no seed, so its episodes are not those of another run", stacklevel=2)
         raw = self._call(self.env.reset)
         self.heard = raw, self._reset_infos()
         mask, known = self._mask(raw, self._reset_infos())
-        return self._opened(self._observe(raw), self._settled_mask(mask, known, None))
+        return self._open_episodes(self._observe(raw), self._settle_mask(mask, known, None))
 
     def step(self, action: Tensor) -> Step:
         self._check_action(action)
@@ -65,15 +65,15 @@ class SB3Vector(Vector):
             start=ended,
             filler=torch.zeros_like(ended),
             final_observation=self._final(observation, infos, rows, truncated) if rows else None,
-            action_mask=self._settled_mask(mask, known, None),
-            success=self._settled_success(self._success(infos, rows)),
+            action_mask=self._settle_mask(mask, known, None),
+            success=self._settle_success(self._success(infos, rows)),
         )
 
     def infos(self, step: Step) -> list[dict[str, Any]]:
         """See `Vector.infos`."""
         return list(self.heard[1])
 
-    def _seeded(self, seed: int) -> bool:
+    def _try_seed(self, seed: int) -> bool:
         """Whether it could be seeded."""
         try:
             self.env.seed(seed)
@@ -96,7 +96,7 @@ class SB3Vector(Vector):
         for row in rows:
             if told.get(row) is None and (row in told or bool(truncated[row])):
                 raise ValueError(f"environment {row} ended{self._where()} without infos[{key!r}]")
-        return self._patched(observation, told, known) if known else observation
+        return self._patch(observation, told, known) if known else observation
 
     def _success(self, infos: list[dict[str, Any]], rows: list[int]) -> Tensor | None:
         told = {row: infos[row][key] for row in rows for key in SUCCESS if key in infos[row]}

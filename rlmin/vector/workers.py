@@ -61,48 +61,48 @@ class WatchedPipe:
         try:
             self.pipe.send(message)
         except OSError:
-            raise self._failed(self._ended()) from None
+            raise self._fail(self._describe_end()) from None
 
     def recv(self) -> Any:
         try:
-            answer = self._received()
+            answer = self._receive()
         except BaseException:  # also Ctrl-C: closing would wait for the answer again
             stop(self.env)
             raise
         if isinstance(answer, tuple) and len(answer) == 2 and answer[1] is False:
-            raise self._told()
+            raise self._rebuild_error()
         return answer
 
-    def _received(self) -> Any:
+    def _receive(self) -> Any:
         ready = wait([self.pipe, self.process.sentinel], self.timeout)
         if not ready:
             hint = "step_timeout sets how long to wait, None for ever"
-            raise self._failed(f"no answer to {self.asked} within {self.timeout:g} s; {hint}")
+            raise self._fail(f"no answer to {self.asked} within {self.timeout:g} s; {hint}")
         try:
             if self.pipe not in ready and not self.pipe.poll(0):
                 raise EOFError
             return self.pipe.recv()
         except (EOFError, OSError):
-            raise self._failed(self._ended()) from None
+            raise self._fail(self._describe_end()) from None
 
-    def _told(self) -> EnvError:
+    def _rebuild_error(self) -> EnvError:
         """The error that the worker sent; or that it could not."""
         queue: Any = self.env.error_queue
         try:
             _, kind, value, trace = queue.get(timeout=GRACE)
         except Empty:
-            return self._failed(f"{self.asked} failed, with an error that could not be sent")
-        found = self._failed(f"{self.asked} failed ({value if kind is EnvError else f'{kind.__name__}: {value}'})")
+            return self._fail(f"{self.asked} failed, with an error that could not be sent")
+        found = self._fail(f"{self.asked} failed ({value if kind is EnvError else f'{kind.__name__}: {value}'})")
         found.__cause__ = WorkerTraceback(trace)
         return found
 
-    def _failed(self, why: str) -> EnvError:
+    def _fail(self, why: str) -> EnvError:
         stop(self.env)
         spec: Any = self.env.spec
         of = "" if spec is None else f" of {spec.id}"
         return EnvError(f"worker {self.index}{of} (process {self.process.pid}): {why}")
 
-    def _ended(self) -> str:
+    def _describe_end(self) -> str:
         self.process.join(GRACE)
         code = self.process.exitcode
         if code is None:
