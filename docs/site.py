@@ -13,6 +13,7 @@ from typing import Any
 from rlmin import __version__
 
 CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INTERVAL = re.compile(r"(?<=\[)(-?[\d.]+), (?=-?[\d.]+\])")
 MOVED = {
     "concepts": "start/concepts",
     "settings": "reference/settings",
@@ -39,8 +40,14 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Take the prompts out of console blocks, and put what is printed into blocks of its own."""
-    return CONSOLE.sub(lambda found: apart(found[1]), markdown)
+    """Put commands apart from what they print, and keep the intervals of tables on one line."""
+    markdown = CONSOLE.sub(lambda found: apart(found[1]), markdown)
+    return re.sub(
+        r"^\|.*$",
+        lambda row: INTERVAL.sub(r"\1,&nbsp;", row[0]),
+        markdown,
+        flags=re.MULTILINE,
+    )
 
 
 def apart(block: str) -> str:

@@ -150,8 +150,18 @@ def kind_of(name: str) -> type:
 
 
 def encoders(_: str) -> str:
-    """Every registered encoder, its options and what it can do."""
-    return capabilities.table()
+    """Every registered encoder: what it is and its options, then what it can do."""
+    lines = capabilities.table().splitlines()
+    rows = [line[2:-2].split(" | ") for line in lines]
+    first, second = (
+        [row[:3] for row in rows],
+        [row[:1] + row[3:] for row in rows],
+    )
+    first[0] = ["encoder", "memory", "options"]
+    return "\n\n".join(
+        "\n".join(f"| {' | '.join(row)} |" for row in part)
+        for part in (first, second)
+    )
 
 
 def games(_: str) -> str:

@@ -34,6 +34,7 @@ import torch
 import yaml
 
 from rlmin.cli import main
+from rlmin.settings import describe
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -247,14 +248,45 @@ def test_the_navigation_has_every_page_once() -> None:
     assert sorted(found) == sorted(map(name, PAGES))
 
 
-@pytest.fixture(scope="module")
-def tables() -> ModuleType:
-    """What makes tables when the site is built."""
-    spec = importlib.util.spec_from_file_location("docs_tables", DOCS / "tables.py")
+def hook(file: str) -> ModuleType:
+    """A module of docs/ that mkdocs calls when the site is built."""
+    spec = importlib.util.spec_from_file_location(f"docs_{file}", DOCS / f"{file}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    """What makes tables when the site is built."""
+    return hook("tables")
+
+
+def test_the_copy_button_takes_commands_alone_and_old_addresses_lead_to_pages() -> None:
+    site = hook("site")
+    made = site.on_page_markdown("```console\n$ a \\\n    --b\nprinted\n$ c\n```\n| x [1, 2] |\n")
+    assert made.split("\n\n") == [
+        "```sh\na \\\n    --b\n```", "```text\nprinted\n```", "```sh\nc\n```\n| x [1,&nbsp;2] |\n",
+    ]  # fmt: skip
+    for old, new in site.MOVED.items():
+        assert not (DOCS / f"{old}.md").exists()
+        assert (DOCS / f"{new}.md").exists() or (DOCS / new / "index.md").exists(), new
+
+
+COMMAND_PAGES = [page for page in PAGES if page.parent.name == "commands" and "## Examples" in page.read_text()]
+
+
+@pytest.mark.parametrize("page", COMMAND_PAGES, ids=name)
+def test_examples_of_a_command_have_options_that_it_knows(page: Path) -> None:
+    kinds = re.findall(r"<!-- settings: ([\w.]+)", page.read_text())
+    if page.stem == "train":
+        kinds += [f"rlmin.commands.train_config.{kind}" for kind in ("TrainConfig", "DecisionTrainConfig")]
+    known = {key for kind in kinds for key in describe(hook("tables").kind_of(kind))}
+    examples = page.read_text().partition("## Examples")[2].partition("```sh\n")[2].partition("```")[0]
+    lines = examples.replace("\\\n", " ").splitlines()
+    assert lines and all(line.startswith(f"rlmin {page.stem} ") for line in lines)
+    assert {word[2:].replace("-", "_") for line in lines for word in line.split() if word[:2] == "--"} <= known
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
