@@ -84,6 +84,7 @@ class Converter:
         space = self.source.action_space
         shape = tuple(space.shape or ())
         box = isinstance(space, gym.spaces.Box)
+        value = value if box else as_choices(value, shape)
         if value.shape[1:] != shape or value.dtype.kind not in ("fiu" if box else "biu"):
             found = f"{list(value.shape[1:])} {value.dtype}"
             raise ValueError(f"dataset {self.source.name!r}: action: expected {list(shape)} of {space}, got {found}")
@@ -146,3 +147,12 @@ class Converter:
 def _head(space: gym.Space[Any]) -> ActionHead:
     with torch.random.fork_rng(devices=[]):  # its weights are not used, and loading data must not change random numbers
         return action_head(space, 1)
+
+
+def as_choices(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Choices that were written as floats, or with an axis of one too many, as whole numbers [n, *shape]."""
+    if value.shape[1:] == (*shape, 1):
+        value = value.reshape(len(value), *shape)
+    if value.dtype.kind == "f" and bool((value == np.round(value)).all()) and bool((np.abs(value) < 2**53).all()):
+        return value.astype(np.int64)
+    return value

@@ -86,13 +86,18 @@ class _Parts:
     ) -> None:
         L = _length(episode, where)
         self.observation = {leaf.name: _observations(episode, leaf, L, where) for leaf in leaves}
-        self.action = _array(episode.actions, f"{where}: actions")
-        self.reward = _array(episode.rewards, f"{where}: rewards")
+        self.action = _without_axis(_array(episode.actions, f"{where}: actions"), action_shape)
+        self.reward = _without_axis(_array(episode.rewards, f"{where}: rewards"), ())
         for what, x, shape in (("actions", self.action, action_shape), ("rewards", self.reward, ())):
             if x.shape[1:] != shape:
                 raise ValueError(f"{where}: {what}: expected {shape} a step, got {x.shape[1:]}")
         self.length, self.terminated = L, bool(episode.terminated)
         self.nbytes = self.action.nbytes + sum(x.nbytes for x in self.observation.values())
+
+
+def _without_axis(x: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
+    """`x` [L, *shape], of which an axis of one too many is taken away."""
+    return x[..., 0] if shape is not None and x.shape[1:] == (*shape, 1) else x
 
 
 def _join(held: list[_Parts], leaves: tuple[Leaf, ...]) -> Block:

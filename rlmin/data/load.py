@@ -10,6 +10,7 @@ import gymnasium as gym
 from rlmin.data.d4rl import open_d4rl
 from rlmin.data.dataset import Dataset, Episode
 from rlmin.data.episodes import open_episodes
+from rlmin.data.from_files import read_episodes
 from rlmin.data.minari import open_minari
 from rlmin.data.reference import reference_in
 from rlmin.data.source import Source
@@ -37,7 +38,8 @@ def load_dataset(
 
     Args:
         source: the id of a Minari dataset (downloaded if it is not here), a MinariDataset, the path of a D4RL file
-            (.hdf5 or .h5), episodes in memory, or a Dataset, which is returned unchanged.
+            (.hdf5 or .h5) or of a file that `rlmin.data.from_files` reads, episodes in memory, or a Dataset, which is
+            returned unchanged.
         cache: place of the tensors. None: in memory up to 1 GiB (for Minari: and 10,000 episodes), else memory-mapped
             in the cache folder, which RLMIN_CACHE can name; False: in memory; True or a path: memory-mapped, in
             that folder.
@@ -76,6 +78,11 @@ def _open(
     action_space: Space,
     trust: bool,
 ) -> Source:
+    read = read_episodes(Path(source)) if isinstance(source, str | Path) else None
+    if read is not None:
+        observation_space, action_space = _spaces(env, observation_space, action_space)
+        spaces = {"observation_space": observation_space, "action_space": action_space}
+        return open_episodes(read, name=Path(source).stem, **spaces)
     if isinstance(source, str | Path) and Path(source).suffix.lower() in HDF5:
         observation_space, action_space = _spaces(env, observation_space, action_space)
         return open_d4rl(Path(source), observation_space=observation_space, action_space=action_space)
