@@ -159,8 +159,9 @@ def test_blocks_of_any_size_give_the_same_rows(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("key", ["observations", "actions", "rewards", "terminals", "timeouts"])
 def test_a_missing_key_and_a_column_of_another_length_are_named(tmp_path: Path, key: str) -> None:
-    with pytest.raises(ValueError, match=f"'hopper-medium-v2': no key {key}; found"):
-        load_dataset(write(tmp_path, columns(**{key: None})))
+    if key != "timeouts":  # without these the task's limit says where an episode was cut
+        with pytest.raises(ValueError, match=f"'hopper-medium-v2': no key {key}; found"):
+            load_dataset(write(tmp_path, columns(**{key: None})))
     with pytest.raises(ValueError, match=r"hopper-medium-v2.* expected \d+ .*, got"):
         load_dataset(write(tmp_path, columns(**{key: columns()[key][:-1]})))
 

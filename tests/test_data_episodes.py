@@ -167,7 +167,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "final": ({"observations": np.append(np.zeros((7, D)), np.full((1, D), NAN), 0)}, "episode 2, step 7: .* got nan"),
     "reward": ({"rewards": [0, 0, 0, NAN, 0, 0, 0]}, "episode 2, step 3: reward: .* got nan"),
     "action": ({"actions": [0, 0, 0, 0, 5, 0, 0]}, r"episode 2, step 4: action.* a value of Discrete\(5\), got 5"),
-    "kind": ({"actions": np.zeros(7)}, r"action: expected \[\] of Discrete\(5\), got \[\] float64"),
+    "kind": ({"actions": np.full(7, 0.5)}, r"action: expected \[\] of Discrete\(5\), got \[\] float64"),
     "long": ({"rewards": np.zeros(8)}, "episode 2: expected as many rewards as actions, 7, got 8"),
     "drift": ({"observations": np.zeros((7, D))}, "episode 2: .* expected 8 for 7 actions, .*got 7; the state after"),
     "shape": ({"observations": np.zeros((8, D + 1))}, r"episode 2: .* expected \(3,\), got \(4,\) a step"),
@@ -175,7 +175,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "text": ({"observations": np.full((8, D), "x")}, "episode 2: observation 'observation': expected numbers"),
     "ragged": ({"observations": [[1.0], [1.0, 2.0]]}, "episode 2: .* lists of different lengths"),
     "object": ({"actions": 3}, "episode 2: actions: expected one for each step, got int"),
-    "deep": ({"rewards": np.zeros((7, 1))}, r"episode 2: rewards: expected \(\) a step, got \(1,\)"),
+    "deep": ({"rewards": np.zeros((7, 2))}, r"episode 2: rewards: expected \(\) a step, got \(2,\)"),
 }
 
 
