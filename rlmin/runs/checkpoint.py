@@ -84,14 +84,15 @@ def find_folder(path: str | Path) -> Path:
         ValueError: there is a file, no folder.
     """
     path = Path(path)
+    if path.is_dir():  # "." has no name to change
+        return path
     other = path.with_suffix("") if path.suffix == ".zip" else path.with_name(f"{path.name}.zip")
-    found = next((one for one in (path, other) if one.is_dir()), path)
-    if found.is_file():
+    if not other.is_dir() and path.is_file():
         raise ValueError(
-            f"{found}: expected a folder that rlmin saved, found a file; a zip of stable-baselines3's "
+            f"{path}: expected a folder that rlmin saved, found a file; a zip of stable-baselines3's "
             "holds pickles, which rlmin does not read"
         )
-    return found
+    return other if other.is_dir() else path
 
 
 def read_header(folder: Path, file: str = POLICY) -> dict[str, Any]:
