@@ -37,7 +37,12 @@ def read(file: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
 # every benchmark
 
 
-@pytest.mark.parametrize("name", NAMES)
+LONG = ("scan", "busy", "deploy")
+"""Benchmarks that take more than a few seconds, however quick."""
+EACH = [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in NAMES]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_a_benchmark_writes_its_rows_and_their_picture(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

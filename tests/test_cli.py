@@ -254,7 +254,12 @@ def until_it_trains(process: subprocess.Popen[str], run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGINT, 1)], ids=["int", "term", "workers"]
+    ("number", "workers"),
+    [
+        pytest.param(signal.SIGINT, 0, id="int", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 0, id="term"),
+        pytest.param(signal.SIGINT, 1, id="workers"),
+    ],
 )
 def test_a_signal_saves_says_how_to_go_on_and_the_run_can_be_finished(
     number: signal.Signals, workers: int, here: Path

@@ -16,7 +16,7 @@ from rlmin.vector.make import make_one
 
 SMALL = """
 steps: 600
-seeds: 2
+seeds: 1
 columns: {min_gru: {}, stable-baselines3: {peer: PPO}}
 tasks:
   maze: {env: rlmin/TMaze-v0, env_kwargs: {length: 2}, floor: 0, ceiling: 1}
@@ -50,7 +50,7 @@ def test_a_suite_trains_both_libraries_and_reports_them_alike(small: Path, tmp_p
     with (tmp_path / "small-cells.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert [(row["encoder"], row["seed"]) for row in rows] == [
-        (column, seed) for column in ("min_gru", "stable-baselines3") for seed in ("0", "1")
+        (column, "0") for column in ("min_gru", "stable-baselines3")
     ]
     assert all(0 < len(row["curve"].split()) <= EVALUATIONS for row in rows)
     assert (tmp_path / "small.png").stat().st_size > 10_000

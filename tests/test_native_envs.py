@@ -229,6 +229,7 @@ def test_floor_and_ceiling_are_in_order(id: str) -> None:
     assert variant.floor_policy and variant.ceiling_policy
 
 
+@pytest.mark.needs("moviepy")
 def test_gymnasiums_recorders_film_it(tmp_path: Path) -> None:
     env = gym.make("rlmin/GridMemoryS9View3-v0", render_mode="rgb_array")
     film = gym.wrappers.RecordVideo(env, str(tmp_path / "one"), episode_trigger=lambda _: True)
@@ -240,6 +241,7 @@ def test_gymnasiums_recorders_film_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*autoreset mode is same-step")  # gymnasium's recorder drops the last frame then
+@pytest.mark.needs("moviepy")
 def test_gymnasiums_vector_recorder_films_it(tmp_path: Path) -> None:
     many = make_vec("rlmin/TMaze-v0", 3, length=2, render_mode="rgb_array")
     film = gym.wrappers.vector.RecordVideo(many, str(tmp_path / "many"), episode_trigger=lambda _: True)

@@ -111,7 +111,7 @@ class Mortal(Forever):
 
 def train(probe: type[Probe], steps: int = 4096, **settings: Any) -> PPO:
     small = {"width": 16, "layers": 1, "horizon": 16, "epochs": 4, "lr": 5e-3, "lr_final": None, "entropy": 0.0}
-    small |= {"normalize_advantage": False}
+    small |= {"normalize_advantage": False, "minibatches": 1}
     env = SyncVectorEnv([probe] * 8, autoreset_mode=AutoresetMode.SAME_STEP)
     return PPO(env, seed=1, **{**small, **settings}).learn(steps)
 
@@ -156,7 +156,10 @@ def test_the_action_depends_on_what_is_seen() -> None:
     assert chance_of_one(agent, 1.0) > 0.95 and chance_of_one(agent, -1.0) < 0.05
 
 
-@pytest.mark.parametrize("encoder", ["min_gru", "min_lstm", "gru", "lstm", "attention", "aaren"])
+LONGER = [pytest.param(encoder, marks=pytest.mark.slow) for encoder in ("min_lstm", "gru", "lstm", "aaren")]
+
+
+@pytest.mark.parametrize("encoder", ["min_gru", "attention", *LONGER])
 def test_an_encoder_that_remembers_answers_a_cue_three_steps_old(encoder: str) -> None:
     played = evaluate(train(Remembered, 8192, encoder=encoder).policy, adapt(Remembered()), episodes=40, seed=5)
     assert played.mean_return > 0.95
