@@ -1,6 +1,6 @@
 """Runs on the Hugging Face hub: pushed as a model with a card, and loaded from there.
 
-Weights travel as safetensors, settings as YAML: nothing that goes up or comes down is a pickle or a program.
+Weights are transferred as safetensors, settings as YAML: no file is a pickle or a program.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from rlmin.runs.hub_snapshot import snapshot
 from rlmin.settings.boundary import checked
 
 FILES = (CARD, CONFIG, POLICY, "metrics.csv", "curve.png")
-"""What is pushed of a run, where it is there; and LEARNER, if wanted. Nothing else."""
+"""The files of a run that are pushed if they exist, with LEARNER on request."""
 
 
 @checked
@@ -30,28 +30,28 @@ def push_to_hub(
     message: str = "A run of rlmin",
     trust: bool = False,
 ) -> str:
-    """Push a run; the repository is made where there is none, and keeps no file of an earlier push that this one lacks.
+    """Push a run. The repository is created if necessary; files of an earlier push that this run lacks are removed.
 
     Args:
-        folder: the run. A card is written into it, with scores, where it has none: see
+        folder: the run. If it has no card, one is written, with scores: see
             `rlmin.interop.model_card.write_card`.
         repo_id: "user/name".
-        private: of a repository that is made.
-        with_learner: push what going on with the training needs as well.
-        message: of the commit.
-        trust: see `rlmin.load`; read where a card is written.
+        private: whether a new repository is private.
+        with_learner: whether to push the learner's state, which further training needs.
+        message: commit message.
+        trust: see `rlmin.load`; used for the card.
 
     Returns:
         the address of the repository.
 
     Raises:
         ImportError: huggingface_hub is not installed.
-        ValueError: the folder is no run, the id is none, or nobody is logged in; nothing has been pushed.
+        ValueError: the folder is not a run, the id is invalid, or nobody is logged in; nothing has been pushed.
         OSError: the hub refuses or cannot be reached.
     """
     hub, errors = (require(name, extra="hub") for name in ("huggingface_hub", "huggingface_hub.errors"))
     folder = Path(folder)
-    read_newest(folder)  # a damaged run is not pushed
+    read_newest(folder)  # raises for a damaged run
     names = [*FILES, *([LEARNER] if with_learner else [])]
     if with_learner and not (folder / LEARNER).exists():
         raise ValueError(f"{folder}: has no {LEARNER} to push")

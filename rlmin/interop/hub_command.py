@@ -30,14 +30,14 @@ class Push(Settings):
     """Push a run to the Hugging Face hub: weights, settings, metrics, curve and card; log in with `hf auth login`."""
 
     run: tyro.conf.Positional[Path]  # Run folder
-    repo_id: tyro.conf.Positional[str]  # Repository USER/NAME; made where there is none
-    private: bool = False  # Whether a repository that is made is private
-    with_learner: bool = False  # Whether the optimizer's state is pushed too, which resuming needs
+    repo_id: tyro.conf.Positional[str]  # Repository USER/NAME; created if necessary
+    private: bool = False  # Whether a new repository is private
+    with_learner: bool = False  # Whether to push the optimizer's state, which resuming needs
     trust: bool = False  # Whether the module that the run's environment id names is imported for the card
 
 
 def run_hub(arguments: list[str]) -> str:
-    """Run `rlmin hub ...`; what it says."""
+    """Run `rlmin hub ...`; returns the text to print."""
     if not arguments or arguments[0] in ("-h", "--help"):
         return USAGE
     check_names("hub command", arguments[:1], ["card", "push"])

@@ -1,4 +1,4 @@
-"""The model card of a run: a README.md that people and the Hugging Face hub read."""
+"""The model card of a run: a README.md for people and the Hugging Face hub."""
 
 import json
 from collections.abc import Mapping
@@ -19,20 +19,20 @@ from rlmin.settings.boundary import checked
 
 CARD = "README.md"
 LOCAL = 'rlmin.load(".")'
-"""How a card loads the run in whose folder it lies; the hub's address takes its place when it is pushed."""
+"""How a card loads the run in its own folder; a pushed card has the hub's address instead."""
 
 
 @checked
 def write_card(folder: str | Path, *, episodes: CountOrZero = 100, trust: bool = False) -> Path:
-    """Write the card of a run into its folder, over one that is there.
+    """Write the card of a run into its folder, replacing any other.
 
     Args:
         folder: the run.
-        episodes: to evaluate the policy greedily on, of each target; 0, or where the environment is unknown: no scores.
+        episodes: episodes of the greedy evaluation, for each target; 0, or an unknown environment: no scores.
         trust: see `rlmin.load`.
 
     Raises:
-        ValueError: the folder is no run, or its environment cannot be made here; nothing has been written.
+        ValueError: the folder is not a run, or its environment cannot be made here; nothing has been written.
     """
     folder = Path(folder)
     agent = load_run(folder, device="cpu", trust=trust)
@@ -47,7 +47,7 @@ def card(agent: Agent, folder: Path, scores: Mapping[str, Evaluation]) -> str:
     Args:
         agent: of the run.
         folder: the run; its name is the title.
-        scores: what came of each way to play, by its name in words.
+        scores: results by the name of each policy variant.
     """
     name = folder.resolve().name
     parts = [_front_matter(agent, name, scores), f"# {name}\n", _introduce(agent), _scores_table(scores)]
@@ -65,7 +65,7 @@ def _scores(agent: Agent, folder: Path, episodes: int, trust: bool) -> dict[str,
 
 
 def _front_matter(agent: Agent, name: str, scores: Mapping[str, Evaluation]) -> str:
-    """What the hub reads: YAML between two rules."""
+    """The hub's part: YAML between two rules."""
     env, encoder = agent.env_spec["id"] and str(agent.env_spec["id"]), agent.config.encoder
     tags = ["reinforcement-learning", "rlmin", agent.name, encoder.replace("_", "-"), *([env] if env else [])]
     about: dict[str, Any] = {"library_name": "rlmin", "pipeline_tag": "reinforcement-learning", "tags": tags}
@@ -107,7 +107,7 @@ def _scores_table(scores: Mapping[str, Evaluation]) -> str:
 
 
 def _usage(agent: Agent) -> str:
-    """How to load and act, to be executed as it stands."""
+    """Code to load and act, which runs unchanged."""
     spec = agent.env_spec
     lines = ["import rlmin", "", f"agent = {LOCAL}"]
     if spec["id"] is None:
@@ -136,7 +136,7 @@ def _installation() -> str:
 
 
 def _arguments(kwargs: Mapping[str, Any]) -> str:
-    """Arguments as they stand in a call; a name that is no name in Python is quoted, for it may hold anything."""
+    """Arguments in the form of a call; a name that is not valid in Python is quoted."""
     plain = {key: value for key, value in kwargs.items() if key.isidentifier() and not iskeyword(key)}
     other = {key: value for key, value in kwargs.items() if key not in plain}
     return "".join(f", {key}={value!r}" for key, value in plain.items()) + (f", **{other!r}" if other else "")
@@ -153,7 +153,7 @@ def _settings(agent: Agent) -> str:
 
 
 def _fence(language: str, text: str) -> str:
-    """A block of code in Markdown, whose fence is longer than any that the text might close it with."""
+    """A block of code in Markdown, with a fence longer than any in the text."""
     fence = "```"
     while fence in text:
         fence += "`"
@@ -161,5 +161,5 @@ def _fence(language: str, text: str) -> str:
 
 
 def _words(kwargs: Mapping[str, Any]) -> str:
-    """Arguments in a sentence; with quotes and escapes, so that no text among them begins a paragraph or code."""
+    """Arguments in a sentence, quoted and escaped, so that their text cannot begin a paragraph or code."""
     return f" ({', '.join(f'{json.dumps(key)[1:-1]}={value!r}' for key, value in kwargs.items())})" if kwargs else ""

@@ -4,9 +4,9 @@
     model = SAC("MlpPolicy", env, policy_kwargs={
         "features_extractor_class": MinGruExtractor, "features_extractor_kwargs": {"frames": 16}})
 
-SAC, DQN and PPO choose each action from one observation, so nothing can be carried from step to step. What they can be
-shown is a window of the last K; this runs the scan over it, from an empty memory at its oldest frame. It costs K steps
-an action, and what lies further back is gone: a policy that remembers whole episodes is RecurrentPPO's or rlmin's own.
+SAC, DQN and PPO choose each action from one observation, so nothing can be carried from step to step. They can be
+given a window of the last K; this runs the scan over it, from an empty memory at its oldest frame. It costs K steps
+an action, and older observations are lost: use RecurrentPPO or rlmin's own agents to remember whole episodes.
 """
 
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from torch import Tensor
 from rlmin.encoders import Stack
 
 SMALLEST_PICTURE = 36
-"""Pixels on the shorter side below which NatureCNN's convolutions have nothing left to read."""
+"""Smallest side in pixels for NatureCNN's convolutions."""
 
 
 class MinGruExtractor(BaseFeaturesExtractor):

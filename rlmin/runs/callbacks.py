@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Hook:
-    """What the training loop calls; here every call does nothing."""
+    """Calls of the training loop; here each does nothing."""
 
     def on_rollout_start(self) -> None: ...
 
     def on_step(self, step: Step | None) -> bool:
-        """After a step of the environments, or (None) a gradient step on logged data; whether to go on."""
+        """After a step of the environments, or (None) a gradient step on logged data; returns whether to continue."""
         return True
 
     @property
@@ -42,7 +42,7 @@ class Hooks(Hook):
             hook.on_rollout_start()
 
     def on_step(self, step: Step | None) -> bool:
-        answers = [hook.on_step(step) for hook in self.hooks]  # every hook is called, whatever the others say
+        answers = [hook.on_step(step) for hook in self.hooks]  # every hook is called, also after one has stopped
         return all(answers)
 
     @property
@@ -59,12 +59,12 @@ class Hooks(Hook):
 
 
 class LoggedSteps:
-    """What callbacks take for the environment trained in where an agent learns from data.
+    """The training environment for callbacks when an agent learns from data.
 
     Attributes:
         num_envs: logged steps of the last gradient step, since a call of `on_step` stands for so many steps.
 
-    Everything else is that of the environment the data come from, made when something of it is first asked for.
+    Everything else comes from the environment of the data, which is made on first use.
     """
 
     def __init__(self, env: Callable[[], Any]) -> None:
@@ -119,11 +119,11 @@ def start_callback(agent: Any, callback: Any, total: int) -> Hook:
 
     Args:
         agent: handed to the callback as its model.
-        callback: None, a `Hook`, a stable-baselines3 callback, function(locals, globals) -> bool, or a list of these.
+        callback: None, a `Hook`, a stable-baselines3 callback, function(locals, globals) -> bool, or a list of them.
         total: steps at which training ends.
 
     Raises:
-        TypeError: something else.
+        TypeError: any other object.
     """
     if callback is None:
         return Hook()

@@ -1,4 +1,4 @@
-"""Learning curves: what runs have logged, and its mean over seeds."""
+"""Learning curves: logged values of runs, and their mean over seeds."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ from rlmin.runs.statistics import mean_band
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 SECONDS = "time/time_elapsed"
-"""A column that a curve can be drawn over, as over STEPS."""
+"""A column for the horizontal axis, like STEPS."""
 
 POINTS = 400
-"""Of a mean curve, where its runs have more between them."""
+"""Largest number of points of a mean curve."""
 
 
 class Curve(NamedTuple):
@@ -29,7 +29,7 @@ class Curve(NamedTuple):
 
 
 def read_columns(folder: Path) -> list[str]:
-    """Names of what a run has logged; a ValueError where it has no metrics."""
+    """Names of the logged columns; a ValueError if the run has no metrics."""
     return list(dict.fromkeys(name for row in _rows(folder) for name in row))
 
 
@@ -38,11 +38,11 @@ def read_curve(folder: Path, column: str, *, over: str = STEPS) -> tuple[list[fl
 
     Args:
         folder: the run.
-        column: a name in `read_columns`; of another one there are no rows.
+        column: a name in `read_columns`; any other has no rows.
         over: the column of x.
 
     Raises:
-        ValueError: the run has no metrics, or the column has something else than numbers.
+        ValueError: the run has no metrics, or the column is not numeric.
     """
     rows = [row for row in _rows(folder) if row.get(column) and row.get(over)]
     try:

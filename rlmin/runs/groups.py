@@ -1,4 +1,4 @@
-"""Groups of runs: those that differ in nothing but the seed stand together, named by what sets them apart."""
+"""Groups of runs that differ only in the seed, named by the settings in which the groups differ."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ READ = {
 """What of config.yaml, beside `config` and `env.kwargs`, makes a run another one, and how it is called."""
 
 MOST = 3
-"""Settings in a name; where groups differ in more, their folders' names say it better."""
+"""Largest number of settings in a name; beyond it, folder names are clearer."""
 
 Settings = dict[str, Hashable]
 
@@ -38,8 +38,8 @@ def group_runs(folders: Sequence[Path], *, by_seed: bool = True) -> list[Group]:
     """Put runs together, in the order of their first members.
 
     Args:
-        folders: runs; one given twice counts once.
-        by_seed: runs whose settings differ in the seed alone are one group; False makes each its own, named by its
+        folders: runs; duplicates count once.
+        by_seed: whether runs that differ only in the seed form one group; False makes each its own, named by its
             folder.
 
     Raises:
@@ -65,7 +65,7 @@ def group_runs(folders: Sequence[Path], *, by_seed: bool = True) -> list[Group]:
 
 
 def read_settings(folder: Path) -> Settings:
-    """What makes a run learn as it does, but for the seed; of a folder without config.yaml, the folder."""
+    """The settings of a run without its seed; for a folder without config.yaml, the folder."""
     said = _read_config(folder)
     if said is None:
         return {"folder": str(folder)}
@@ -84,7 +84,7 @@ def read_task(folder: Path) -> Settings:
 
 
 def read_seed(folder: Path) -> Hashable:
-    """The seed of a run; of one that does not tell it, the folder."""
+    """The seed of a run; the folder if it is unknown."""
     seed = (_read_config(folder) or {}).get("seed")
     return seed if isinstance(seed, int) else str(folder.resolve())
 
@@ -92,7 +92,7 @@ def read_seed(folder: Path) -> Hashable:
 def setting_names(groups: Sequence[Settings]) -> list[str]:
     """A name for each group: the settings in which they differ, as in `encoder=min_gru`.
 
-    Agents of two kinds have other settings: they are told apart by agent, environment and data. One group alone is
+    Agents of different kinds are distinguished by agent, environment and data. A single group is
     named by its environment; of groups that differ in more settings than a name can hold, all names are empty.
     """
     if len(groups) == 1:
@@ -119,19 +119,19 @@ def _follows_encoder(key: str, groups: Sequence[Settings]) -> bool:
 
 
 def folder_names(folders: Sequence[Path]) -> list[str]:
-    """The last part of each path, or all of it where that would not tell them apart."""
+    """The last part of each path, or the whole path if these are not unique."""
     names = [folder.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else list(map(str, folders))
 
 
 def _before_seed(names: Sequence[str]) -> str:
-    """What the names of the seeds of one run begin with; of one, all of it."""
+    """The common prefix of the names of a group's seeds; the whole name of a single one."""
     same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
     return "".join(letters[0] for letters in same).rstrip("-_") or names[0]
 
 
 def _read_config(folder: Path) -> dict[str, Any] | None:
-    """What is in config.yaml; None where there is none."""
+    """The content of config.yaml; None if there is none."""
     path = folder / CONFIG
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""A run on the Hugging Face hub, brought here: only the files that rlmin reads, none of which can execute code."""
+"""Download of a run from the Hugging Face hub: only the files that rlmin reads, none of which can execute code."""
 
 import re
 from pathlib import Path, PurePosixPath
@@ -7,19 +7,19 @@ from rlmin.checks import require
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY
 
 PICKLED = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".bin", ".zip"}
-"""Endings of files that are pickles, or may hold one."""
+"""Endings of files that are pickles or may contain one."""
 
 ADDRESS = re.compile(r"hf:/+(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>.+))?")
 """hf://user/name or hf://user/name@revision; a Path makes one stroke of the two."""
 
 
 def is_address(place: str | Path) -> bool:
-    """Whether this names a repository on the hub, and not a folder here."""
+    """Whether this is the address of a repository on the hub, not a local folder."""
     return str(place).startswith("hf:/")
 
 
 def fetch(place: str | Path) -> Path:
-    """The folder here of a run on the hub.
+    """The local folder of a run on the hub.
 
     Args:
         place: "hf://user/name", or "hf://user/name@revision": a branch, a tag or a commit.
@@ -27,7 +27,7 @@ def fetch(place: str | Path) -> Path:
     Raises:
         ImportError: huggingface_hub is not installed.
         ValueError: no such address, repository or revision, or there is no run of rlmin in it.
-        ConnectionError: it cannot be reached, and was not brought here before.
+        ConnectionError: it cannot be reached, and there is no local copy.
     """
     found = ADDRESS.fullmatch(str(place))
     if found is None:
@@ -51,7 +51,7 @@ def snapshot(repo_id: str, revision: str | None = None) -> Path:
 
 
 def _describe_content(names: list[str]) -> str:
-    """What is in a repository that holds no run."""
+    """The content of a repository without a run."""
     pickles = [name for name in names if PurePosixPath(name).suffix in PICKLED]
     if pickles:
         return (

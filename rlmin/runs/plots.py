@@ -1,4 +1,4 @@
-"""Plots: learning curves of runs as PNG, SVG or PDF, those that differ in the seed alone as one line."""
+"""Plots: learning curves of runs as PNG, SVG or PDF; runs that differ only in the seed share a line."""
 
 import io
 import textwrap
@@ -25,10 +25,10 @@ LABELS = {
     "train/held_out_loss": "open-loop loss, episodes kept out",
     "train/held_out_accuracy": "share of actions predicted, episodes kept out",
 }
-"""Drawn by default, those of them that a run has."""
+"""Columns drawn by default, if a run has them."""
 
 OTHERWISE = {"train/loss": "loss"}
-"""Drawn where a run has none of these."""
+"""Columns drawn if a run has none of these."""
 
 OVER = {"steps": STEPS, "time": SECONDS}
 UNITS = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
@@ -83,14 +83,14 @@ def plot_runs(
     relative_to: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Group]:
-    """Draw what runs have logged, a panel for each column.
+    """Draw logged values of runs, a panel for each column.
 
     Args:
         folders: runs.
-        files: pictures to write, .png, .svg or .pdf: all of them or, where something is wrong, none.
+        files: pictures to write, .png, .svg or .pdf: all of them, or none after an error.
         columns: of metrics.csv; none: return and success, where known, or the losses of a decision agent.
-        over: "steps", or "time": wall-clock time of learning.
-        by_seed: draw runs that differ in the seed alone as one line, their mean with a 95 % bootstrap interval over
+        over: "steps", or "time": wall-clock time of training.
+        by_seed: whether runs that differ only in the seed are one line, their mean with a 95 % bootstrap interval over
             seeds; runs of one seed count as one, their mean.
         smooth: weight of the past in an exponential moving average of each run, in [0, 1).
         style: "screen", or "paper": panels as wide as a column of text, 300 dots an inch.
@@ -100,7 +100,7 @@ def plot_runs(
             lines are of fewer than three seeds.
 
     Returns:
-        the groups, each of them a line.
+        the groups, one for each line.
 
     Raises:
         ValueError: a folder without metrics, a column that no run has, a picture that cannot be written.
@@ -132,21 +132,21 @@ def plot_runs(
 
 
 class Line(NamedTuple):
-    """A group in a panel: its curve, and what that is the mean of."""
+    """A group in a panel: its curve, and the number of runs and seeds behind it."""
 
     curve: Curve
     seeds: int
     runs: int
 
     def label(self, name: str) -> str:
-        """The name of the group, and of how many curves this is the mean."""
+        """The name of the group, and the number of its curves."""
         if self.runs == 1:
             return name
         return f"{name} ({self.seeds} seeds)" if self.runs == self.seeds else f"{name} ({self.runs} runs)"
 
 
 def _line_of(group: Group, column: str, over: str, smooth: float, band: str, say: Callable[[str], None]) -> Line | None:
-    """The line of a group; None where none of its runs has the column."""
+    """The line of a group; None if none of its runs has the column."""
     found, lack = dict[Hashable, list[tuple[list[float], list[float]]]](), list[str]()
     for folder in group.folders:
         x, values = read_curve(folder, column, over=OVER[over])
@@ -162,7 +162,7 @@ def _line_of(group: Group, column: str, over: str, smooth: float, band: str, say
         seeds = [mean_curve(curves) for curves in found.values()]
         curve = mean_curve([(one.x, one.mean) for one in seeds], band=BANDS[band])
     except ValueError as error:
-        raise ValueError(f"{column} of {group.name}: {error}; draw each run alone by --group none") from None
+        raise ValueError(f"{column} of {group.name}: {error}; draw each run alone with --group none") from None
     ends = [x[-1] for curves in found.values() for x, _ in curves]
     if max(ends) > min(ends):
         say(f"{column} of {group.name}: drawn up to {min(ends):g}, where its shortest run ends; one has {max(ends):g}")
@@ -192,7 +192,7 @@ def _ratios(lines: dict[str, Line], base: str, column: str) -> dict[str, Line]:
 def _figure(
     panels: dict[str, dict[str, Line]], label: str, unit: float, looks: "Looks", *, band: str, base: str | None
 ) -> "Figure":
-    """A panel a column, a line a group, shaded where it is the mean over several seeds; x in `unit`."""
+    """A panel for each column, a line for each group, shaded for means over several seeds; x in `unit`."""
     from matplotlib.figure import Figure  # without pyplot: no global state, no window
     from matplotlib.ticker import EngFormatter
 
@@ -229,7 +229,7 @@ def _line(axes: "Axes", curve: Curve, name: str, number: int, colours: Sequence[
 
 
 def _steps_label(folders: Sequence[Path]) -> str:
-    """What the steps are steps of."""
+    """Label of the axis of steps."""
     logged = {"dataset" in read_settings(Path(folder)) for folder in folders}
     if len(logged) > 1:
         return "steps"
@@ -244,7 +244,7 @@ def _time_axis(panels: dict[str, dict[str, Line]]) -> tuple[str, float]:
 
 
 def _check_places(files: Sequence[Path]) -> None:
-    """All of them, before anything is drawn or written."""
+    """Check all files before anything is drawn or written."""
     check_names("kind of picture", [_suffix(file) for file in files], FORMATS)
     for file in files:
         if file.is_dir():

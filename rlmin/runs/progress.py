@@ -1,4 +1,4 @@
-"""Progress: one line that says how far training is, how well it goes, how fast, and how long it still takes."""
+"""Progress: one line with steps, results, speed and the remaining time of training."""
 
 import time
 from types import TracebackType
@@ -6,16 +6,16 @@ from types import TracebackType
 from rlmin.vector.episodes import EpisodeStatistics
 
 PLAIN_INTERVAL = 10.0
-"""Seconds between two lines where the output is not a terminal (a log file, CI)."""
+"""Seconds between two lines if the output is not a terminal (a log file, CI)."""
 
 
 class Progress:
-    """A live bar on a terminal, a line every ten seconds elsewhere, nothing where not `enabled`.
+    """A live bar on a terminal, a line every ten seconds elsewhere, nothing unless `enabled`.
 
     Args:
         total: steps at which training ends.
         first: steps taken before it began.
-        enabled: show anything at all.
+        enabled: whether to show anything.
     """
 
     def __init__(self, total: int, first: int = 0, *, enabled: bool = True) -> None:
@@ -62,7 +62,7 @@ class Progress:
 
 
 def describe(statistics: EpisodeStatistics) -> str:
-    """ "return 0.93  success 98 %  " of the recent episodes; empty before the first has ended."""
+    """ "return 0.93  success 98 %  " of recent episodes; empty before the first end."""
     if statistics.mean_return is None:
         return ""
     text = f"return {statistics.mean_return:.3g}  "

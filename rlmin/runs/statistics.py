@@ -37,7 +37,7 @@ def interquartile_mean(scores: Array) -> Array:
 
 
 def mean_interval(scores: Sequence[float]) -> Interval:
-    """The mean over seeds; one seed has no interval but itself."""
+    """The mean over seeds; the interval of one seed is the value itself."""
     return _interval([np.asarray(scores, dtype=np.float64)], lambda x: x.mean(-1))
 
 

@@ -5,7 +5,7 @@
 
 `learn(-5)` is then "total_timesteps: expected a whole number of at least 1, got -5", as for a setting. Numbers,
 switches, text, paths, choices and lists of these are kept as plain Python values; tensors, devices, dicts, spaces,
-environments and objects of rlmin's own classes have to be such. What is `Any` is left to the function.
+environments and objects of rlmin's own classes are checked by type. Arguments of type `Any` are left to the function.
 """
 
 import functools
@@ -30,17 +30,17 @@ PLAIN = (int, float, bool, str, Path, type(None))
 
 
 class Checked(NamedTuple):
-    """Which arguments of a function are checked, and how."""
+    """The checks of a function's arguments."""
 
-    positions: tuple[tuple[str, Check | None], ...]  # those that can be given by position
+    positions: tuple[tuple[str, Check | None], ...]  # arguments that can be given by position
     names: dict[str, Check]
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """A function whose arguments are checked before it runs; see the module.
+    """Check the arguments of a function before it runs; see the module.
 
     Raises:
-        ValueError: (of the function returned) an argument is of another type, not finite or out of range.
+        ValueError: (from the returned function) an argument has the wrong type, is not finite or is out of range.
     """
     plan: list[Checked] = []  # made at the first call, when every name in an annotation is known
 
@@ -72,7 +72,7 @@ def _plan(function: Callable[..., Any]) -> Checked:
 
 
 def _resolve(hint: Any, function: Callable[..., Any]) -> Any:
-    """A type that is written as text; Any where only a type checker knows the names in it."""
+    """A type from its text; Any if only a type checker knows the names in it."""
     if not isinstance(hint, str):
         return hint
     try:
@@ -82,7 +82,7 @@ def _resolve(hint: Any, function: Callable[..., Any]) -> Any:
 
 
 def check_of(hint: Any) -> Check | None:
-    """How an argument of this type is checked; None: not here."""
+    """The check of an argument of this type; None: no check."""
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     kinds = {_origin(option) for option in options}
     optional = type(None) in kinds
@@ -101,7 +101,7 @@ def check_of(hint: Any) -> Check | None:
 
 
 def _is_class(kind: Any) -> bool:
-    """Whether what is no instance of `kind` cannot stand for one."""
+    """Whether only instances of `kind` are accepted."""
     known = ("rlmin.", "gymnasium.")
     return isinstance(kind, type) and kind.__module__.startswith(known) and not getattr(kind, "_is_protocol", False)
 

@@ -6,8 +6,8 @@
         bptt: Count | None = None  # Steps that gradients flow back through; None: the whole rollout
 
 `Config(lr=math.nan)` is a ValueError: "lr: expected a number above 0, got nan". `dataclasses.replace`, the command
-line, presets and files construct the class too, so all of them pass the same check. What fits is kept as a plain
-Python value: a numpy float32 becomes the float of the same value, a list the tuple that is declared. Checks that
+line, presets and files construct the class too, so all of them pass the same check. A valid value is kept as a plain
+Python value: a numpy float32 becomes the equal float, a list the declared tuple. Checks that
 combine several settings belong in `__post_init__`, after `super().__post_init__()`.
 
 The comment beside a field is its help on the command line and its line in the documentation.
@@ -40,7 +40,7 @@ BOUNDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The numbers that a setting may be; None: no bound on that side. NaN and infinity never fit."""
+    """A range of numbers; None: no bound on that side. NaN and infinity never fit."""
 
     least: float | None = None
     above: float | None = None
@@ -49,7 +49,7 @@ class Range:
 
     @property
     def bounds(self) -> dict[str, float]:
-        """The bounds there are, lower first."""
+        """The existing bounds, lower first."""
         return {name: bound for name in BOUNDS if (bound := getattr(self, name)) is not None}
 
     def holds(self, x: float) -> bool:
@@ -68,7 +68,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Known:
-    """The names that a setting may be, where they are not fixed: others can be registered."""
+    """Allowed names that are not fixed: more can be registered."""
 
     names: Collection[str]
 
@@ -100,12 +100,12 @@ def check_setting(name: str, value: Any, hint: Any) -> Any:
     """`value` as the plain Python value that `hint` declares.
 
     Args:
-        name: of the setting, for the message.
-        value: given by a user.
+        name: name of the setting, for the message.
+        value: the user's value.
         hint: a type, as declared beside a field: with `Range` or `Known`, Literal, unions with None, tuples.
 
     Raises:
-        ValueError: the value is of another type, not finite, or out of range.
+        ValueError: the value has the wrong type, is not finite or is out of range.
     """
     kind, _ = _unwrap(hint)
     if get_origin(kind) not in (Union, types.UnionType):
@@ -122,7 +122,7 @@ def check_setting(name: str, value: Any, hint: Any) -> Any:
 
 
 def _check(name: str, value: Any, hint: Any, *, declared: Any) -> Any:
-    """`check_setting` of one type; the message names all that is declared."""
+    """`check_setting` for one type; the message names the whole declaration."""
     kind, marks = _unwrap(hint)
     names = next((list(mark.names) for mark in marks if isinstance(mark, Known)), None)
     if get_origin(kind) is Literal or names is not None:
@@ -164,7 +164,7 @@ def _check_mapping(name: str, value: Any, declared: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any, kind: Any) -> Any:
-    """`value` as a plain Python value of `kind`; None where it is none. A bool is no number, and a number no bool."""
+    """`value` as a plain Python value of `kind`; None if it is not one. A bool is not a number, nor a number a bool."""
     value = _scalar(value)
     if kind is bool:
         return value if isinstance(value, bool) else None
@@ -177,7 +177,7 @@ def _plain(value: Any, kind: Any) -> Any:
         return None
     if kind is int:
         return int(value) if isinstance(value, int) or value.is_integer() else None
-    assert kind is float, f"{kind}: a type that no setting has; teach rlmin.settings to check it"
+    assert kind is float, f"{kind}: rlmin.settings has no check for this type; add one"
     try:
         return float(value)
     except OverflowError:  # of an int
@@ -185,18 +185,18 @@ def _plain(value: Any, kind: Any) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """A numpy scalar, or an array or tensor without axes, as a plain Python value; anything else as it is."""
+    """A numpy scalar, or an array or tensor without axes, as a plain Python value; anything else unchanged."""
     return value.item() if hasattr(value, "dtype") and getattr(value, "shape", None) == () else value
 
 
 def show(value: Any) -> str:
-    """`value` in a message, cut where it is long."""
+    """`value` for a message, shortened."""
     text = " ".join(repr(_scalar(value)).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def words(hint: Any) -> str:
-    """What `hint` declares, in words: "a number above 0 or None"."""
+    """The declaration `hint` in words: "a number above 0 or None"."""
     kind, marks = _unwrap(hint)
     if get_origin(kind) in (Union, types.UnionType):
         options = [words(option) for option in get_args(kind) if option is not type(None)]
@@ -213,7 +213,7 @@ def words(hint: Any) -> str:
 
 
 def from_text(text: str, hint: Any) -> Any:
-    """What `text`, a word of a command line, means where `hint` is declared; text that means nothing stays text."""
+    """The value of `text`, a word of a command line, for a declared `hint`; unreadable text stays text."""
     kind, _ = _unwrap(hint)
     options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
     if text == "None" and type(None) in options:
@@ -235,12 +235,12 @@ def _tuple_words(kinds: tuple[Any, ...]) -> str:
 
 
 def _unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The type, and what is annotated to it."""
+    """The type and its annotations."""
     return (hint.__origin__, hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
 
 
 def limits(hint: Any) -> str:
-    """The ranges somewhere in `hint`, in words; empty where it has none."""
+    """All ranges in `hint`, in words; empty if there are none."""
     kind, marks = _unwrap(hint)
     own = [str(mark) for mark in marks if isinstance(mark, Range)]
     return ", ".join(dict.fromkeys([*own, *filter(None, map(limits, get_args(kind)))]))
@@ -254,11 +254,11 @@ def field_types(kind: type) -> dict[str, Any]:
 
 
 class About(NamedTuple):
-    """What there is to say of one setting."""
+    """Facts about one setting, for help and documentation."""
 
     hint: Any  # its type, with its annotations
-    default: Any  # dataclasses.MISSING where it has to be given
-    written: str  # the default as in the source; empty where there is none
+    default: Any  # dataclasses.MISSING if it has to be given
+    written: str  # the default as in the source; empty if there is none
     help: str  # the comment beside it
 
 
@@ -273,7 +273,7 @@ def describe(kind: type) -> dict[str, About]:
 
 
 def _read_source(kind: type) -> dict[str, tuple[str, str]]:
-    """Field -> default and comment, as in the source of one class; nothing where there is no source."""
+    """Field -> default and comment, from the source of one class; empty without source."""
     try:
         source = textwrap.dedent(inspect.getsource(kind))
     except (OSError, TypeError):

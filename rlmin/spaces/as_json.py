@@ -38,11 +38,11 @@ def space_from_json(x: Any, *, most: int = 2**30) -> gym.Space[Any]:
     """The space that `space_to_json` described.
 
     Args:
-        x: the description, which may be a stranger's.
-        most: entries and choices that it may have in all; they are counted before anything is made.
+        x: the description, which is not trusted.
+        most: largest number of entries and choices; they are counted before anything is made.
 
     Raises:
-        ValueError: it describes no space, or a larger one.
+        ValueError: it does not describe a space, or a larger one.
     """
     try:
         size = _size(x)
@@ -52,7 +52,7 @@ def space_from_json(x: Any, *, most: int = 2**30) -> gym.Space[Any]:
         raise ValueError(f"not the description of a space ({type(error).__name__}: {error!s:.100})") from None
     try:
         return _make(x)
-    except Exception as error:  # each space of gymnasium has its own for numbers that it cannot have
+    except Exception as error:  # each space of gymnasium has its own error for invalid numbers
         raise ValueError(f"not the description of a space ({type(error).__name__}: {error!s:.100})") from None
 
 
@@ -66,7 +66,7 @@ def _make(x: dict[str, Any]) -> gym.Space[Any]:
         case "Box":
             dtype, shape = np.dtype(x["dtype"]).type, tuple(x["shape"])
             sides = [np.asarray(x[side], dtype) for side in ("low", "high")]
-            # one without entries is written as lists that say only some of its axes
+            # for a space without entries, the lists do not show all axes
             low, high = (side.reshape(shape) if not side.size else np.broadcast_to(side, shape) for side in sides)
             return spaces.Box(low, high, shape, dtype)
         case "Discrete":
@@ -117,7 +117,7 @@ def _entries(parts: Any) -> list[tuple[Any, Any]]:
 
 
 def _dtype(space: gym.Space[Any]) -> dict[str, str]:
-    """The type of whole numbers, where it is not the usual one."""
+    """The integer type, if it is not the usual one."""
     return {} if space.dtype == np.int64 else {"dtype": str(space.dtype)}
 
 
@@ -126,7 +126,7 @@ def _options(x: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compact(x: np.ndarray) -> Any:
-    """One number where all are equal, else nested lists; infinities as "inf" and "-inf", which JSON has no sign for."""
+    """One number if all are equal, else nested lists; infinity, which JSON lacks, becomes "inf" or "-inf"."""
     if x.size and bool((x == x.flat[0]).all()):
         return _plain(x.flat[0].item())
     return _plain(x.tolist())

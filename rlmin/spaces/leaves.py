@@ -27,23 +27,23 @@ from torch import Tensor
 from rlmin.types import Observation
 
 SINGLE = "observation"
-"""Name of the leaf of a space that is one leaf."""
+"""Name of the leaf of a space with a single leaf."""
 
 SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these (Text is left out)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
-    """One leaf of an observation space: where it is found and what it becomes."""
+    """One leaf of an observation space: its place and its tensor."""
 
     name: str
     path: tuple[str | int, ...]  # keys from the root of a raw observation
     space: gym.Space[Any]
     shape: tuple[int, ...]  # of one environment
-    declared: np.dtype[Any]  # what the env promises
-    dtype: torch.dtype  # what it becomes
-    start: Tensor | None  # int64, subtracted; None where it is zero everywhere
-    bounds: tuple[Any, Any] | None  # arrays or numbers: least and largest value of a choice; None for a Box
+    declared: np.dtype[Any]  # as declared by the env
+    dtype: torch.dtype  # of the tensor
+    start: Tensor | None  # int64, subtracted; None if it is zero everywhere
+    bounds: tuple[Any, Any] | None  # arrays or numbers: smallest and largest value of a choice; None for a Box
 
 
 def leaf_spaces(space: gym.Space[Any]) -> dict[str, gym.Space[Any]]:
@@ -74,7 +74,7 @@ def leaves_of(space: gym.Space[Any]) -> tuple[Leaf, ...]:
 
 
 def without(space: gym.Space[Any], key: str) -> gym.Space[Any]:
-    """`space` without the entry `key` of a Dict; any other space as it is."""
+    """`space` without the entry `key` of a Dict; any other space unchanged."""
     if not isinstance(space, spaces.Dict) or key not in space.spaces:
         return space
     return spaces.Dict({name: part for name, part in space.spaces.items() if name != key})
@@ -88,7 +88,7 @@ def pick(raw: Any, path: tuple[str | int, ...]) -> Any:
 
 
 def require_leaf(raw: Any, leaf: Leaf, where: str) -> Any:
-    """The part of a raw observation that is `leaf`; `where` ends the message of the ValueError if there is none."""
+    """The part of a raw observation for `leaf`; `where` ends the message of the ValueError if it is missing."""
     try:
         return pick(raw, leaf.path)
     except (KeyError, IndexError, TypeError) as error:
@@ -96,15 +96,15 @@ def require_leaf(raw: Any, leaf: Leaf, where: str) -> Any:
 
 
 def to_observation(raw: Any, space: gym.Space[Any], device: torch.device | str = "cpu") -> Observation:
-    """Tensors of a batched observation, as an env returns it or as a user passes it to `predict`.
+    """Tensors of a batched observation from an env or from a caller of `predict`.
 
     Args:
         raw: dict, tuple, array, tensor or nested lists that follow `space`, every leaf [B, *shape].
         space: the space of a single environment.
-        device: where the tensors go.
+        device: of the tensors.
 
     Returns:
-        leaf name -> tensor [B, *shape]; arrays are copied, tensors are not where nothing changes.
+        leaf name -> tensor [B, *shape]; arrays are copied, tensors only if they change.
 
     Raises:
         ValueError: a leaf is missing, has another shape or type than declared or lies outside its space, or the leaves
@@ -138,9 +138,9 @@ def leaf_tensor(
     Args:
         value: array or tensor [B, *shape].
         batch: B, as expected.
-        copy: the array may be overwritten later, so its memory is not shared.
+        copy: whether the array may be overwritten later, so that its memory must not be shared.
         where: end of the error message, for instance " at step 3".
-        rows: [B] the environments these are; None: the first B.
+        rows: [B] numbers of the environments; None: the first B.
 
     Raises:
         ValueError: another shape, a type that does not convert without losing its kind (float64 to float32 does), or a
@@ -243,7 +243,7 @@ def _leaf(space: gym.Space[Any], path: tuple[str | int, ...]) -> Leaf:
 
 
 def as_read(space: gym.Space[Any]) -> gym.Space[Any]:
-    """`space` without what no policy reads of it: bounds and precision of a Box of floats."""
+    """`space` without the parts that no policy reads: bounds and precision of a Box of floats."""
     if isinstance(space, spaces.Dict):
         return spaces.Dict([(name, as_read(part)) for name, part in space.spaces.items()])
     if isinstance(space, spaces.Tuple):
