@@ -50,7 +50,7 @@ def episodes_from_columns(
     Warns:
         UserWarning: there are no rewards, so they are 0.
     """
-    found = _named(columns, where)
+    found = _rename(columns, where)
     N = _size(found, where)
     for name in ("rewards", "terminals", "timeouts", "starts", "episode"):
         if name in found:
@@ -68,7 +68,7 @@ def episodes_from_columns(
         final = found.get("next_observations", found["observations"])
         episodes.append(
             Episode(
-                observations=_joined(_cut(found["observations"], own), _cut(final, slice(last, last + 1))),
+                observations=_join(_cut(found["observations"], own), _cut(final, slice(last, last + 1))),
                 actions=actions[own],
                 rewards=found["rewards"][own],
                 terminated=bool(terminated[last]),
@@ -78,7 +78,7 @@ def episodes_from_columns(
     return episodes
 
 
-def _named(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _rename(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The columns under rlmin's names for them."""
     found: dict[str, Any] = {}
     for name, aliases in ALIASES.items():
@@ -119,7 +119,7 @@ def _ends(
     else:
         ends = terminated | timeouts
         if "timeouts" not in found and limit is not None:
-            ends = _limited(ends, limit)
+            ends = _limit(ends, limit)
         elif "timeouts" not in found and "next_observations" in found:
             ends = ends | _jumps(found["observations"], found["next_observations"])
         elif "terminals" not in found and "timeouts" not in found:
@@ -129,7 +129,7 @@ def _ends(
     return np.flatnonzero(ends).tolist(), terminated
 
 
-def _limited(ends: np.ndarray[Any, Any], limit: int) -> np.ndarray[Any, Any]:
+def _limit(ends: np.ndarray[Any, Any], limit: int) -> np.ndarray[Any, Any]:
     """The ends and, as d4rl's own loader has it, those after `limit` steps of an episode."""
     cut, step = ends.copy(), 0
     for t, over in enumerate(ends):
@@ -161,9 +161,9 @@ def _cut(x: Any, rows: slice) -> Any:
     return tuple(_cut(part, rows) for part in x) if isinstance(x, tuple) else np.asarray(x)[rows]
 
 
-def _joined(x: Any, last: Any) -> Any:
+def _join(x: Any, last: Any) -> Any:
     if isinstance(x, Mapping):
-        return {name: _joined(part, last[name]) for name, part in x.items()}
+        return {name: _join(part, last[name]) for name, part in x.items()}
     if isinstance(x, tuple):
-        return tuple(_joined(part, end) for part, end in zip(x, last, strict=True))
+        return tuple(_join(part, end) for part, end in zip(x, last, strict=True))
     return np.concatenate([x, last])
