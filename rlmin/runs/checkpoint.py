@@ -87,9 +87,10 @@ def find_folder(path: str | Path) -> Path:
     if path.is_dir():  # "." has no name to change
         return path
     other = path.with_suffix("") if path.suffix == ".zip" else path.with_name(f"{path.name}.zip")
-    if not other.is_dir() and path.is_file():
+    file = path if path.is_file() else other
+    if not other.is_dir() and file.is_file():
         raise ValueError(
-            f"{path}: expected a folder that rlmin saved, found a file; a zip of stable-baselines3's "
+            f"{file}: expected a folder that rlmin saved, found a file; a zip of stable-baselines3's "
             "holds pickles, which rlmin does not read"
         )
     return other if other.is_dir() else path

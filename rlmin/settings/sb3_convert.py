@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from rlmin.settings.fields import Count, NonNegative, check_setting
 from rlmin.settings.sb3_names import SB3_NAMES, answer
 
 Schedule = Callable[[float], float]
@@ -76,12 +77,12 @@ def from_sb3(
         ValueError: an argument has no equivalent, or says something else than a setting beside it.
     """
     flat = {name: value for name, value in given.items() if name != "policy_kwargs"}
-    flat |= given.get("policy_kwargs") or {}
+    flat |= check_setting("policy_kwargs", given.get("policy_kwargs") or {}, dict[str, Any])
     theirs = {name: value for name, value in flat.items() if name in SB3_NAMES and name not in known}
     settings = {name: value for name, value in flat.items() if name not in theirs}
     sizes = Sizes(
-        int(theirs.get("n_envs", settings.get("num_envs", num_envs))),
-        int(theirs.get("n_steps", settings.get("horizon", horizon))),
+        _count("n_envs", theirs.get("n_envs", settings.get("num_envs", num_envs))),
+        _count("n_steps", theirs.get("n_steps", settings.get("horizon", horizon))),
         action_space,
     )
     schedules: dict[str, Schedule] = {}
@@ -89,7 +90,7 @@ def from_sb3(
         del theirs["enable_critic_lstm"]  # the critic reads the actor's memory
     for name, value in theirs.items():
         found = _convert(name, value, sizes, known)
-        if callable(value) and name in SCHEDULED and not is_linear(value):
+        if callable(value) and name in SCHEDULED and not is_linear(value, name):
             schedules[SCHEDULED[name][0]] = value
         for setting, converted in found.items():
             if setting in settings and settings[setting] != converted:
@@ -118,9 +119,22 @@ def _convert(name: str, value: Any, sizes: Sizes, known: Collection[str]) -> dic
     raise ValueError(f"no setting {name!r} for {value!r:.60}: {answer(name, known)}")
 
 
-def is_linear(value: Schedule) -> bool:
+def _count(name: str, value: Any) -> int:
+    return int(check_setting(name, value, Count))
+
+
+def _values(name: str, value: Schedule) -> list[float]:
+    """What a schedule is at POINTS."""
+    try:
+        return [check_setting(name, value(float(x)), NonNegative) for x in POINTS]
+    except (TypeError, ArithmeticError, KeyError, IndexError, AttributeError) as error:
+        told = f"expected a function of the share that remains, from 1 to 0, to a number: {error}"
+        raise ValueError(f"{name}: {told}") from error
+
+
+def is_linear(value: Schedule, name: str = "schedule") -> bool:
     """Whether a schedule is a straight line, which a file can keep."""
-    y = np.array([float(value(float(x))) for x in POINTS])
+    y = np.array(_values(name, value))
     return bool(np.allclose(y, y[64] + (y[0] - y[64]) * POINTS, rtol=0, atol=1e-6 * np.abs(y).max()))
 
 
@@ -128,16 +142,14 @@ def _ends(name: str, value: float | Schedule) -> tuple[Any, float | None]:
     """First value of a schedule, and the last; None where it is constant."""
     if not callable(value):
         return value, None
-    y = [float(value(float(x))) for x in POINTS]
-    if not all(math.isfinite(one) and one >= 0 for one in y):
-        raise ValueError(f"{name}: expected numbers of at least 0 at all of training, got {min(y)} at some time")
+    y = _values(name, value)
     return y[0], None if len(set(y)) == 1 else y[64]
 
 
 def _batch(value: Any, sizes: Sizes) -> dict[str, Any]:
     """Minibatches of whole environments, or of windows where a batch is less than one environment's rollout."""
     horizon, steps = sizes.horizon, sizes.horizon * sizes.num_envs
-    batch = steps if value is None else min(int(value), steps)
+    batch = steps if value is None else min(_count("batch_size", value), steps)
     window = math.gcd(max(batch, 1), horizon)
     if batch < 1 or steps % batch or (window < min(batch, SHORTEST)):
         hint = "set `minibatches` and `bptt` instead"
@@ -166,12 +178,13 @@ def _deviation(value: Any, sizes: Sizes) -> dict[str, Any] | None:
     if not isinstance(space, gym.spaces.Box):
         return {"log_std": value}
     half = np.where(space.bounded_below & space.bounded_above, (space.high - space.low) / 2, 1.0).astype(np.float64)
+    value = check_setting("log_std_init", value, float)
     return {"log_std": value - math.log(half.flat[0])} if half.size and np.ptp(half) == 0 else None
 
 
 def _optimizer(value: Any, sizes: Sizes) -> dict[str, Any] | None:
-    given = dict(value or {})
-    first, second = given.pop("betas", (0.9, 0.999))
+    given = check_setting("optimizer_kwargs", value or {}, dict[str, Any])
+    first, second = check_setting("betas", given.pop("betas", (0.9, 0.999)), tuple[float, float])
     rest = {name: x for name, x in given.items() if (name, x) not in (("eps", 1e-5), ("weight_decay", 0))}
     return {"beta2": second} if first == 0.9 and not rest else None
 
@@ -181,7 +194,7 @@ CONVERT: dict[str, Callable[[Any, Sizes], dict[str, Any] | None]] = {
     "batch_size": _batch,
     "clip_range_vf": _value_clip,
     "ent_coef": lambda value, _: {"entropy": value, "entropy_final": None},
-    "vf_coef": lambda value, _: {"value_weight": 2 * value if isinstance(value, int | float) else value},
+    "vf_coef": lambda value, _: {"value_weight": 2 * check_setting("vf_coef", value, NonNegative)},
     "enable_critic_lstm": lambda value, _: {"share_memory": False} if value is True else None,
     "share_features_extractor": lambda value, _: {} if value is True else None,
     "log_std_init": _deviation,
