@@ -97,7 +97,7 @@ def test_a_checkpoint_is_three_plain_files_of_which_none_is_a_pickle(saved: Path
 
 @pytest.mark.parametrize("encoder", MIXERS)
 def test_a_loaded_agent_acts_as_the_saved_one(encoder: str, tmp_path: Path) -> None:
-    agent = make(encoder=encoder, normalize_observation=True, previous_action=True).learn(3 * T * B)
+    agent = make(encoder=encoder, normalize_observation=True, previous_action=True).learn(T * B)
     agent.save(tmp_path)
     loaded, fresh = PPO.load(tmp_path), make(1, encoder=encoder, normalize_observation=True, previous_action=True)
     memory: dict[PPO, Any] = dict.fromkeys((agent, loaded, fresh))

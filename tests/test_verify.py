@@ -83,8 +83,11 @@ def shifted(agent: PPO) -> PPO:
     return agent
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("encoder", MIXERS)
+SOME = ("min_gru", "lstm", "attention", "mlp")  # how an environment resets is no matter of the memory
+CASES = [(encoder, mode) for encoder in MIXERS for mode in (MODES if encoder in SOME else ["next step"])]
+
+
+@pytest.mark.parametrize(("encoder", "mode"), CASES)
 def test_training_repeats_what_acting_said_and_one_step_late_it_does_not(encoder: str, mode: str) -> None:
     agent = make(mode, encoder=encoder)
     assert verify_consistency(agent, steps=64) < TOLERANCE
@@ -92,7 +95,7 @@ def test_training_repeats_what_acting_said_and_one_step_late_it_does_not(encoder
         verify_consistency(shifted(agent), steps=64)
 
 
-@pytest.mark.parametrize("encoder", MIXERS)
+@pytest.mark.parametrize("encoder", SOME)
 def test_two_memories_agree_as_well_as_one(encoder: str) -> None:
     agent = make("next step", encoder=encoder, share_memory=False)
     assert verify_consistency(agent, steps=64) < TOLERANCE
