@@ -72,13 +72,14 @@ def outer_chunks(
     chunks = _chunks(query, key, value, _Decays(log_decay, segments), removal, exclusive)
     begins = _cut_flags(start, C)
     S, entered = state, []
-    for n in range(len(chunks.add)):
-        S = S.masked_fill(begins[n, 0].view(B, 1, 1, 1), 0)
+    moves = [None] * len(begins) if chunks.move is None else chunks.move.unbind(0)
+    for keep, move, add, begin in zip(chunks.keep.unbind(0), moves, chunks.add.unbind(0), begins, strict=True):
+        S = S.masked_fill(begin[0].view(B, 1, 1, 1), 0)
         entered.append(S)
-        after = S.masked_fill(begins[n].any(0).view(B, 1, 1, 1), 0)
-        S = torch.addcmul(chunks.add[n], chunks.keep[n], after)
-        if chunks.move is not None:
-            S = S + chunks.move[n] @ after
+        after = S.masked_fill(begin.any(0).view(B, 1, 1, 1), 0)
+        S = torch.addcmul(add, keep, after)
+        if move is not None:
+            S = S + move @ after
     y = chunks.inner + torch.where(segments.fresh, chunks.outer @ torch.stack(entered), 0)
     return y.permute(0, 3, 1, 2, 4).flatten(0, 1)[:T], S
 
@@ -97,7 +98,7 @@ def _chunks(
     system = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device) - decays.pairs(probe, add, True)
     seen = torch.cat([decays.pairs(probe, key, True) @ value, probe * decays.since(True) * fresh], -1)
     solved = torch.linalg.solve_triangular(system, seen, upper=False, unitriangular=True)
-    found, of_state = solved[..., :V], solved[..., V:]  # u[i] = found[i] + of_state[i]' S
+    found, of_state = torch.split(solved, [V, key.shape[-1]], -1)  # u[i] = found[i] + of_state[i]' S
     if add is key:
         removed, undone, both = reads, lasting, value + found
         inner, written = reads @ both, lasting @ both
