@@ -20,7 +20,7 @@ from rlmin.encoders import MIXERS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ENCODERS = [name for name in ("min_gru", "min_lstm", "gru", "attention", "lru", "gated_linear", "delta_net") if name in MIXERS]
+ENCODERS = ("min_gru", "min_lstm", "gru", "attention", "lru", "gated_linear", "delta_net")
 LENGTHS = (64, 256, 1024, 4096, 8192, 16384)
 BATCHES = (1, 4, 16, 64, 256, 1024, 4096)
 TOKENS, ROWS, WIDTH = 65536, 8, 128
