@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fuzz import FAULTS, TARGETS, Verdict, tried
+from fuzz import FAULTS, QUICK, TARGETS, Verdict, many, tried
 from fuzz.case import DifferenceError
+from fuzz.quick import Quick
 from hypothesis import HealthCheck, Phase, given, settings
 
 FEW = {"policies": 12, "runs": 15, "d4rl": 20, "minari": 12, "presets": 9, "commands": 8}
@@ -40,6 +41,16 @@ def test_every_case_is_accepted_and_right_or_refused_by_one_error(name: str, tmp
 
     try_case()
     assert "refused" in kinds, "no case was odd"
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_every_quick_case_is_accepted_and_right_or_refused_by_one_error(name: str) -> None:
+    cases = min(120, QUICK[name].weight)
+    found = list(many(name, 0, cases))
+    wrong = [(json.dumps(case), verdict) for case, verdict, _ in found if verdict.kind in FAULTS]
+    assert not wrong, f"{wrong[0][1]}\n--target {name} --replay '{wrong[0][0]}'"
+    counts = {verdict.kind: n for case, verdict, n in found if case is None}
+    assert sum(counts.values()) == cases and counts["refused"] and (counts["accepted"] or name == "weights")
 
 
 @pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if target.usual is not None])
@@ -79,8 +90,32 @@ def test_what_goes_wrong_is_told_apart(kind: str) -> None:
     assert tried(act, seconds=3 if kind == "hang" else 30, memory=2**28).kind == kind
 
 
+def odd(case: dict[str, object]) -> None:
+    """Of ten cases three go wrong, each in its way."""
+    x = case["x"]
+    if x == 3:
+        time.sleep(60)
+    elif x == 5:
+        os.kill(os.getpid(), 9)
+    elif x == 7:
+        raise DifferenceError("2 and not 3")
+
+
+def test_a_process_that_hangs_or_dies_is_replaced_and_no_case_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(QUICK, "odd", Quick(lambda random: {"x": random.randrange(10)}, odd, 1))
+    monkeypatch.setattr("fuzz.batch.case_of", lambda name, number: {"x": number})
+    found = list(many("odd", 0, 10, seconds=1))
+    assert [(case, verdict.kind) for case, verdict, _ in found if case is not None] == [
+        ({"x": 3}, "hang"),
+        ({"x": 5}, "killed"),
+        ({"x": 7}, "difference"),
+    ]
+    assert sum(n for _, verdict, n in found if verdict.kind == "accepted") == 7
+
+
 @pytest.mark.slow
-def test_a_minute_of_fuzzing_finds_nothing() -> None:
-    command = [sys.executable, "-m", "tests.fuzz", "--minutes", "1", "--seed", "7"]
-    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=600)
+def test_ten_thousand_cases_find_nothing() -> None:
+    """The same cases everywhere, so that a slow machine finds no less."""
+    command = [sys.executable, "-m", "tests.fuzz", "--cases", "10000", "--seed", "7"]
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

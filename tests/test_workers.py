@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -363,3 +364,59 @@ def test_numbers_stay_as_they_are_beside_gymnasiums_own_workers() -> None:
         found.append(observation.copy())
         env.close()
     assert np.array_equal(*found)
+
+
+# stable-baselines3's processes
+
+IN_SUBPROCESSES = {
+    "hangs": IN_WORKERS["hangs"],
+    "stubborn": IN_WORKERS["stubborn"],
+    "killed": IN_WORKERS["killed"],
+    "exits": IN_WORKERS["exits"],
+    "raises": "ended with exit code 1 during step",
+}
+
+
+def subprocesses(what: str, **options: Any) -> Any:
+    """Two environments in processes of stable-baselines3, the second of which fails, under a wrapper of its own."""
+    vec_env = pytest.importorskip("stable_baselines3.common.vec_env")
+
+    def make(what: str) -> Any:
+        import trouble  # type: ignore[import-not-found]
+
+        env = trouble.Trouble(what, **options)
+        env.second = True
+        return env
+
+    made = vec_env.SubprocVecEnv([partial(make, "nothing"), partial(make, what)], start_method="fork")
+    return vec_env.VecMonitor(made)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("what", IN_SUBPROCESSES)
+def test_a_process_of_stable_baselines3_that_fails_is_named(what: str) -> None:
+    vector = adapt(subprocesses(what), step_timeout=2.0)
+    begin = time.monotonic()
+    with pytest.raises(EnvError, match=rf"^worker 1 \(process \d+\): {IN_SUBPROCESSES[what]}"):
+        step(vector, 5)
+    assert time.monotonic() - begin < PATIENCE / 2
+    vector.close()  # and the test's fixture finds no process left
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_the_timeout_of_ppo_holds_in_processes_of_stable_baselines3_in_a_reset_too() -> None:
+    env, few = subprocesses("hangs", at=0), {k: x for k, x in SMALL.items() if k != "num_envs"}
+    with pytest.raises(EnvError, match=r"worker 1 \(process \d+\): no answer to reset within 3 s; step_timeout sets"):
+        PPO(env, step_timeout=3.0, **few).learn(64)
+    env.close()  # which its process would not answer
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_processes_of_stable_baselines3_that_do_not_fail_are_as_before() -> None:
+    env = subprocesses("nothing")
+    vector = adapt(env, step_timeout=60.0)
+    step(vector, 7)
+    assert env.get_attr("steps") == [2, 2] and env.env_method("nothing") == [None, None]
+    env.set_attr("answer", (1, False))
+    assert env.get_attr("answer") == [(1, False)] * 2  # no worker of gymnasium's that says that it failed
+    vector.close()

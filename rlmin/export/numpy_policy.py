@@ -23,6 +23,8 @@ FORMAT = 1
 DESCRIPTION = "description"
 """Name of the array in an .npz file that holds the description: JSON as bytes."""
 SIZES = 8  # numbers of rows for which buffers are kept
+TYPES = {"bool", "float16", "float32", "float64", *(f"{kind}{2**n}" for kind in ("int", "uint") for n in (3, 4, 5, 6))}
+LARGEST = 2**26  # numbers in one array, and in all buffers of a row: a file with more is damaged
 ILLEGAL, PADDING = -1e8, -2e8  # logits of a forbidden choice, and of one that does not exist
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -53,7 +55,7 @@ class ExportedPolicy:
     def __init__(self, description: str, source: str, *, seed: int | None = None) -> None:
         try:
             fields = json.loads(description)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(f"{source}: not exported by rlmin: it has no description") from None
         if not isinstance(fields, dict):
             raise ValueError(f"{source}: not exported by rlmin: its description is not valid")
@@ -64,29 +66,59 @@ class ExportedPolicy:
         self.generator = np.random.default_rng(seed)
         try:
             self._understand(fields)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{source}: damaged, its description is incomplete ({error!r})") from None
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise ValueError(f"{source}: damaged, its description is incomplete ({error!r:.200})") from None
 
     def _understand(self, fields: dict[str, Any]) -> None:
         """Keep the parts of a description that `predict` needs."""
         self._leaves = [_Leaf(leaf) for leaf in fields["observation"]]
+        if not self._leaves:
+            raise ValueError("no observation")
         self._carried = {
-            name: (tuple(x["shape"]), np.dtype(x["dtype"]))
+            name: (_shape(x["shape"]), _type(x["dtype"]))
             for name, x in fields["inputs"].items()
             if f"next_{name}" in fields["outputs"] and name != "previous_action"
         }
         action = fields["action"]
         self._choices = action.get("choices")
-        self._size = len(self._choices) if self._choices else action["point"]
-        self._shape, self._dtype = tuple(action["shape"]), np.dtype(action["dtype"])
+        self._size = len(self._choices) if self._choices else _shape([action["point"]])[0]
+        self._shape, self._dtype = _shape(action["shape"]), _type(action["dtype"])
         self._discrete = fields["action_space"]["kind"] == "Discrete"
+        self._reads_action, self._reads_reward = bool(fields["previous_action"]), bool(fields["previous_reward"])
         if self._choices:
             self._first, widest = np.array(action["first"]), max(self._choices)
-            self._flags = sum(self._choices)
+            self._flags = sum(_shape([n])[0] for n in self._choices)
+            _shape([self._size, widest])
             self._slots = np.concatenate([k * widest + np.arange(n) for k, n in enumerate(self._choices)])
         else:
             numbers = (np.array(action[name], np.float32) for name in ("centre", "scale", "low", "high"))
             self._centre, self._scale, self._low, self._high = numbers
+
+    def _try(self, source: str) -> None:
+        """Take a step of one row of zeros, and of two; a ValueError where they do not fit the description."""
+        try:
+            for rows in (1, 2):
+                self._try_rows(rows)
+        except Exception as error:  # each runtime raises errors of many classes
+            words = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"{source}: damaged, a step does not fit its description ({words:.200})") from None
+
+    def _try_rows(self, rows: int) -> None:
+        memory, last = self.initial_state(rows)
+        inputs: dict[str, Array] = {leaf.input: np.zeros((rows, *leaf.shape), leaf.dtype) for leaf in self._leaves}
+        inputs |= {"start": np.ones(rows, np.bool_), "previous_reward": np.zeros(rows, np.float32), **memory}
+        inputs |= {"previous_action": last}
+        if self._choices:
+            inputs["action_mask"] = np.ones((rows, self._flags), np.bool_)
+        named = self.description["inputs"]
+        with np.errstate(all="ignore"):
+            outputs = self.run({name: x for name, x in inputs.items() if name in named})
+        wanted = {f"next_{name}": x.shape for name, x in memory.items()}
+        wanted |= {"logits": (rows, self._flags)} if self._choices else {"mean": (rows, self._size)}
+        wrong = [f"{name} is {list(outputs[name].shape)}" for name in wanted if outputs[name].shape != wanted[name]]
+        if wrong:
+            raise ValueError(wrong[0])
+        self._to_env(self._choose(outputs, None, True))
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """One step, everything explicit: named inputs [B, ...] -> named outputs [B, ...], see the description."""
@@ -135,9 +167,9 @@ class ExportedPolicy:
         else:
             start = _rows("episode_start", episode_start, (rows,), np.bool_)
         inputs["start"] = start
-        if self.description["previous_action"]:
+        if self._reads_action:
             inputs["previous_action"] = last
-        if self.description["previous_reward"]:
+        if self._reads_reward:
             if reward is None and not start.all():
                 raise ValueError("predict: this policy reads the previous reward; pass reward=, shape [B]")
             earned = np.zeros(rows) if reward is None else reward
@@ -203,9 +235,9 @@ class _Leaf:
     """One leaf of an observation: its place, shape, dtype and bounds."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
-        self.name, self.path, self.shape = fields["name"], fields["path"], tuple(fields["shape"])
+        self.name, self.path, self.shape = fields["name"], fields["path"], _shape(fields["shape"])
         self.input = input_name(self.name, self.path)
-        self.dtype, self.declared = np.dtype(fields["dtype"]), np.dtype(fields["declared"])
+        self.dtype, self.declared = _type(fields["dtype"]), _type(fields["declared"])
         self.bounds = (np.array(fields["low"]), np.array(fields["high"])) if "low" in fields else None
 
     def pick(self, observation: Any) -> Array:
@@ -232,6 +264,22 @@ class _Leaf:
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise FloatingPointError(f"predict: observation {self.name!r} holds NaN or infinity")
         return value.astype(self.dtype, copy=False)
+
+
+def _shape(sizes: Any) -> tuple[int, ...]:
+    """The shape in a file, if an array may have it."""
+    shape = tuple(sizes)
+    if not all(type(size) is int and size >= 0 for size in shape) or math.prod(shape) > LARGEST:
+        raise ValueError(f"no shape of an array: {sizes!r:.50}")
+    return shape
+
+
+def _type(name: Any) -> np.dtype[Any]:
+    """The type of numbers in a file."""
+    if not isinstance(name, str) or name not in TYPES:
+        raise ValueError(f"no type of numbers: {name!r:.50}")
+    found: np.dtype[Any] = np.dtype(name)
+    return found
 
 
 def _rows(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -267,8 +315,9 @@ class NumpyPolicy(ExportedPolicy):
         self._weights, self._plans = arrays, dict[int, _Plan]()
         try:
             self._plans[1] = _Plan(self.description["program"], arrays, 1)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise ValueError(f"{source}: damaged, its program does not fit its arrays ({error!r})") from None
+        except Exception as error:  # numpy raises errors of many classes
+            raise ValueError(f"{source}: damaged, its program does not fit its arrays ({error!r:.200})") from None
+        self._try(source)
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         rows = len(inputs["start"])
@@ -289,8 +338,11 @@ class _Plan:
 
     def __init__(self, program: dict[str, Any], weights: dict[str, Array], rows: int) -> None:
         arrays = dict(weights)
+        each = [_shape([1 if size == "B" else size for size in shape]) for _, shape, *_ in program["buffers"]]
+        if sum(map(math.prod, each)) > LARGEST:
+            raise ValueError("its buffers are too many or too large")
         for name, shape, dtype, fill in program["buffers"]:
-            arrays[name] = np.full([rows if size == "B" else size for size in shape], fill, dtype)
+            arrays[name] = np.full([rows if size == "B" else size for size in shape], fill, _type(dtype))
         for name, source, how, *args in program["views"]:
             arrays[name] = VIEWS[how](arrays[source], *args)
         self._inputs = [(name, arrays[buffer]) for name, buffer in program["inputs"].items()]

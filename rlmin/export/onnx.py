@@ -25,13 +25,15 @@ from rlmin.settings.boundary import checked
 
 KEY = "rlmin"
 """Key of the metadata entry that holds the description."""
+FATAL = 4
+"""The last of onnxruntime's levels of messages."""
 
 
 class OnnxPolicy(ExportedPolicy):
     """An ONNX model as a policy with the `predict` of stable-baselines3; see `ExportedPolicy`.
 
     Args:
-        file: path, or content.
+        file: path, or content. It is a program: a stranger's may take any time and memory. It reads no other file.
         seed: of samples; None: any.
         threads: of onnxruntime; a step of few rows is quickest on one.
 
@@ -44,14 +46,17 @@ class OnnxPolicy(ExportedPolicy):
         runtime = require("onnxruntime", extra="export")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = threads
+        options.log_severity_level = FATAL  # an error is raised, and would be printed too
         content = file if isinstance(file, bytes) else Path(file).read_bytes()
         source = "content" if isinstance(file, bytes) else str(file)
         try:
             self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises errors of many classes of its own
-            raise ValueError(f"{source}: damaged, expected an ONNX model ({error})") from None
+            words = " ".join(str(error).split())
+            raise ValueError(f"{source}: damaged, expected an ONNX model ({words:.300})") from None
         super().__init__(self._session.get_modelmeta().custom_metadata_map.get(KEY, ""), source, seed=seed)
         self._outputs = [output.name for output in self._session.get_outputs()]
+        self._try(source)
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One call of the model."""

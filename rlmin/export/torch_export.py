@@ -151,8 +151,10 @@ class TorchExportPolicy(ExportedPolicy):
         except Exception as error:  # torch raises errors of many classes
             name = "content" if isinstance(file, bytes) else file
             raise ValueError(f"{name}: damaged, expected a .pt2 file of torch.export ({error})") from None
-        super().__init__(extra[DESCRIPTION], "content" if isinstance(file, bytes) else str(file), seed=seed)
+        source = "content" if isinstance(file, bytes) else str(file)
+        super().__init__(extra[DESCRIPTION], source, seed=seed)
         self._module = program.module()
+        self._try(source)
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One call of the exported program."""

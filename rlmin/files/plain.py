@@ -70,7 +70,7 @@ def decode(x: Any) -> Any:
         return {key: decode(part) for key, part in x.items()}
     try:
         return OPEN[tag](x[tag])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"expected a value that rlmin wrote, found {tag} ({error!r:.100})") from None
 
 
@@ -140,6 +140,7 @@ def _text(x: Any) -> str:
 
 def _array(x: Any) -> np.ndarray[Any, Any]:
     dtype, shape, numbers = x
-    if dtype not in NUMBERS or not isinstance(numbers, list) or math.prod(shape) != len(numbers):
+    plain = isinstance(numbers, list) and all(type(number) in (bool, int, float) for number in numbers)
+    if dtype not in NUMBERS or not plain or math.prod(shape) != len(numbers):
         raise ValueError("array: its type, shape and numbers do not fit")
     return np.array(numbers, dtype=dtype).reshape(shape)

@@ -33,6 +33,8 @@ from rlmin.files.trust import mark_header
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
 from rlmin.settings.sb3_names import SB3_NAMES
 
+UNPACKED = 20
+"""How much larger a file may be than the archive that it is in; rlmin's own are not packed at all."""
 SCRIPTS = ("train", "enjoy")
 PACKAGE = Path(__file__).parent.parent
 CONFIGS = PACKAGE / "configs" / "zoo"
@@ -135,13 +137,17 @@ def _zip(path: str | Path) -> Path:
 
 def _unpack(path: Path, folder: str) -> None:
     """The three files of a run, and nothing else that may be in the archive."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    most = UNPACKED * path.stat().st_size
     try:
         with ZipFile(path) as archive:
             for name in (CONFIG, POLICY, LEARNER):
-                (Path(folder) / name).write_bytes(archive.read(name))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (BadZipFile, KeyError) as error:
+                told = archive.getinfo(name)
+                if told.file_size > most:
+                    raise BadZipFile(f"{name}: {told.file_size:,} bytes in a file of {path.stat().st_size:,}")
+                (Path(folder) / name).write_bytes(archive.read(told))
+    except Exception as error:  # zipfile, and each compression, has a class for each way to be damaged
         raise ValueError(f"{path}: expected a zip that rlmin_ppo saved ({error})") from None
 
 

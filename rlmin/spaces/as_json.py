@@ -113,7 +113,11 @@ def _flat(x: Any) -> list[Any]:
 
 def _entries(parts: Any) -> list[tuple[Any, Any]]:
     """Key and part of each; a dict, or pairs."""
-    return list(parts.items()) if isinstance(parts, dict) else [(decode(key), part) for key, part in parts]
+    if isinstance(parts, dict):
+        return list(parts.items())
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in parts):
+        raise ValueError("expected pairs of a key and a space")
+    return [(decode(key), part) for key, part in parts]
 
 
 def _dtype(space: gym.Space[Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from rlmin.settings.boundary import checked
 from rlmin.vector.base import Vector
 from rlmin.vector.gym import GymVector
 from rlmin.vector.make import make_vec
-from rlmin.vector.workers import STEP_TIMEOUT, watch
+from rlmin.vector.workers import STEP_TIMEOUT, has_processes, watch
 
 
 @checked
@@ -36,7 +36,8 @@ def adapt(
             arguments and processes: others are an error.
         device: where the tensors of a `Step` go.
         seed: of the first reset.
-        step_timeout: seconds that a worker process of an AsyncVectorEnv may take for a step; None: for ever.
+        step_timeout: seconds that a worker process of an AsyncVectorEnv, or of a SubprocVecEnv of stable-baselines3,
+            may take for a step; None: for ever. What runs in this process is not interrupted.
 
     Raises:
         TypeError: none of these.
@@ -60,6 +61,8 @@ def adapt(
     if sb3 is not None and isinstance(env, sb3.VecEnv):
         from rlmin.vector.sb3 import SB3Vector  # needs stable-baselines3, which the user has imported
 
+        if has_processes(env.unwrapped):
+            watch(env.unwrapped, step_timeout)
         return SB3Vector(env, device=device, seed=seed)
     raise TypeError(
         "env: expected an id, a gymnasium Env or VectorEnv or a stable-baselines3 VecEnv, "

@@ -2,7 +2,8 @@
 
 Gymnasium's AsyncVectorEnv runs each environment in a process. Left alone, one that is killed shows as an EOFError, one
 that hangs or raises what cannot be pickled is waited for for ever, and all of them outlive a killed trainer. Here the
-parent watches its ends of the pipes (`watch`), and the workers watch their parent (`worker`).
+parent watches its ends of the pipes (`watch`), and the workers watch their parent (`worker`). The pipes of
+stable-baselines3's SubprocVecEnv are watched alike; its workers are its own.
 """
 
 import multiprocessing
@@ -20,6 +21,8 @@ from rlmin.vector.faults import EnvError, in_words
 
 STEP_TIMEOUT = 600.0
 """Seconds that a worker may take to answer, unless a setting says otherwise."""
+PIPES, REMOTES = "parent_pipes", "remotes"
+"""How AsyncVectorEnv and SubprocVecEnv call their ends of the pipes."""
 GRACE = 5.0
 """Seconds within which a process that was killed is gone, and an error that was sent has come."""
 
@@ -35,13 +38,13 @@ class WatchedPipe:
     """The parent's end of the pipe to one worker: a worker that ends, hangs or fails is an `EnvError` that names it.
 
     Args:
-        pipe: as AsyncVectorEnv made it.
-        env: to which it belongs; all its workers are stopped where one fails.
+        pipe: as the environment made it.
+        env: an AsyncVectorEnv or a SubprocVecEnv, to which it belongs; all its workers are stopped where one fails.
         index: of the worker.
         timeout: seconds to wait for an answer; None: for ever.
     """
 
-    def __init__(self, pipe: Connection, env: AsyncVectorEnv, index: int, timeout: float | None) -> None:
+    def __init__(self, pipe: Connection, env: Any, index: int, timeout: float | None) -> None:
         self.pipe, self.env, self.index, self.timeout = pipe, env, index, timeout
         self.process = env.processes[index]
         self.asked = "start"
@@ -69,8 +72,10 @@ class WatchedPipe:
         except BaseException:  # also Ctrl-C: closing would wait for the answer again
             stop(self.env)
             raise
-        if isinstance(answer, tuple) and len(answer) == 2 and answer[1] is False:
-            raise self._rebuild_error()
+        return self._check_answer(answer)
+
+    def _check_answer(self, answer: Any) -> Any:
+        """The answer of a worker."""
         return answer
 
     def _receive(self) -> Any:
@@ -85,20 +90,9 @@ class WatchedPipe:
         except (EOFError, OSError):
             raise self._fail(self._describe_end()) from None
 
-    def _rebuild_error(self) -> EnvError:
-        """The error that the worker sent; or that it could not."""
-        queue: Any = self.env.error_queue
-        try:
-            _, kind, value, trace = queue.get(timeout=GRACE)
-        except Empty:
-            return self._fail(f"{self.asked} failed, with an error that could not be sent")
-        found = self._fail(f"{self.asked} failed ({value if kind is EnvError else f'{kind.__name__}: {value}'})")
-        found.__cause__ = WorkerTraceback(trace)
-        return found
-
     def _fail(self, why: str) -> EnvError:
         stop(self.env)
-        spec: Any = self.env.spec
+        spec: Any = getattr(self.env, "spec", None)
         of = "" if spec is None else f" of {spec.id}"
         return EnvError(f"worker {self.index}{of} (process {self.process.pid}): {why}")
 
@@ -113,14 +107,46 @@ class WatchedPipe:
         return f"ended with exit code {code} during {self.asked}"
 
 
-def watch(env: AsyncVectorEnv, timeout: float | None = STEP_TIMEOUT) -> None:
-    """From here on workers that fail are named, and stopped; `timeout`: see `WatchedPipe`."""
-    if not all(isinstance(pipe, WatchedPipe) for pipe in env.parent_pipes):
-        pipes: Any = [WatchedPipe(pipe, env, i, timeout) for i, pipe in enumerate(env.parent_pipes)]
-        env.parent_pipes = pipes
+class WatchedAsyncPipe(WatchedPipe):
+    """That of an AsyncVectorEnv, whose workers send what their environments raise."""
+
+    def _check_answer(self, answer: Any) -> Any:
+        if isinstance(answer, tuple) and len(answer) == 2 and answer[1] is False:
+            raise self._rebuild_error()
+        return answer
+
+    def _rebuild_error(self) -> EnvError:
+        """The error that the worker sent; or that it could not."""
+        queue: Any = self.env.error_queue
+        try:
+            _, kind, value, trace = queue.get(timeout=GRACE)
+        except Empty:
+            return self._fail(f"{self.asked} failed, with an error that could not be sent")
+        found = self._fail(f"{self.asked} failed ({value if kind is EnvError else f'{kind.__name__}: {value}'})")
+        found.__cause__ = WorkerTraceback(trace)
+        return found
 
 
-def stop(env: AsyncVectorEnv) -> None:
+def watch(env: Any, timeout: float | None = STEP_TIMEOUT) -> None:
+    """From here on workers that fail are named, and stopped.
+
+    Args:
+        env: an AsyncVectorEnv, or a SubprocVecEnv of stable-baselines3.
+        timeout: see `WatchedPipe`.
+    """
+    kind, name = (WatchedAsyncPipe, PIPES) if isinstance(env, AsyncVectorEnv) else (WatchedPipe, REMOTES)
+    pipes = getattr(env, name)
+    if not all(isinstance(pipe, WatchedPipe) for pipe in pipes):
+        setattr(env, name, [kind(pipe, env, i, timeout) for i, pipe in enumerate(pipes)])
+
+
+def has_processes(env: Any) -> bool:
+    """Whether a VecEnv of stable-baselines3 is a SubprocVecEnv, or keeps its processes as one does."""
+    pipes, processes = getattr(env, REMOTES, None), getattr(env, "processes", None)
+    return isinstance(pipes, list | tuple) and isinstance(processes, list) and len(pipes) == len(processes) > 0
+
+
+def stop(env: Any) -> None:
     """Kill the workers of an environment, which is closed then; what they were asked is not waited for."""
     if env.closed:
         return
@@ -128,7 +154,7 @@ def stop(env: AsyncVectorEnv) -> None:
     for process in env.processes:
         if process.exitcode is None:
             process.kill()
-    for pipe in env.parent_pipes:
+    for pipe in getattr(env, PIPES if isinstance(env, AsyncVectorEnv) else REMOTES):
         if pipe is not None:
             pipe.close()
     for process in env.processes:

@@ -93,7 +93,7 @@ def _child(act: Callable[[], object], told: int, memory: int) -> None:
         warnings.simplefilter("ignore")
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory,) * 2)
-        verdict = _verdict(act)
+        verdict = verdict_on(act)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.write(told, json.dumps(verdict).encode() + b"\n")
         os._exit(0)
@@ -103,7 +103,8 @@ def _child(act: Callable[[], object], told: int, memory: int) -> None:
         os._exit(1)
 
 
-def _verdict(act: Callable[[], object]) -> Verdict:
+def verdict_on(act: Callable[[], object]) -> Verdict:
+    """The verdict on `act`, run in this process."""
     try:
         act()
     except DifferenceError as error:

@@ -30,11 +30,13 @@ class Target:
         cases: strategy of plain JSON.
         run: (case, base, work) -> None; raises where the case is refused; `work` is an empty folder.
         prepare: (base) -> None, makes what every case of the target starts from.
+        weight: cases of it beside those of other targets, where there are so many in all.
         usual: a case with nothing odd, tried here first, so that no child has to load what it needs anew.
     """
 
     cases: st.SearchStrategy[Case]
     run: Callable[[Case, Path, Path], None]
+    weight: int
     prepare: Callable[[Path], None] = nothing
     usual: Case | None = None
 
@@ -63,10 +65,10 @@ class Target:
 
 
 TARGETS = {
-    "policies": Target(policies.CASES, policies.run, usual=policies.USUAL),
-    "runs": Target(runs.CASES, runs.run, runs.prepare, usual=runs.USUAL),
-    "d4rl": Target(d4rl.CASES, d4rl.run, usual=d4rl.USUAL_CASE),
-    "minari": Target(minari_folders.CASES, minari_folders.run, minari_folders.prepare, usual=minari_folders.USUAL),
-    "presets": Target(presets.CASES, presets.run, usual={"kind": "preset", "edits": [], "bytes": [], "bomb": ""}),
-    "commands": Target(commands.CASES, commands.run, commands.prepare),
+    "policies": Target(policies.CASES, policies.run, 2, usual=policies.USUAL),
+    "runs": Target(runs.CASES, runs.run, 3, runs.prepare, usual=runs.USUAL),
+    "d4rl": Target(d4rl.CASES, d4rl.run, 3, usual=d4rl.USUAL_CASE),
+    "minari": Target(minari_folders.CASES, minari_folders.run, 3, minari_folders.prepare, usual=minari_folders.USUAL),
+    "presets": Target(presets.CASES, presets.run, 2, usual={"kind": "preset", "edits": [], "bytes": [], "bomb": ""}),
+    "commands": Target(commands.CASES, commands.run, 2, commands.prepare),
 }
