@@ -115,8 +115,37 @@ def test_where_there_are_no_locks_that_is_said_and_the_run_goes_on(
     with pytest.warns(UserWarning, match="no lock to be had there .No locks available.; nothing keeps a second"):
         PPO("rlmin/TMaze-v0", num_envs=4, horizon=8, width=8).save(tmp_path)
     assert not (tmp_path / LOCK).exists() and load(tmp_path).num_timesteps == 0
-    monkeypatch.setattr(lock, "fcntl", None)  # as on Windows
-    load(tmp_path).save(tmp_path)
+    monkeypatch.setattr(lock, "fcntl", None)
+    with pytest.warns(UserWarning, match="no lock to be had there .this system has none that rlmin knows"):
+        load(tmp_path).save(tmp_path)
+
+
+class Msvcrt:
+    """`msvcrt.locking` by its documentation: one byte from the position of the file on, refused with EACCES."""
+
+    LK_NBLCK = 2
+
+    def locking(self, handle: int, mode: int, count: int) -> None:
+        assert (mode, count) == (self.LK_NBLCK, 1) and os.lseek(handle, 0, os.SEEK_CUR) == lock.FAR
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PermissionError(errno.EACCES, "Permission denied") from None
+
+
+def test_the_lock_of_windows_keeps_a_second_process_out_and_names_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "fcntl", None)
+    monkeypatch.setattr(lock, "msvcrt", Msvcrt())
+    with child(lambda: hold(tmp_path)) as pid:
+        with pytest.raises(ValueError, match=f"process {pid} on .* is training or saving there"):
+            check_free(tmp_path)
+        kill(pid)
+        check_free(tmp_path)
+    with locked(tmp_path):
+        assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
+    assert not (tmp_path / LOCK).exists()
 
 
 def test_a_lock_removed_while_it_is_waited_for_is_not_mistaken_for_one_held(

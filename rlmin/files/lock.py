@@ -5,6 +5,7 @@ ends. It keeps out rlmin only; reading needs no lock.
 """
 
 import contextlib
+import errno
 import os
 import platform
 import warnings
@@ -13,12 +14,20 @@ from pathlib import Path
 from typing import Any
 
 fcntl: Any
+msvcrt: Any
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+try:
+    import msvcrt
+except ImportError:  # anywhere else
+    msvcrt = None
 
 LOCK = ".lock"
+
+FAR = 2**30
+"""The byte of the file that is locked on Windows, where nobody reads what is locked: far behind what is written."""
 
 FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 
@@ -64,13 +73,11 @@ def check_free(folder: Path) -> None:
 
 def _lock_file(folder: Path) -> int:
     """The handle of the locked file; -1 where there are no locks."""
-    if fcntl is None:
-        return -1
     path = folder / LOCK
     while True:
         handle = os.open(path, FLAGS, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
         except BlockingIOError:
             holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
             os.close(handle)
@@ -87,9 +94,33 @@ def _lock_file(folder: Path) -> int:
             return -1
         if _is_at(path, handle):
             os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+            os.lseek(handle, 0, os.SEEK_SET)
+            os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode())
             return handle
         os.close(handle)  # its holder has just removed it; the next try makes a new one
+
+
+def _lock(handle: int) -> None:
+    """Lock an open file.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: there are no locks here.
+    """
+    if fcntl is not None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    if msvcrt is None:
+        raise OSError(errno.ENOLCK, "this system has none that rlmin knows")
+    os.lseek(handle, FAR, os.SEEK_SET)
+    try:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            raise BlockingIOError from None
+        raise
+    finally:
+        os.lseek(handle, 0, os.SEEK_SET)
 
 
 def _is_at(path: Path, handle: int) -> bool:
@@ -102,9 +133,13 @@ def _is_at(path: Path, handle: int) -> bool:
 
 def _release(folder: Path, key: Path) -> None:
     handle = _held.pop(key, -1)
-    if handle >= 0:
-        with contextlib.suppress(OSError):  # the folder was removed
-            (folder / LOCK).unlink()  # while it is locked: nobody else can have it
+    if handle < 0:
+        return
+    if fcntl is None:
+        os.close(handle)  # Windows removes no open file, be it ours or that of the next holder
+    with contextlib.suppress(OSError):  # the folder was removed
+        (folder / LOCK).unlink()  # while it is locked: nobody else can have it
+    if fcntl is not None:
         os.close(handle)
 
 

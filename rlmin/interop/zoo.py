@@ -143,10 +143,10 @@ def _unpack(path: Path, folder: str) -> None:
     try:
         with ZipFile(path) as archive:
             for name in (CONFIG, POLICY, LEARNER):
-                told = archive.getinfo(name)
-                if told.file_size > most:
-                    raise BadZipFile(f"{name}: {told.file_size:,} bytes in a file of {path.stat().st_size:,}")
-                (Path(folder) / name).write_bytes(archive.read(told))
+                entry = archive.getinfo(name)
+                if entry.file_size > most:
+                    raise BadZipFile(f"{name}: {entry.file_size:,} bytes in a file of {path.stat().st_size:,}")
+                (Path(folder) / name).write_bytes(archive.read(entry))
     except Exception as error:  # zipfile, and each compression, has a class for each way to be damaged
         raise ValueError(f"{path}: expected a zip that rlmin_ppo saved ({error})") from None
 
