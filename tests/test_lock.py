@@ -143,7 +143,7 @@ def test_the_lock_of_windows_keeps_a_second_process_out_and_names_the_first(
             check_free(tmp_path)
         kill(pid)
         check_free(tmp_path)
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
     assert not (tmp_path / LOCK).exists()
 

@@ -81,3 +81,23 @@ def test_text_becomes_text_and_gives_no_leaf() -> None:
 def test_an_unknown_kind_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown kind of space 'Torus'"):
         space_from_json({"kind": "Torus"})
+
+
+LARGE: list[dict[str, object]] = [
+    {"kind": "Box", "low": 0, "high": 1, "shape": [2**20, 2], "dtype": "float32"},
+    {"kind": "Box", "low": 0, "high": 1, "shape": [4, 2**31, 0], "dtype": "float16"},  # no entry, and 2^33 empty lists
+    {"kind": "MultiBinary", "shape": [2**31, 0]},
+    {"kind": "Discrete", "n": 2**40, "start": 0},
+    {"kind": "MultiDiscrete", "nvec": [2**40], "start": [0]},
+]
+
+
+@pytest.mark.parametrize("told", LARGE)
+def test_a_space_too_large_is_refused_before_it_is_made(told: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"expected at most 1,000 entries and choices, got [\d,]+"):
+        space_from_json({"kind": "Tuple", "parts": [told]}, most=1000)
+
+
+def test_parts_that_are_no_pairs_are_an_error() -> None:
+    with pytest.raises(ValueError, match="expected pairs of a key and a space"):
+        space_from_json({"kind": "Dict", "parts": [{"a": {"kind": "Text"}}]})

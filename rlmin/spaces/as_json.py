@@ -90,15 +90,20 @@ def _size(x: dict[str, Any]) -> int:
         case "Tuple":
             return 1 + sum(_size(part) for part in x["parts"])
         case "Box":
-            return math.prod(map(_length, x["shape"]))
+            return _entries_of(x["shape"])
         case "Discrete":
             return _length(x["n"])
         case "MultiDiscrete":
             return sum(map(_length, _flat(x["nvec"]))) + len(_flat(x["start"]))
         case "MultiBinary":
             shape = x["shape"]
-            return math.prod(map(_length, shape if isinstance(shape, list) else [shape]))
+            return _entries_of(shape if isinstance(shape, list) else [shape])
     return 1
+
+
+def _entries_of(shape: list[Any]) -> int:
+    """Of an array; an axis of 0 counts as 1, as its neighbours are gone through all the same."""
+    return math.prod(max(1, _length(size)) for size in shape)
 
 
 def _length(x: Any) -> int:
