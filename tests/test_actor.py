@@ -239,6 +239,7 @@ def test_start_may_be_said_in_the_call_instead_of_reset() -> None:
     assert not torch.allclose(tensors_of(told.state[0])[-1], tensors_of(silent.state[0])[-1])
 
 
+@pytest.mark.needs("moviepy")
 def test_gymnasiums_recorders_and_time_limits_go_around_the_environment(tmp_path: Path) -> None:
     made = gym.make("CartPole-v1", render_mode="rgb_array", max_episode_steps=9)
     policy = Policy(made.observation_space, made.action_space, PolicyConfig(width=H))

@@ -184,7 +184,7 @@ def test_value_clipping_acts_where_it_is_narrow() -> None:
 
 @pytest.mark.filterwarnings("ignore:the value of .* is far beyond:UserWarning")  # of tiny rewards, in the failing arm
 @pytest.mark.parametrize("setting", ["normalize_value", "normalize_return"])
-@pytest.mark.parametrize("unit", [1e-8, 1e-4, 1e2, 1e8])
+@pytest.mark.parametrize("unit", [1e-8, 1e8])
 def test_what_is_learned_does_not_depend_on_the_unit_of_reward(setting: str, unit: float) -> None:
     def trained(unit: float, *, normalize: bool) -> Tensor:
         settings: dict[str, Any] = {"normalize_value": False, "normalize_return": False, setting: normalize}

@@ -157,6 +157,7 @@ def test_stable_baselines_logger_is_written_to(make: Make, env: Env, tmp_path: P
 
 
 @BOTH
+@pytest.mark.needs("moviepy")
 def test_a_video_is_recorded(make: Make, env: Env, tmp_path: Path) -> None:
     recorded = VecVideoRecorder(
         env(render_mode="rgb_array"), str(tmp_path), record_video_trigger=lambda step: step == 0, video_length=4
@@ -166,6 +167,7 @@ def test_a_video_is_recorded(make: Make, env: Env, tmp_path: Path) -> None:
     assert [path.suffix for path in tmp_path.iterdir()] == [".mp4"]
 
 
+@pytest.mark.needs("moviepy")
 def test_training_itself_can_be_recorded(tmp_path: Path) -> None:
     env = VecVideoRecorder(plain(render_mode="rgb_array"), str(tmp_path), lambda step: step == 3, video_length=4)
     online(env).learn(T)
