@@ -64,6 +64,7 @@ def test_an_edit_of_an_inlined_function_is_seen(copy: Path) -> None:
     assert run(copy) == [2.0, 2.0]
 
 
+@pytest.mark.slow
 def test_new_sources_over_an_old_cache_do_not_run_it(copy: Path, tmp_path: Path) -> None:
     """An upgrade in place: pip replaces the sources and leaves the cache, here one that every version shares."""
     shared = str(tmp_path / "shared")

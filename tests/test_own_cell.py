@@ -262,6 +262,7 @@ def test_attribution_runs_the_cell_without_a_step() -> None:
     torch.testing.assert_close(layer.share.sum(1), torch.ones(T, dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_the_report_has_every_section() -> None:
     subject = Subject(policy=agent_of().policy, arena=Arena(id=ENV), horizon=8)
     found = study(subject, episodes=4, vary=None, shown=1)

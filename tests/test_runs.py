@@ -137,7 +137,7 @@ def test_an_agent_made_with_an_environment_remembers_how_it_was_made(tmp_path: P
         {"previous_action": True, "previous_reward": True, "normalize_observation": True, "normalize_return": True},
         {"lr_final": 0.0, "entropy_final": 0.0},
         {"encoder": "attention", "context": 7, "heads": 2},
-        {"encoder": "aaren"},
+        pytest.param({"encoder": "aaren"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(settings: dict[str, Any], tmp_path: Path) -> None:
