@@ -103,6 +103,7 @@ def test_a_pickle_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not Path("ran").exists()
 
 
+@pytest.mark.needs("pandas", "pyarrow")
 def test_a_table_has_an_episode_column(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     given, frame = columns(), {f"obs_{i}": columns()["observations"][:, i] for i in range(D)}
