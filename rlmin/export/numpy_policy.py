@@ -309,9 +309,8 @@ class NumpyPolicy(ExportedPolicy):
                 arrays = {name: opened[name] for name in opened.files}
         except Exception as error:  # zipfile, zlib and numpy raise errors of many classes
             raise ValueError(f"{source}: damaged, expected an .npz file ({error})") from None
-        super().__init__(
-            arrays.pop(DESCRIPTION, np.zeros(0, np.uint8)).tobytes().decode(errors="replace"), source, seed=seed
-        )
+        description = arrays.pop(DESCRIPTION, np.zeros(0, np.uint8)).tobytes().decode(errors="replace")
+        super().__init__(description, source, seed=seed)
         self._weights, self._plans = arrays, dict[int, _Plan]()
         try:
             self._plans[1] = _Plan(self.description["program"], arrays, 1)
@@ -369,9 +368,8 @@ def _wipe(x: Array, start: Array) -> None:
 
 def _blank(x: Array, start: Array) -> None:
     """In the rows that start, zeros and a last 1: there is nothing before."""
-    if start.any():
-        x[start] = 0
-        x[start, -1] = 1
+    _wipe(x, start)
+    x[start, -1] = 1
 
 
 def _one_hot(x: Array, index: Array) -> None:
