@@ -320,12 +320,11 @@ class NumpyPolicy(ExportedPolicy):
 
     def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         rows = len(inputs["start"])
-        plan = self._plans.get(rows)
-        if plan is None:
+        if rows not in self._plans:
             if len(self._plans) == SIZES:
                 self._plans.clear()
-            plan = self._plans[rows] = _Plan(self.description["program"], self._weights, rows)
-        return plan(inputs)
+            self._plans[rows] = _Plan(self.description["program"], self._weights, rows)
+        return self._plans[rows](inputs)
 
 
 class _Plan:
