@@ -47,4 +47,6 @@ def test_the_memory_of_a_policy_is_split_over_steps_exactly(name: str) -> None:
 def test_a_program_of_another_kind_acts_the_same(name: str) -> None:
     policy = policy_of(name, torch.float32)
     for runner in (OnnxPolicy(pack_onnx(policy)), TorchExportPolicy(pack_torch(policy))):
-        assert largest_difference(policy, runner, anything(policy, 2), steps=60).size < 1e-5
+        assert (
+            largest_difference(policy, runner, anything(policy, 2), steps=60).size < 1e-4
+        )  # rounding in float32; logits are of order 1 to 10
