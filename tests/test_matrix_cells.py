@@ -10,6 +10,7 @@ from torch import Tensor
 from rlmin.encoders import RWKV6, RWKV7, DeltaNet, Encoder, GatedLinear
 from rlmin.encoders.gated_linear import Form
 from rlmin.encoders.matrix_memory import GatedOutput
+from rlmin.scan import outer_scan
 
 T, B, D, H, HEADS, SIZE = 6, 2, 4, 5, 2, 3  # 5 features in two heads of 3: heads need not divide the width
 Paper: TypeAlias = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
@@ -202,14 +203,24 @@ def test_a_delta_cell_holds_a_pair_exactly_and_replaces_it() -> None:
     assert not torch.allclose(read[0], value[0, 0, 0], atol=1e-3)  # the keys are not orthogonal
 
 
-def test_a_product_of_two_reflections_turns_and_one_does_not() -> None:
-    """Two reflections a step turn a plane by 120 degrees: a counter modulo 3, which no single reflection is."""
-    k = torch.tensor([[1.0, 0.0], [0.5, 0.75**0.5]], dtype=torch.float64)
-    flip = [torch.eye(2, dtype=torch.float64) - 2 * torch.outer(key, key) for key in k]
-    turn = flip[1] @ flip[0]
-    torch.testing.assert_close(torch.linalg.matrix_power(turn, 3), torch.eye(2, dtype=torch.float64))
-    assert not torch.allclose(turn, torch.eye(2, dtype=torch.float64))
-    torch.testing.assert_close(flip[0] @ flip[0], torch.eye(2, dtype=torch.float64))
+def test_a_product_of_two_reflections_counts_modulo_three_and_one_does_not() -> None:
+    """In float32 over 2000 digits: a 1 turns the memory by 120 degrees, by two writes of 2; a 2 turns it back."""
+    steps, generator = 2000, torch.Generator().manual_seed(0)
+    digits = torch.randint(3, (steps,), generator=generator)
+    k = torch.tensor([[1.0, 0.0], [0.5, 0.75**0.5]])
+    key = torch.where((digits == 2)[:, None, None], k.flip(0), k).view(2 * steps, 1, 1, 2)
+    write = (2.0 * (digits > 0)).repeat_interleave(2).view(-1, 1, 1)
+    state, nothing = torch.tensor([[1.0], [0.0]]).view(1, 1, 2, 1), torch.zeros(2 * steps, 1, 1, 1)
+    angles = torch.arange(3) * 2 * torch.pi / 3
+    faces = torch.stack([angles.cos(), angles.sin()], -1)
+
+    def right(write: Tensor) -> float:
+        read = [outer_scan(one.expand_as(key), key, nothing, None, state, write=write)[0] for one in faces]
+        found = torch.cat(read, -1)[1::2, 0, 0].argmax(-1)
+        return float((found == digits.cumsum(0) % 3).double().mean())
+
+    assert right(write) == 1
+    assert right(write * torch.tensor([1.0, 0.0]).repeat(steps).view(-1, 1, 1)) < 0.5  # one reflection a step
 
 
 @pytest.mark.parametrize("make", [make for make, _ in CASES], ids=IDS)
