@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # half a minute of Triton's compiler
+
 WIDE, NARROW, FEW = 1 << 18, 1 << 14, 1 << 11  # lanes: 16 bytes a thread; 4 bytes a thread; the parallel scan
 CASES: list[tuple[str, str, str, str, int, bool]] = [  # kernel, scan, dtype, activation, lanes, aligned
     ("forward", "linear", "fp32", "identity", WIDE, True),
