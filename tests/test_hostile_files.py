@@ -151,7 +151,7 @@ def test_a_forged_onnx_model_is_one_error_and_nothing_is_printed(
 def test_a_zip_that_is_a_bomb_or_damaged_is_one_error(tmp_path: Path) -> None:
     stable_baselines3 = pytest.importorskip("stable_baselines3.common.env_util")
     good = tmp_path / "agent.zip"
-    ZooPPO("MlpPolicy", stable_baselines3.make_vec_env("CartPole-v1", 2), n_steps=4, batch_size=8).save(good)
+    ZooPPO("MlpPolicy", stable_baselines3.make_vec_env("CartPole-v1", 2), n_steps=16, batch_size=32).save(good)
     with zipfile.ZipFile(good) as archive:
         files = {name: archive.read(name) for name in (CONFIG, POLICY, LEARNER)}
 
