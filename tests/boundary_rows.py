@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
 import rlmin
-from rlmin import PPO, DecisionAgent, Policy, PolicyConfig, wrappers
+from rlmin import PPO, DecisionAgent, Policy, PolicyConfig, data, wrappers
 from rlmin import encoders as cells
 from rlmin.commands.film import film
 from rlmin.commands.train import resume, train
@@ -32,6 +32,12 @@ from rlmin.vector.arena import Arena
 from rlmin.wrappers import vector as vector_wrappers
 
 T, B, D = 4, 3, 8
+COLUMNS = {
+    "observations": np.zeros((T, 2)),
+    "actions": np.zeros((T, 1)),
+    "rewards": np.ones(T),
+    "terminals": [0, 0, 0, 1],
+}
 MAZE = "rlmin/TMaze-v0"
 
 
@@ -343,6 +349,20 @@ def rows() -> dict[str, Row]:
             {"source": episodes()},
             {"source": NO_DATA, "env": [3, [], "no-such-env"]},
             called={"source": "dataset"},
+        ),
+        "rlmin.data.episodes_from_buffer": Row(data.episodes_from_buffer, {"buffer": []}, {"buffer": [3]}, runs=False),
+        "rlmin.data.episodes_from_trajectories": Row(
+            data.episodes_from_trajectories,
+            {"trajectories": [COLUMNS]},
+            {"trajectories": [[3], [{}]]},
+            called={"trajectories": "trajector(ies|y 0)"},
+        ),
+        "rlmin.data.episodes_from_columns": Row(data.episodes_from_columns, {"columns": COLUMNS}, {"columns": [{}]}),
+        "rlmin.data.episodes_from_npz": Row(
+            data.episodes_from_npz, {"path": "x.npz"}, {"path": ["no-such-file.npz"]}, runs=False
+        ),
+        "rlmin.data.episodes_from_table": Row(
+            data.episodes_from_table, {"table": "x.csv"}, {"table": [3, "no-such-file.csv"]}, runs=False
         ),
         "rlmin.interop.model_card.write_card": Row(
             write_card, {"folder": "x", "episodes": 2}, {"folder": ["no-such-run"]}, runs=False

@@ -316,7 +316,7 @@ def test_what_is_no_graph_is_said() -> None:
     vector, policy = agent.vector, agent.policy
     assert obstacle(vector, policy) == "a CUDA graph needs a CUDA device, not cpu"
     vector.device = torch.device("cuda")
-    assert "lies on cpu" in str(obstacle(vector, policy))
+    assert "is on cpu" in str(obstacle(vector, policy))
     vector.env.device = torch.device("cuda")
     assert obstacle(vector, policy) is None
     policy.value_head.compile(backend="eager")

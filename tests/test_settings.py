@@ -162,10 +162,10 @@ def all_settings() -> list[Any]:
 
 KINDS = all_settings()
 REQUIRED = {"env": "a", "dataset": "a", "run": "a", "runs": ["a"], "what": "a", "episodes": 4, "resume": "a"}
-REQUIRED |= {"repo_id": "a/b"}
+REQUIRED |= {"repo_id": "a/b", "kind": "env", "name": "a"}
 
 
-def made(kind: Any, **given: Any) -> Any:
+def made(kind: Any, /, **given: Any) -> Any:
     needed = {name: REQUIRED[name] for name, about in describe(kind).items() if about.default is MISSING}
     return kind(**{**needed, **given})
 

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from rlmin.data.dataset import Episode
+from rlmin.settings import Count
+from rlmin.settings.boundary import checked
 
 ALIASES = {
     "observations": ("observations", "observation", "obs", "states", "state"),
@@ -31,8 +33,9 @@ ALIASES = {
 """Column -> names that people give it."""
 
 
+@checked
 def episodes_from_columns(
-    columns: Mapping[str, Any], *, max_episode_steps: int | None = None, where: str = "columns"
+    columns: Mapping[str, Any], *, max_episode_steps: Count | None = None, where: str = "columns"
 ) -> list[Episode]:
     """Episodes of columns [N, ...].
 

@@ -12,6 +12,8 @@ from rlmin.checks import require
 from rlmin.data.dataset import Episode
 from rlmin.data.from_columns import ALIASES, episodes_from_columns
 from rlmin.data.written import check_all_written
+from rlmin.settings import Count
+from rlmin.settings.boundary import checked
 
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".joblib"}
 TABLES = {".parquet": "read_parquet", ".csv": "read_csv"}
@@ -69,7 +71,8 @@ def _read_hdf5(file: Any, path: Path) -> list[Episode] | None:
     return _d3rlpy(file, where) if "num_episodes" in file else _without_timeouts(file, path.stem, where)
 
 
-def episodes_from_npz(path: str | Path, *, max_episode_steps: int | None = None) -> list[Episode]:
+@checked
+def episodes_from_npz(path: str | Path, *, max_episode_steps: Count | None = None) -> list[Episode]:
     """Episodes of a .npz file of columns: see `episodes_from_columns`.
 
     Args:
@@ -91,12 +94,13 @@ def episodes_from_npz(path: str | Path, *, max_episode_steps: int | None = None)
     return episodes_from_columns(columns, max_episode_steps=max_episode_steps, where=where)
 
 
+@checked
 def episodes_from_table(
     table: Any,
     *,
     observations: Sequence[str] = (),
     actions: Sequence[str] = (),
-    max_episode_steps: int | None = None,
+    max_episode_steps: Count | None = None,
 ) -> list[Episode]:
     """Episodes of a pandas DataFrame, or of a .parquet or .csv file, with one row a step.
 
@@ -114,7 +118,11 @@ def episodes_from_table(
     where = "table"
     if isinstance(table, str | Path):
         where = f"dataset {Path(table).stem!r}"
+        if Path(table).suffix.lower() not in TABLES or not Path(table).is_file():
+            raise ValueError(f"table: expected a file that ends in {' or '.join(TABLES)}, got {str(table)!r:.200}")
         table = getattr(require("pandas", extra="tables"), TABLES[Path(table).suffix.lower()])(table)
+    if not hasattr(table, "columns"):
+        raise ValueError(f"table: expected a DataFrame or the path of a file, got {type(table).__name__}")
     names = list(map(str, table.columns))
     columns: dict[str, Any] = {}
     for kind, wanted in (("observations", observations), ("actions", actions)):

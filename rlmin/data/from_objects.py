@@ -8,8 +8,10 @@ import numpy as np
 
 from rlmin.data.dataset import Episode
 from rlmin.data.from_columns import ALIASES, episodes_from_columns
+from rlmin.settings.boundary import checked
 
 
+@checked
 def episodes_from_buffer(buffer: Any, *, scaled: bool | None = None) -> list[Episode]:
     """Episodes of a replay or rollout buffer of stable-baselines3, those of each environment in their order.
 
@@ -20,8 +22,10 @@ def episodes_from_buffer(buffer: Any, *, scaled: bool | None = None) -> list[Epi
             buffer, and not in a rollout.
 
     Raises:
-        ValueError: it is empty, or a rollout whose rows have been shuffled for training.
+        ValueError: it is no buffer, empty, or a rollout whose rows have been shuffled for training.
     """
+    if not all(hasattr(buffer, name) for name in ("observations", "actions", "rewards", "pos", "n_envs")):
+        raise ValueError(f"buffer: expected a replay or rollout buffer, got {type(buffer).__name__}")
     is_rollout = hasattr(buffer, "episode_starts")
     if getattr(buffer, "generator_ready", False):
         raise ValueError("buffer: its rows were shuffled for training; convert it in a callback's on_rollout_end")
@@ -44,6 +48,7 @@ def episodes_from_buffer(buffer: Any, *, scaled: bool | None = None) -> list[Epi
     return episodes
 
 
+@checked
 def episodes_from_trajectories(trajectories: Iterable[Any]) -> list[Episode]:
     """Episodes of a list of trajectories: of the `imitation` library, or dicts of arrays as D4RL's loaders give.
 

@@ -112,7 +112,7 @@ class ExportedPolicy:
             inputs["action_mask"] = np.ones((rows, self._flags), np.bool_)
         named = self.description["inputs"]
         with np.errstate(all="ignore"):
-            outputs = self.run({name: x for name, x in inputs.items() if name in named})
+            outputs = self.run({name: inputs[name] for name in named})  # torch.export reads them in this order
         wanted = {f"next_{name}": x.shape for name, x in memory.items()}
         wanted |= {"logits": (rows, self._flags)} if self._choices else {"mean": (rows, self._size)}
         wrong = [f"{name} is {list(outputs[name].shape)}" for name in wanted if outputs[name].shape != wanted[name]]

@@ -80,9 +80,11 @@ def from_sb3(
     flat |= check_setting("policy_kwargs", given.get("policy_kwargs") or {}, dict[str, Any])
     theirs = {name: value for name, value in flat.items() if name in SB3_NAMES and name not in known}
     settings = {name: value for name, value in flat.items() if name not in theirs}
+    if not theirs:
+        return Converted(settings, {})
     sizes = Sizes(
-        _count("n_envs", theirs.get("n_envs", settings.get("num_envs", num_envs))),
-        _count("n_steps", theirs.get("n_steps", settings.get("horizon", horizon))),
+        _count({"num_envs": num_envs, **settings, **theirs}, "n_envs", "num_envs"),
+        _count({"horizon": horizon, **settings, **theirs}, "n_steps", "horizon"),
         action_space,
     )
     schedules: dict[str, Schedule] = {}
@@ -119,8 +121,10 @@ def _convert(name: str, value: Any, sizes: Sizes, known: Collection[str]) -> dic
     raise ValueError(f"no setting {name!r} for {value!r:.60}: {answer(name, known)}")
 
 
-def _count(name: str, value: Any) -> int:
-    return int(check_setting(name, value, Count))
+def _count(given: Mapping[str, Any], theirs: str, ours: str) -> int:
+    """A size, by the name under which it is given."""
+    name = theirs if theirs in given else ours
+    return int(check_setting(name, given[name], Count))
 
 
 def _values(name: str, value: Schedule) -> list[float]:
@@ -149,7 +153,7 @@ def _ends(name: str, value: float | Schedule) -> tuple[Any, float | None]:
 def _batch(value: Any, sizes: Sizes) -> dict[str, Any]:
     """Minibatches of whole environments, or of windows where a batch is less than one environment's rollout."""
     horizon, steps = sizes.horizon, sizes.horizon * sizes.num_envs
-    batch = steps if value is None else min(_count("batch_size", value), steps)
+    batch = steps if value is None else min(int(check_setting("batch_size", value, Count)), steps)
     window = math.gcd(max(batch, 1), horizon)
     if batch < 1 or steps % batch or (window < min(batch, SHORTEST)):
         hint = "set `minibatches` and `bptt` instead"
