@@ -17,7 +17,7 @@ from typing import Any
 from rlmin import __version__
 from rlmin.checks import check_names
 from rlmin.commands.parse import flag, parse, values
-from rlmin.commands.preset_files import preset_names, preset_path
+from rlmin.commands.preset_files import describe_presets, preset_names, preset_path
 from rlmin.files.trust import Foreign, allow_typed
 from rlmin.settings import Count, Settings
 
@@ -104,7 +104,10 @@ def import_named(ids: Sequence[str]) -> None:
 
 
 def train_command(arguments: list[str]) -> None:
-    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    if not arguments:
+        presets = ", ".join(preset_names())
+        raise ValueError(f"train: expected a preset ({presets}), or --env ID, --dataset DATA or --resume RUN")
+    name = arguments[0] if not arguments[0].startswith("-") else None
     own = arguments[1 if name else 0 :]
     if name and "--resume" not in flags(own):
         preset_path(name)  # a mistyped name is answered before torch is loaded
@@ -256,7 +259,7 @@ def completion_command(arguments: list[str]) -> None:
 
 
 def list_command(arguments: list[str]) -> None:
-    kinds = {"presets": preset_names, "envs": envs, "encoders": encoders, "datasets": datasets}
+    kinds = {"presets": describe_presets, "envs": envs, "encoders": encoders, "datasets": datasets}
     if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
         print(f"usage: rlmin list {'|'.join(kinds)}")
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)

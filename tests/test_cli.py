@@ -111,6 +111,20 @@ def test_list_says_what_there_is(what: str, some: set[str], capsys: pytest.Captu
     assert some <= set(capsys.readouterr().out.split())
 
 
+def test_presets_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["list", "presets"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "tmaze            T-maze of length 50: remember one bit for 50 steps." in lines
+    assert all(line.endswith(".") and len(line.split()) > 3 for line in lines)
+
+
+def test_training_of_nothing_names_the_presets(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train"])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and "minigrid-memory" in error and "--env ID" in error
+
+
 def test_list_says_which_datasets_are_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,6 @@ from rlmin.export.numpy_export import pack_numpy
 from rlmin.export.numpy_policy import DESCRIPTION, LARGEST, NumpyPolicy
 from rlmin.export.onnx import KEY, OnnxPolicy, pack_onnx
 from rlmin.files.plain import decode
-from rlmin.interop.zoo import UNPACKED, ZooPPO
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY
 
 SMALL: dict[str, Any] = {"width": 4, "layers": 1, "horizon": 4, "num_envs": 2, "minibatches": 1, "epochs": 1}
@@ -107,11 +106,12 @@ def test_a_description_that_nests_without_end_is_one_error(npz: bytes) -> None:
         NumpyPolicy(file.getvalue())
 
 
+@pytest.mark.needs("onnx", "onnxruntime", "onnxscript")
 def test_a_forged_onnx_model_is_one_error_and_nothing_is_printed(
     agent: PPO, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+    import onnx
+
     content = pack_onnx(agent.policy)
     assert OnnxPolicy(content).description["action"]["choices"] == [4]
 
@@ -148,7 +148,10 @@ def test_a_forged_onnx_model_is_one_error_and_nothing_is_printed(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.needs("rl_zoo3")
 def test_a_zip_that_is_a_bomb_or_damaged_is_one_error(tmp_path: Path) -> None:
+    from rlmin.interop.zoo import UNPACKED, ZooPPO
+
     stable_baselines3 = pytest.importorskip("stable_baselines3.common.env_util")
     good = tmp_path / "agent.zip"
     ZooPPO("MlpPolicy", stable_baselines3.make_vec_env("CartPole-v1", 2), n_steps=16, batch_size=32).save(good)

@@ -34,7 +34,18 @@ def loaded_by(code: str, *arguments: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["", "--help", "--version", "trian tmaze", "train tmaz", "train mine.yaml", "list presets", "list preset", "bench"],
+    [
+        "",
+        "--help",
+        "--version",
+        "trian tmaze",
+        "train",
+        "train tmaz",
+        "train mine.yaml",
+        "list presets",
+        "list preset",
+        "bench",
+    ],
 )
 def test_help_and_mistyped_names_are_answered_without_torch(arguments: str) -> None:
     assert loaded_by(CALL, *arguments.split()) == []

@@ -1,5 +1,6 @@
 """The presets that there are: YAML files in rlmin/configs, or the user's own."""
 
+from itertools import takewhile
 from pathlib import Path
 
 from rlmin.checks import check_names
@@ -10,6 +11,18 @@ PRESETS = Path(__file__).parent.parent / "configs"
 def preset_names() -> list[str]:
     """Names of the presets."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def describe_presets() -> list[str]:
+    """A line a preset: its name, and the first sentence of the comment that its file begins with."""
+    names = preset_names()
+    wide = max(map(len, names))
+    return [f"{name:{wide}}  {_first_sentence(PRESETS / f'{name}.yaml')}" for name in names]
+
+
+def _first_sentence(path: Path) -> str:
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    return " ".join(line.lstrip("# ") for line in lines).split(". ")[0].rstrip(".") + "."
 
 
 def preset_path(name: str) -> Path:
