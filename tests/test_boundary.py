@@ -73,6 +73,8 @@ MODULES = {"rlmin.learning.returns", "rlmin.learning.losses"}
 
 def documented() -> Iterator[str]:
     for name in reference():
+        if name in EXEMPT or OTHERS.match(name):  # the packages of some may be missing
+            continue
         module, _, last = name.rpartition(".")
         found = getattr(importlib.import_module(module), last, None) or importlib.import_module(name)
         if isinstance(found, types.ModuleType) and name in MODULES:
@@ -84,7 +86,7 @@ def documented() -> Iterator[str]:
 
 
 def test_every_documented_function_has_a_row() -> None:
-    missing = {name for name in documented() if name not in ROWS and name not in EXEMPT and not OTHERS.match(name)}
+    missing = {name for name in documented() if name not in ROWS}
     assert not missing, "a row in boundary_rows.py, please"
 
 
