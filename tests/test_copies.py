@@ -227,7 +227,8 @@ def test_a_copy_logs_nowhere_and_a_list_of_copies_is_one_of_different_agents(tmp
 
 
 def learned(agent: PPO) -> dict[str, np.ndarray]:
-    """In another process."""
+    """In another process, on as many threads as in this one: sums depend on them."""
+    torch.set_num_threads(1)
     agent.learn(64, reset_num_timesteps=False)
     return {name: x.numpy() for name, x in agent.policy.state_dict().items()}
 
