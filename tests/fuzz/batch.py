@@ -11,16 +11,14 @@ import resource
 import select
 import signal
 import struct
-import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 from typing import Any
 
-from .case import MEMORY, SECONDS, Verdict, verdict_on
+from .case import MEMORY, SECONDS, Verdict, limit_memory, start_child, verdict_on
 from .quick import QUICK, Case
 
 KINDS = ("accepted", "refused")
@@ -60,16 +58,7 @@ def _batch(
     name: str, first: int, end: int, shared: mmap.mmap, seconds: float
 ) -> tuple[list[list[Any]], Verdict | None]:
     """Lines of what went wrong, and the verdict on the case at which the child did not go on, if any."""
-    ready, told = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork in a process with threads, which sleep
-        child = os.fork()
-    if child == 0:
-        os.close(ready)
-        _child(name, first, end, shared, told)
-    os.close(told)
+    child, ready = start_child(lambda told: _child(name, first, end, shared, told))
     said, hangs = _listen(ready, shared, seconds)
     os.close(ready)
     if hangs:
@@ -102,8 +91,7 @@ def _child(name: str, first: int, end: int, shared: mmap.mmap, told: int) -> Non
     """Never returns."""
     try:
         warnings.simplefilter("ignore")
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
+        limit_memory(MEMORY)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         counts = Counter[str]()
         for number in range(first, end):

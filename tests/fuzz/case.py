@@ -49,8 +49,8 @@ class BadEndError(Exception):
     """A command ended otherwise than by its own rules."""
 
 
-def tried(act: Callable[[], object], *, seconds: float = SECONDS, memory: int = MEMORY) -> Verdict:
-    """The verdict on `act`, run in a child that is killed where it takes longer."""
+def start_child(run: Callable[[int], None]) -> tuple[int, int]:
+    """Fork: `run(told)` in a child, which writes to `told` and never returns. Its number, and where to read."""
     ready, told = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -59,8 +59,20 @@ def tried(act: Callable[[], object], *, seconds: float = SECONDS, memory: int = 
         child = os.fork()
     if child == 0:
         os.close(ready)
-        _child(act, told, memory)
+        run(told)
     os.close(told)
+    return child, ready
+
+
+def limit_memory(more: int) -> None:
+    """Let this process take `more` bytes of address space beyond what it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more,) * 2)
+
+
+def tried(act: Callable[[], object], *, seconds: float = SECONDS, memory: int = MEMORY) -> Verdict:
+    """The verdict on `act`, run in a child that is killed where it takes longer."""
+    child, ready = start_child(lambda told: _child(act, told, memory))
     said = _read(ready, time.monotonic() + seconds)
     os.close(ready)
     with contextlib.suppress(ProcessLookupError):
@@ -91,8 +103,7 @@ def _child(act: Callable[[], object], told: int, memory: int) -> None:
         os.setsid()
         faulthandler.disable()
         warnings.simplefilter("ignore")
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory,) * 2)
+        limit_memory(memory)
         verdict = verdict_on(act)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.write(told, json.dumps(verdict).encode() + b"\n")
