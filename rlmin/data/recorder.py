@@ -16,6 +16,8 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
+from rlmin.spaces.leaves import pick
+
 Path: TypeAlias = tuple[str | int, ...]
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -106,7 +108,7 @@ class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
         """Write the observations of `rows` at their present step."""
         if len(rows):
             for path, buffer in self._parts.items():
-                buffer[rows, self._length[rows]] = _column(_pick(observation, path), buffer)[rows]
+                buffer[rows, self._length[rows]] = _column(pick(observation, path), buffer)[rows]
 
     def _reach_end(self, rows: Array, observation: Any, infos: dict[str, Any]) -> None:
         """Write the final states of ended rows: with SAME_STEP `observation` already belongs to the next episode."""
@@ -121,7 +123,7 @@ class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
             return
         for row in rows:  # one observation or None a row
             for path, buffer in self._parts.items():
-                buffer[row, self._length[row]] = _pick(final[row], path)
+                buffer[row, self._length[row]] = pick(final[row], path)
 
     def _episode(self, row: int, terminated: bool) -> Recorded:
         L = int(self._length[row])
@@ -198,12 +200,6 @@ def _buffer(rows: int, space: gym.Space[Any]) -> Array:
 
 def _double(buffer: Array) -> Array:
     return np.concatenate([buffer, np.zeros_like(buffer)], axis=1)
-
-
-def _pick(observation: Any, path: Path) -> Any:
-    for key in path:
-        observation = observation[key]
-    return observation
 
 
 def _column(part: Any, buffer: Array) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 from rlmin.checks import check_names
 from rlmin.runs.curves import read_columns, read_curve
 from rlmin.runs.groups import Group, group_runs, read_seed, read_task
-from rlmin.runs.statistics import Interval
+from rlmin.runs.statistics import Interval, interquartile_mean
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -145,8 +145,6 @@ def _first_steps(
 
 
 def _row(name: str, own: dict[Hashable, float], base: dict[Hashable, float] | None, first: list[float | None]) -> Row:
-    from scipy.stats import trim_mean
-
     scores = np.array(list(own.values()))
     there = [step for step in first if step is not None]
     difference, improvement, paired = None, None, False
@@ -159,7 +157,7 @@ def _row(name: str, own: dict[Hashable, float], base: dict[Hashable, float] | No
         name=name,
         seeds=len(scores),
         mean=interval((scores,), lambda x, axis: x.mean(axis)),
-        iqm=interval((scores,), lambda x, axis: trim_mean(x, 0.25, axis=axis)),
+        iqm=interval((scores,), interquartile_mean),
         steps_to_threshold=float(np.median(there)) if there else None,
         reached=len(there),
         difference=difference,

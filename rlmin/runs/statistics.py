@@ -29,8 +29,9 @@ class Interval(NamedTuple):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def interquartile_mean(scores: Array) -> Array:
-    """[..., n] -> [...]: mean over the last axis without its lowest and highest n // 4 numbers."""
+def interquartile_mean(scores: Array, axis: int = -1) -> Array:
+    """The mean over an axis of n numbers, without the lowest and highest n // 4 of them."""
+    scores = np.moveaxis(scores, axis, -1)
     cut = scores.shape[-1] // 4
     middle: Array = np.sort(scores, axis=-1)[..., cut : scores.shape[-1] - cut].mean(-1)
     return middle
@@ -54,12 +55,11 @@ def iqm_band(curves: Array) -> tuple[Array, Array, Array]:
     """[n, points] -> interquartile mean, low and high [points], over the n seeds."""
     from scipy.stats import bootstrap
 
-    def middle(x: Array, axis: int) -> Array:
-        return interquartile_mean(np.moveaxis(x, axis, -1))
-
     options: dict[str, Any] = {"method": "percentile", "n_resamples": 2_000, "batch": 50, "vectorized": True}
-    found = bootstrap((curves.T,), middle, axis=-1, rng=np.random.default_rng(0), **options).confidence_interval
-    return middle(curves, 0), found.low, found.high
+    found = bootstrap(
+        (curves.T,), interquartile_mean, axis=-1, rng=np.random.default_rng(0), **options
+    ).confidence_interval
+    return interquartile_mean(curves, 0), found.low, found.high
 
 
 def iqm_interval(tasks: Sequence[Sequence[float]]) -> Interval:
