@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from rlmin.agents.ppo_config import PPOConfig
 from rlmin.cli import main
 from rlmin.suite.default_cell import EVALUATIONS, DefaultCell, find_steps
-from rlmin.suite.default_report import as_markdown, summarise
+from rlmin.suite.default_report import CELLS, as_markdown, summarise
 from rlmin.suite.defaults import DefaultOptions, read_default_suite, run_defaults
 from rlmin.suite.sb3_cell import SB3Cell
 from rlmin.vector.make import make_one
@@ -55,6 +56,48 @@ def test_a_suite_trains_both_libraries_and_reports_them_alike(small: Path, tmp_p
     assert all(0 < len(row["curve"].split()) <= EVALUATIONS for row in rows)
     assert (tmp_path / "small.png").stat().st_size > 10_000
     assert run_defaults(DefaultOptions(suite=str(small), report=True, out=tmp_path / "out", results=tmp_path)) == text
+
+
+def test_cells_of_other_machines_join_the_report(small: Path, tmp_path: Path) -> None:
+    def run(seeds: int, **more: Any) -> str:
+        options = {"suite": str(small), "columns": ("min_gru",), "seeds": seeds, "results": tmp_path, **more}
+        return run_defaults(DefaultOptions(**options))
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    both = run(2, out=there)
+    (tmp_path / "small-cells.csv").rename(tmp_path / "theirs.csv")
+    run(1, out=here)
+    assert run(1, out=here, report=True, cells=(tmp_path / "theirs.csv",)) == both, "its second seed is theirs"
+    nothing_here = {"out": tmp_path / "nowhere", "report": True}
+    assert run(1, **nothing_here, cells=(tmp_path / "theirs.csv", tmp_path / "small-cells.csv")) == both
+    with pytest.raises(ValueError, match="no cell is finished there"):
+        run(1, **nothing_here)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("curve", "course"), "expected the columns task, encoder, seed"),
+        (("0.75", "high"), "line 2: expected numbers"),
+        ((",600,", ",9000,"), r"maze: expected 600 steps, floor 0, ceiling 1; got 9,000, 0, 1"),
+        ((",0,1,300 600,0.5 0.75,2", ""), "line 2: expected numbers"),
+    ],
+)
+def test_cells_that_are_none_or_of_another_suite_are_refused(
+    change: tuple[str, str], message: str, small: Path, tmp_path: Path
+) -> None:
+    row = "maze,min_gru,3,600,0.5,0.5,300,0,1,300 600,0.5 0.75,2"
+    text = "\n".join((",".join(CELLS), row, ""))
+    file = tmp_path / "theirs.csv"
+    options = DefaultOptions(suite=str(small), report=True, cells=(file,), out=tmp_path / "out", results=tmp_path)
+    with pytest.raises(ValueError, match="no such file"):
+        run_defaults(options)
+    file.write_text(text)
+    assert "0.5 [0.5, 0.5]" in run_defaults(options)
+    assert change[0] in text
+    file.write_text(text.replace(*change))
+    with pytest.raises(ValueError, match=message):
+        run_defaults(options)
 
 
 def test_worst_and_steps_to_nine_tenths_are_those_of_the_curve() -> None:

@@ -1,5 +1,6 @@
 """Report of the defaults suite: a row for each cell, a table over tasks and columns, and the curves."""
 
+import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ from rlmin.suite.report import as_csv
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CELLS = ["task", "encoder", "seed", "steps", "final", "worst", "reached", "floor", "ceiling", "curve", "seconds"]
+NUMBERS = ("seed", "steps", "final", "worst", "reached", "floor", "ceiling", "seconds")
+LISTS = ("points", "curve")
+CELLS = ["task", "encoder", *NUMBERS[:-1], *LISTS, "seconds"]
 LEGEND = """\
 Everything at its default. final: greedy return of the last policy, mean over seeds [95 % bootstrap interval].
 worst: the lowest of the last five evaluations of any seed. 90 %: steps (median over seeds) after which a policy first
@@ -35,6 +38,31 @@ def write_report(rows: Sequence[Row], results: Path, *, name: str) -> str:
     draw_curves(rows).savefig(image, format="png", dpi=110)
     write_atomic(results / f"{name}.png", image.getvalue())
     return text
+
+
+def read_cells(file: Path) -> list[Row]:
+    """The rows of a NAME-cells.csv, as `write_report` wrote them, on any machine.
+
+    Raises:
+        ValueError: the file does not exist, or is not of that kind.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file")
+    with file.open(newline="", encoding="utf-8", errors="replace") as lines:
+        table = csv.DictReader(lines)
+        if table.fieldnames != CELLS:
+            raise ValueError(f"{file}: expected the columns {', '.join(CELLS)}, got {table.fieldnames!r:.200}")
+        try:
+            return [_read_row(row) for row in table]
+        except (ValueError, TypeError, AttributeError):  # no number; a line that is too short
+            raise ValueError(f"{file}, line {table.line_num}: expected numbers in {', '.join(CELLS[2:])}") from None
+
+
+def join_cells(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
+    """Rows, then the cells among `others` that they lack; ordered by task, column and seed, each as first seen."""
+    found = {(row["task"], row["encoder"], int(row["seed"])): row for row in (*others, *rows)}
+    tasks, columns = ([*dict.fromkeys(row[key] for row in (*rows, *others))] for key in ("task", "encoder"))
+    return [found[key] for key in sorted(found, key=lambda key: (tasks.index(key[0]), columns.index(key[1]), key[2]))]
 
 
 def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -113,6 +141,14 @@ def _entry(line: dict[str, Any]) -> str:
     return f"{interval}, worst {line['worst']:.4g}, 90 % {steps}"
 
 
+def _read_row(entries: dict[str, str]) -> Row:
+    """A row, from the text of its entries."""
+    row: Row = {key: entries[key] for key in ("task", "encoder")}
+    row |= {key: float(entries[key]) if entries[key] else None for key in NUMBERS}
+    row |= {key: [float(x) for x in entries[key].split()] for key in LISTS}
+    return row | {key: int(entries[key]) for key in ("seed", "steps")}
+
+
 def _flat(x: Any) -> Any:
     """A list as one entry of a CSV file."""
-    return " ".join(f"{one:.5g}" for one in x) if isinstance(x, list) else x
+    return " ".join(f"{one:.6g}" for one in x) if isinstance(x, list) else x

@@ -2,6 +2,7 @@
 
 rlmin bench defaults [--tasks ...] [--columns ...] [--seeds N] [--jobs N]     train, score, report
 rlmin bench defaults --report                                                 the table of all that is finished
+rlmin bench defaults --cells a-cells.csv b-cells.csv                          and cells that other machines finished
 rlmin bench defaults --quick                                                  a few thousand steps, to see that it runs
 
     steps: 100_000                     environment steps a cell
@@ -14,7 +15,7 @@ rlmin bench defaults --quick                                                  a 
                                                    settings: what belongs to the task, as previous_action
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,16 @@ from rlmin.checks import check_names
 from rlmin.commands.train_config import TrainConfig, settable
 from rlmin.files.trust import from_file
 from rlmin.settings import Count, Jobs, Settings, check_setting
-from rlmin.suite.cells import check_entries, check_mappings, open_suite
+from rlmin.suite.cells import Row, check_entries, check_mappings, open_suite
 from rlmin.suite.default_cell import DefaultCell, settings_of
-from rlmin.suite.default_report import write_report
+from rlmin.suite.default_report import join_cells, read_cells, write_report
 from rlmin.suite.run import read_or_run
 from rlmin.suite.sb3_cell import PEERS, SB3Cell
 from rlmin.vector.make import import_provider, make_one
 
 KEYS = ("steps", "seeds", "columns", "tasks")
 OF_TASKS = ("env", "env_kwargs", "steps", "seeds", "floor", "ceiling", "settings")
+ROLLOUT = 4096  # environment steps by which the last rollout of any column may exceed those of its task
 QUICK: dict[str, Any] = {"seeds": 1, "steps": 4096}
 """Settings of --quick, for the first task and rlmin's own columns."""
 
@@ -56,6 +58,22 @@ class DefaultSuite:
             for column, made in self.columns.items()
             for seed in range(own.get("seeds", self.seeds))
         ]
+
+    def choose(self, rows: Sequence[Row], file: Path) -> list[Row]:
+        """The rows of this suite's tasks and columns, from another machine's `file`.
+
+        Raises:
+            ValueError: a row does not belong to the suite, because its steps, floor or ceiling differ.
+        """
+        found = [row for row in rows if row["task"] in self.tasks and row["encoder"] in self.columns]
+        for row in found:
+            own = self.tasks[row["task"]]
+            steps, asked = row["steps"], own.get("steps", self.steps)
+            if not asked <= steps <= asked + ROLLOUT or any(row[key] != own[key] for key in ("floor", "ceiling")):
+                expected = f"{asked:,} steps, floor {own['floor']:g}, ceiling {own['ceiling']:g}"
+                got = f"{steps:,}, {row['floor']:g}, {row['ceiling']:g}"
+                raise ValueError(f"{file}: {row['task']}: expected {expected}; got {got}: cells of another suite")
+        return found
 
 
 def read_default_suite(name: str) -> DefaultSuite:
@@ -104,6 +122,7 @@ class DefaultOptions(Settings):
     seeds: Count | None = None  # Number of seeds; None: the suite's and every task's own
     steps: Count | None = None  # Environment steps of a cell; None: the suite's and every task's own
     jobs: Jobs = 1  # Processes at once, each on one thread
+    cells: tuple[Path, ...] = ()  # Files NAME-cells.csv of other machines, whose finished cells join the report
     trust: bool = False  # Whether the modules that the ids in a suite's file name are imported, whose code then runs
     out: Path = Path("runs/suite")  # Folder of the run folders
     results: Path = Path("runs/suite")  # Folder of the report
@@ -128,9 +147,10 @@ def run_defaults(options: DefaultOptions) -> str:
     """Train and report; returns the table as Markdown.
 
     Raises:
-        ValueError: no such suite, task or column; settings that contradict finished cells; a cell that failed.
+        ValueError: no such suite, task, column or file; settings that contradict finished cells; a cell that failed.
     """
     suite = options.select()
+    others = [row for file in options.cells for row in suite.choose(read_cells(file), file)]
     cells, out = suite.cells(), options.out / (f"{suite.name}-quick" if options.quick else suite.name)
     for cell in cells:  # a bad setting should not appear after hours of training
         if not options.trust:
@@ -139,5 +159,5 @@ def run_defaults(options: DefaultOptions) -> str:
             assert cell.config.env
         if not options.report and cell.seed == 0:  # nor should a missing package
             make_one(cell.settings["env"], **cell.settings["env_kwargs"]).close()
-    rows = read_or_run(cells, out, jobs=options.jobs, report=options.report)
-    return write_report(rows, options.results, name=out.name)
+    rows = read_or_run(cells, out, jobs=options.jobs, report=options.report, others=len(others))
+    return write_report(join_cells(rows, others), options.results, name=out.name)

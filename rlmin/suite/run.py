@@ -61,8 +61,11 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
     return [row for row in rows if row is not None]
 
 
-def read_or_run(cells: Sequence[Cell], out: Path, *, jobs: int, report: bool) -> list[Row]:
+def read_or_run(cells: Sequence[Cell], out: Path, *, jobs: int, report: bool, others: int = 0) -> list[Row]:
     """The rows of the finished cells with `report`, else those of `run_cells`.
+
+    Args:
+        others: rows that the caller has from elsewhere; with any, no cell needs to be finished here.
 
     Raises:
         ValueError: no cell is finished; see also `run_cells`.
@@ -70,7 +73,7 @@ def read_or_run(cells: Sequence[Cell], out: Path, *, jobs: int, report: bool) ->
     if not report:
         return run_cells(cells, out, jobs=jobs)
     rows = [row for cell in cells if (row := read_finished(cell, out)) is not None]
-    if not rows:
+    if not rows and not others:
         raise ValueError(f"{out}: no cell is finished there")
     return rows
 
