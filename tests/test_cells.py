@@ -33,12 +33,14 @@ LACKS: dict[str, set[str]] = {
     "attention": {"episode", "terms", "size", "numpy", "fast_step"},
     "aaren": {"terms", "size", "numpy", "fast_step"},
     "rg_lru": {"numpy", "fast_step"},
+    "griffin": {"terms", "size", "numpy", "fast_step"},
     "mamba": {"size", "numpy", "fast_step"},
     "shm": {"size", "numpy", "fast_step"},
     "lmu": {"terms", "size", "numpy", "fast_step"},
     "coupled_lmu": {"terms", "numpy", "fast_step"},
     "slstm": {"terms", "numpy", "fast_step"},
     "srwm": {"terms", "size", "numpy", "fast_step"},
+    "regular_lrnn": {"terms", "numpy", "fast_step"},
     "lru": {"size", "numpy", "fast_step"},
     "gate_loop": {"size", "numpy", "fast_step"},
     "ffm": {"size", "numpy", "fast_step"},
@@ -102,7 +104,7 @@ def every_tensor_of_the_state_has_a_name(cell: Cell) -> None:
 
 def the_options_are_those_of_the_class(cell: Cell) -> None:
     parameters = inspect.signature(cell.cls).parameters.values()
-    own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "layers"}
+    own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("layers", "layer")}
     assert own == cell.options_of({})
 
 

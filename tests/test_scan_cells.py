@@ -8,7 +8,7 @@ from cell_draws import B, D, H, T, assert_same, made, never, random, start
 from torch import Tensor
 from torch.nn.functional import gelu, silu, softplus
 
-from rlmin.encoders import RGLRU, SHM, Mamba
+from rlmin.encoders import RGLRU, SHM, Attention, Mamba, Stack
 from rlmin.encoders.decays import Decays
 from rlmin.encoders.time_scale import SLOW, spread_bias, spread_time_constants
 
@@ -51,6 +51,19 @@ def test_units_remember_as_long_as_asked_for_at_half_open_gates(decay: Any) -> N
         cell.gate.zero_()
         rate = cell.parts(torch.randn(1, D), torch.float32)[0]
     torch.testing.assert_close(1 / rate[0], torch.tensor([4.0, 8.0, 16.0, 16.0 * SLOW]), rtol=1e-4, atol=0)
+
+
+# -- Griffin: De et al. 2024, section 2.2 -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layers", "period", "kinds"), [(2, 2, "ra"), (3, 3, "rra"), (5, 3, "rrarr"), (1, 2, "r"), (2, 1, "aa")]
+)
+def test_the_last_of_every_period_of_layers_is_attention(layers: int, period: int, kinds: str) -> None:
+    stack = Stack(D, 8, mixer="griffin", layers=layers, period=period, context=5, heads=2)
+    mixers: list[Any] = [block.mixer for block in stack.blocks]
+    assert [type(mixer) for mixer in mixers] == [{"r": RGLRU, "a": Attention}[kind] for kind in kinds]
+    assert all(mixer.heads == 2 for mixer in mixers) and all(m.context == 5 for m in mixers if type(m) is Attention)
 
 
 # -- Mamba: Gu and Dao 2023, and the package mambapy -------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Both LMUs, sLSTM and SRWM against another implementation, or their paper's recurrence written naively."""
+"""Cells without a scan, each against another implementation or its paper's recurrence written naively."""
 
 import importlib.util
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from cell_draws import B, D, H, T, assert_same, made, never, random, start
 from torch import Tensor
 
-from rlmin.encoders import LMU, SLSTM, SRWM, CoupledLMU
+from rlmin.encoders import LMU, SLSTM, SRWM, CoupledLMU, RegularLRNN
 from rlmin.encoders.legendre import make_legendre
 from rlmin.encoders.lmu import CHUNK
 
@@ -162,3 +162,43 @@ def test_srwm_is_its_equations() -> None:
     y, _ = cell(x, cell.initial_state(B), start)
     assert_same(y, srwm(cell, x, start), [x, *cell.parameters()])
     assert not torch.allclose(y, srwm(cell, x, never))
+
+
+# -- RegularLRNN: Fan et al. 2023, equations 5 to 7, and the norm of its code -----------------------------------------
+
+
+def regular_lrnn(cell: Any, x: Tensor, begins: Tensor) -> Tensor:
+    """Row by row, with the whole block-diagonal matrix of each step."""
+    blocks, size = cell.base.shape
+    rows = []
+    for row in range(B):
+        memory = cell.base.flatten()
+        for t in range(T):
+            memory = cell.base.flatten() if begins[t, row] else memory
+            whole = torch.zeros(blocks * size, blocks * size, dtype=torch.float64)
+            for n, M in enumerate(cell.matrix(x[t, row]).view(blocks, size, size)):
+                M = M - M.mean(0)
+                longest = max(M[:, j].abs().pow(1.2).sum() ** (1 / 1.2) for j in range(size))
+                whole[n * size : (n + 1) * size, n * size : (n + 1) * size] = M / longest
+            memory = whole @ memory + cell.value(x[t, row])
+            rows.append(cell.output(memory))
+    return torch.stack(rows).view(B, T, H).transpose(0, 1)
+
+
+def test_regular_lrnn_is_its_equations() -> None:
+    cell, x = made(RegularLRNN, block=3), random(T, B, D, seed=1).requires_grad_()
+    y, _ = cell(x, cell.initial_state(B), start)
+    assert_same(y, regular_lrnn(cell, x, start), [x, *cell.parameters()])
+    assert not torch.allclose(y, regular_lrnn(cell, x, never))
+
+
+def test_its_products_hardly_grow() -> None:
+    """No column is longer than 1 in the p-norm, so that no step adds to the sum of the sizes of all units."""
+    cell: Any = RegularLRNN(D, 8)
+    with torch.no_grad():
+        A, _ = cell.transitions(torch.randn(500, 1, D), torch.float32)
+    assert float(A.abs().pow(1.2).sum(-2).max()) <= 1 + 1e-5
+    product = torch.eye(8)
+    for t in range(500):
+        product = A[t, 0, 0] @ product
+    assert float(product.norm()) < 1

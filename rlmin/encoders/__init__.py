@@ -11,12 +11,14 @@ from rlmin.encoders.lstm import LSTM as LSTM
 from rlmin.encoders.attention import Attention as Attention
 from rlmin.encoders.aaren import Aaren as Aaren
 from rlmin.encoders.rg_lru import RGLRU as RGLRU
+from rlmin.encoders.griffin import make_griffin_layer as make_griffin_layer
 from rlmin.encoders.mamba import Mamba as Mamba
 from rlmin.encoders.shm import SHM as SHM
 from rlmin.encoders.lmu import LMU as LMU
 from rlmin.encoders.coupled_lmu import CoupledLMU as CoupledLMU
 from rlmin.encoders.slstm import SLSTM as SLSTM
 from rlmin.encoders.srwm import SRWM as SRWM
+from rlmin.encoders.regular_lrnn import RegularLRNN as RegularLRNN
 from rlmin.encoders.lru import LRU as LRU
 from rlmin.encoders.gate_loop import GateLoop as GateLoop
 from rlmin.encoders.ffm import FFM as FFM

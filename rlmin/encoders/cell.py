@@ -19,8 +19,8 @@ from rlmin.encoders.numpy_program import NumpyForm
 from rlmin.settings import Settings
 from rlmin.types import State, tensors_of
 
-RESERVED = ("input_size", "hidden_size", "mixer", "layers", "conv", "mlp", "norm", "dropout")
-"""Names that no option may have: `Stack` has them."""
+RESERVED = ("input_size", "hidden_size", "mixer", "layers", "layer", "conv", "mlp", "norm", "dropout")
+"""Names that no option may have: `Stack` has or gives them."""
 MEMORY = "h"
 """Name of the part of a state that `Cell.terms` describe."""
 
@@ -80,6 +80,8 @@ class Cell:
         pairs: whether the last axis of that part is (real, imaginary), so that its terms and its memory are complex.
         is_bounded: whether the state is a vector of units whose size says how full the memory is.
         window: the option that limits how many inputs back it sees; None: it has no such limit.
+        by_layer: whether `cls` takes the keyword `layer`, the number of the layer in its stack, because layers differ.
+            What is said above is then about layer 0.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Cell:
     pairs: bool = False
     is_bounded: bool = True
     window: str | None = None
+    by_layer: bool = False
 
     def __post_init__(self) -> None:
         if self.options is not None and not (isinstance(self.options, type) and issubclass(self.options, Settings)):
@@ -150,13 +153,19 @@ class Cell:
                     f"encoder {self.name!r} has no option {name!r}; its options: {self._list_options()}{hint}"
                 )
 
-    def make(self, input_size: int, hidden_size: int, **options: Any) -> Encoder:
+    def make(self, input_size: int, hidden_size: int, *, layer: int = 0, **options: Any) -> Encoder:
         """A module with these options.
+
+        Args:
+            input_size, hidden_size: D and H.
+            layer: number of the layer in its stack, from 0.
+            options: by name.
 
         Raises:
             ValueError: see `options_of`.
         """
-        return self.cls(input_size, hidden_size, **self.options_of(options))
+        place = {"layer": layer} if self.by_layer else {}
+        return self.cls(input_size, hidden_size, **place, **self.options_of(options))
 
     def memory_of(self, state: State) -> Tensor:
         """The part of a state that `terms` describe, complex where the cell has `pairs`."""

@@ -78,13 +78,13 @@ class Stack(Encoder):
         self.embed = nn.Identity() if input_size == hidden_size else nn.Linear(input_size, hidden_size)
         self.blocks = nn.ModuleList(
             Block(
-                cell.make(hidden_size, hidden_size, **options),
+                cell.make(hidden_size, hidden_size, layer=layer, **options),
                 conv=CausalConv(hidden_size, width=conv) if conv and cell.remembers else None,
                 mlp=feed_forward(hidden_size, mlp * hidden_size, scale=(2 * layers) ** -0.5) if mlp else None,
                 norm=make_norm,
                 dropout=dropout,
             )
-            for _ in range(layers)
+            for layer in range(layers)
         )
         self.norm = make_norm(hidden_size)
         self._in_one_call = StackStep()
