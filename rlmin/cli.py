@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rlmin import __version__
 from rlmin.checks import check_names
@@ -42,6 +42,8 @@ USAGE = """usage: rlmin COMMAND ...
   completion bash|zsh|fish                    a script that lets your shell complete commands and options
   bench NAME|all|memory|offline|defaults      measure speed, or learning over a suite; `rlmin bench` lists the names
 """
+
+Config = TypeVar("Config", bound=Settings)
 
 MEMORY, OFFLINE, DEFAULTS = "memory", "offline", "defaults"
 """The benchmarks of learning; every other one is of speed."""
@@ -178,36 +180,37 @@ def flags(arguments: Sequence[str]) -> list[str]:
     return [flag(argument.split("=")[0][2:]) for argument in arguments if argument.startswith("--")]
 
 
+def answer(
+    command: str, kind: type[Config], run: Callable[[Config], str], arguments: list[str], *, switches: bool = False
+) -> None:
+    """Run a command with the settings that its arguments give, and print what it returns."""
+    given = parse(kind, arguments, prog=f"rlmin {command}", switches=switches)
+    with plain_warnings():
+        print(run(given))
+
+
 def evaluate_command(arguments: list[str]) -> None:
     from rlmin.commands.evaluate import Evaluate, run_evaluate
 
-    given = parse(Evaluate, arguments, prog="rlmin evaluate")
-    with plain_warnings():
-        print(run_evaluate(given))
+    answer("evaluate", Evaluate, run_evaluate, arguments)
 
 
 def collect_command(arguments: list[str]) -> None:
     from rlmin.commands.collect import Collect, run_collect
 
-    given = parse(Collect, arguments, prog="rlmin collect")
-    with plain_warnings():
-        print(run_collect(given))
+    answer("collect", Collect, run_collect, arguments)
 
 
 def export_command(arguments: list[str]) -> None:
     from rlmin.commands.export import Export, run_export
 
-    given = parse(Export, arguments, prog="rlmin export")
-    with plain_warnings():
-        print(run_export(given))
+    answer("export", Export, run_export, arguments)
 
 
 def inspect_command(arguments: list[str]) -> None:
     from rlmin.commands.inspect import Inspect, run_inspect
 
-    given = parse(Inspect, arguments, prog="rlmin inspect")
-    with plain_warnings():
-        print(run_inspect(given))
+    answer("inspect", Inspect, run_inspect, arguments)
 
 
 @contextmanager
@@ -226,14 +229,13 @@ def plain_warnings() -> Iterator[None]:
 def plot_command(arguments: list[str]) -> None:
     from rlmin.commands.plot import Plot, run_plot
 
-    with plain_warnings():
-        print(run_plot(parse(Plot, arguments, prog="rlmin plot", switches=True)))
+    answer("plot", Plot, run_plot, arguments, switches=True)
 
 
 def compare_command(arguments: list[str]) -> None:
     from rlmin.commands.compare import Compare, run_compare
 
-    print(run_compare(parse(Compare, arguments, prog="rlmin compare", switches=True)))
+    answer("compare", Compare, run_compare, arguments, switches=True)
 
 
 def hub_command(arguments: list[str]) -> None:
@@ -246,7 +248,7 @@ def hub_command(arguments: list[str]) -> None:
 def new_command(arguments: list[str]) -> None:
     from rlmin.commands.new import New, run_new
 
-    print(run_new(parse(New, arguments, prog="rlmin new")))
+    answer("new", New, run_new, arguments)
 
 
 def completion_command(arguments: list[str]) -> None:

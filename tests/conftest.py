@@ -8,7 +8,7 @@ is imported, so it is made here, before any test module can import it.
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from rlmin.agents import AGENTS
+from rlmin.cli import main
 from rlmin.encoders import CELLS
 from rlmin.scan import KERNELS
 
@@ -73,6 +74,19 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(gpu, "plan", plan)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"), np.errstate(all="ignore"):
         yield request.param
+
+
+@pytest.fixture
+def refuse(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str], str], None]:
+    """A check that the command line answers arguments with exit code 2 and one line that holds a message."""
+
+    def check(arguments: list[str], message: str) -> None:
+        with pytest.raises(SystemExit) as exit:
+            main(arguments)
+        line = capsys.readouterr().err
+        assert exit.value.code == 2 and message in line and line.count("\n") == 1, line
+
+    return check
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Algorithms: a class with a name is found by it, from outside the package too."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -69,7 +69,7 @@ def test_an_algorithm_of_ones_own_is_trained_saved_and_gone_on_with(patient: typ
 
 
 def test_what_does_not_fit_an_algorithm_is_refused(
-    patient: type[PPO], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    patient: type[PPO], tmp_path: Path, refuse: Callable[[list[str], str], None]
 ) -> None:
     refused = {
         "--algorithm pateint": "no algorithm 'pateint'; did you mean 'patient'?",
@@ -77,9 +77,7 @@ def test_what_does_not_fit_an_algorithm_is_refused(
         "--algorithm patient --patience 0": "patience: expected a whole number of at least 1, got 0",
     }
     for words, message in refused.items():
-        with pytest.raises(SystemExit) as exit:
-            main(["train", "--env", ENV, *words.split(), "--folder", str(tmp_path / "run")])
-        assert exit.value.code == 2 and message in capsys.readouterr().err
+        refuse(["train", "--env", ENV, *words.split(), "--folder", str(tmp_path / "run")], message)
     with pytest.raises(ValueError, match="algorithm='patient': TrainConfig does not have its settings"):
         _ = TrainConfig(env=ENV, algorithm="patient").agent_settings
 

@@ -99,14 +99,20 @@ class Deduction:
 # Differential tests
 
 
-@levels
-def test_battleship_is_the_original(level: str) -> None:
-    env, rows = made(f"Battleship{level}", 120), 120
-    originals = [getattr(popgym_battleship, f"Battleship{level}")() for _ in range(rows)]
+def beside_originals(game: str, module: Any, rows: int) -> tuple[Any, list[Any]]:
+    """So many games here and in popgym's module, all of them reset."""
+    env, originals = made(game, rows), [getattr(module, game)() for _ in range(rows)]
     assert env.single_action_space == originals[0].action_space
     assert env.single_observation_space == originals[0].observation_space
     assert [original.reset(seed=7 + row)[0] for row, original in enumerate(originals)] == [0] * rows
     env.reset(seed=0)
+    return env, originals
+
+
+@levels
+def test_battleship_is_the_original(level: str) -> None:
+    rows = 120
+    env, originals = beside_originals(f"Battleship{level}", popgym_battleship, rows)
     ship = torch.stack([torch.as_tensor(original.board).flatten().bool() for original in originals])
     seen = env.set_state(env.get_state() | {"ship": ship})
     assert not seen.any()
@@ -195,12 +201,8 @@ def test_four_ships_lie_where_those_of_the_original_lie() -> None:
 
 @levels
 def test_minesweeper_is_the_original(level: str) -> None:
-    env, rows = made(f"MineSweeper{level}", 240), 240
-    originals = [getattr(popgym_minesweeper, f"MineSweeper{level}")() for _ in range(rows)]
-    assert env.single_action_space == originals[0].action_space
-    assert env.single_observation_space == originals[0].observation_space
-    assert [original.reset(seed=7 + row)[0] for row, original in enumerate(originals)] == [0] * rows
-    env.reset(seed=0)
+    rows = 240
+    env, originals = beside_originals(f"MineSweeper{level}", popgym_minesweeper, rows)
     field = torch.stack([torch.as_tensor(original.hidden_grid).flatten() for original in originals])
     near = torch.stack([torch.as_tensor(original.neighbor_grid).flatten() for original in originals])
     assert torch.equal(near, (field.float() @ around(env.size)).to(near.dtype))

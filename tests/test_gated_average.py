@@ -81,7 +81,8 @@ def test_an_option_is_its_definition(cls: type[GatedAverage], options: dict[str,
 
 @every_cell
 def test_units_begin_with_the_time_scales_asked_for(cls: type[GatedAverage]) -> None:
-    for options in ({"signed": True}, {"hard_gate": True}, {"signed": True, "hard_gate": True}):
+    every: list[dict[str, Any]] = [{"signed": True}, {"hard_gate": True}, {"signed": True, "hard_gate": True}]
+    for options in every:
         cell: Any = cls(D, 3, time_scales=(4.0, 16.0), **options)
         torch.testing.assert_close(cell.time_scale(), torch.tensor([4.0, 8.0, 16.0]))
     floored: Any = cls(D, 3, forget_floor=0.9)

@@ -3,13 +3,13 @@
 import errno
 import os
 import signal
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import fork
 
 from rlmin import PPO, load
 from rlmin.cli import main
@@ -25,20 +25,15 @@ RUN += " --threads 1 --eval-episodes 0 --total-timesteps 32 --folder run"
 @contextmanager
 def child(act: Callable[[], Any]) -> Iterator[int]:
     """A process that has done `act` and then waits; killed at the end."""
-    ready, told = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        try:
-            kept = act()  # noqa: F841  (a context that must not be collected)
-            os.write(told, b"1")
-            signal.pause()
-        finally:
-            os._exit(1)
-    os.close(told)
-    assert os.read(ready, 1) == b"1", "the child failed"
-    os.close(ready)
+
+    def act_and_wait(written: int) -> None:
+        kept = act()  # noqa: F841  (a context that must not be collected)
+        os.write(written, b"1")
+        signal.pause()
+
+    pid, output = fork(act_and_wait)
+    assert os.read(output, 1) == b"1", "the child failed"
+    os.close(output)
     try:
         yield pid
     finally:

@@ -9,7 +9,8 @@ from gymnasium.utils.env_checker import check_env
 from minigrid.envs.memory import MemoryEnv
 
 from rlmin.envs import register
-from rlmin.envs.minigrid_memory import LEVELS, MiniGridMemory
+from rlmin.envs.grid_layouts import LEVELS
+from rlmin.envs.minigrid_memory import MiniGridMemory
 
 register()
 

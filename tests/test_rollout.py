@@ -9,6 +9,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from native_tensors import Tensors
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tensordict import TensorDict
 from torch import Tensor
@@ -41,35 +42,12 @@ class Clock(gym.Env[Any, Any]):
         return np.array([self.t, self.number], dtype=np.float32)
 
 
-class Native(gym.vector.VectorEnv[Any, Any, Any]):
-    """The same as tensors in and out, SAME_STEP."""
-
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        self.inner = SyncVectorEnv([Clock] * B, autoreset_mode=AutoresetMode.SAME_STEP)
-        self.num_envs = B
-        self.single_observation_space = self.inner.single_observation_space
-        self.single_action_space = self.inner.single_action_space
-
-    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        return torch.from_numpy(self.inner.reset(seed=seed)[0]), {}
-
-    def step(self, actions: Tensor) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        raw, reward, terminated, truncated, infos = self.inner.step(actions.numpy())
-        final = raw.copy()
-        for row in np.flatnonzero(terminated | truncated):
-            final[row] = infos["final_obs"][row]
-        tensors = (torch.from_numpy(x) for x in (raw, reward, terminated, truncated))
-        return *tensors, {"final_obs": torch.from_numpy(final)}  # type: ignore[return-value]
-
-
 def sync(mode: AutoresetMode) -> Callable[[], Any]:
     return lambda: SyncVectorEnv([Clock] * B, autoreset_mode=mode)
 
 
 MODES: dict[str, Callable[[], Any]] = {mode.name: sync(mode) for mode in AutoresetMode}
-MODES |= {"sb3": lambda: DummyVecEnv([Clock] * B), "native": Native}
+MODES |= {"sb3": lambda: DummyVecEnv([Clock] * B), "native": lambda: Tensors(Clock, B)}
 
 
 def make(mode: str, **settings: Any) -> PPO:

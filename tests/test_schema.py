@@ -6,7 +6,6 @@ import re
 import resource
 import shutil
 import signal
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forking import fork
 from safetensors import safe_open
 from torch import Tensor
 
@@ -194,28 +194,20 @@ def deep(depth: int) -> dict[str, Any]:
 
 def limited(act: Callable[[], Any]) -> str:
     """The error of `act` in a child that may take 300 MiB and 30 s of processor time more; "" where there is none."""
-    ready, told = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
+
+    def act_within_limits(written: int) -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 300 * MIB,) * 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+        signal.signal(signal.SIGXCPU, signal.SIG_DFL)
         try:
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 300 * MIB,) * 2)
-            resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
-            signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-            try:
-                act()
-            except ValueError as error:
-                os.write(told, str(error).encode()[:4096])
-            os._exit(0)
-        except BaseException as error:
-            os.write(told, f"{type(error).__name__}: {error}".encode()[:4096])
-        finally:
-            os._exit(1)
-    os.close(told)
-    said = b"".join(iter(lambda: os.read(ready, 4096), b""))
-    os.close(ready)
+            act()
+        except ValueError as error:
+            os.write(written, str(error).encode()[:4096])
+
+    child, output = fork(act_within_limits)
+    said = b"".join(iter(lambda: os.read(output, 4096), b""))
+    os.close(output)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert code == 0, f"ended with {code}: {said.decode()}"
     return said.decode()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from weight_changes import CHANGES, optimise
 
 from rlmin.encoders import Stack, stack_step
 from rlmin.kernels.step import product
@@ -208,45 +209,13 @@ def test_choices_are_embedded_without_gradients_as_with_them() -> None:
 # -- the weights that count are those of now --------------------------------------------------------------------------
 
 
-def optimised(encoder: Stack) -> Stack:
-    optimiser = torch.optim.SGD(encoder.parameters(), lr=1.0)
-    for weight in encoder.parameters():
-        weight.grad = random(*weight.shape, seed=7, dtype=weight.dtype)
-    optimiser.step()
-    return encoder
-
-
-def loaded(encoder: Stack) -> Stack:
-    encoder.load_state_dict(optimised(deepcopy(encoder)).state_dict())
-    return encoder
-
-
-def assigned(encoder: Stack) -> Stack:
-    encoder.load_state_dict(optimised(deepcopy(encoder)).state_dict(), assign=True)
-    return encoder
-
-
 def one_module_replaced(encoder: Stack) -> Stack:
     block: Any = encoder.blocks[1]
     block.mixer.projection = nn.Linear(H, 2 * H, dtype=torch.float64)
     return encoder
 
 
-def there_and_back(encoder: Stack) -> Stack:
-    return optimised(encoder.float().double())
-
-
-CHANGES: list[Callable[[Stack], Stack]] = [
-    optimised,
-    loaded,
-    assigned,
-    one_module_replaced,
-    there_and_back,
-    lambda encoder: optimised(deepcopy(encoder)),
-]
-
-
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [*CHANGES, one_module_replaced])
 def test_weights_that_change_are_seen(change: Callable[[Stack], Stack]) -> None:
     encoder = stack()
     before = in_one_call(encoder, resets(B))
@@ -260,7 +229,7 @@ def test_a_copy_does_not_share_what_its_original_changes() -> None:
     encoder = stack()
     before = in_one_call(encoder, resets(B))
     copy = deepcopy(encoder)
-    optimised(encoder)
+    optimise(encoder)
     assert_same(in_one_call(copy, resets(B)), before)
     assert_differ(in_one_call(encoder, resets(B)), before)
 

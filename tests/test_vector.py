@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from native_tensors import Tensors
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
@@ -46,33 +47,6 @@ class Climb(gym.Env[Any, Any]):
 
     def look(self) -> Any:
         return np.array([self.sum, 10 * self.t], dtype=np.float32)
-
-
-class Tensors(VectorEnv[Any, Any, Any]):
-    """The same environments as a native one: tensors in, tensors out, SAME_STEP."""
-
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
-
-    def __init__(self, make: Callable[[], gym.Env[Any, Any]], num_envs: int) -> None:
-        self.inner = SyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
-        self.num_envs = num_envs
-        self.single_observation_space = self.inner.single_observation_space
-        self.single_action_space = self.inner.single_action_space
-
-    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        return torch.from_numpy(self.inner.reset(seed=seed)[0]), {}
-
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        assert isinstance(actions, Tensor)
-        raw, reward, terminated, truncated, infos = self.inner.step(actions.numpy())
-        final = raw.copy()
-        for row in np.flatnonzero(terminated | truncated):
-            final[row] = infos["final_obs"][row]
-        out = {"final_obs": torch.from_numpy(final)}
-        if "final_info" in infos and "is_success" in infos["final_info"]:
-            out["is_success"] = torch.from_numpy(infos["final_info"]["is_success"])
-        ends = torch.from_numpy(terminated), torch.from_numpy(truncated)
-        return torch.from_numpy(raw), torch.from_numpy(reward), *ends, out
 
 
 def cart_pole() -> gym.Env[Any, Any]:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
+from native_tensors import Tensors
 from test_spaces import Sampled
-from test_vector import LIMIT, MODES, Climb, Tensors
+from test_vector import LIMIT, MODES, Climb
 
 from rlmin.spaces import leaf_spaces
 from rlmin.vector import Vector, adapt

@@ -140,19 +140,24 @@ class Attention(Encoder):
         raise NotImplementedError("this peer is for training time alone: acting would need a cache of keys and values")
 
 
-class OperatorGRU(Encoder):
-    """A GRU as its equations are written down, an operator at a time. Resets are ignored."""
+class OneState(Encoder):
+    """A peer whose state is one [B, H]."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.input_size, self.output_size = input_size, hidden_size
-        self.projection, self.recurrence = (
-            nn.Linear(input_size, 3 * hidden_size),
-            nn.Linear(hidden_size, 3 * hidden_size),
-        )
 
     def initial_state(self, B: int) -> State:
         return self.zeros(B, self.output_size)
+
+
+class OperatorGRU(OneState):
+    """A GRU as its equations are written down, an operator at a time. Resets are ignored."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.projection = nn.Linear(input_size, 3 * hidden_size)
+        self.recurrence = nn.Linear(hidden_size, 3 * hidden_size)
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         y = []
@@ -171,7 +176,7 @@ class OperatorGRU(Encoder):
         return (1 - z) * torch.tanh(xn + r * hn) + z * h
 
 
-class LogSpaceMinGRU(Encoder):
+class LogSpaceMinGRU(OneState):
     """minGRU-pytorch's cell, batch first, positive states only. Resets are ignored: log space has none.
 
     Raises:
@@ -179,12 +184,8 @@ class LogSpaceMinGRU(Encoder):
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__()
-        self.input_size, self.output_size = input_size, hidden_size
+        super().__init__(input_size, hidden_size)
         self.cell = need("minGRU_pytorch.minGRU").minGRU(input_size, hidden_size / input_size, proj_out=False)
-
-    def initial_state(self, B: int) -> State:
-        return self.zeros(B, self.output_size)
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         before = one(state).unsqueeze(1).clamp(min=1e-6)  # its logarithm is taken
@@ -196,7 +197,7 @@ class LogSpaceMinGRU(Encoder):
         return y[0], after
 
 
-class TorchRLGRU(Encoder):
+class TorchRLGRU(OneState):
     """TorchRL's GRUModule: split and pad on the CPU, its Triton kernels on a GPU.
 
     Raises:
@@ -204,15 +205,11 @@ class TorchRLGRU(Encoder):
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__()
-        self.input_size, self.output_size = input_size, hidden_size
+        super().__init__(input_size, hidden_size)
         self.modules_of = need("torchrl.modules")
         self.backend = "triton" if torch.cuda.is_available() else "pad"
         keys = {"in_keys": ["x", "h"], "out_keys": ["y", ("next", "h")]}
         self.gru = self.modules_of.GRUModule(input_size, hidden_size, recurrent_backend=self.backend, **keys)
-
-    def initial_state(self, B: int) -> State:
-        return self.zeros(B, self.output_size)
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         T, B = start.shape

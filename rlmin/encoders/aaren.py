@@ -1,15 +1,14 @@
 """Aaren, attention as an RNN: softmax attention of a learned query over the whole episode, in constant memory."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from rlmin.encoders.base import Encoder, Heads, check_counts, one, parts, wipe
+from rlmin.encoders.base import Encoder, one, parts, wipe
 from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.heads import HeadOptions, size_of_head
 from rlmin.scan import linear_scan
-from rlmin.settings import Count, Settings, Size
+from rlmin.settings import Count, Size
 from rlmin.settings.boundary import checked
 from rlmin.types import State
 
@@ -48,9 +47,8 @@ class Aaren(Encoder):
     @checked
     def __init__(self, input_size: Size, hidden_size: Size, *, heads: Count = 4) -> None:
         super().__init__()
-        check_counts(heads=heads)
         self.input_size, self.output_size = input_size, hidden_size
-        self.heads, self.size = heads, -(-hidden_size // heads)
+        self.heads, self.size = heads, size_of_head(hidden_size, heads)
         self.query = nn.Parameter(torch.randn(heads, self.size))
         self.key = nn.Linear(input_size, heads * self.size, bias=False)
         self.value = nn.Linear(input_size, heads * self.size)
@@ -115,19 +113,12 @@ def _running_max(score: Tensor, start: Tensor) -> Tensor:
     return m
 
 
-@dataclass(frozen=True, kw_only=True)
-class AarenOptions(Settings):
-    """Options of Aaren."""
-
-    heads: Heads = 4  # Number of heads
-
-
 CELL = register(
     Cell(
         "aaren",
         Aaren,
         about="Attention as an RNN: a learned query over the whole episode, in constant memory.",
-        options=AarenOptions,
+        options=HeadOptions,
         output_is_memory=False,
         state_names=("largest", "denominator", "numerator"),
         is_bounded=False,

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from rlmin.encoders.base import Encoder, Heads, check_counts, one, parts, wipe
+from rlmin.encoders.base import Encoder, check_counts, one, parts, wipe
 from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.heads import Heads
 from rlmin.settings import Count, Settings, Size
 from rlmin.settings.boundary import checked
 from rlmin.types import State

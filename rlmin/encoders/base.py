@@ -1,7 +1,7 @@
 """The contract every encoder keeps: the same weights over [T, B, ...] in training and over [B, ...] in acting."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,10 +9,7 @@ from torch import Tensor, nn
 
 from rlmin.checks import check, check_flags
 from rlmin.scan.boundary import full_precision as full_precision
-from rlmin.settings import Range
 from rlmin.types import State
-
-Heads = Annotated[int, Range(least=1, most=1024)]
 
 
 class Encoder(nn.Module, ABC):

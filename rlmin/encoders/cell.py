@@ -73,8 +73,8 @@ class Cell:
         to_numpy: how one step is written as calls of numpy; None: there is no such export.
         fast_step: how one step is part of a single call on the CPU; None: its modules are called one by one.
         reads: (module) -> whether `read` applies to it, where that is a matter of its options; None: to every one.
-        output_is_memory: whether the output is the state, which then is one tensor [B, H]; of a module to which `read`
-            does not apply.
+        output_is_memory: whether the output is the state, which then is one tensor [B, H]. A module to which `read`
+            applies puts out something else; a cell whose `read` applies to every module has False here by itself.
         remembers: whether there is a memory at all; a cell without gets no convolution, as that would be one.
         state_names: a name for each tensor of the state, for exported files; "h" is the one that `terms` describe.
         pairs: whether the last axis of that part is (real, imaginary), so that its terms and its memory are complex.
@@ -108,10 +108,8 @@ class Cell:
         for name in self.option_names:
             if name in RESERVED:
                 raise ValueError(f"cell {self.name!r}: option {name!r} is an argument of every Stack; rename it")
-        if self.output_is_memory and self.read is not None and self.reads is None:
-            raise ValueError(
-                f"cell {self.name!r}: has a `read`, so its output is not its memory: output_is_memory=False"
-            )
+        if self.read is not None and self.reads is None:
+            object.__setattr__(self, "output_is_memory", False)
         if self.window is not None and self.window not in self.option_names:
             raise ValueError(
                 f"cell {self.name!r}: window={self.window!r} is none of its options: {self._list_options()}"

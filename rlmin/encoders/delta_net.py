@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, silu, softplus
 
-from rlmin.encoders.base import Encoder, Heads, full_precision, one, wipe
+from rlmin.encoders.base import Encoder, full_precision, one, wipe
 from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.heads import Heads, size_of_head
 from rlmin.encoders.matrix_memory import GatedOutput, in_shape
 from rlmin.encoders.time_scale import inverse_softplus
 from rlmin.scan import outer_scan
@@ -63,7 +64,7 @@ class DeltaNet(Encoder):
     ) -> None:
         super().__init__()
         self.input_size, self.output_size = input_size, hidden_size
-        self.heads, self.size = heads, -(-hidden_size // heads)
+        self.heads, self.size = heads, size_of_head(hidden_size, heads)
         self.products, self.most = products, 2.0 if negative else 1.0
         self.query = nn.Linear(input_size, heads * self.size, bias=False)
         self.written = nn.Linear(input_size, products * heads * 2 * self.size, bias=False)

@@ -113,7 +113,6 @@ CELL = register(
         options=FFMOptions,
         terms=terms,
         read=read,
-        output_is_memory=False,
         pairs=True,
         is_bounded=False,
     )

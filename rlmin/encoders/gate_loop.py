@@ -102,7 +102,6 @@ CELL = register(
         about="A linear recurrence of complex numbers whose decays and turns depend on the input.",
         terms=terms,
         read=read,
-        output_is_memory=False,
         pairs=True,
         is_bounded=False,
     )

@@ -10,10 +10,13 @@ from torch.nn.functional import silu, softplus
 from rlmin.encoders.base import Encoder, one, wipe
 from rlmin.encoders.candidate import Candidate, apply_activation, check_candidate
 from rlmin.encoders.cell import Terms
+from rlmin.encoders.gate_options import compute_reach
 from rlmin.encoders.projected import scan_projection
 from rlmin.encoders.root_mean_square import RootMeanSquare
-from rlmin.encoders.time_scale import spread_bias
+from rlmin.encoders.time_scale import TimeScales, spread_bias
 from rlmin.scan import ACTIVATIONS, linear_scan
+from rlmin.settings import Share, ShareBelowOne, Size
+from rlmin.settings.boundary import checked
 from rlmin.types import State
 
 
@@ -38,20 +41,40 @@ class GatedAverage(Encoder):
     parts: ClassVar[int]  # rows of the projection, in units of H
     output_gate: nn.Linear | None
 
-    def _make(
-        self, input_size: int, hidden_size: int, candidate: Candidate, *, reach: float, hard: bool, gated: bool
+    @checked
+    def __init__(
+        self,
+        input_size: Size,
+        hidden_size: Size,
+        *,
+        candidate: Candidate = "tanh",
+        time_scales: TimeScales = (2.0, 256.0),
+        slow_units: Share = 0.0,
+        signed: bool = False,
+        forget_floor: ShareBelowOne = 0.0,
+        hard_gate: bool = False,
+        output_gate: bool = False,
     ) -> None:
-        """Weights and options; those of a plain cell are one nn.Linear."""
+        """Weights and options, see the subclass; the weights of a plain cell are one nn.Linear."""
+        super().__init__()
         check_candidate(candidate)
+        self.reach = compute_reach(signed, forget_floor)
         self.input_size, self.output_size = input_size, hidden_size
-        self.candidate, self.reach, self.hard = candidate, reach, hard
+        self.candidate, self.hard = candidate, hard_gate
         self.projection = nn.Linear(input_size, self.parts * hidden_size)
         self.output_gate = None
-        if gated:
+        if output_gate:
             self.output_gate = nn.Linear(input_size, hidden_size)
             self.norm = RootMeanSquare(hidden_size)
             self.output = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.is_plain = reach == 1 and not hard and not gated and candidate in ACTIVATIONS
+        self.is_plain = self.reach == 1 and not hard_gate and not output_gate and candidate in ACTIVATIONS
+        if time_scales is not None:
+            with torch.no_grad():
+                self.set_bias(self.place_bias(time_scales, slow_units))
+
+    @abstractmethod
+    def set_bias(self, k: Tensor) -> None:
+        """Set the biases of the projection so that the gate is k [H] where x = 0."""
 
     def place_bias(self, time_scales: tuple[float, float], slow_units: float) -> Tensor:
         """[H] values of k at which the units remember for so long: w = 1 / tau."""

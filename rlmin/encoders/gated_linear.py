@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, silu, softplus
 
-from rlmin.encoders.base import Heads
 from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.heads import Heads
 from rlmin.encoders.matrix_memory import GatedOutput, MatrixMemory, Parts, in_shape, read, terms
 from rlmin.encoders.time_scale import inverse_softplus, spread_bias
 from rlmin.scan.boundary import carry_dtype
@@ -129,7 +129,6 @@ CELL = register(
         options=GatedLinearOptions,
         terms=terms,
         read=read,
-        output_is_memory=False,
         is_bounded=False,
     )
 )

@@ -1,22 +1,21 @@
 """GRU: the recurrence of torch.nn.GRU, with resets inside a rollout instead of sequences split at episode ends."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rlmin.encoders.base import Encoder, full_precision, one, wipe
+from rlmin.encoders.base import full_precision, one, wipe
 from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.gated_recurrence import GatedRecurrence
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negate
 from rlmin.encoders.projected import fits_cpu
-from rlmin.settings import Size
-from rlmin.settings.boundary import checked
 from rlmin.types import State
 
 
-class GRU(Encoder):
+class GRU(GatedRecurrence):
     """One layer of GRU: equations, parameter meaning and initialisation of torch.nn.GRU.
 
         xr, xz, xn = projection(x[t]);   hr, hz, hn = recurrence(h[t-1])
@@ -38,14 +37,7 @@ class GRU(Encoder):
     Source: Cho et al. 2014 (arXiv:1406.1078), in the form torch.nn.GRU documents.
     """
 
-    @checked
-    def __init__(self, input_size: Size, hidden_size: Size) -> None:
-        super().__init__()
-        self.input_size, self.output_size = input_size, hidden_size
-        self.projection = nn.Linear(input_size, 3 * hidden_size)
-        self.recurrence = nn.Linear(hidden_size, 3 * hidden_size)
-        for weight in self.parameters():
-            nn.init.uniform_(weight, -(hidden_size**-0.5), hidden_size**-0.5)
+    parts: ClassVar[int] = 3
 
     def initial_state(self, B: int) -> Tensor:
         """[B, H] zeros."""

@@ -137,7 +137,6 @@ CELL = register(
         options=LRUOptions,
         terms=terms,
         read=read,
-        output_is_memory=False,
         pairs=True,
         is_bounded=False,
     )

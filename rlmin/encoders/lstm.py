@@ -1,6 +1,6 @@
 """LSTM: the recurrence of torch.nn.LSTM, with resets inside a rollout instead of sequences split at episode ends."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -8,17 +8,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from rlmin.encoders.base import Encoder, full_precision, one, parts, wipe
+from rlmin.encoders.base import full_precision, one, parts, wipe
 from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.gated_recurrence import GatedRecurrence
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, negate
 from rlmin.encoders.numpy_program import linear as weights_of
 from rlmin.encoders.projected import fits_cpu
-from rlmin.settings import Size
-from rlmin.settings.boundary import checked
 from rlmin.types import State
 
 
-class LSTM(Encoder):
+class LSTM(GatedRecurrence):
     """One layer of LSTM: equations, parameter meaning and initialisation of torch.nn.LSTM.
 
         i, f, g, o = projection(x[t]) + recurrence(h[t-1]), through sigmoid, sigmoid, tanh, sigmoid
@@ -41,14 +40,7 @@ class LSTM(Encoder):
     Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000, as torch.nn.LSTM documents it.
     """
 
-    @checked
-    def __init__(self, input_size: Size, hidden_size: Size) -> None:
-        super().__init__()
-        self.input_size, self.output_size = input_size, hidden_size
-        self.projection = nn.Linear(input_size, 4 * hidden_size)
-        self.recurrence = nn.Linear(hidden_size, 4 * hidden_size)
-        for weight in self.parameters():
-            nn.init.uniform_(weight, -(hidden_size**-0.5), hidden_size**-0.5)
+    parts: ClassVar[int] = 4
 
     def initial_state(self, B: int) -> State:
         """(h, c): [B, H] zeros each."""

@@ -134,7 +134,6 @@ CELL = register(
         options=MambaOptions,
         terms=terms,
         read=read,
-        output_is_memory=False,
         is_bounded=False,
     )
 )

@@ -10,6 +10,7 @@ from torch.nn.functional import silu
 
 from rlmin.encoders.base import Encoder, full_precision, one, wipe
 from rlmin.encoders.cell import Terms
+from rlmin.encoders.heads import size_of_head
 from rlmin.encoders.root_mean_square import RootMeanSquare
 from rlmin.scan import outer_scan
 from rlmin.scan.boundary import carry_dtype
@@ -42,7 +43,7 @@ class MatrixMemory(Encoder):
     def __init__(self, input_size: int, hidden_size: int, heads: int) -> None:
         super().__init__()
         self.input_size, self.output_size = input_size, hidden_size
-        self.heads, self.size = heads, -(-hidden_size // heads)
+        self.heads, self.size = heads, size_of_head(hidden_size, heads)
 
     @abstractmethod
     def parts(self, x: Tensor) -> Parts:

@@ -6,15 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rlmin.encoders.candidate import Candidate
 from rlmin.encoders.cell import Cell, FastStep, register
-from rlmin.encoders.gate_options import GateOptions, compute_reach
+from rlmin.encoders.gate_options import GateOptions
 from rlmin.encoders.gated_average import GatedAverage, has_output_gate, read, terms
 from rlmin.encoders.numpy_average import approach, check_known
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negate
-from rlmin.encoders.time_scale import TimeScales
-from rlmin.settings import Share, ShareBelowOne, Size
-from rlmin.settings.boundary import checked
 
 
 class MinLSTM(GatedAverage):
@@ -53,27 +49,9 @@ class MinLSTM(GatedAverage):
 
     parts: ClassVar[int] = 3
 
-    @checked
-    def __init__(
-        self,
-        input_size: Size,
-        hidden_size: Size,
-        *,
-        candidate: Candidate = "tanh",
-        time_scales: TimeScales = (2.0, 256.0),
-        slow_units: Share = 0.0,
-        signed: bool = False,
-        forget_floor: ShareBelowOne = 0.0,
-        hard_gate: bool = False,
-        output_gate: bool = False,
-    ) -> None:
-        super().__init__()
-        reach = compute_reach(signed, forget_floor)
-        self._make(input_size, hidden_size, candidate, reach=reach, hard=hard_gate, gated=output_gate)
-        if time_scales is not None:
-            bias = self.place_bias(time_scales, slow_units)
-            with torch.no_grad():
-                self.projection.bias[: 2 * hidden_size] = torch.cat([-bias, bias])
+    def set_bias(self, k: Tensor) -> None:
+        """The forget gate's biases are -k, the input gate's are k."""
+        self.projection.bias[: 2 * self.output_size] = torch.cat([-k, k])
 
     def gate(self, projected: Tensor) -> Tensor:
         """log(i / f), whose sigmoid is i / (f + i); finite even where both sigmoids underflow."""

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from rlmin.encoders.base import Encoder, Heads, check_counts, one, parts, wipe
+from rlmin.encoders.base import Encoder, one, parts, wipe
 from rlmin.encoders.block_diagonal import multiply_blocks
 from rlmin.encoders.cell import Cell, Terms, register
 from rlmin.encoders.decays import Decay, Decays
+from rlmin.encoders.heads import Heads, size_of_head
 from rlmin.encoders.time_scale import Spread, TimeScales, spread_time_constants
 from rlmin.scan import linear_scan
 from rlmin.settings import Count, Settings, Share, Size
@@ -65,9 +66,8 @@ class RGLRU(Encoder):
         slow_units: Share = 0.0,
     ) -> None:
         super().__init__()
-        check_counts(heads=heads)
         self.input_size, self.output_size = input_size, hidden_size
-        self.heads, self.size = heads, -(-hidden_size // heads)
+        self.heads, self.size = heads, size_of_head(hidden_size, heads)
         units = heads * self.size
         self.projection = nn.Linear(input_size, 2 * units)
         self.gate = nn.Parameter(torch.randn(heads, self.size, 2 * self.size) * self.size**-0.5)

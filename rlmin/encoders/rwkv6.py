@@ -1,15 +1,13 @@
 """RWKV-6: a matrix memory whose decays depend on the input, read before it is written."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from rlmin.encoders.base import Heads
 from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.heads import HeadOptions
 from rlmin.encoders.matrix_memory import LowRank, MatrixMemory, Parts
-from rlmin.settings import Count, Settings, Size
+from rlmin.settings import Count, Size
 from rlmin.settings.boundary import checked
 
 
@@ -63,19 +61,12 @@ class RWKV6(MatrixMemory):
         return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class RWKV6Options(Settings):
-    """Options of RWKV-6."""
-
-    heads: Heads = 4  # Number of heads
-
-
 CELL = register(
     Cell(
         "rwkv6",
         RWKV6,
         about="RWKV-6: a matrix per head with a decay for every key feature, read before it is written.",
-        options=RWKV6Options,
+        options=HeadOptions,
         output_is_memory=False,
         is_bounded=False,
     )

@@ -1,15 +1,13 @@
 """RWKV-7: a matrix memory with decays and a removal along a key of its own, a generalised delta rule."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from rlmin.encoders.base import Heads
 from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.delta_net import unit
+from rlmin.encoders.heads import HeadOptions
 from rlmin.encoders.matrix_memory import LowRank, MatrixMemory, Parts
-from rlmin.settings import Count, Settings, Size
+from rlmin.settings import Count, Size
 from rlmin.settings.boundary import checked
 
 
@@ -68,19 +66,12 @@ class RWKV7(MatrixMemory):
         return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class RWKV7Options(Settings):
-    """Options of RWKV-7."""
-
-    heads: Heads = 4  # Number of heads
-
-
 CELL = register(
     Cell(
         "rwkv7",
         RWKV7,
         about="RWKV-7: a matrix per head that decays and forgets along a key, a generalised delta rule.",
-        options=RWKV7Options,
+        options=HeadOptions,
         output_is_memory=False,
         is_bounded=False,
     )

@@ -112,7 +112,6 @@ CELL = register(
         options=SHMOptions,
         terms=terms,
         read=read,
-        output_is_memory=False,
         is_bounded=False,
     )
 )

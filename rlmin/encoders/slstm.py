@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from rlmin.encoders.base import Encoder, Heads, check_counts, full_precision, one, parts, wipe
+from rlmin.encoders.base import Encoder, full_precision, one, parts, wipe
 from rlmin.encoders.block_diagonal import multiply_blocks
 from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.heads import Heads, size_of_head
 from rlmin.settings import Count, Settings, Size
 from rlmin.settings.boundary import checked
 from rlmin.types import State
@@ -46,9 +47,8 @@ class SLSTM(Encoder):
     @checked
     def __init__(self, input_size: Size, hidden_size: Size, *, heads: Count = 4) -> None:
         super().__init__()
-        check_counts(heads=heads)
         self.input_size, self.output_size = input_size, hidden_size
-        self.heads, self.size = heads, -(-hidden_size // heads)
+        self.heads, self.size = heads, size_of_head(hidden_size, heads)
         self.units = heads * self.size
         self.projection = nn.Linear(input_size, 4 * self.units)
         self.recurrence = nn.Parameter(torch.zeros(heads, self.size, 4 * self.size))

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rlmin.encoders.base import Encoder, Heads, check_counts, full_precision, one, wipe
+from rlmin.encoders.base import Encoder, full_precision, one, wipe
 from rlmin.encoders.cell import Cell, register
+from rlmin.encoders.heads import Heads, size_of_head
 from rlmin.settings import Count, Settings, Size
 from rlmin.settings.boundary import checked
 from rlmin.types import State
@@ -39,9 +40,8 @@ class SRWM(Encoder):
     @checked
     def __init__(self, input_size: Size, hidden_size: Size, *, heads: Count = 8) -> None:
         super().__init__()
-        check_counts(heads=heads)
         self.input_size, self.output_size = input_size, hidden_size
-        self.heads, self.size = heads, max(2, -(-hidden_size // heads))
+        self.heads, self.size = heads, max(2, size_of_head(hidden_size, heads))
         self.projection = nn.Linear(input_size, heads * self.size, bias=False)
         self.base = nn.Parameter(torch.randn(heads, 3 * self.size + 4, self.size) * self.size**-0.5)
         self.output = nn.Linear(heads * self.size, hidden_size)

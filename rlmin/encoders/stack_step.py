@@ -30,17 +30,21 @@ _MLP = [nn.Linear, nn.SiLU, nn.Linear]
 _NOTHING = torch.empty(0)  # the state of a part that is left out
 
 
-class StackStep:
+class Fresh:
+    """What begins anew in every copy and pickle, as it knows the weights of one module."""
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return type(self)()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
+
+class StackStep(Fresh):
     """`Stack.step` in one call, where that is possible: plain CPU tensors, a cell with a fast step, no gradients."""
 
     def __init__(self) -> None:
         self._plan: Plan | None = None
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return type(self)()  # a plan for the copy's own weights
-
-    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
-        return type(self), ()
 
     def __call__(self, stack: "Stack", x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State] | None:
         """What `stack.step` returns, or None where its modules have to be called one by one."""

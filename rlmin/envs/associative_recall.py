@@ -23,21 +23,14 @@ import torch
 from torch import Tensor
 
 from rlmin.envs.draws import permutation
-from rlmin.envs.quiz import LANE, NOTHING, Quiz, Sheet, Span, draw_span, span
+from rlmin.envs.quiz import LANE, NOTHING, Quiz, Sheet, Span, describe_variant, draw_span, span
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Shared, Variant
 
 
 def _variant(length: int, *, values: int = 8, **options: Any) -> Variant:
-    return Variant(
-        options={"values": values, **options},
-        length=length,
-        random=2 / values - 1,
-        floor=2 / values - 1,
-        floor_policy="no memory: any value",
-        ceiling=1.0,
-        ceiling_policy="keep all pairs",
-    )
+    policies = "any value", "keep all pairs"
+    return describe_variant({"values": values, **options}, length, policies, chance=2 / values - 1)
 
 
 VARIANTS = {

@@ -25,9 +25,8 @@ from torch import Tensor
 
 from rlmin.envs import cards
 from rlmin.envs.board import Board, Cell
-from rlmin.envs.draws import key
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, Outcome, Shared, Variant
 
 PLAY, WATCH = range(2)
 SUITS = cards.SUITS
@@ -47,24 +46,16 @@ VARIANTS = {
 }
 
 
-class Autoencode(TensorEnv):
+class Autoencode(cards.CardGame):
     """B games; see the module for the rules."""
 
     def __init__(self, num_envs: int = 1, *, decks: int = 1, **shared: Unpack[Shared]) -> None:
         """`decks`: how many decks are shuffled together, at least 1; rest: see `Shared`."""
-        if decks < 1:
-            raise ValueError(f"decks={decks}: expected at least 1")
         seen = spaces.Tuple((spaces.Discrete(2), spaces.Discrete(SUITS)))
-        super().__init__(num_envs, seen, spaces.Discrete(SUITS), **shared)
-        self.decks, self.cards = decks, 52 * decks
+        super().__init__(num_envs, seen, SUITS, decks=decks, **shared)
 
-    def draw(self, seed: Tensor, episode: Tensor) -> Game:
-        """deck [B, C] uint8: suits in the order in which they are dealt; t [B] int64: steps taken.
-
-        said [B] uint8: the last action, 4 before the first one; only pictures read it.
-        """
-        deck = cards.suit(cards.shuffle(key(seed, episode), self.decks))
-        return {"deck": deck, "t": torch.zeros_like(seed), "said": torch.full_like(seed, SUITS, dtype=torch.uint8)}
+    def face(self, card: Tensor) -> Tensor:
+        return cards.suit(card)
 
     def advance(self, game: Game, action: Tensor) -> Outcome:
         last, t = self.cards - 1, game["t"]

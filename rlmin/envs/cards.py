@@ -9,10 +9,16 @@ A shuffled deck is a row of cards in the order in which they are dealt. (popgym 
 deck is its list reversed.)
 """
 
+from abc import abstractmethod
+from typing import Any, Unpack
+
+import gymnasium as gym
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
-from rlmin.envs.draws import permutation
+from rlmin.envs.draws import key, permutation
+from rlmin.envs.tensor_env import Game, Shared, TensorEnv
 
 SUITS, COLOURS, RANKS = 4, 2, 13
 SUIT_NAMES, RANK_NAMES = "SDCH", "A23456789TJQK"  # letters, as the font of the pictures has no suits
@@ -41,3 +47,41 @@ def rank(card: Tensor) -> Tensor:
 def at(deck: Tensor, t: Tensor) -> Tensor:
     """deck[b, t[b]] of every row b: [B, C] and [B] int64 -> [B] int64."""
     return deck.gather(1, t.unsqueeze(1)).squeeze(1).long()
+
+
+class CardGame(TensorEnv):
+    """B games with a pile of shuffled decks that is dealt from its first card on."""
+
+    def __init__(
+        self, num_envs: int, seen: gym.Space[Any], answers: int, *, decks: int, **shared: Unpack[Shared]
+    ) -> None:
+        """Keep the sizes.
+
+        Args:
+            num_envs: B.
+            seen: observation space of one game.
+            answers: number of actions.
+            decks: number of decks in the pile, at least 1.
+            shared: device and render_mode, see `Shared`.
+        """
+        if decks < 1:
+            raise ValueError(f"decks={decks}: expected at least 1")
+        super().__init__(num_envs, seen, spaces.Discrete(answers), **shared)
+        self.decks, self.cards, self.answers = decks, 52 * decks, answers
+
+    @abstractmethod
+    def face(self, card: Tensor) -> Tensor:
+        """What counts of int64 cards: their suits or ranks, uint8."""
+
+    def draw(self, seed: Tensor, episode: Tensor) -> Game:
+        """deck [B, C] uint8: faces in the order in which they are dealt; t [B] int64: number of steps taken.
+
+        said [B] uint8: the last action, `answers` before the first one; only pictures read it.
+        """
+        deck = self.face(shuffle(key(seed, episode), self.decks))
+        said = torch.full_like(seed, self.answers, dtype=torch.uint8)
+        return {"deck": deck, "t": torch.zeros_like(seed), "said": said}
+
+    def observe(self, game: Game) -> Any:
+        """The face of the card in sight."""
+        return at(game["deck"], game["t"])

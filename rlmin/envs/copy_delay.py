@@ -23,22 +23,15 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
+from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, describe_variant, draw_span, longest, span
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Shared, Variant
 
 
 def _variant(length: Span, delay: Span, *, symbols: int = 8, **options: Any) -> Variant:
-    most = [value if isinstance(value, int) else value[1] for value in (length, delay)]
-    return Variant(
-        options={"length": length, "delay": delay, "symbols": symbols, **options},
-        length=2 * most[0] + most[1],
-        random=2 / symbols - 1,
-        floor=2 / symbols - 1,
-        floor_policy="no memory: any symbol",
-        ceiling=1.0,
-        ceiling_policy="keep the row and repeat it",
-    )
+    options |= {"length": length, "delay": delay, "symbols": symbols}
+    policies = "any symbol", "keep the row and repeat it"
+    return describe_variant(options, 2 * longest(length) + longest(delay), policies, chance=2 / symbols - 1)
 
 
 VARIANTS = {

@@ -24,21 +24,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
+from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, describe_variant, draw_span, span
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Shared, Variant
 
 
 def _variant(steps: int, **options: Any) -> Variant:
-    return Variant(
-        options=options,
-        length=steps,
-        random=0.0,
-        floor=0.0,
-        floor_policy="no memory: any answer",
-        ceiling=1.0,
-        ceiling_policy="keep the symbol of `delay` steps ago",
-    )
+    return describe_variant(options, steps, ("any answer", "keep the symbol of `delay` steps ago"), chance=0.0)
 
 
 VARIANTS = {

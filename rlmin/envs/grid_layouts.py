@@ -29,6 +29,16 @@ LEVELS = {
 """Level -> size S, and whether the hallway's end is random."""
 
 
+def check_level(level: str, view_size: int, layouts: int | None) -> None:
+    """Raise a ValueError for an unknown level, an even or too small view, or layouts below 1."""
+    if level not in LEVELS:
+        raise ValueError(f"level={level!r}: expected one of {', '.join(LEVELS)}")
+    if view_size < 3 or view_size % 2 == 0:
+        raise ValueError(f"view_size={view_size}: expected an odd number, at least 3")
+    if layouts is not None and layouts < 1:
+        raise ValueError(f"layouts={layouts}: expected at least 1, or None for fresh ones")
+
+
 class Tables(NamedTuple):
     """All that a level looks up; K kinds."""
 

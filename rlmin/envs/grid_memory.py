@@ -49,7 +49,7 @@ from torch import Tensor
 from rlmin.envs import grid_views
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import integers, key, uniform
-from rlmin.envs.grid_layouts import BLOCKED, LEVELS, OTHER, TWIN, Tables, number_layouts, tables
+from rlmin.envs.grid_layouts import BLOCKED, LEVELS, OTHER, TWIN, Tables, check_level, number_layouts, tables
 from rlmin.envs.grid_views import BALL, KEY, WALL
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
@@ -115,12 +115,7 @@ class GridMemory(TensorEnv):
             ValueError: an unknown level, an even or too small view, layouts below 1, another number of actions, `near`
                 outside [0, 1] or with numbered layouts.
         """
-        if level not in LEVELS:
-            raise ValueError(f"level={level!r}: expected one of {', '.join(LEVELS)}")
-        if view_size < 3 or view_size % 2 == 0:
-            raise ValueError(f"view_size={view_size}: expected an odd number, at least 3")
-        if layouts is not None and layouts < 1:
-            raise ValueError(f"layouts={layouts}: expected at least 1, or None for fresh ones")
+        check_level(level, view_size, layouts)
         if actions not in (3, 7):
             raise ValueError(f"actions={actions}: expected 3, or 7 for all of minigrid's")
         if not 0 <= near <= 1 or (near and layouts is not None):

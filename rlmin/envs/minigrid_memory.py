@@ -32,15 +32,7 @@ from gymnasium import spaces
 from minigrid.core.grid import Grid
 from minigrid.envs.memory import MemoryEnv
 
-LEVELS = {
-    "S7": (7, False),
-    "S9": (9, False),
-    "S11": (11, False),
-    "S13": (13, False),
-    "S13Random": (13, True),
-    "S17Random": (17, True),
-}
-"""Level -> size, and whether the hallway's length is random."""
+from rlmin.envs.grid_layouts import LEVELS, check_level
 
 KINDS = (11, 6, 4)
 """Number of objects, colours and states in minigrid's encoding (a state is a door's 0..2 or a direction 0..3)."""
@@ -77,12 +69,7 @@ class MiniGridMemory(gym.Env[Image, np.int64]):
         Raises:
             ValueError: an unknown level, an even or too small view, layouts below 1.
         """
-        if level not in LEVELS:
-            raise ValueError(f"level={level!r}: expected one of {', '.join(LEVELS)}")
-        if view_size < 3 or view_size % 2 == 0:
-            raise ValueError(f"view_size={view_size}: expected an odd number, at least 3")
-        if layouts is not None and layouts < 1:
-            raise ValueError(f"layouts={layouts}: expected at least 1, or None for fresh ones")
+        check_level(level, view_size, layouts)
         size, random_length = LEVELS[level]
         self.level, self.layouts, self.render_mode = level, layouts, render_mode
         self.inner: Any = _Memory(

@@ -26,7 +26,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
+from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, describe_variant, draw_span, longest, span
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Shared, Variant
 
@@ -48,15 +48,9 @@ def without_memory(modulus: int, increments: Sequence[int], length: Span, stream
 
 def _variant(modulus: int, increments: tuple[int, ...], length: Span, streaming: bool = False) -> Variant:
     options: dict[str, Any] = {"modulus": modulus, "increments": increments, "length": length, "streaming": streaming}
-    return Variant(
-        options=options,
-        length=length if isinstance(length, int) else length[1],
-        random=2 / modulus - 1,
-        floor=without_memory(modulus, increments, length, streaming),
-        floor_policy="no memory: the likeliest count before, and the token in sight",
-        ceiling=1.0,
-        ceiling_policy="count",
-    )
+    policies = "the likeliest count before, and the token in sight", "count"
+    floor = without_memory(modulus, increments, length, streaming)
+    return describe_variant(options, longest(length), policies, chance=2 / modulus - 1, floor=floor)
 
 
 VARIANTS = {

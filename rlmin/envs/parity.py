@@ -25,21 +25,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
+from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, describe_variant, draw_span, longest, span
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Shared, Variant
 
 
 def _variant(length: Span, floor: float = 0.0, **options: Any) -> Variant:
-    return Variant(
-        options={"length": length, **options},
-        length=length if isinstance(length, int) else length[1],
-        random=0.0,
-        floor=floor,
-        floor_policy="no memory: the bit in sight",
-        ceiling=1.0,
-        ceiling_policy="count, or keep the window",
-    )
+    policies = "the bit in sight", "count, or keep the window"
+    return describe_variant({"length": length, **options}, longest(length), policies, chance=0.0, floor=floor)
 
 
 VARIANTS = {

@@ -21,7 +21,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, draw_span, span
+from rlmin.envs.quiz import NOTHING, Quiz, Sheet, Span, describe_variant, draw_span, longest, span
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Shared, Variant
 
@@ -29,15 +29,9 @@ DISTRACTOR, PASSKEY, QUESTION = range(3)
 
 
 def _variant(length: Span, *, digits: int = 5, symbols: int = 10) -> Variant:
-    return Variant(
-        options={"length": length, "digits": digits, "symbols": symbols},
-        length=(length if isinstance(length, int) else length[1]) + 2 * digits,
-        random=2 / symbols - 1,
-        floor=2 / symbols - 1,
-        floor_policy="no memory: any digit",
-        ceiling=1.0,
-        ceiling_policy="keep the marked digits",
-    )
+    options = {"length": length, "digits": digits, "symbols": symbols}
+    policies = "any digit", "keep the marked digits"
+    return describe_variant(options, longest(length) + 2 * digits, policies, chance=2 / symbols - 1)
 
 
 VARIANTS = {

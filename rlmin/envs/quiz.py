@@ -17,7 +17,7 @@ chance. Training on such a mixture is the joint curriculum; rows then have episo
 from abc import abstractmethod
 from collections.abc import Sequence
 from numbers import Integral
-from typing import NamedTuple, TypeAlias, Unpack
+from typing import Any, NamedTuple, TypeAlias, Unpack
 
 import torch
 from gymnasium import spaces
@@ -26,7 +26,7 @@ from torch.nn.functional import pad
 
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import bits, integers, key
-from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv
+from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
 
 NOTHING = -1  # in `answer`: no question
 LAST = torch.iinfo(torch.int64).max
@@ -155,6 +155,34 @@ def span(name: str, value: Span | Sequence[int], least: int) -> tuple[int, int]:
     if len(pair) != 2 or not all(isinstance(x, Integral) for x in pair) or not least <= pair[0] <= pair[1]:
         raise ValueError(f"{name}={value!r}: expected a number from {least} up, or a pair (least, most) of such")
     return int(pair[0]), int(pair[1])
+
+
+def longest(length: Span) -> int:
+    """The most that a span can draw."""
+    return length if isinstance(length, int) else length[1]
+
+
+def describe_variant(
+    options: dict[str, Any], length: int, policies: tuple[str, str], *, chance: float, floor: float | None = None
+) -> Variant:
+    """A registered id of a quiz; perfect answers return 1.
+
+    Args:
+        options: for the constructor.
+        length: the most steps of an episode.
+        policies: the best one without memory and the best one with it, in words.
+        chance: mean return of random answers.
+        floor: mean return without memory; None: it is chance.
+    """
+    return Variant(
+        options=options,
+        length=length,
+        random=chance,
+        floor=chance if floor is None else floor,
+        floor_policy=f"no memory: {policies[0]}",
+        ceiling=1.0,
+        ceiling_policy=policies[1],
+    )
 
 
 def draw_span(key: Tensor, index: int, span: tuple[int, int | Tensor]) -> Tensor:

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from rlmin.envs import cards
 from rlmin.envs.board import Board, Cell
-from rlmin.envs.draws import key
 from rlmin.envs.single import Single
-from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
+from rlmin.envs.tensor_env import Game, Outcome, Shared, Variant
 
 SUITS = cards.SUITS
 
@@ -38,32 +37,21 @@ VARIANTS = {
 }
 
 
-class RepeatFirst(TensorEnv):
+class RepeatFirst(cards.CardGame):
     """B games; see the module for the rules."""
 
     def __init__(self, num_envs: int = 1, *, decks: int = 1, **shared: Unpack[Shared]) -> None:
         """`decks`: how many decks are shuffled together, at least 1; rest: see `Shared`."""
-        if decks < 1:
-            raise ValueError(f"decks={decks}: expected at least 1")
-        super().__init__(num_envs, spaces.Discrete(SUITS), spaces.Discrete(SUITS), **shared)
-        self.decks, self.cards = decks, 52 * decks
+        super().__init__(num_envs, spaces.Discrete(SUITS), SUITS, decks=decks, **shared)
 
-    def draw(self, seed: Tensor, episode: Tensor) -> Game:
-        """deck [B, C] uint8: suits in the order in which they are dealt; t [B] int64: the card in sight.
-
-        said [B] uint8: the last action, 4 before the first one; only pictures read it.
-        """
-        deck = cards.suit(cards.shuffle(key(seed, episode), self.decks))
-        return {"deck": deck, "t": torch.zeros_like(seed), "said": torch.full_like(seed, SUITS, dtype=torch.uint8)}
+    def face(self, card: Tensor) -> Tensor:
+        return cards.suit(card)
 
     def advance(self, game: Game, action: Tensor) -> Outcome:
         share = 1 / (self.cards - 1)
         reward = torch.where(action == game["deck"][:, 0], share, -share)
         t = game["t"] + 1
         return Outcome({"t": t, "said": action.to(torch.uint8)}, reward, terminated=t == self.cards - 1)
-
-    def observe(self, game: Game) -> Tensor:
-        return cards.at(game["deck"], game["t"])
 
     def board(self, game: Game) -> Board:
         t, deck, said = int(game["t"]), game["deck"].tolist(), int(game["said"])

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from rlmin.encoders import CELLS, Cell
 from rlmin.encoders.attention import Context
-from rlmin.encoders.base import Heads
 from rlmin.encoders.candidate import Candidate
 from rlmin.encoders.cell import option_names
+from rlmin.encoders.heads import Heads
 from rlmin.encoders.time_scale import Spread
 from rlmin.settings import Known, Range, Settings, ShareBelowOne
 from rlmin.settings.sb3_names import check_settings

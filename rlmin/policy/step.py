@@ -6,24 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.encoders import Stack
-from rlmin.encoders.stack_step import Ends, Plan, plain
+from rlmin.encoders.stack_step import Ends, Fresh, Plan, plain
 from rlmin.policy.heads import ActionHead, BoxHead, ChoiceHead, Distribution, ValueHead
 from rlmin.policy.inputs import Inputs, Numbers
 from rlmin.policy.trunk import Trunk
 from rlmin.types import Observation, State
 
 
-class PolicyStep:
+class PolicyStep(Fresh):
     """`Policy.step` in one call, where that is possible: one trunk, and a stack that can be stepped so."""
 
     def __init__(self) -> None:
         self._known: _Known | None = None
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return type(self)()  # a plan for the copy's own weights
-
-    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
-        return type(self), ()
 
     def __call__(
         self, policy: nn.Module, observation: Observation, state: State, start: Tensor, mask: Tensor | None
