@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from rlmin.encoders.attention import Attention, Context
-from rlmin.encoders.base import Encoder, Heads
+from rlmin.encoders.base import Encoder
 from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.decays import Decay
+from rlmin.encoders.heads import Heads
 from rlmin.encoders.rg_lru import RGLRU, RGLRUOptions
 from rlmin.encoders.time_scale import TimeScales
 from rlmin.settings import Count, Share, Size
