@@ -38,7 +38,7 @@ def test_every_argument_of_theirs_is_known_or_has_the_same_name() -> None:
         for kind in (Sb3PPO, RecurrentPPO, ActorCriticPolicy, RecurrentActorCriticPolicy)
         for name in inspect.signature(kind).parameters
     }
-    assert theirs - OF_THE_CLASS - KNOWN - set(SB3_NAMES) == {"squash_output"}
+    assert theirs - OF_THE_CLASS - KNOWN - set(SB3_NAMES) == set()
     assert not set(SB3_NAMES) & KNOWN
     assert {here.setting for here in SB3_NAMES.values()} - {None} <= KNOWN
     handled = {*SAME, *CONVERT, *SCHEDULED, *ALWAYS, *ARGUMENTS, "lr_schedule"}

@@ -33,6 +33,10 @@ class DecisionConfig(PolicyConfig):
         super().__post_init__()
         if not self.share_memory:
             raise ValueError("share_memory=False: a decision agent has no critic that could have a memory of its own")
+        if self.privileged:
+            raise ValueError("privileged: a decision agent has no critic that could read more than the policy")
+        if self.squash and self.loss == "mse":
+            raise ValueError("squash=True: the squared error is of actions that are not squashed; set loss='nll'")
 
     @property
     def steps(self) -> int:

@@ -124,7 +124,7 @@ class PPO(PPOHabits, OnlineAgent):
 
     def attach(self, vector: Vector) -> None:
         """Train in `vector` from now on: see `OnlineAgent.attach`."""
-        check_spaces(self.policy, vector)
+        check_spaces(self.policy, vector, value=True)
         self.config.minibatches_of(vector.num_envs)
         self._vector, self.config = vector, replace(self.config, num_envs=vector.num_envs)
         self._warm = False  # whether the code for updates of this size is compiled

@@ -67,7 +67,7 @@ def run_export(options: Export) -> str:
     with readable_errors(arena.id):
         vector = adapt(_with_target(agent, arena(ROWS), options.target_return))
     with closing(vector):
-        check_spaces(agent.policy, vector)
+        check_spaces(agent.policy, vector, value=options.value)
         return "\n".join(_write(options, agent, vector, arena))
 
 

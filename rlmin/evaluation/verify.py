@@ -43,7 +43,7 @@ def verify_consistency(agent: Any, env: Any = None, *, tolerance: NonNegative = 
         raise ValueError("verify_consistency: this agent has no environment of its own; give one, env=...")
     rows = 4 if isinstance(env, str) else None
     vector: Vector = agent.vector if env is None else adapt(env, num_envs=rows, device=agent.device, seed=0)
-    check_spaces(agent.policy, vector)
+    check_spaces(agent.policy, vector, value=True)
     generator = torch.Generator(agent.device).manual_seed(0)
     collector = Collector(vector, agent.policy, horizon=max(steps // 2, 1), generator=generator, seed=0)
     worst = 0.0

@@ -66,6 +66,7 @@ def largest_difference(
         raw = {
             input_name(leaf.name, leaf.path): step.observation[leaf.name] + (0 if leaf.start is None else leaf.start)
             for leaf in leaves
+            if leaf.name in step.observation
         }
         seen = policy.with_previous(step.observation, action, step.reward)
         out = policy.step(seen, state, start, step.action_mask)

@@ -3,7 +3,8 @@
 format, rlmin                      of this description; version that wrote it
 observation_space, action_space    of one environment, see rlmin.spaces.as_json
 observation                        leaves: name, path from the root, shape, dtype, start and bounds of choices
-action                             choices (their sizes) or point (its size), and how it becomes the environment's
+action                             choices (their sizes) or point (its size), and how it becomes the environment's;
+                                   squash: the point is the tanh of what is drawn
 previous_action, previous_reward   whether the policy reads them
 run                                agent, env, num_timesteps, return_scale: values given to the exporter
 """
@@ -22,19 +23,21 @@ from rlmin.spaces import NUMPY_TYPE, Leaf, leaves_of
 from rlmin.spaces.as_json import space_to_json
 
 
-def describe(policy: Policy, run: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def describe(policy: Policy, run: Mapping[str, Any] | None = None, *, value: bool = False) -> dict[str, Any]:
     """The description of a policy.
 
     Args:
         policy: to be exported.
         run: where it comes from, plain values.
+        value: whether the value is exported, which may read entries of the observation that acting does not.
     """
+    space = policy.observation_space if value else policy.acting_space
     return {
         "format": FORMAT,
         "rlmin": __version__,
-        "observation_space": space_to_json(policy.observation_space),
+        "observation_space": space_to_json(space),
         "action_space": space_to_json(policy.action_space),
-        "observation": [_leaf(leaf) for leaf in leaves_of(policy.observation_space)],
+        "observation": [_leaf(leaf) for leaf in leaves_of(space)],
         "action": _action(policy),
         "previous_action": policy.config.previous_action,
         "previous_reward": policy.config.previous_reward,
@@ -59,7 +62,7 @@ def _action(policy: Policy) -> dict[str, Any]:
         return entry | {"choices": list(head.sizes), "first": head.first.tolist()}
     if isinstance(head, BoxHead):
         numbers = {name: _numbers(getattr(head, name)) for name in ("centre", "scale", "low", "high")}
-        return entry | {"point": head.event_shape[0], **numbers}
+        return entry | {"point": head.event_shape[0], **numbers} | ({"squash": True} if head.squash else {})
     raise ValueError(f"export: expected a head of rlmin.policy.heads, found {type(head).__name__}")
 
 

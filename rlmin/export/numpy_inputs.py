@@ -30,7 +30,7 @@ def embed(program: Program, policy: Policy, inputs: Inputs, width: int) -> str:
     """Every leaf fills its columns of one wide row, and one product turns it into the residual stream."""
     makers: dict[type, Any] = {Numbers: _numbers, Choices: _choices, Symbols: _symbols, Picture: _picture}
     parts: list[Linear] = []
-    for i, (leaf, module) in enumerate(zip(leaves_of(policy.observation_space), inputs.embed, strict=True)):
+    for i, (leaf, module) in enumerate(zip(leaves_of(policy.acting_space), inputs.embed, strict=True)):
         if type(module) not in makers:
             raise ValueError(f"export to numpy: input {leaf.name!r} is a {type(module).__name__}; {INSTEAD}")
         source = program.buffer(f"input{i}", *leaf.shape, dtype=np.dtype(NUMPY_TYPE[leaf.dtype]).name)

@@ -92,6 +92,7 @@ class ExportedPolicy:
             self._slots = np.concatenate([k * widest + np.arange(n) for k, n in enumerate(self._choices)])
         else:
             numbers = (np.array(action[name], np.float32) for name in ("centre", "scale", "low", "high"))
+            self._squash = bool(action.get("squash"))
             self._centre, self._scale, self._low, self._high = numbers
 
     def _try(self, source: str) -> None:
@@ -203,10 +204,9 @@ class ExportedPolicy:
         """An action as rlmin has it: indices [B, K] from 0, or a point [B, A]."""
         if self._choices is None:
             mean = outputs["mean"]
-            if deterministic:
-                return mean
-            noise: Array = np.asarray(self.generator.standard_normal(mean.shape, mean.dtype.type))
-            return np.asarray(mean + noise * outputs["std"])
+            drawn = 0 if deterministic else self.generator.standard_normal(mean.shape, mean.dtype.type)
+            point: Array = np.asarray(mean + drawn * outputs["std"])
+            return np.tanh(point) if self._squash else point
         logits, rows = outputs["logits"], len(outputs["logits"])
         if mask is not None:
             logits = np.where(mask, logits, logits.dtype.type(ILLEGAL))

@@ -62,8 +62,8 @@ class StepModule(nn.Module):
         if action_mask and not policy.action_head.mask_size:
             raise ValueError(f"action_mask=True needs choices to forbid, the action space is {policy.action_space}")
         own = copy.deepcopy(policy).cpu().eval()
-        self.describe, self.masked = describe(policy), action_mask
-        self.leaves = leaves_of(policy.observation_space)
+        self.describe, self.masked = describe(policy, value=value), action_mask
+        self.leaves = leaves_of(policy.observation_space if value else policy.acting_space)
         self.trunks = own.trunks if value else own.trunks[:1]
         self.action_head, self.value_head = own.action_head, own.value_head if value else None
         self.state = cast(tuple[State, ...], own.initial_state(1)[: len(self.trunks)])

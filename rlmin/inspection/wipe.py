@@ -103,7 +103,7 @@ def _first_row(distribution: Distribution) -> Distribution:
     if isinstance(distribution, Categorical):
         return Categorical(distribution.logits[:, 0])
     if isinstance(distribution, Gaussian):
-        return Gaussian(distribution.mean[:, 0], distribution.log_std)
+        return type(distribution)(distribution.mean[:, 0], distribution.log_std)
     raise TypeError(f"expected Categorical or Gaussian, got {type(distribution).__name__}")
 
 

@@ -164,7 +164,8 @@ class PolicyModule(RecurrentModule):
                 raise ValueError(f"{name}=True: TorchRL does not carry it from step to step; make the policy without")
         described = _action_keys(policy)
         check_names("output", outputs or (), [*described, VALUE])
-        self._leaves: dict[Key, Leaf] = {_key(leaf): leaf for leaf in leaves_of(policy.observation_space)}
+        space = policy.observation_space if VALUE in (outputs or (VALUE,)) else policy.acting_space
+        self._leaves: dict[Key, Leaf] = {_key(leaf): leaf for leaf in leaves_of(space)}
         super().__init__(policy.initial_state(1), list(self._leaves), list(outputs or (*described, VALUE)))
         self.policy = policy
 
@@ -210,6 +211,8 @@ def _action_keys(policy: Policy) -> tuple[str, ...]:
     head, space = policy.action_head, policy.action_space
     if isinstance(head, ChoiceHead) and isinstance(space, spaces.Discrete) and space.start == 0:
         return ("logits",)
+    if isinstance(head, BoxHead) and head.squash:
+        raise ValueError("squash=True: loc and scale would be those of an action before its tanh; train without squash")
     if isinstance(head, BoxHead) and len(head.env_shape) == 1:
         return ("loc", "scale")
     raise ValueError(f"action space {space}: expected a Discrete that counts from 0, or a Box of one axis")

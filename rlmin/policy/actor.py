@@ -193,7 +193,7 @@ class Actor:
 
     def _lead(self, observation: Any) -> tuple[int, ...]:
         """() for a single observation, (B,) for a batch."""
-        leaf = next(leaf for leaf in leaves_of(self.policy.observation_space) if leaf.name != RETURN_TO_GO)
+        leaf = next(leaf for leaf in leaves_of(self.policy.acting_space) if leaf.name != RETURN_TO_GO)
         seen = pick(with_entry(observation, RETURN_TO_GO, None), leaf.path)
         return tuple(np.shape(seen))[: np.ndim(seen) - len(leaf.shape)]
 

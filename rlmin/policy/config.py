@@ -43,6 +43,10 @@ class PolicyConfig(Settings):
     previous_reward: bool = False  # Whether the policy sees the reward received one step ago
     share_memory: bool = True  # Whether actor and critic read one memory; False gives each its own
     log_std: LogStd = 0.0  # Log of the deviation of a Box action before training, where [low, high] is [-1, 1]
+    squash: bool = (
+        False  # Whether a Box action is the tanh of the Gaussian's sample, so that it never leaves its bounds
+    )
+    privileged: tuple[str, ...] = ()  # Entries of a Dict observation that the value alone reads; acting needs none
     normalize_observation: bool = False  # Whether numbers and choices (one-hot) are brought to mean 0 and deviation 1
     pictures: tuple[str, ...] = ()  # Names of the leaves that are read as pictures; "observation" where there is one
     symbols: tuple[str, ...] = ()  # Names of the leaves that are read as grids of symbols, as MiniGrid's image
@@ -60,6 +64,8 @@ class PolicyConfig(Settings):
                 object.__setattr__(self, name, options[name])
         further = {name: options[name] for name in self.encoder_options if name not in OWN_DEFAULT}
         object.__setattr__(self, "encoder_options", further)
+        if self.privileged and len(set(self.privileged)) < len(self.privileged):
+            raise ValueError(f"privileged: expected every name once, got {', '.join(self.privileged)}")
         if self.tokens == "triple" and not self.cell.remembers:
             raise ValueError(f"tokens='triple' needs a memory; encoder={self.encoder!r} sees the observation alone")
         if self.conv == 1:

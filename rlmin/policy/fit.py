@@ -11,12 +11,17 @@ from rlmin.vector import Vector
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
 
 
-def check_spaces(policy: Policy, vector: Vector) -> None:
+def check_spaces(policy: Policy, vector: Vector, *, value: bool = False) -> None:
     """Raise a ValueError if the spaces of the environment are not those the policy was made for.
 
     Bounds and precision of observed floats may differ: data without spaces do not tell them, and no policy reads them.
+
+    Args:
+        policy: the policy.
+        vector: its environments.
+        value: whether the value is needed too, and with it privileged entries of the observation.
     """
-    check_fit(policy, vector.observation_space, vector.action_space)
+    check_fit(policy, vector.observation_space, vector.action_space, value=value)
 
 
 def check_fit(
@@ -25,10 +30,12 @@ def check_fit(
     action_space: gym.Space[Any],
     *,
     of: str = "the environment",
+    value: bool = False,
 ) -> None:
     """`check_spaces`, of what is no `Vector`; these are the spaces of a single environment."""
+    alone = not value and space_to_json(as_read(observation_space)) == space_to_json(as_read(policy.acting_space))
     pairs: list[tuple[str, Any, Any]] = [
-        ("observation space", policy.observation_space, observation_space),
+        ("observation space", policy.acting_space if alone else policy.observation_space, observation_space),
         ("action space", policy.action_space, action_space),
     ]
     for what, wanted, found in pairs:
@@ -39,4 +46,4 @@ def check_fit(
 
 def is_conditioned(policy: Policy) -> bool:
     """Whether the policy reads a return to aim for."""
-    return RETURN_TO_GO in leaf_spaces(policy.observation_space)
+    return RETURN_TO_GO in leaf_spaces(policy.acting_space)

@@ -10,18 +10,20 @@ Inside rlmin an action is one of two things:
 A Box that is bounded on both sides is scaled so that [low, high] becomes [-1, 1]; the Gaussian lives in that unit,
 its log-probability is that of the unclipped sample, and `to_env` clips the action at the bounds (as stable-baselines3
 does: the density is simple, and mass beyond a bound means "at the bound"). Unbounded sides keep the env's unit.
+Squashed, the action is the tanh of the Gaussian's sample and its log-probability that of the tanh; no mass lies beyond.
 """
 
-import functools
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Self
 
 import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from rlmin.policy.distributions import Categorical as Categorical
+from rlmin.policy.distributions import Distribution as Distribution
+from rlmin.policy.distributions import Gaussian as Gaussian
+from rlmin.policy.distributions import SquashedGaussian as SquashedGaussian
 
 ILLEGAL = -1e8
 """Logit of a masked choice: exp() of it is exactly 0, and 0 * log-probability stays 0 where -inf would give NaN."""
@@ -30,89 +32,6 @@ PADDING = 2 * ILLEGAL
 
 UNBOUNDED = 1e30
 """Width from which on a Box counts as unbounded: some environments write the largest float for "no bound"."""
-
-
-class Distribution(ABC):
-    """An action distribution over the last axis; leading axes are [B] or [T, B]."""
-
-    @abstractmethod
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw an action; no gradient flows."""
-
-    @abstractmethod
-    def mode(self) -> Tensor:
-        """The most likely action; no gradient flows."""
-
-    @abstractmethod
-    def log_prob(self, action: Tensor) -> Tensor:
-        """[...] log-probability (density, for a Box) of `action`, differentiable in the parameters."""
-
-    @abstractmethod
-    def entropy(self) -> Tensor:
-        """[...] entropy in nats, differentiable in the parameters."""
-
-    @classmethod
-    @abstractmethod
-    def stack(cls, steps: Sequence[Self]) -> Self:
-        """The distributions of T single steps, [B] each, as one over [T, B]."""
-
-
-class Categorical(Distribution):
-    """K independent choices; `logits` is [..., K, n], masked entries at ILLEGAL, absent ones at PADDING."""
-
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-
-    @functools.cached_property
-    def log_p(self) -> Tensor:
-        """[..., K, n] log-probabilities; acting needs none, so they are computed where they are asked for."""
-        return self.logits.log_softmax(-1)
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        # argmax(logit - log E), E ~ Exp(1): one pass, and a NaN is reported by name later instead of raising here
-        # (an E of exactly 0, where a backend can draw it, would choose an entry of probability 0)
-        noise = torch.empty_like(self.logits).exponential_(generator=generator).clamp_(min=1e-30)
-        return (self.logits.detach() - noise.log_()).argmax(-1)
-
-    def mode(self) -> Tensor:
-        return self.logits.argmax(-1)
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        return self.log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1).sum(-1)
-
-    def entropy(self) -> Tensor:
-        return -(self.log_p.exp() * self.log_p).sum((-2, -1))
-
-    @classmethod
-    def stack(cls, steps: Sequence[Self]) -> Self:
-        return cls(torch.stack([step.logits for step in steps]))
-
-
-class Gaussian(Distribution):
-    """Independent normals; `mean` is [..., A], `log_std` is [A]."""
-
-    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
-        self.mean = mean.float() if mean.dtype != torch.float64 else mean
-        self.log_std = log_std
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
-        return torch.addcmul(self.mean, noise, self.log_std.exp()).detach()
-
-    def mode(self) -> Tensor:
-        return self.mean.detach()
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        z = (action - self.mean) * (-self.log_std).exp()
-        return -(0.5 * z.square() + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
-
-    def entropy(self) -> Tensor:
-        per_axis = self.log_std + 0.5 * (1 + math.log(2 * math.pi))
-        return per_axis.sum().expand(self.mean.shape[:-1])
-
-    @classmethod
-    def stack(cls, steps: Sequence[Self]) -> Self:
-        return cls(torch.stack([step.mean for step in steps]), steps[0].log_std)
 
 
 class ActionHead(nn.Module, ABC):
@@ -193,12 +112,14 @@ class ChoiceHead(ActionHead):
 
 
 class BoxHead(ActionHead):
-    """A Gaussian whose mean is linear in the features and whose spread is one parameter an axis."""
+    """A Gaussian whose mean is linear in the features and whose spread is one parameter an axis, or the tanh of it."""
 
-    def __init__(self, space: gym.spaces.Box, features: int, *, log_std: float = 0.0) -> None:
+    def __init__(self, space: gym.spaces.Box, features: int, *, log_std: float = 0.0, squash: bool = False) -> None:
         super().__init__()
-        self.env_shape = space.shape
+        self.env_shape, self.squash = space.shape, squash
         low, high, centre, scale = box_unit(space)
+        if squash and not bool((high - low < UNBOUNDED).all()):
+            raise ValueError(f"squash=True: expected a Box bounded on both sides, got {space}; leave squash off")
         self.event_shape = (len(low),)
         self.dtype = torch.float32
         self.mask_size = 0
@@ -220,7 +141,7 @@ class BoxHead(ActionHead):
     scale: Tensor
 
     def distribution(self, projected: Tensor, mask: Tensor | None = None) -> Gaussian:
-        return Gaussian(projected, self.log_std)
+        return (SquashedGaussian if self.squash else Gaussian)(projected, self.log_std)
 
     def to_env(self, action: Tensor) -> Tensor:
         point = torch.clamp(self.centre + self.scale * action, self.low, self.high)
@@ -283,21 +204,24 @@ class ValueHead(nn.Module):
         self.scale.copy_(scale)
 
 
-def action_head(space: gym.Space[object], features: int, *, log_std: float = 0.0) -> ActionHead:
+def action_head(space: gym.Space[object], features: int, *, log_std: float = 0.0, squash: bool = False) -> ActionHead:
     """The head for an action space.
 
     Args:
         space: Discrete (any start), MultiDiscrete, MultiBinary or Box, of a single environment.
         features: H, size of the features it reads.
         log_std: of a Box: log of the Gaussian's deviation before training, where [low, high] is [-1, 1].
+        squash: of a Box: the action is the tanh of the Gaussian's sample.
 
     Raises:
-        ValueError: any other space.
+        ValueError: any other space, or `squash` for one that is not a Box with bounds.
     """
+    if squash and not isinstance(space, gym.spaces.Box):
+        raise ValueError(f"squash=True: expected a Box bounded on both sides, got {space}; leave squash off")
     if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary):
         return ChoiceHead(space, features)
     if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        return BoxHead(space, features, log_std=log_std)
+        return BoxHead(space, features, log_std=log_std, squash=squash)
     raise ValueError(
         f"action space: expected Discrete, MultiDiscrete, MultiBinary or a float Box, got {space}; "
         "a Dict or Tuple of actions can be flattened by a gymnasium wrapper"

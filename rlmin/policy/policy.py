@@ -7,6 +7,7 @@ Previous action and previous reward, where switched on, are ordinary leaves of t
 rlmin.policy.inputs); whoever runs the policy puts them there with `with_previous`.
 """
 
+import math
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -22,6 +23,7 @@ from rlmin.policy.config import EncoderName as EncoderName
 from rlmin.policy.config import PolicyConfig as PolicyConfig
 from rlmin.policy.heads import Distribution, ValueHead, action_head
 from rlmin.policy.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs
+from rlmin.policy.privileged import make_acting_space
 from rlmin.policy.readings import read_as
 from rlmin.policy.step import PolicyStep
 from rlmin.policy.tokens import TokenInputs, TokenTrunk
@@ -39,7 +41,7 @@ class PolicyOutput(NamedTuple):
     """What the policy says about each step."""
 
     distribution: Distribution  # of the action
-    value: Tensor  # [B] or [T, B] float32
+    value: Tensor  # [B] or [T, B] float32; NaN where a privileged leaf that it reads was not given
     state: State  # memory after the (last) step
 
 
@@ -51,8 +53,11 @@ class Policy(nn.Module):
         action_space: Discrete, MultiDiscrete, MultiBinary or Box.
         config: sizes and switches.
 
+    Attributes:
+        acting_space: the observation space without its privileged entries, which only the value reads.
+
     Raises:
-        ValueError: a space is not supported.
+        ValueError: a space is not supported, or lacks a privileged entry.
     """
 
     @checked
@@ -64,9 +69,12 @@ class Policy(nn.Module):
         self.observation_space, self.action_space = observation_space, action_space
         named = {name: getattr(config, name) for name in ("pictures", "symbols", "numbers")}
         self.readings = read_as(leaf_spaces(observation_space), **named)
-        self.action_head = action_head(action_space, config.width, log_std=config.log_std)
+        self.acting_space = make_acting_space(observation_space, config.privileged)
+        self._privileged = set(leaf_spaces(observation_space)) - set(leaf_spaces(self.acting_space))
+        self.action_head = action_head(action_space, config.width, log_std=config.log_std, squash=config.squash)
         self.value_head = ValueHead(config.width)
-        self.trunks = nn.ModuleList(self._trunk() for _ in range(1 if config.share_memory else 2))
+        shared = config.share_memory and not config.privileged
+        self.trunks = nn.ModuleList(map(self._trunk, [self.acting_space, *([] if shared else [observation_space])]))
         self._in_one_call = PolicyStep()
 
     @checked
@@ -151,7 +159,9 @@ class Policy(nn.Module):
 
     def input_lines(self) -> list[str]:
         """A line for each leaf: its name and shape, how it is read, and with how many weights."""
-        return [f"{reading}, {self._weights(name):,} weights" for name, reading in self.readings.items()]
+        mark = dict.fromkeys(self._privileged, ", by the value alone")
+        lines = self.readings.items()
+        return [f"{reading}{mark.get(name, '')}, {self._weights(name):,} weights" for name, reading in lines]
 
     def _weights(self, leaf: str) -> int:
         """How many weights embed a leaf, in all trunks."""
@@ -173,19 +183,21 @@ class Policy(nn.Module):
     def _run(
         self, observation: Observation, state: State, start: Tensor, action_mask: Tensor | None, *, step: bool
     ) -> PolicyOutput:
-        parts = cast(tuple[State, ...], state)
+        parts, trunks = cast(tuple[State, ...], state), self._each_trunk()
+        blind = not self._privileged <= observation.keys()  # acting without what only the critic reads
         ran = [
             (trunk.step if step else trunk)(observation, part, start)
-            for trunk, part in zip(self._each_trunk(), parts, strict=True)
+            for trunk, part in zip(trunks[:1] if blind else trunks, parts, strict=not blind)
         ]
         actor, critic = ran[0][0], ran[-1][0]  # one and the same where the memory is shared
-        value = self.value_head(critic)
-        return PolicyOutput(self.action_head(actor, action_mask), value, tuple(after for _, after in ran))
+        value = torch.full(start.shape, math.nan, device=start.device) if blind else self.value_head(critic)
+        after = (*(after for _, after in ran), *parts[len(ran) :])
+        return PolicyOutput(self.action_head(actor, action_mask), value, after)
 
-    def _trunk(self) -> Trunk | TokenTrunk:
+    def _trunk(self, observation_space: gym.Space[object]) -> Trunk | TokenTrunk:
         c = self.config
         inputs = (Inputs if c.tokens == "fused" else TokenInputs)(
-            self.observation_space,
+            observation_space,
             c.width,
             action_space=self.action_space,
             previous_action=c.previous_action,

@@ -58,7 +58,7 @@ def predict(
     device = next(policy.parameters()).device
     if action_mask is None and isinstance(observation, Mapping):
         action_mask = observation.get("action_mask")
-    space = policy.observation_space
+    space = policy.acting_space
     _check_return_to_go(observation, space)
     single = _is_single(observation, space)
     leaves = to_observation(_add_batch(observation, space) if single else observation, space, device)

@@ -13,7 +13,16 @@ from rlmin.settings.sb3_names import SB3_NAMES, answer
 Schedule = Callable[[float], float]
 """A number as a function of the share of training that remains, from 1 to 0."""
 
-SAME = ("n_envs", "n_steps", "n_epochs", "gae_lambda", "lstm_hidden_size", "n_lstm_layers", "shared_lstm")
+SAME = (
+    "n_envs",
+    "n_steps",
+    "n_epochs",
+    "gae_lambda",
+    "lstm_hidden_size",
+    "n_lstm_layers",
+    "shared_lstm",
+    "squash_output",
+)
 """Names whose value means the same here."""
 
 ALWAYS: dict[str, tuple[Any, ...]] = {

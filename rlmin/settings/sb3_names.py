@@ -40,6 +40,7 @@ SB3_NAMES: dict[str, Here] = {
     "shared_lstm": Here("share_memory"),
     "enable_critic_lstm": Here("share_memory", "True gives the critic a memory of its own; no critic is without one"),
     "log_std_init": Here("log_std", "in the unit in which the bounds of a Box, [low, high], are [-1, 1]"),
+    "squash_output": Here("squash", "the tanh of every Gaussian, with or without gSDE"),
     "optimizer_class": Here(None, "the optimizer is Adam"),
     "optimizer_kwargs": Here("beta2", "the optimizer is Adam with eps=1e-5 and betas=(0.9, beta2)"),
     "features_extractor_class": Here(None, SPACES),
