@@ -28,11 +28,12 @@ def play(out: Path, jobs: int) -> list[dict[str, Any]]:
     """Train what is not trained yet; the mean return of every run at every length."""
     from rlmin.commands.evaluate import evaluate_run
     from rlmin.suite import SuiteOptions
+    from rlmin.suite.executors.options import ExecutorOptions
     from rlmin.suite.run import run_cells
 
     suite = SuiteOptions(tasks=(TASK,)).select()
     cells = suite.cells()
-    run_cells(cells, out / suite.name, jobs=jobs)
+    run_cells(cells, out / suite.name, ExecutorOptions(jobs=jobs))
     rows = []
     for cell in cells:
         for length in LENGTHS:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from rlmin import __version__
 from rlmin.checks import check_names
-from rlmin.commands.parse import flag, parse, values
+from rlmin.commands.parse import flag, options_of, parse, values
 from rlmin.commands.preset_files import describe_presets, preset_names, preset_path
 from rlmin.files.trust import Foreign, allow_typed
 from rlmin.settings import Count, Settings
@@ -27,6 +27,7 @@ USAGE = """usage: rlmin COMMAND ...
   train --dataset ID|FILE [--key value ...]   train a decision agent on logged data: a Minari id or a D4RL file;
                                               `rlmin train --dataset ID --help` shows its keys
   train --resume RUN [--total-timesteps N]    go on with a run
+  train PRESET --seeds 5 [--jobs 2]           train many seeds at once; --on ray|slurm trains them on a cluster
   evaluate RUN [--episodes N] [--env ID]      play whole episodes with a trained policy, also under
                                               --noise SIGMA, --drop P, --sticky P
   evaluate RUN --target-return R ...          ask a decision agent for returns; --target-score 100 50 for scores
@@ -47,6 +48,9 @@ Config = TypeVar("Config", bound=Settings)
 
 MEMORY, OFFLINE, DEFAULTS = "memory", "offline", "defaults"
 """The benchmarks of learning; every other one is of speed."""
+
+OF_SEEDS = ("--seeds", "--on", "--jobs", "--retries", "--resources")
+"""Options of `rlmin train` that concern many seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +123,10 @@ def train_command(arguments: list[str]) -> None:
     from rlmin.commands.train_config import OfflineRun, OnlineRun
     from rlmin.vector.make import import_provider
 
+    many, own = take_seeds(own)
     if "--resume" in flags(own):
+        if many:
+            raise ValueError("--resume: goes on with a single run; seeds go on by the command that began them")
         if name:
             raise ValueError(f"--resume takes the run folder alone, its settings come from the run; leave out {name!r}")
         given = parse(Resume, own, prog="rlmin train")
@@ -138,7 +145,7 @@ def train_command(arguments: list[str]) -> None:
         kind,
         preset_arguments(settings) + own,
         prog="rlmin train PRESET" if online else "rlmin train",
-        others=("--resume", "--dataset"),
+        others=("--resume", "--dataset", "--seeds"),
         description=_training(online),
     )
     if isinstance(settings.get("env"), Foreign) and config.env == settings["env"] and not config.trust:
@@ -146,8 +153,26 @@ def train_command(arguments: list[str]) -> None:
     pairs = [*settings.get("env_kwargs", []), *config.env_kwargs]  # changing one key of a preset keeps the others
     config = replace(config, env_kwargs=tuple({pair.split("=")[0]: pair for pair in pairs}.values()))
     what = Path(config.dataset).stem if isinstance(config, OfflineRun) else config.env
+    called = Path(name).stem if name else re.split("[/:]", what)[-1]
     with plain_warnings():
-        train(config, name=Path(name).stem if name else re.split("[/:]", what)[-1])
+        if not many:
+            train(config, name=called)
+            return
+        from rlmin.suite.seeds import SeedsOptions, train_seeds
+
+        print(train_seeds(config, parse(SeedsOptions, many, prog="rlmin train --seeds N"), name=called))
+
+
+def take_seeds(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The options that concern many seeds, and the other arguments; both as typed."""
+    if not set(flags(arguments)) & set(OF_SEEDS):
+        return [], arguments
+    many, own = list[str](), list[str]()
+    for option, texts in options_of(arguments):
+        (many if option in OF_SEEDS else own).extend([option, *texts] if option else texts)
+    if many and "--seeds" not in many:
+        raise ValueError(f"{many[0]}: belongs to --seeds N, which trains N runs")
+    return many, own
 
 
 def foreign(arguments: Sequence[str]) -> set[str]:
@@ -171,7 +196,8 @@ def _training(online: bool) -> str:
     return (
         f"Train an agent in an environment. Presets: {', '.join(preset_names())}, or your own .yaml file; keys given "
         "here win. To learn from logged data instead: `rlmin train --dataset ID|FILE.hdf5`, whose settings are shown "
-        "by `rlmin train --dataset ID --help`."
+        "by `rlmin train --dataset ID --help`. Many seeds: `--seeds 5 --jobs 2`, with --on, --retries and --resources "
+        "as in `rlmin bench memory --help`."
     )
 
 

@@ -42,6 +42,7 @@ LATE = {
             *("rlmin.encoders.capabilities", "rlmin.encoders.cell", "rlmin.envs.catalog"),
             *("rlmin.vector.faults", "rlmin.vector.make"),
             *("rlmin.interop.hub_command", "rlmin.suite", "rlmin.suite.defaults", "rlmin.suite.offline"),
+            "rlmin.suite.seeds",
             *(
                 f"rlmin.commands.{name}"
                 for name in ("collect", "compare", "completion", "evaluate", "export", "inspect")

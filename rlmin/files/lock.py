@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import platform
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,16 @@ def check_free(folder: Path) -> None:
     if folder.is_dir():
         with lock_folder(folder):
             pass
+
+
+def wait_until_free(folder: Path, *, seconds: float) -> None:
+    """Wait until nobody trains in the folder, at most so long; whoever then locks it gets the error."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            return check_free(folder)
+        except ValueError:
+            time.sleep(0.2)
 
 
 def _lock_file(folder: Path) -> int:

@@ -11,15 +11,16 @@ from rlmin.checks import check_names
 from rlmin.commands.train import parse_pairs
 from rlmin.encoders import CELLS
 from rlmin.files.trust import from_file
-from rlmin.settings import Count, Jobs, Settings
+from rlmin.settings import Count
 from rlmin.suite.cells import Suite, read_suite
+from rlmin.suite.executors.options import ExecutorOptions
 from rlmin.suite.report import write_report
 from rlmin.suite.run import run_cells
 from rlmin.vector.make import import_provider, make_vec
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteOptions(Settings):
+class SuiteOptions(ExecutorOptions):
     """Train a suite of memory tasks, cell by cell, and report; started again it continues where it stopped."""
 
     suite: str = "memory"  # Name of the suite, or a .yaml file
@@ -27,9 +28,8 @@ class SuiteOptions(Settings):
     encoders: tuple[str, ...] = ()  # Encoders to train; none: the suite's and every task's own
     seeds: Count | None = None  # Number of seeds; None: the suite's and every task's own
     steps: Count | None = None  # Environment steps of a cell; None: the suite's and every task's own
-    jobs: Jobs = 1  # Processes at once, each on one thread
     trust: bool = False  # Whether the modules that the ids in a suite's file name are imported, whose code then runs
-    out: Path = Path("runs/suite")  # Folder of the run folders
+    out: Path = Path("runs/suite")  # Folder of the run folders; all nodes share it
     results: Path = Path("runs/suite")  # Folder of the report
 
     def select(self) -> Suite:
@@ -60,5 +60,5 @@ def run_suite(options: SuiteOptions) -> str:
         if not options.trust:
             import_provider(from_file(config.env, where=suite.name))  # raises if it may not
         make_vec(config.env, 1, **parse_pairs(config.env_kwargs)).close()
-    rows = run_cells(cells, options.out / suite.name, jobs=options.jobs)
+    rows = run_cells(cells, options.out / suite.name, options)
     return write_report(rows, cells, options.out / suite.name, options.results, name=suite.name)

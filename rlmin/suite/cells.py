@@ -14,14 +14,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rlmin.checks import check_names
 from rlmin.commands.evaluate import evaluate_run
 from rlmin.commands.parse_agent import parse_agent
 from rlmin.commands.presets import preset_arguments
 from rlmin.commands.train import resume, train
-from rlmin.commands.train_config import DecisionTrainConfig, TrainConfig, settable
+from rlmin.commands.train_config import OfflineRun, OnlineRun, TrainConfig, settable
 from rlmin.commands.training_run import CURVE
 from rlmin.encoders import CELLS
 from rlmin.encoders.cell import select_options
@@ -66,6 +66,14 @@ class Cell:
     encoder: str
     seed: int
     settings: Mapping[str, Any]  # of `TrainConfig`, complete but for the folder
+
+    place: ClassVar[str] = "--out"
+    """The option that names another folder."""
+
+    @property
+    def name(self) -> str:
+        """The name in messages, which no other cell of the suite has."""
+        return f"{self.task} {self.encoder} seed {self.seed}"
 
     def folder(self, out: Path) -> Path:
         """The run folder."""
@@ -200,7 +208,7 @@ def check_mappings(parts: Mapping[Any, Any], file: str) -> None:
             raise ValueError(f"{file}: expected the settings of a name as a mapping, got {found}")
 
 
-def train_or_resume(config: TrainConfig | DecisionTrainConfig, folder: Path) -> None:
+def train_or_resume(config: OnlineRun | OfflineRun, folder: Path) -> None:
     """Train in `folder`, or continue from its last checkpoint.
 
     Raises:

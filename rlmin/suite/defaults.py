@@ -23,10 +23,11 @@ from typing import Any
 from rlmin.checks import check_names
 from rlmin.commands.train_config import TrainConfig, settable
 from rlmin.files.trust import from_file
-from rlmin.settings import Count, Jobs, Settings, check_setting
+from rlmin.settings import Count, check_setting
 from rlmin.suite.cells import Row, check_entries, check_mappings, open_suite
 from rlmin.suite.default_cell import DefaultCell, settings_of
 from rlmin.suite.default_report import join_cells, read_cells, write_report
+from rlmin.suite.executors.options import ExecutorOptions
 from rlmin.suite.run import read_or_run
 from rlmin.suite.sb3_cell import PEERS, SB3Cell
 from rlmin.vector.make import import_provider, make_one
@@ -111,7 +112,7 @@ def read_default_suite(name: str) -> DefaultSuite:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DefaultOptions(Settings):
+class DefaultOptions(ExecutorOptions):
     """Train agents with default settings, cell by cell, and report; started again it continues where it stopped."""
 
     suite: str = "defaults"  # Name of the suite, or a .yaml file
@@ -121,10 +122,9 @@ class DefaultOptions(Settings):
     columns: tuple[str, ...] = ()  # Columns to train; none: all of them
     seeds: Count | None = None  # Number of seeds; None: the suite's and every task's own
     steps: Count | None = None  # Environment steps of a cell; None: the suite's and every task's own
-    jobs: Jobs = 1  # Processes at once, each on one thread
     cells: tuple[Path, ...] = ()  # Files NAME-cells.csv of other machines, whose finished cells join the report
     trust: bool = False  # Whether the modules that the ids in a suite's file name are imported, whose code then runs
-    out: Path = Path("runs/suite")  # Folder of the run folders
+    out: Path = Path("runs/suite")  # Folder of the run folders; all nodes share it
     results: Path = Path("runs/suite")  # Folder of the report
 
     def select(self) -> DefaultSuite:
@@ -159,5 +159,5 @@ def run_defaults(options: DefaultOptions) -> str:
             assert cell.config.env
         if not options.report and cell.seed == 0:  # nor should a missing package
             make_one(cell.settings["env"], **cell.settings["env_kwargs"]).close()
-    rows = read_or_run(cells, out, jobs=options.jobs, report=options.report, others=len(others))
+    rows = read_or_run(cells, out, options, report=options.report, others=len(others))
     return write_report(join_cells(rows, others), options.results, name=out.name)

@@ -37,8 +37,9 @@ from rlmin.data import load_dataset
 from rlmin.data.minari import open_minari
 from rlmin.encoders.cell import select_options
 from rlmin.files.trust import from_file
-from rlmin.settings import Count, Jobs, Settings
+from rlmin.settings import Count
 from rlmin.suite.cells import UNWATCHED, check_entries, check_mappings, open_suite
+from rlmin.suite.executors.options import ExecutorOptions
 from rlmin.suite.offline_cell import BEST, OfflineCell
 from rlmin.suite.offline_report import write_report
 from rlmin.suite.peer import PeerCell
@@ -133,7 +134,7 @@ def read_offline_suite(name: str) -> OfflineSuite:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineOptions(Settings):
+class OfflineOptions(ExecutorOptions):
     """Make the datasets of a suite, or train on them cell by cell and report; started again it continues."""
 
     suite: str = "offline"  # Name of the suite, or a .yaml file
@@ -144,9 +145,8 @@ class OfflineOptions(Settings):
     agents: tuple[str, ...] = ()  # Columns of the table to train; none: all of them
     seeds: Count | None = None  # Number of seeds; None: the suite's and every task's own
     steps: Count | None = None  # Logged steps of a cell; None: the suite's and every task's own
-    jobs: Jobs = 1  # Processes at once, each on one thread
     trust: bool = False  # Whether the modules that ids in the suite and in the data name are imported; their code runs
-    out: Path = Path("runs/suite")  # Folder of the run folders and behaviour policies
+    out: Path = Path("runs/suite")  # Folder of the run folders and behaviour policies; all nodes share it
     results: Path = Path("runs/suite")  # Folder of the report
 
     def select(self) -> OfflineSuite:
@@ -183,7 +183,7 @@ def run_offline(options: OfflineOptions) -> str:
     for config in [cell.config for cell in cells]:  # a bad setting should not appear after hours of training
         if config.env is not None and not options.trust:
             import_provider(from_file(config.env, where=suite.name))  # raises if it may not
-    rows = read_or_run(cells, out, jobs=options.jobs, report=options.report)
+    rows = read_or_run(cells, out, options, report=options.report)
     return write_report(rows, options.results, name=suite.name)
 
 

@@ -1,67 +1,115 @@
-"""Train the cells of a suite in several processes; finished cells stay finished.
+"""Train the cells of a suite, many at once; finished cells stay finished.
 
-A cell is an ordinary run folder, with `score.json` once it is trained and evaluated. Started again, the suite
-skips finished cells and resumes half-trained ones from their last checkpoint.
+A cell is an ordinary run folder, with `score.json` once it is trained and evaluated: that file alone says that a cell
+is done, wherever it was trained. Started again, the suite skips finished cells and resumes half-trained ones from their
+last checkpoint.
 """
 
 import contextlib
+import functools
 import io
 import json
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
+from rlmin.files.lock import wait_until_free
 from rlmin.runs.checkpoint import write_atomic
 from rlmin.suite.cells import Cell, Row, differences
+from rlmin.suite.executors.job import Job
+from rlmin.suite.executors.options import ExecutorOptions
+from rlmin.suite.executors.run_jobs import run_jobs, stop_by_signal
 
 SCORE = "score.json"
 
 
-def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1) -> list[Row]:
+class View(Protocol):
+    """What shows the progress of cells."""
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+
+    def look(self) -> None:
+        """Called about once a second."""
+
+
+class Lines:
+    """A line for each cell that ends."""
+
+    def say(self, line: str) -> None:
+        """See `View.say`."""
+        print(line, file=sys.stderr, flush=True)
+
+    def look(self) -> None:
+        """Nothing changes between two lines."""
+
+
+PATIENCE = 60.0
+"""Seconds that a cell waits for a process that still saves it: that of a command that was killed."""
+
+
+def run_cells(
+    cells: Sequence[Cell], out: Path, options: ExecutorOptions | None = None, *, view: View | None = None
+) -> list[Row]:
     """Train the cells that are not finished yet.
 
     Args:
         cells: of one suite.
-        out: folder of the run folders.
-        jobs: processes, each on one thread.
+        out: folder of the run folders; all nodes share it.
+        options: where cells are trained; None: one after the other, on this machine.
+        view: shows progress; None: a line for each cell.
 
     Returns:
         the rows of all cells, in order.
 
     Raises:
-        ValueError: a finished cell was trained with other settings, or a cell failed; the others are kept.
+        ValueError: a finished cell was trained with other settings, nothing can be run there, or a cell failed; the
+            others are kept.
     """
-    todo = [cell for cell in cells if read_finished(cell, out) is None]
-    done = len(cells) - len(todo)
-    print(f"{len(cells)} cells, {done} done before, {len(todo)} to train, {jobs} at a time", file=sys.stderr)
+    options, view, out = options or ExecutorOptions(), view or Lines(), out.resolve()
+    executor = options.make_executor()
+    todo = {cell.name: cell for cell in cells if read_finished(cell, out) is None}
+    done, at_once = len(cells) - len(todo), "" if options.jobs is None else f", {options.jobs} at a time"
+    view.say(f"{len(cells)} cells, {done} done before, {len(todo)} to train{at_once}")
+    jobs = [Job(name, functools.partial(finish_cell, cell, out)) for name, cell in todo.items()]
     failed: list[str] = []
-    with _pool(jobs) as pool:
-        waiting = {pool.submit(_train_in_process, cell, out): cell for cell in todo}
-        for future in as_completed(waiting):
-            cell, done = waiting[future], done + 1
-            error = future.exception()
-            if error is not None:
-                failed.append(f"{cell.task} {cell.encoder} seed {cell.seed}: {error}")
-                print(f"[{done}/{len(cells)}] failed: {failed[-1]}", file=sys.stderr, flush=True)
-                continue
-            row = future.result()
-            line = f"{cell.task} {cell.encoder} seed {cell.seed}: {row['final']:.3f}, {row['seconds']:.0f} s"
-            print(f"[{done}/{len(cells)}] {line}", file=sys.stderr, flush=True)
+    running = run_jobs(jobs, executor, folder=out, retries=options.retries, on_tick=view.look)
+    with _keep_what_is_done(), stop_by_signal(), contextlib.closing(running) as events:
+        for event in events:
+            done += not event.again
+            row = read_finished(todo[event.job.name], out) if event.error is None else None
+            error = event.error or ("" if row else f"{SCORE} is missing")
+            if error and not event.again:
+                failed.append(f"{event.job.name}: {error}")
+            outcome = _describe(row) if row else error
+            mark = "lost" if event.again else "failed" if error else f"{done}/{len(cells)}"
+            view.say(f"[{mark}] {event.job.name}: {outcome}")
     if failed:
         raise ValueError(f"{len(failed)} of {len(cells)} cells failed, the first: {failed[0]}")
     rows = [read_finished(cell, out) for cell in cells]
     return [row for row in rows if row is not None]
 
 
-def read_or_run(cells: Sequence[Cell], out: Path, *, jobs: int, report: bool, others: int = 0) -> list[Row]:
+def _describe(row: Row) -> str:
+    return ", ".join([*([] if row["final"] is None else [f"{row['final']:.3f}"]), f"{row['seconds']:.0f} s"])
+
+
+@contextlib.contextmanager
+def _keep_what_is_done() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopping; finished cells are kept, the same command continues from here", file=sys.stderr, flush=True)
+        raise
+
+
+def read_or_run(
+    cells: Sequence[Cell], out: Path, options: ExecutorOptions, *, report: bool, others: int = 0
+) -> list[Row]:
     """The rows of the finished cells with `report`, else those of `run_cells`.
 
     Args:
@@ -71,31 +119,11 @@ def read_or_run(cells: Sequence[Cell], out: Path, *, jobs: int, report: bool, ot
         ValueError: no cell is finished; see also `run_cells`.
     """
     if not report:
-        return run_cells(cells, out, jobs=jobs)
+        return run_cells(cells, out, options)
     rows = [row for cell in cells if (row := read_finished(cell, out)) is not None]
     if not rows and not others:
         raise ValueError(f"{out}: no cell is finished there")
     return rows
-
-
-@contextlib.contextmanager
-def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes of their own group, so that Ctrl-C only reaches this one, which makes them save and stop."""
-    apart = getattr(os, "setpgrp", None)
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=apart)
-    in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None
-    try:
-        yield pool
-    except KeyboardInterrupt:
-        print("stopping; finished cells are kept, the same command continues from here", file=sys.stderr, flush=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        if in_main:
-            signal.signal(signal.SIGTERM, before)
 
 
 def read_finished(cell: Cell, out: Path) -> Row | None:
@@ -110,15 +138,15 @@ def read_finished(cell: Cell, out: Path) -> Row | None:
     row: Row = json.loads(file.read_text())
     differ = differences(*({**settings, "trust": None} for settings in (row["settings"], cell.settings)))
     if differ:
-        raise ValueError(f"{file.parent}: trained with {differ}; choose another --out, or delete that folder")
+        raise ValueError(f"{file.parent}: trained with {differ}; choose another {cell.place}, or delete that folder")
     return row
 
 
-def _train_in_process(cell: Cell, out: Path) -> Row:
-    try:
-        return train_cell(cell, out)
-    except SystemExit:  # stopped by request, and saved
-        os._exit(1)  # otherwise this process would begin the cell that the pool has already given to it
+def finish_cell(cell: Cell, out: Path) -> None:
+    """Train a cell that is not finished: what an executor calls, perhaps after an attempt that was lost."""
+    wait_until_free(cell.folder(out), seconds=PATIENCE)
+    if read_finished(cell, out) is None:
+        train_cell(cell, out)
 
 
 def train_cell(cell: Cell, out: Path) -> Row:

@@ -1,0 +1,85 @@
+"""Running many jobs: a lost attempt costs its job a retry and nothing else."""
+
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from rlmin.suite.executors.job import Attempt, Executor, Job, Lost
+from rlmin.suite.executors.marker import put_marker
+
+TICK = 1.0
+"""Seconds between two looks at what runs."""
+
+
+class Event(NamedTuple):
+    """What became of an attempt."""
+
+    job: Job
+    error: str | None  # None: the job is done
+    again: bool  # Whether another attempt follows
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    executor: Executor,
+    *,
+    folder: Path,
+    retries: int,
+    on_tick: Callable[[], None] = lambda: None,
+) -> Generator[Event]:
+    """Run every job; yields what became of each attempt as it ends.
+
+    Args:
+        jobs: with names that differ.
+        executor: runs attempts.
+        folder: shared by all nodes; made where there is none.
+        retries: further attempts at a job whose process was lost.
+        on_tick: called about once a second.
+
+    Raises:
+        ValueError, ImportError: the executor cannot run anything here.
+        KeyboardInterrupt: a signal came; what ran has been stopped, and saved.
+    """
+    if not jobs:
+        return
+    waiting = deque((job, 0) for job in jobs)
+    running: dict[Hashable, tuple[Job, int]] = {}
+    with put_marker(folder) as marker, executor.open(folder):
+        while waiting or running:
+            chosen = [waiting.popleft() for _ in range(min(len(waiting), executor.slots - len(running)))]
+            handles = executor.submit([Attempt(job, marker) for job, _ in chosen]) if chosen else ()
+            running |= dict(zip(handles, chosen, strict=True))
+            for handle in executor.wait(running, TICK):
+                job, lost = running.pop(handle)
+                event = _end(job, lost + 1, executor, handle, retries)
+                if event.again:
+                    waiting.append((job, lost + 1))
+                yield event
+            on_tick()
+
+
+def _end(job: Job, attempts: int, executor: Executor, handle: Hashable, retries: int) -> Event:
+    """What became of the attempt of this number."""
+    try:
+        return Event(job, executor.result(handle), again=False)
+    except Lost as error:
+        if attempts <= retries:
+            return Event(job, f"{error}; retry {attempts} of {retries}", again=True)
+        return Event(job, f"{error}, {attempts} times; see --retries", again=False)
+
+
+@contextmanager
+def stop_by_signal() -> Iterator[None]:
+    """In here SIGTERM is a KeyboardInterrupt, as Ctrl-C is. Main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,197 @@
+"""Executors: a lost process costs its job a retry and nothing else; what cannot run says so before anything runs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlmin.cli import main
+from rlmin.suite.executors.job import Job
+from rlmin.suite.executors.local import Local
+from rlmin.suite.executors.marker import Marker, put_marker
+from rlmin.suite.executors.on_ray import OnRay
+from rlmin.suite.executors.on_slurm import OnSlurm
+from rlmin.suite.executors.options import ExecutorOptions
+from rlmin.suite.executors.run_jobs import Event, run_jobs
+
+SUITE = """
+steps: 512
+encoders: [min_gru, mlp]
+seeds: 2
+settings: {num_envs: 8, width: 8, layers: 1, mlp: 0, horizon: 16}
+tasks:
+  rlmin/TMaze-v0: {env_kwargs: {length: 3}}
+"""
+
+
+def work(file: Path, *, dies: int = 0, error: str = "") -> None:
+    """Count the attempt in a file; the first ones die."""
+    with file.open("a") as lines:
+        lines.write(f"{os.getpid()}\n")
+    if len(file.read_text().splitlines()) <= dies:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if error:
+        raise ValueError(error)
+
+
+def job(folder: Path, name: str, **options: Any) -> Job:
+    return Job(name, partial(work, folder / name, **options))
+
+
+def attempts(folder: Path, name: str) -> int:
+    return len((folder / name).read_text().splitlines())
+
+
+def test_a_killed_process_costs_its_job_a_retry_and_nothing_else(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, "whole"), job(tmp_path, "killed", dies=1), job(tmp_path, "wrong", error="no\ngood")]
+    events = list(run_jobs(jobs, Local(2), folder=tmp_path, retries=1))
+    ended = {event.job.name: event.error for event in events if not event.again}
+    assert ended == {"whole": None, "killed": None, "wrong": "no good"}
+    (lost,) = (event for event in events if event.again)
+    assert lost.job.name == "killed" and lost.error is not None and "retry 1 of 1" in lost.error
+    assert [attempts(tmp_path, name) for name in ended] == [1, 2, 1], "an error is no reason to try again"
+    assert not list(tmp_path.glob(".marker*"))
+
+
+@pytest.mark.slow
+def test_a_job_that_always_dies_ends_after_its_retries(tmp_path: Path) -> None:
+    events = list(run_jobs([job(tmp_path, "dying", dies=9)], Local(), folder=tmp_path, retries=2))
+    assert [event.again for event in events] == [True, True, False] and attempts(tmp_path, "dying") == 3
+    assert events[-1].error is not None and "3 times; see --retries" in events[-1].error
+
+
+def test_a_marker_is_seen_where_it_is_and_nowhere_else(tmp_path: Path) -> None:
+    with put_marker(tmp_path / "here") as marker:
+        marker.check(seconds=0)
+        for other in (Marker(tmp_path / marker.path.name, marker.token), Marker(marker.path, "another")):
+            with pytest.raises(
+                ValueError, match=r"does not see the files .* name a folder by --out that all nodes share"
+            ):
+                other.check(seconds=0)
+    with pytest.raises(ValueError, match="does not see"):
+        marker.check(seconds=0)
+
+
+def run_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The line of a command that is refused."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 2
+    return printed[-1]
+
+
+@pytest.mark.needs("ray")
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("127.0.0.1:1", "no cluster answers there"), ("nowhere", "expected HOST:PORT, such as 10.0.0.1:6379")],
+)
+def test_a_ray_address_that_nobody_answers_is_one_line(
+    address: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    (tmp_path / "small.yaml").write_text(SUITE)
+    line = run_line(capsys, "bench", "memory", "--suite", str(tmp_path / "small.yaml"), "--on", "ray")
+    assert line.startswith(f"rlmin: RAY_ADDRESS={address}: ") and message in line
+
+
+def test_slurm_that_is_missing_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "small.yaml").write_text(SUITE)
+    out = ("--out", str(tmp_path / "out"))
+    line = run_line(capsys, "bench", "memory", "--suite", str(tmp_path / "small.yaml"), "--on", "slurm", *out)
+    assert "expected the command sbatch on this machine, found none" in line
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+def test_resources_are_checked() -> None:
+    with pytest.raises(ValueError, match="expected none on this machine"):
+        ExecutorOptions(resources=("num_gpus=1",))
+    with pytest.raises(ValueError, match="no resource of Ray 'num_gpu'; did you mean 'num_gpus'"):
+        ExecutorOptions(on="ray", resources=("num_gpu=1",)).make_executor()
+    ray = ExecutorOptions(on="ray", resources=("num_gpus=0.5",)).make_executor()
+    assert isinstance(ray, OnRay) and ray.resources == {"num_cpus": 1, "num_gpus": 0.5}
+
+
+def test_a_resource_that_slurm_does_not_have_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    executor = OnSlurm(resources={"partitoin": "gpu"}, cluster="local")
+    with pytest.raises(ValueError, match="partitoin"):
+        list(run_jobs([job(tmp_path, "one")], executor, folder=tmp_path, retries=0))
+    assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.slow
+def test_submitit_runs_jobs_and_retries_what_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    (elsewhere,) = run_jobs([job(tmp_path, "elsewhere")], OnSlurm(cluster="local"), folder=tmp_path, retries=0)
+    assert elsewhere.error == "ModuleNotFoundError: No module named 'test_executors'"
+    root = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{root.parent}{os.pathsep}{root}")
+    jobs = [job(tmp_path, "whole"), job(tmp_path, "killed", dies=1), job(tmp_path, "wrong", error="no good")]
+    events = list(run_jobs(jobs, OnSlurm(2, cluster="local"), folder=tmp_path, retries=1))
+    check_three(events, tmp_path)
+
+
+RAY = """
+import sys, os
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_executors import check_three, job
+from rlmin.suite.executors.on_ray import OnRay
+from rlmin.suite.executors.run_jobs import run_jobs
+folder = Path({folder!r})
+jobs = [job(folder, "whole"), job(folder, "killed", dies=1), job(folder, "wrong", error="no good")]
+check_three(list(run_jobs(jobs, OnRay(2), folder=folder, retries=1)), folder)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs("ray")
+def test_ray_runs_jobs_and_retries_what_was_killed(tmp_path: Path) -> None:
+    root = Path(__file__).parent
+    program = RAY.format(tests=str(root), folder=str(tmp_path))
+    environment = {**os.environ, "PYTHONPATH": f"{root.parent}{os.pathsep}{root}", "RAY_ADDRESS": "local"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def check_three(events: list[Event], folder: Path) -> None:
+    """Of three jobs one was whole, one killed and one wrong."""
+    ended = {event.job.name: event.error for event in events if not event.again}
+    assert ended == {"whole": None, "killed": None, "wrong": "no good"}
+    assert [event.job.name for event in events if event.again] == ["killed"]
+    assert [attempts(folder, name) for name in ended] == [2 if name == "killed" else 1 for name in ended]
+
+
+@pytest.mark.slow
+def test_workers_stop_when_their_command_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text(SUITE.replace("steps: 512", "steps: 10_000_000"))
+    out = tmp_path / "out"
+    command = ["bench", "memory", "--suite", str(tmp_path / "long.yaml"), "--out", str(out), "--jobs", "1"]
+    program = [sys.executable, "-c", f"from rlmin.cli import main; main({command!r})"]
+    folder = out / "long" / "rlmin-TMaze-v0" / "min_gru-0"
+    with subprocess.Popen(program, stderr=subprocess.DEVNULL) as running:
+        try:
+            wait_for(lambda: (folder / ".lock").exists() and (folder / "learner.safetensors").is_file())
+        finally:
+            running.kill()
+    wait_for(lambda: not (folder / ".lock").exists())  # the worker has saved, and gone
+
+
+def wait_for(happens: Callable[[], bool], *, seconds: float = 300.0) -> None:
+    """Wait until something happens."""
+    end = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.1)
