@@ -1,12 +1,12 @@
-"""Benchmarks: what rlmin costs, beside what else it could cost, measured where you are.
+"""Benchmarks: the cost of rlmin beside that of other libraries, measured on your machine.
 
-One file a benchmark; its docstring says what is measured and how. Each defines
+One file per benchmark; its docstring says what it measures and how. Each defines
 
     run(options) -> Table          measure; rows, targets and what was skipped
     draw(table, figure) -> None    the picture beside the table
 
-and its name stands in `NAMES` below. What they share: timing.py (contenders take turns, medians), products.py (matrix
-products alone), peers.py (other libraries' code), report.py and machine.py (table, CSV and PNG, and where measured).
+and its name stands in `NAMES` below. They share timing.py (contenders take turns, medians), products.py (matrix
+products alone), peers.py (other libraries' code), report.py (table, CSV and PNG) and machine.py (the machine).
 """
 
 import ast

@@ -1,9 +1,9 @@
 """Acting: one step of a policy for B environments, the action sampled, beside its bare matrix products.
 
 The policy is the default one (two blocks of width 128, convolution and MLP) on an observation of 8 numbers and four
-actions, for every memory there is; memory is carried from step to step. A step is `Policy.step` and
+actions, for every memory; memory is carried from step to step. A step is `Policy.step` and
 `distribution.sample`, without an environment. `products` is the time of the same matrix products, on tensors of the
-same sizes, in the same process; `beyond` is what the step takes longer. As a peer, the forward pass of sb3-contrib's
+same sizes, in the same process; `beyond` is the rest of the step. The peer is the forward pass of sb3-contrib's
 recurrent policy with two LSTM layers of that width.
 """
 

@@ -1,11 +1,11 @@
-"""Busy: training beside other programs that want the same cores.
+"""Busy: training beside other programs that compete for the same cores.
 
 PPO on the T-maze (64 environments, width 64) with one thread and with two, beside 0, 1 and 2 busy loops, each a process
-of its own. Turns alternate; a turn is some rollouts with their updates. `relative` is to one thread beside the same
-loops. `asleep` is how rlmin lets torch's threads wait for each other, `spinning` is OpenMP's own choice; spinning
-threads beside busy loops come to a halt for minutes, so they are measured without loops, and given up where a turn
-takes over 30 seconds, as it does where other programs keep the machine busy. One row a load, number of threads and way
-to wait.
+of its own. Turns alternate; a turn is a few rollouts with their updates. `relative` is to one thread beside the same
+loops. `asleep` is rlmin's way to let torch's threads wait for each other, `spinning` is OpenMP's default. Spinning
+threads beside busy loops stall for minutes, so they are measured without loops, and given up if a turn takes over 30
+seconds because other programs keep the machine busy. There is one row for each load, number of threads and way to
+wait.
 """
 
 import os
@@ -51,7 +51,7 @@ for _ in sys.stdin:
 
 
 class Trainer:
-    """A process that trains for a turn whenever it is asked to."""
+    """A process that trains for a turn on request."""
 
     def __init__(self, threads: int, way: str, *, quick: bool) -> None:
         rollouts, size, width = (1, 8, 8) if quick else (3, 64, 64)
@@ -66,7 +66,7 @@ class Trainer:
         self.ready = False
 
     def turn(self) -> float:
-        """Steps a second of one turn; a TimeoutError where it takes too long."""
+        """Steps a second of one turn; a TimeoutError if it takes too long."""
         if not self.ready:
             self._answer()
             self.ready = True
@@ -96,7 +96,7 @@ class Trainer:
 
 @contextmanager
 def busy_loops(count: int) -> Iterator[None]:
-    """So many processes that compute without end."""
+    """Run `loops` processes that compute without end."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -146,7 +146,7 @@ def _add_targets(table: Table) -> None:
         what = "two threads beside two busy loops, over one thread beside them"
         table.targets.append(Target(what, number(row["relative"]), LEAST_BUSY, at_most=False))
     asleep, spinning = (table.where(loops=0, threads=2, waiting=way) for way in WAYS)
-    for own, other in zip(asleep, spinning, strict=False):  # none where the spinning ones came to a halt
+    for own, other in zip(asleep, spinning, strict=False):  # none if the spinning threads stalled
         share = number(own["relative"]) / number(other["relative"])
         what = "two threads without busy loops, asleep over spinning"
         table.targets.append(Target(what, share, LEAST_IDLE, at_most=False))

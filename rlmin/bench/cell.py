@@ -1,9 +1,9 @@
 """Cells: one layer of each memory, forward and backward over a whole rollout, beside torch's and other libraries'.
 
 Input and memory have the same width D; gradients reach the input and every weight. `no` resets: nothing starts within
-the rollout. `yes`: episodes last 1 to 100 steps, all lengths as likely; rlmin's cells take that as it comes, torch's
-kernels must be cut and padded (as sb3-contrib does) or called step by step (as CleanRL does). Peers:
-rlmin/bench/peers.py; on a CPU the slowest of them are timed up to a length that they can do in a second.
+the rollout. `yes`: episodes last 1 to 100 steps, uniformly. rlmin's cells handle resets themselves; for torch's kernels
+a rollout must be cut and padded (as sb3-contrib does) or run step by step (as CleanRL does). Peers:
+rlmin/bench/peers.py; on a CPU the slowest are timed only up to a length that takes them about a second.
 
 All cells of one shape take turns. `times as fast` compares with the row named in `against`: torch's kernel of the same
 kind without resets, or split and padded with them. `products` is the time of a cell over that of its projection's
@@ -41,7 +41,7 @@ Shape = tuple[int, int, int]
 SHAPES: list[Shape] = [(16, 64, 128), (64, 64, 128), (128, 64, 128), (512, 64, 128), (2048, 16, 128), (4096, 8, 256)]
 QUICK: list[Shape] = [(6, 3, 4), (9, 3, 4)]
 FASTER: dict[Shape, float] = {(512, 64, 128): 5.0, (4096, 8, 256): 6.0}
-"""Times as fast as nn.GRU that minGRU is to be, at [T, B, D]."""
+"""Speed that minGRU should reach in units of nn.GRU, at [T, B, D]."""
 MOST_PRODUCTS = 1.35
 LONGEST_EPISODE = 100
 
@@ -52,7 +52,7 @@ class Contender(NamedTuple):
     make: Callable[[int, int], Encoder]
     resets: bool
     against: str
-    longest: float = math.inf  # T up to which it is timed on a CPU
+    longest: float = math.inf  # largest T on a CPU
 
 
 def _torch(encoder: type[Plain], kind: type[nn.GRU] | type[nn.LSTM]) -> Callable[[int, int], Encoder]:
@@ -64,7 +64,7 @@ PADDED_GRU, PADDED_LSTM = "nn.GRU, split and pad", "nn.LSTM, split and pad"
 OWN = [name for name in MIXERS if name != "mlp"]
 LSTMS = {"min_lstm", "lstm"}
 LONGEST = {"mamba": 128, "srwm": 64, "slstm": 512, "coupled_lmu": 512}
-"""T up to which a cell is timed on a CPU: its states fill the memory, or it goes step by step."""
+"""Largest T of a cell on a CPU: longer ones fill the memory, or go step by step and take too long."""
 
 
 def _make_contender(name: str, resets: bool) -> Contender:

@@ -1,6 +1,6 @@
-"""d3rlpy's DecisionTransformer at the sizes that rlmin's agents are measured at.
+"""d3rlpy's DecisionTransformer at the sizes of rlmin's agents in the benchmarks.
 
-Of its own choices one is changed: dropout is off, as it is in rlmin, so that neither side draws masks.
+One of its defaults is changed: dropout is off, as in rlmin, so that neither side draws masks.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ def decision_transformer(
         observation, action: sizes of the two vectors.
         width: of the embeddings; its MLPs are four times as wide.
         layers: blocks.
-        context: K, steps it sees, three tokens each.
-        length: of the longest episode; each step of it has an embedding of its own.
+        context: K, number of steps in view, three tokens each.
+        length: of the longest episode; each of its steps has an embedding of its own.
         device: "cpu" or "cuda", ...
 
     Raises:

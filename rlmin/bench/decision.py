@@ -1,18 +1,18 @@
 """Decision agents: evaluation and training speed, beside decision transformers.
 
-All have three blocks of width 128, MLPs four times as wide (twice where "mlp 2", rlmin's default, is said) and no
-dropout, for observations of 11 numbers and actions of 3, as Hopper's. The decision transformers see K = 20 steps, as
+All have three blocks of width 128, MLPs four times as wide (twice for "mlp 2", rlmin's default) and no dropout, for
+observations of 11 numbers and actions of 3, as in Hopper. The decision transformers see K = 20 steps, as
 three tokens each: d3rlpy's own, and the same in rlmin ("attention, triples": no convolution, one head).
 
 "evaluation" is whole episodes of 200 steps: rlmin's by `evaluate_targets`, in one environment and in 64 at once;
 d3rlpy's by its `evaluate_transformer_with_environment`, which plays one environment and reads the last K steps again
-for every action. The environment is a product of two small matrices, so cheap that it hides nothing: with
-a costlier one all come closer together. rlmin's attention keeps the keys and values of what it has seen.
+for every action. The environment is a product of two small matrices, so cheap that it hides nothing; with a more
+expensive one all numbers come closer together. rlmin's attention keeps the keys and values of past steps.
 
 "a step" is one `Policy.step` of one environment with the memory of an episode's 10th step and of its 10,000th.
 
-"training" is batches drawn from episodes of 1000 steps, and the update, in logged steps a second: 16 streams of 1000
-steps for those that carry a memory, 64 windows of K steps for the others.
+"training" is drawing batches from episodes of 1000 steps and updating, in logged steps a second: 16 streams of 1000
+steps for agents that carry a memory, 64 windows of K steps for the others.
 """
 
 from collections.abc import Callable, Iterator
@@ -48,13 +48,13 @@ ATTENTION: dict[str, dict[str, Any]] = {
     "rlmin attention, one token": {"encoder": "attention", "conv": 0, "heads": 1, "context": K},
 }
 HELD = ("rlmin min_gru", "rlmin min_lstm")
-"""Whom the targets are for."""
+"""Contenders that have targets."""
 MEMORIES = ("min_gru", "min_lstm", "gru", "lstm", "aaren")
 LEAST_EVALUATION, LEAST_TRAINING, MOST_GROWTH = 20.0, 3.0, 1.1
 
 
 class Sizes(NamedTuple):
-    """How large everything is."""
+    """Sizes of everything."""
 
     width: int = 128
     layers: int = 3
@@ -69,10 +69,10 @@ QUICK = Sizes(width=8, layers=1, episodes=3, length=25, rows=2, played=7, ages=(
 
 
 class Contender(NamedTuple):
-    """What takes turns."""
+    """An agent that takes turns with the others."""
 
     name: str
-    batch: str  # what a call is, in words
+    batch: str  # a call in words
     steps: int  # of environments, or logged, a call
     model: torch.nn.Module
     case: Case
@@ -94,7 +94,7 @@ def run(options: Options) -> Table:
 
 
 def _compare(table: Table, what: str, own: list[Contender], peer: Callable[[], Contender], options: Options) -> None:
-    """A row for everyone, relative to d3rlpy's and, in training, to rlmin's decision transformer."""
+    """A row for each contender, relative to d3rlpy's and, in training, to rlmin's decision transformer."""
     contenders = own
     try:
         contenders = [peer(), *own]
@@ -122,12 +122,12 @@ def _key(one: Contender) -> str:
 
 
 def _times(timing: Timing, one: Contender, base: Contender | None) -> float | None:
-    """Steps a second in units of those of `base`; None where that is not there."""
+    """Steps a second in units of those of `base`; None if there is no `base`."""
     return None if base is None else timing.ratio(_key(base), _key(one)) * one.steps / base.steps
 
 
 def _judge(table: Table) -> None:
-    """Hold what was found against the targets."""
+    """Compare the results with the targets."""
     for name in HELD:
         for row in table.where(what="evaluation", contender=name, batch=environments(MANY)):
             if row["x d3rlpy"] is not None:
@@ -158,7 +158,7 @@ def _evaluating(data: Dataset, sizes: Sizes, options: Options) -> Iterator[Conte
 
 
 def environments(B: int) -> str:
-    """So many, in words."""
+    """A number of environments in words."""
     return f"{B} environment{'s' * (B > 1)}"
 
 
@@ -212,7 +212,7 @@ def _size(module: torch.nn.Module) -> int:
 
 
 def _age(table: Table, memory: str, data: Dataset, sizes: Sizes, options: Options) -> None:
-    """A row of what a step costs early and late in an episode."""
+    """A row with the cost of a step early and late in an episode."""
     policy = agent_of(data, sizes, options, encoder=memory).policy
     names = [f"step {age}" for age in sizes.ages]
     cases = {name: at_age(policy, age, options.device) for name, age in zip(names, sizes.ages, strict=True)}

@@ -1,7 +1,7 @@
-"""Deployed: one call of `predict`, greedy, of a policy as it is and of what `rlmin export` makes of it.
+"""Deployed: one greedy call of `predict`, of a policy and of its exported forms.
 
-The default blocks at width 64, an observation of 8 numbers, four actions; memory is carried from call to call. All have
-the same signature and check the same of an observation. onnxruntime runs on one thread.
+The default blocks at width 64, an observation of 8 numbers, four actions; memory is carried from call to call. All
+forms have the same signature and check an observation alike. onnxruntime runs on one thread.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ def _bound(policy: Policy) -> Any:
 
 
 def acting(act: Any, B: int) -> Case:
-    """One call of `predict` with what the last one returned."""
+    """One call of `predict` with the state that the last one returned."""
     observation, start = np.random.default_rng(0).normal(size=(B, 8)).astype(np.float32), np.zeros(B, np.bool_)
     state: Any = None
 

@@ -1,4 +1,4 @@
-"""An environment that costs next to nothing, for agents whose speed is measured; and episodes of random numbers."""
+"""An environment that costs next to nothing, to measure the speed of agents; and episodes of random numbers."""
 
 from typing import Any
 

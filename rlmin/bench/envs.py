@@ -1,7 +1,7 @@
 """Native environments: steps per second by the number of games, beside the originals one game at a time.
 
-Every row steps B games with random actions, drawn before; resets are part of it. The originals (popgym, minigrid) come
-from their own packages and step one game in plain Python, as they do.
+Every row steps B games with random actions drawn beforehand; resets are included. The originals (popgym, minigrid) are
+their own packages and step one game in plain Python.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from rlmin.vector import make_vec
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GAMES = {  # ours -> the original's id, or None; and million steps a second that were to be reached at B = 1024
+GAMES = {  # ours -> the original's id, or None; and the target at B = 1024, million steps a second
     "rlmin/TMaze-v0": (None, 1.0),
     "rlmin/RepeatPreviousEasy-v0": ("popgym-RepeatPreviousEasy-v0", 1.0),
     "rlmin/CountRecallEasy-v0": ("popgym-CountRecallEasy-v0", 1.0),
@@ -34,7 +34,7 @@ GAMES = {  # ours -> the original's id, or None; and million steps a second that
 }
 ROWS = (1, 16, 256, 1024, 4096)
 LARGE = (16384, 65536)  # on an accelerator
-STEPS = 64  # a turn
+STEPS = 64  # of a turn
 
 
 def run(options: Options) -> Table:

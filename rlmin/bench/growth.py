@@ -1,8 +1,8 @@
-"""Growth: what one more step costs from T = 64 to 16384, and one more environment from B = 1 to 4096.
+"""Growth: the cost of one more step from T = 64 to 16384, and of one more environment from B = 1 to 4096.
 
 Time: forward and backward of one layer at width 128, episodes of 1 to 100 steps. `tokens` keeps T * B at 65536, so that
-nothing but the length changes; `rows` keeps B at 8, so that what is in memory grows with T. The cost is in nanoseconds
-a token, and relative to T = 64; where that is 1 throughout, time is linear. All lengths of one memory take turns.
+only the length changes; `rows` keeps B at 8, so that the data in memory grow with T. The cost is in nanoseconds per
+token, and relative to T = 64: if that is 1 throughout, time is linear. All lengths of one memory take turns.
 
 Environments: acting in the T-maze (a rollout of 16 steps, environment included) and training on it (the rollout and its
 update) with the default policy, per environment and step, relative to B = 1.
@@ -26,7 +26,7 @@ BATCHES = (1, 4, 16, 64, 256, 1024, 4096)
 TOKENS, ROWS, WIDTH = 65536, 8, 128
 HORIZON = 16
 UP_TO, MOST_GROWTH = 8192, 1.15
-"""Cost a token of minGRU, relative to T = 64, up to this T."""
+"""Largest T of the target for minGRU's cost per token, relative to T = 64."""
 
 
 def run(options: Options) -> Table:
@@ -86,7 +86,7 @@ def case(what: str, B: int, options: Options) -> Case:
 
 
 def draw(table: Table, figure: "Figure") -> None:
-    """Cost a token over T for either way to grow, and cost a step and environment over B."""
+    """Cost per token over T for both ways to grow, and cost per step and environment over B."""
     for axes, kept in zip(figure.subplots(1, 3), ["tokens", "rows", "T"], strict=True):
         for what in table.each("what", kept=kept):
             rows = table.where(what=what, kept=kept)

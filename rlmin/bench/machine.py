@@ -1,4 +1,4 @@
-"""What a number was measured on, in words: without it a benchmark says nothing."""
+"""The machine of a measurement in words: without it a benchmark says nothing."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from rlmin import __version__
 
 
 def describe_machine() -> dict[str, str]:
-    """Everything that the speed of a run depends on, by name: processor, memory, threads, system, versions, GPU."""
+    """Name -> value of everything that speed depends on: processor, memory, threads, system, versions, GPU."""
     return {
         "CPU": cpu_model(),
         "cores": str(available_cores()),
@@ -26,7 +26,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """The processor's own name, where the system tells it; with the vector units torch uses."""
+    """The processor's name, if the system has one, with the vector units that torch uses."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.lower().startswith("model name")]
@@ -35,12 +35,12 @@ def cpu_model() -> str:
 
 
 def available_cores() -> int:
-    """Cores this process may run on."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_gib() -> float:
-    """Physical memory; NaN where the system does not say."""
+    """Physical memory in GiB; NaN if the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (AttributeError, ValueError, OSError):

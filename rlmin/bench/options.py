@@ -1,4 +1,4 @@
-"""What every benchmark can be asked."""
+"""The options of every benchmark."""
 
 import math
 import sys
@@ -14,17 +14,17 @@ QUICK_ROUNDS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Settings):
-    """How to measure, and where to write."""
+    """Ways to measure, and where to write."""
 
     threads: Threads = 2  # Threads of torch on the CPU
-    rounds: Count | None = None  # Turns of every contender, whose median counts; None: the benchmark's own number
+    rounds: Count | None = None  # Number of turns of every contender, whose median counts; None: the benchmark's own
     device: str = "cpu"  # Device to measure on: cpu, cuda, ...
     out: Path | None = None  # Folder of the CSV and the PNG; None: benchmarks/results in a checkout, or bench-results
     quick: bool = False  # Whether sizes are tiny and rounds two, to see that it runs: the numbers mean nothing
 
     @property
     def folder(self) -> Path:
-        """Where results go. Quick ones mean nothing, so they never replace those of a checkout unless told to."""
+        """Folder of the results. Quick ones mean nothing, so they replace those of a checkout only on request."""
         if self.out is not None:
             return self.out
         checkout = Path("pyproject.toml").is_file() and Path("rlmin/bench").is_dir()
@@ -40,9 +40,9 @@ class Options(Settings):
     def measure(
         self, title: str, cases: Mapping[str, Case], *, rounds: int, seconds: float = math.inf, block: float = BLOCK
     ) -> Timing:
-        """`rlmin.bench.timing.time_cases` on this device, with the rounds asked for; `title` is said on stderr.
+        """`rlmin.bench.timing.time_cases` on this device, with the rounds asked for; `title` is printed on stderr.
 
-        The time limit `seconds` gives way to a number of rounds that was asked for.
+        A given number of rounds overrides the time limit `seconds`.
         """
         print(f"  ... {title}", file=sys.stderr, flush=True)
         if self.quick:

@@ -1,9 +1,9 @@
-"""Overhead: what acting and training cost beside the environment itself, on MiniGrid memory.
+"""Overhead: the cost of acting and training beside that of the environment, on MiniGrid memory.
 
 On the environment of the `minigrid-memory` preset, 16 of them in one process, 256 steps a turn. Three rows take random
-actions: minigrid's own level with a 3x3 view and nothing of rlmin's, rlmin's wrapper of it (which remembers views, so
-it is faster), and rlmin's adapter around that. Then acting (a rollout) and training (rollout and update) with the
-preset's policy. `relative` is to minigrid's own.
+actions: minigrid's own level with a 3x3 view, without rlmin; rlmin's wrapper of it, which caches views and so is
+faster; and rlmin's adapter around that. Two more act (a rollout) and train (rollout and update) with the preset's
+policy. `relative` is to minigrid's own.
 """
 
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def run(options: Options) -> Table:
 
 
 def bare(env: gym.vector.VectorEnv[Any, Any, Any], steps: int) -> Callable[[], None]:
-    """So many steps of random actions: left, right or forward."""
+    """Steps of random actions: left, right or forward."""
     env.reset(seed=0)
     actions = np.random.default_rng(0).integers(0, 3, (steps, env.num_envs))
 

@@ -1,16 +1,16 @@
-"""Other ways to run a memory over a rollout, as encoders: what rlmin's own are measured against.
+"""Other ways to run a memory over a rollout, as encoders, to compare rlmin's own with.
 
-    Plain           torch's nn.GRU or nn.LSTM, which cannot reset: the ceiling of what they could do
+    Plain           torch's nn.GRU or nn.LSTM, which cannot reset: an upper bound for the next two
     SplitAndPad     the same, cut at every reset into sequences that are padded to one length (sb3-contrib, TorchRL)
     Stepped         the same, called once a step with its state masked, during the update too (CleanRL's recurrent PPO)
-    OperatorGRU     a GRU of torch operators in a Python loop (what the minGRU paper's speed-ups are relative to)
+    OperatorGRU     a GRU of torch operators in a Python loop (the base of the minGRU paper's speed-ups)
     Attention       softmax attention over the episode so far, by torch's fused kernel (a transformer's memory)
     LogSpaceMinGRU  minGRU-pytorch's cell, a scan in log space, which cannot reset
     TorchRLGRU      TorchRL's GRUModule in recurrent mode
 
-Under rlmin's encoder contract they can stand in for one of its own, also inside PPO. They are written in as few and as
-large operations as their method allows. Packages are imported when they are asked for; one that is not there is a
-`Missing`, which says how to install it.
+They follow rlmin's encoder contract, so each can replace one of its own, also inside PPO. They use as few and as large
+operations as their method allows. Packages are imported on demand; a missing one raises `Missing`, which says how to
+install it.
 """
 
 import importlib
@@ -31,7 +31,7 @@ INSTALL = {
     "d3rlpy": "--no-deps d3rlpy gym gym-notices && pip install structlog colorama dataclasses-json scikit-learn h5py",
     "torchrl": "--no-deps torchrl",  # asks for an older tensordict than rlmin is tested with, and works without
 }
-"""What to give to `pip install` for a module."""
+"""Module -> argument of `pip install`."""
 
 
 class Missing(Exception):
@@ -79,14 +79,14 @@ class Plain(Encoder):
 
 
 class SplitAndPad(Plain):
-    """One call of torch's kernel on all pieces between resets, padded to the longest. The state after is not computed.
+    """One call of torch's kernel on all pieces between resets, padded to the longest. The final state is not computed.
 
     The pieces are cut and joined by one indexed copy each, where sb3-contrib pads every sequence in a Python loop.
     """
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         T, B = start.shape
-        opens = start.t().clone()  # [B, T]: pieces are counted row after row; of one row, `contiguous` would be a view
+        opens = start.t().clone()  # [B, T]: pieces are counted row by row; for one row `contiguous` would be a view
         opens[:, 0] = True
         first = opens.flatten().nonzero().squeeze(-1)  # [pieces], where each begins
         piece = opens.flatten().cumsum(0) - 1  # [B T], the piece each step lies in
@@ -137,7 +137,7 @@ class Attention(Encoder):
         return self.join(y.permute(2, 0, 1, 3).reshape(T, B, -1)), state
 
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
-        raise NotImplementedError("this peer is for training time alone: acting would need a cache of keys and values")
+        raise NotImplementedError("this peer measures training only: acting would need a cache of keys and values")
 
 
 class OneState(Encoder):
@@ -152,7 +152,7 @@ class OneState(Encoder):
 
 
 class OperatorGRU(OneState):
-    """A GRU as its equations are written down, an operator at a time. Resets are ignored."""
+    """A GRU written as its equations, one operator at a time. Resets are ignored."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -188,7 +188,7 @@ class LogSpaceMinGRU(OneState):
         self.cell = need("minGRU_pytorch.minGRU").minGRU(input_size, hidden_size / input_size, proj_out=False)
 
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
-        before = one(state).unsqueeze(1).clamp(min=1e-6)  # its logarithm is taken
+        before = one(state).unsqueeze(1).clamp(min=1e-6)  # for the logarithm
         y, after = self.cell(x.transpose(0, 1), before, return_next_prev_hidden=True)
         return y.transpose(0, 1), after.squeeze(1)
 

@@ -1,9 +1,9 @@
-"""The matrix products of a piece of code, alone: what it would cost if all else were free.
+"""The matrix products of a piece of code alone: its cost if everything else were free.
 
-A first run is watched and every product it dispatches (forward and backward, inside autograd functions too) is noted
-with the sizes, strides and types of its operands. Called, `Products` does the same products on stand-in tensors, and
-nothing else. Each layer's stand-ins are shared by all products of equal sizes, so they lie warmer in the caches than
-the real operands: if anything, the products come out too cheap and what lies beyond them too dear.
+`Products` watches a first run and records every product (forward and backward, inside autograd functions too) with the
+sizes, strides and types of its operands. A call repeats these products on stand-in tensors, and nothing else. Products
+of equal sizes share stand-ins, which are therefore warmer in the caches than the real operands: if anything, the
+products come out too cheap and the rest too expensive.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ NAMES = {"mm", "addmm", "_addmm_activation", "bmm", "baddbmm", "addbmm", "mv", "
 
 
 class Products:
-    """The matrix products that one call of `function` makes, to be made again at will.
+    """The matrix products of one call of `function`, repeatable at will.
 
     Args:
-        function: called once, here.
+        function: called once, at construction.
 
     Attributes:
         count: products a call.

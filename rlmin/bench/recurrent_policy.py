@@ -1,13 +1,13 @@
 """RecurrentPPO with rlmin's memories in the place of its LSTM: environment steps a second.
 
-Everything is sb3-contrib's: rollouts, buffer, padding, loss, optimizer. Only the policy is exchanged, so this is what
-`policy="MinGruPolicy"` changes for its users, and not what rlmin's own PPO does (`rlmin bench train`). Actor and critic
-have a memory each, RecurrentPPO's default, and one hidden layer of that width behind it; `relative` is to the LSTM in
-the same task. The targets are held against one layer of memory, as many as the LSTM has; two, MinGruPolicy's default,
-have about as many weights as one LSTM.
+Everything is sb3-contrib's: rollouts, buffer, padding, loss, optimizer. Only the policy differs, so this is the effect
+of `policy="MinGruPolicy"` for its users, not the speed of rlmin's own PPO (`rlmin bench train`). Actor and critic have
+a memory each, RecurrentPPO's default, and one hidden layer of that width behind it; `relative` is to the LSTM in the
+same task. The targets are for one layer of memory, as in the LSTM; two layers, MinGruPolicy's default, have about as
+many weights as one LSTM.
 
-How many steps of a minibatch are padding depends on the episodes; it is the same for all. A CartPole that is only
-beginning to learn falls after twenty steps; pendulums and T-mazes all last equally long.
+The share of padding in a minibatch depends on the episodes and is the same for all. A CartPole agent that is only
+beginning to learn falls after twenty steps; all episodes of pendulums and T-mazes have the same length.
 """
 
 from functools import partial
@@ -33,7 +33,7 @@ CONTENDERS: dict[str, dict[str, Any]] = {
 
 
 class Task(NamedTuple):
-    """What is trained on, and how."""
+    """A task and the settings of its training."""
 
     env: str
     num_envs: int

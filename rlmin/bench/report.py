@@ -26,7 +26,7 @@ LIMIT: dict[str, Any] = {"color": "0.3", "linestyle": "--", "linewidth": 1.0, "z
 
 @dataclass(frozen=True)
 class Target:
-    """A number that was to be reached."""
+    """A number to reach."""
 
     what: str
     found: float
@@ -44,7 +44,7 @@ class Target:
 
 @dataclass
 class Table:
-    """Rows by column name, the targets they were held against, and what was left out and why."""
+    """Rows by column name, their targets, and the rows left out with the reasons."""
 
     rows: list[Row] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Table:
         self.rows.append(row)
 
     def skip(self, reason: object, row: Row) -> None:
-        """A row that could not be measured, in as far as it is known, and why in one line, which is said once."""
+        """Add the known part of a row that could not be measured; each reason is one line, reported once."""
         self.skipped.append(row)
         reason = " ".join(str(reason).split())
         if reason not in self.notes:
@@ -127,7 +127,7 @@ def write(name: str, table: Table, draw: Draw, options: Options) -> list[Path]:
 
 
 def header(name: str, options: Options, machine: dict[str, str]) -> dict[str, str]:
-    """What stands above the rows of a CSV: command, date, machine."""
+    """The head of a CSV: command, date, machine."""
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {"command": options.command(name), "date": date, **machine}
 
@@ -162,6 +162,6 @@ def plain_log(axes: "Axes", *, x: bool = False, y: bool = False) -> None:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
             axis.set_minor_formatter(NullFormatter())
     low, high = axes.get_ylim()
-    if y and high < 200 * low:  # the powers of ten alone would be few
+    if y and high < 200 * low:  # powers of ten alone would be too few
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.grid(alpha=0.3)

@@ -15,7 +15,7 @@ def run(name: str, options: Options) -> list[Table]:
     """Measure, print and write one benchmark, or every one where `name` is "all".
 
     Raises:
-        ValueError: no such benchmark, or a device that is not here.
+        ValueError: no such benchmark, or no such device.
         OSError: results cannot be written; nothing has been measured.
     """
     check_names("benchmark", [name], [*NAMES, "all"])

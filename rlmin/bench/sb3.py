@@ -1,4 +1,4 @@
-"""sb3-contrib's RecurrentPPO on the environments rlmin trains on."""
+"""sb3-contrib's RecurrentPPO on the environments that rlmin trains on."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ def recurrent_ppo(
         width: units of the memory.
         device: of the policy.
         policy: its name.
-        memory: more of `policy_kwargs`; by default one memory is shared by actor and critic.
+        memory: further entries of `policy_kwargs`; by default actor and critic share one memory.
 
     Raises:
         Missing: sb3-contrib is not installed.

@@ -2,14 +2,14 @@
 
 A row is one scan, forward or forward and backward, on float32 [T, B, D] with an episode start every 100 steps. Two
 contenders take turns with it: `torch.sigmoid` over as many elements (the least an elementwise operation costs with its
-output freshly allocated) and a copy that moves as many bytes, without allocating (what memory allows). The bytes are
-those the scan must move at least: reading its inputs and writing its output once, and backward, which recomputes the
-gates, reading inputs, states and gradient and writing a gradient for each input.
+output freshly allocated) and a copy that moves as many bytes without allocating (the limit of memory). The bytes are
+the fewest that the scan can move: it reads its inputs and writes its output once; backward, which recomputes the gates,
+reads inputs, states and gradient and writes a gradient for each input.
 
 Per element of [T, B, D] these are 3 floats forward and 8 in all for the linear scan, 3 and 9 for minGRU, 4 and 12 for
-minLSTM. `GB/s` are these bytes over the time; `of a copy` is the share of the copy's speed. Shape [1, 1, 1] is what a
-call costs that has nothing to do. A kernel that cannot run on the device is skipped; of the loops `reference` and
-`portable` only two scans are timed, of the former up to T = 1024.
+minLSTM. `GB/s` are these bytes over the time; `of a copy` is the share of the copy's speed. Shape [1, 1, 1] is the cost
+of a call that has nothing to do. A kernel that cannot run on the device is skipped; for the loops `reference` and
+`portable` only two scans are timed, for the former up to T = 1024.
 """
 
 import os
@@ -47,7 +47,7 @@ LOOPS = {"reference", "portable"}
 OF_LOOPS = ("linear", "min_gru tanh")
 FORWARD, BOTH = "forward", "forward + backward"
 MOST = {FORWARD: 1.3, BOTH: 8.0}
-"""Sigmoids that minGRU may cost, at the shapes below."""
+"""Largest cost of minGRU in sigmoids, at the shapes below."""
 TARGETS: list[Shape] = [(128, 64, 64), (128, 64, 256), (512, 64, 128)]
 
 
@@ -89,7 +89,7 @@ def run(options: Options) -> Table:
 
 
 def _measure(table: Table, kernel: str, shape: Shape, options: Options) -> None:
-    """The rows of one kernel and shape: everything of them takes turns."""
+    """The rows of one kernel and shape; all scans and passes take turns."""
     elements = shape[0] * shape[1] * shape[2]
     scans = {name: scan for name, scan in SCANS.items() if kernel not in LOOPS or name in OF_LOOPS}
     cases: dict[str, Case] = {"sigmoid": sigmoid(shape, options.device)}
@@ -147,7 +147,7 @@ def sigmoid(shape: Shape, device: str) -> Case:
 
 
 def copy(elements: int, device: str) -> Case:
-    """Read and write so many floats each."""
+    """A copy that reads and writes this many floats each."""
     source, target = torch.ones(elements, device=device), torch.zeros(elements, device=device)
     return lambda: target.copy_(source)
 
@@ -166,7 +166,7 @@ def force_kernel(kernel: str) -> Iterator[None]:
 
 
 def fastest(table: Table) -> str:
-    """The kernel that moves most bytes a second where it is at its best: the one a user gets."""
+    """The kernel with the highest peak speed: the one that a user gets."""
     rows = table.where(scan="min_gru tanh")
     return str(max(rows, key=lambda row: number(row["GB/s"]))["kernel"]) if rows else ""
 
@@ -184,7 +184,7 @@ PANELS = {
 
 
 def draw(table: Table, figure: "Figure") -> None:
-    """Sigmoids a scan costs, and its share of a copy's speed, over shapes; of the slower kernels one scan."""
+    """Cost of a scan in sigmoids, and its share of a copy's speed, over shapes; one scan for the slower kernels."""
     shapes = [shape for shape in table.each("shape") if shape != "1x1x1"]
     kernels = sorted(table.each("kernel"), key=lambda kernel: kernel != fastest(table))  # it first
     for axes, (title, (kind, column, dashed)) in zip(figure.subplots(1, 3), PANELS.items(), strict=True):

@@ -1,10 +1,10 @@
-"""Paired timing: contenders take turns inside one process, so that what disturbs a machine disturbs them alike.
+"""Paired timing: contenders take turns inside one process, so that a disturbance of the machine affects them alike.
 
     round 1: a b c,  round 2: c b a,  round 3: a b c, ...
 
 Turns alternate in direction because a machine that warms up or slows down would otherwise favour one end. A number
-quoted from a round is a median over rounds; a ratio is taken inside each round first, then its median. That holds on a
-noisy machine, where a ratio of two medians, let alone of two minima, does not.
+quoted from a round is a median over rounds; a ratio is taken inside each round first, then its median. That is reliable
+on a noisy machine; a ratio of two medians, or of two minima, is not.
 """
 
 import math
@@ -18,16 +18,16 @@ import torch
 Case = Callable[[], object]
 
 BLOCK = 0.002
-"""Seconds that a turn lasts at least: a shorter call is repeated, and the turn's mean counts."""
+"""Least seconds of a turn: a shorter call is repeated, and the turn's mean counts."""
 SLOW = 1.0
-"""Seconds beyond which a first call tells that no call will have to be repeated."""
+"""Seconds of a first call beyond which no call needs to be repeated."""
 LEAST_ROUNDS = 3
-"""Rounds that are taken even where the time for them has run out, unless fewer were asked for."""
+"""Least number of rounds, even if the time has run out, unless fewer were asked for."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call, by case, one number a round; the rounds of all cases belong together."""
+    """Seconds per call, by case, one number per round; round i of all cases was measured together."""
 
     seconds: dict[str, list[float]]
 
@@ -56,16 +56,16 @@ def time_cases(
 ) -> Timing:
     """Time `cases` against each other.
 
-    Every case is called once, uncounted: that compiles and allocates. Another uncounted call says how often it must be
-    repeated to fill a block; it is saved where the first took over a second, unless a GPU may have been compiled for.
+    Every case is called once, uncounted, to compile and allocate. Another uncounted call shows how often it must be
+    repeated to fill a block; it is left out if the first took over a second, unless that may have been a GPU compiler.
     Then come the rounds.
 
     Args:
-        cases: what to call, by name; in the order of the first round.
-        rounds: how many.
-        device: whose work is waited for before a clock is read.
-        seconds: after this time no further round begins, once there have been `LEAST_ROUNDS`.
-        block: seconds a turn lasts at least; 0 calls every case once a turn, and saves the second uncounted call.
+        cases: functions by name, in the order of the first round.
+        rounds: number of rounds.
+        device: device to wait for before a clock is read.
+        seconds: time after which no further round begins, once there have been `LEAST_ROUNDS`.
+        block: least seconds of a turn; 0 calls every case once a turn, without the second uncounted call.
     """
     first = {name: clock(case, 1, device) for name, case in cases.items()}
     known = {name for name, took in first.items() if block == 0 or (took > SLOW and device == "cpu")}
@@ -81,7 +81,7 @@ def time_cases(
 
 
 def calls_to_fill(block: float, once: float) -> int:
-    """Calls of `once` seconds each that last `block` seconds; at most a thousand."""
+    """Number of calls of `once` seconds each that last `block` seconds; at most a thousand."""
     return min(max(math.ceil(block / max(once, 1e-9)), 1), 1000)
 
 

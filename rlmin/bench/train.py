@@ -3,17 +3,17 @@
 All contenders of a task train in the same environments with the same rollouts, epochs and minibatch sizes, in turns of
 whole rollouts; the first turn is not counted. `relative` is to RecurrentPPO, which has one LSTM of the stated width
 shared by actor and critic, and one hidden layer of that width in each head. rlmin has two residual blocks of that width
-(its default, about twice the network), one (as many memory layers as RecurrentPPO: what the targets are held against),
-or one with a narrower MLP (the size nearest to RecurrentPPO's).
+(its default, about twice the network), one block (as many memory layers as RecurrentPPO; the targets are for it), or
+one block with a narrower MLP (the size nearest to RecurrentPPO's).
 
-Minibatches of 512 steps are shorter than a rollout of T = 1024: there rlmin trains on windows of 512 steps, whose
-memory at the start it recomputes in every epoch, and RecurrentPPO on sequences it cuts at minibatches too, whose memory
-is that of the rollout. How long its sequences are depends on the episodes: some twenty steps of a CartPole that is only
-beginning to learn, 200 of a pendulum.
+Minibatches of 512 steps are shorter than a rollout of T = 1024. There rlmin trains on windows of 512 steps and
+recomputes their initial memory in every epoch; RecurrentPPO cuts sequences at minibatches too, and keeps the memory of
+the rollout. The length of its sequences depends on the episodes: some twenty steps for a CartPole agent that is only
+beginning to learn, 200 for a pendulum.
 
 The rows "in rlmin's PPO" have one block whose memory is another library's, so that only the memory differs:
 CleanRL's loop (nn.LSTM called step by step, its state masked, during updates too), sb3-contrib's splitting and padding,
-TorchRL's GRUModule, minGRU-pytorch's cell (which cannot reset, and forgets nothing: for its speed only).
+TorchRL's GRUModule, and minGRU-pytorch's cell, which cannot reset and so is there for its speed only.
 
 On a GPU, environments, policy and rollout of the T-maze tasks all live there, and two larger tasks are added.
 """
@@ -40,7 +40,7 @@ BASE, ONE = "sb3-contrib RecurrentPPO", "rlmin min_gru, 1 block"
 
 
 class Task(NamedTuple):
-    """What is trained on, and how."""
+    """A task and the settings of its training."""
 
     env: str
     env_kwargs: dict[str, Any]
@@ -49,7 +49,7 @@ class Task(NamedTuple):
     batch: int  # steps in a minibatch
     width: int
     rollouts: int = 1  # in a turn
-    target: float | None = None  # times as fast as RecurrentPPO
+    target: float | None = None  # target: speed in units of RecurrentPPO's
     peers: bool = False  # also other memories in rlmin's PPO
     base: bool = True  # also RecurrentPPO
     bptt: int | None = None  # rlmin's window, where a minibatch is shorter than a rollout
@@ -110,14 +110,14 @@ def run(options: Options) -> Table:
 
 
 def tasks(options: Options) -> dict[str, Task]:
-    """What is trained on: on a GPU larger tasks, too."""
+    """The tasks; on a GPU there are larger ones, too."""
     if options.quick:
         return QUICK
     return TASKS if options.device == "cpu" else TASKS | LARGE
 
 
 def _contenders(table: Table, name: str, task: Task, options: Options) -> dict[str, tuple[nn.Module, Case]]:
-    """Policy and turn of everyone who is there; who is not gets a skipped row."""
+    """Policy and turn of every contender that is installed; the others get a skipped row."""
     makers: dict[str, Callable[[], tuple[nn.Module, Case]]] = {}
     if task.base:
         makers[BASE] = lambda: rival(task, options.device)
@@ -160,7 +160,7 @@ def with_cell(cell: Callable[[int, int], Encoder], task: Task, device: str) -> t
 
 @contextmanager
 def register_for_a_while(cell: Cell) -> Iterator[str]:
-    """Policies built in here can have this memory, by the name that is yielded."""
+    """Context in which policies can have this memory, under the name that it yields."""
     try:
         yield register(cell).name
     finally:

@@ -1,9 +1,9 @@
-"""Updates: how much of a PPO update is matrix products.
+"""Updates: the share of matrix products in a PPO update.
 
 A rollout of the T-maze (64 environments, T = 128) is collected once; then whole updates of it (four epochs of four
 minibatches: forward, loss, backward, clipping, optimiser) take turns with all matrix products of one such update, of
 the same sizes in the same order, and nothing else. `share` is the products' time over the update's; `GFLOP/s` is the
-speed of the products alone. One row a memory and width.
+speed of the products alone. There is one row for each memory and width.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ ENCODERS = ("min_gru", "min_lstm", "gru")
 WIDTHS = (64, 128, 256)
 QUICK = (8,)
 LEAST_SHARE = {128: 0.5, 256: 0.6}
-"""Share of products that an update of minGRU is to have, by width."""
+"""Target: share of products in an update of minGRU, by width."""
 
 
 def run(options: Options) -> Table:
@@ -38,7 +38,7 @@ def run(options: Options) -> Table:
 
 
 def make(encoder: str, width: int, options: Options) -> PPO:
-    """An agent in the T-maze, whose many updates of one rollout stay close to where they began."""
+    """An agent in the T-maze whose weights hardly change over many updates on one rollout."""
     sizes: dict[str, Any] = {"num_envs": 4, "horizon": 8} if options.quick else {"num_envs": 64, "horizon": 128}
     settings: dict[str, Any] = {"encoder": encoder, "width": width, "minibatches": 4, "epochs": 4, "lr": 1e-7}
     return PPO("rlmin/TMaze-v0", env_kwargs={"length": 10}, device=options.device, **settings, **sizes)
@@ -66,7 +66,7 @@ def _measure(table: Table, name: str, width: int, agent: PPO, options: Options) 
 
 
 def draw(table: Table, figure: "Figure") -> None:
-    """Time of an update by width and memory, its products filled; and their share."""
+    """Time of an update by width and memory, with the part of its products filled; and their share."""
     left, right = figure.subplots(1, 2)
     names, widths = table.each("encoder"), table.each("width")
     for i, name in enumerate(names):

@@ -1,6 +1,6 @@
-"""Encoders: what an agent remembers with. One cell per file, all under the contract in base.py.
+"""Encoders: the memories of agents. One cell per file, all under the contract in base.py.
 
-A line here lists a cell: importing its file registers it, and lists show them in this order.
+Each line here lists a cell: importing its file registers it. Lists and tables keep this order.
 """
 
 # isort: off

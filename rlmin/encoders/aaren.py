@@ -25,7 +25,7 @@ class Aaren(Encoder):
         u[t] = a * u[t-1] + p,      w[t] = a * w[t-1] + p * value(x[t]),      y[t] = output(w[t] / u[t])
 
     No exponent is above zero and u is at least one, so no score is too large. Given m, which a parallel scan of maxima
-    finds, u and w are linear recurrences: `linear_scan` is the parallel form. The state u = 0 has seen nothing.
+    finds, u and w are linear recurrences: `linear_scan` is the parallel form. u = 0 means that nothing was seen yet.
 
     Args:
         input_size: D, features of x.
@@ -34,7 +34,7 @@ class Aaren(Encoder):
 
     Attributes:
         query: [heads, size], the learned query.
-        key: nn.Linear(D, heads * size) without bias, which softmax would not see.
+        key: nn.Linear(D, heads * size) without bias, as softmax ignores one.
         value: nn.Linear(D, heads * size).
         output: nn.Linear(heads * size, H).
 
@@ -99,7 +99,7 @@ class Aaren(Encoder):
 
 
 def _running_max(score: Tensor, start: Tensor) -> Tensor:
-    """The largest score so far in the episode, [1 + T, B, heads]; score[0] is that of the state, then come the steps.
+    """The largest score so far in the episode, [1 + T, B, heads]; score[0] is the state's, the others are the steps'.
 
     A parallel scan: after k rounds, m[t] is the largest of the last 2**k, none from before a start.
     """

@@ -16,8 +16,8 @@ from rlmin.types import State
 
 Context: TypeAlias = Size
 
-_SHORTEST_BLOCK = 32  # queries that are answered together, where the context is shorter
-_SLOWEST = 1e4  # steps in which the slowest pair of features would turn by one radian, were there one more
+_SHORTEST_BLOCK = 32  # queries answered together if the context is shorter
+_SLOWEST = 1e4  # base of the frequencies: steps in which one more pair of features would turn by one radian
 
 
 class Attention(Encoder):
@@ -27,8 +27,8 @@ class Attention(Encoder):
         weight[t, s] = softmax over s of query[t] . key[s] / sqrt(size),    0 <= t - s < context, s in t's episode
         y[t] = output(sum over s of weight[t, s] * value[s])               per head, heads side by side
 
-    The state is what the next step can see: it does not grow with the episode. A pass over T steps goes by blocks of
-    about `context` queries against twice as many keys; time and memory are O(T * context).
+    The state holds what the next step can see, so it does not grow with the episode. A pass over T steps takes blocks
+    of about `context` queries against twice as many keys; time and memory are O(T * context).
 
     Args:
         input_size: D, features of x.
@@ -104,12 +104,12 @@ class Attention(Encoder):
         query, key, value = projected.unbind(-3)
         if not self.rotary:
             return query, key, value
-        angle = age[..., None, None].double() * self.frequency  # as float32 it would be off by more and more with age
+        angle = age[..., None, None].double() * self.frequency  # float32 would lose precision as the age grows
         cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
         return _turn(query, cos, sin), _turn(key, cos, sin), value
 
     def _in_view(self, new: Tensor, old: Tensor, blocks: int) -> Tensor:
-        """What each block can see, [blocks * B, heads, context - 1 + Q, size], of [blocks * Q, B, heads, size]."""
+        """[blocks * Q, B, heads, size] -> what each block sees, [blocks * B, heads, context - 1 + Q, size]."""
         own = new.view(blocks, -1, *new.shape[1:])
         before = old.transpose(0, 1).unsqueeze(0)
         if blocks > 1:
@@ -125,7 +125,7 @@ class Attention(Encoder):
         return (near & (distance <= age.transpose(1, 2).unsqueeze(3))).flatten(0, 1).unsqueeze(1)
 
     def _leave(self, new: Tensor, old: Tensor, opened: Tensor) -> Tensor:
-        """The last context - 1 of old [B, context - 1, ...] and then new [T, B, ...]; zeros before `opened` [B]."""
+        """The last context - 1 of old [B, context - 1, ...] followed by new [T, B, ...]; zeros before `opened` [B]."""
         T, keep = len(new), self.context - 1
         last = torch.cat([old, new[max(0, T - keep) :].transpose(0, 1)], 1)[:, -keep:] if keep else old
         at = torch.arange(T - keep, T, device=new.device)
@@ -140,7 +140,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _append(old: Tensor, new: Tensor, start: Tensor) -> Tensor:
-    """old [B, S, ...] and behind it new [B, ...]; zeros for what is old in the rows that start."""
+    """old [B, S, ...] followed by new [B, ...]; the old part is zero in the rows that start."""
     both = torch.cat([old, new.unsqueeze(1)], 1)
     if both.is_cpu and not torch.compiler.is_compiling():  # a tenth of the time of a mask, but a GPU would have to wait
         both[:, :-1].index_fill_(0, start.nonzero().squeeze(1), 0)
@@ -150,7 +150,7 @@ def _append(old: Tensor, new: Tensor, start: Tensor) -> Tensor:
 
 
 def _episodes(start: Tensor, age: Tensor, *, before: int) -> tuple[Tensor, Tensor]:
-    """The step that opened the episode of each step, `before` where it lies before the first, and the age [T, B]."""
+    """The first step of each step's episode (`before` if it lies before this pass), and the age [T, B]."""
     t = torch.arange(len(start), device=start.device).unsqueeze(1)
     opened = torch.where(start, t, before).cummax(0).values
     return opened, torch.where(opened < 0, age + t, (t - opened).to(age.dtype))
@@ -161,7 +161,7 @@ class AttentionOptions(Settings):
     """Options of attention."""
 
     heads: Heads = 4  # Number of heads
-    context: Context = 64  # Inputs that it sees, the present one included: one a step, or up to three
+    context: Context = 64  # Number of inputs in view, the present one included: one a step, or up to three
     rotary: bool = True  # Whether positions turn queries and keys; False leaves a set without order
 
 

@@ -32,9 +32,9 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def initial_state(self, B: int) -> State:
-        """The memory of B agents that have seen nothing: zeros [B, ...], on the module's device.
+        """The memory of B agents that have seen nothing yet: zeros [B, ...], on the module's device.
 
-        float32 whatever precision the weights have (memory accumulates), float64 where the module is double.
+        Memory accumulates, so it is float32 even if the weights have less precision; float64 if the module is double.
         """
 
     @abstractmethod
@@ -63,7 +63,7 @@ class Encoder(nn.Module, ABC):
         def __call__(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]: ...
 
     def zeros(self, *size: int) -> Tensor:
-        """Zeros of `size` where this module's weights are, in the precision memory is kept in."""
+        """Zeros of `size` on the device of the weights, in the precision of the memory."""
         if isinstance(size[0], bool) or not isinstance(size[0], int | torch.SymInt | np.integer) or size[0] < 0:
             raise ValueError(f"B: expected a whole number of at least 0, got {size[0]!r:.60}")
         weight = next(self.parameters())
@@ -71,15 +71,15 @@ class Encoder(nn.Module, ABC):
         return torch.zeros(size, dtype=dtype, device=weight.device)
 
     def check_input(self, x: Tensor, start: Tensor, state: "State | None" = None) -> None:
-        """Raise an error that names the axes where an argument does not fit: a kernel would read past its end.
+        """Raise an error that names the axes if an argument does not fit: a kernel would read past its end.
 
         Args:
             x, start: of `forward`.
-            state: of `forward`; None: not looked at.
+            state: of `forward`; None: not checked.
 
         Raises:
             ValueError: another shape or type.
-            TypeError: `state` has not the parts that `initial_state` gives.
+            TypeError: `state` does not have the parts that `initial_state` gives.
         """
         size = check("x", x, "T B D", D=self.input_size)
         check("start", start, "T B", T=size["T"], B=size["B"])
@@ -92,7 +92,7 @@ class Encoder(nn.Module, ABC):
 
 
 def check_state(state: State, like: State) -> None:
-    """Raise an error where `state` has other parts or shapes than `like`."""
+    """Raise an error if `state` has other parts or shapes than `like`."""
     if isinstance(like, tuple):
         for part, wanted in zip(parts(state, len(like)), like, strict=True):
             check_state(part, wanted)

@@ -52,7 +52,7 @@ class Block(Encoder):
         return self._feed(x, y), (seen, memory)
 
     def _read(self, x: Tensor, seen: State, start: Tensor, *, step: bool) -> tuple[Tensor, State]:
-        """What the mixer reads, conv(norm(x)), and the convolution's state."""
+        """The input of the mixer, conv(norm(x)), and the convolution's state."""
         norm, conv = self.norm, self.conv
         if isinstance(conv, CausalConv) and isinstance(norm, nn.LayerNorm) and fused.usable(x, norm.weight):
             return fused.norm_conv(x, norm, one(seen), start, conv.weight, conv.bias)

@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def multiply_blocks(x: Tensor, blocks: Tensor) -> Tensor:
-    """[..., heads, out], each head of x times its own block; one product for every head, whatever comes before.
+    """[..., heads, out], each head of x times its own block; one batched product, whatever the leading axes.
 
     Args:
         x: [..., heads * size].

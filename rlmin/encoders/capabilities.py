@@ -1,4 +1,4 @@
-"""Capabilities: what a registered cell can do and what it lacks, for lists, tables and the test of both."""
+"""Capabilities: what a registered cell can do and what it lacks, for lists, tables and their test."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,7 +21,7 @@ CAPABILITIES: dict[str, Capability] = {
     "numpy": Capability("numpy export", lambda cell: cell.to_numpy is not None),
     "fast_step": Capability("step in one call", lambda cell: cell.fast_step is not None),
 }
-"""By name. Every cell trains, acts, is saved, and is exported to ONNX and torch."""
+"""Name -> capability. Every cell can train, act, be saved, and be exported to ONNX and torch."""
 
 
 def lacking(cell: Cell) -> tuple[str, ...]:

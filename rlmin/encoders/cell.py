@@ -1,4 +1,4 @@
-"""Cell: the registration of a memory, which says what it can do. Whoever needs a capability asks it here.
+"""Cell: the registration of a memory, which says what it can do. Code that needs a capability asks the cell.
 
     register(Cell("mine", Mine, options=MineOptions, about="One sentence."))
 
@@ -28,14 +28,13 @@ MEMORY = "h"
 class Terms(NamedTuple):
     """A memory as a sum: h[t] = decay[t] * h[t-1] + value[t], elementwise.
 
-    decay = exp(-rate) * turn. The rate may have fewer numbers than the memory, where several share one: it has to
-    broadcast against the value.
+    decay = exp(-rate) * turn. Several units may share a rate; it only has to broadcast against the value.
     """
 
     rate: Tensor  # [T, ..., *unit] -log|decay|, below 0 where a memory grows; exact near a decay of 1
     value: Tensor  # [T, ..., *unit]
-    turn: Tensor | None = None  # of size 1: a sign, or a complex number; None: 1
-    opening: Tensor | None = None  # [T, ..., *unit] the value where an episode starts; None: as elsewhere
+    turn: Tensor | None = None  # of absolute value 1: a sign, or a complex number; None: 1
+    opening: Tensor | None = None  # [T, ..., *unit] the value at the start of an episode; None: the same
 
     @property
     def keep(self) -> Tensor:
@@ -46,15 +45,15 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True)
 class FastStep:
-    """A cell that is one projection and a gated average, as a step in one call knows it (`rlmin.kernels.step`).
+    """A cell that is one projection and a gated average, described for the step in one call (`rlmin.kernels.step`).
 
     The module has a `projection`, an nn.Linear(D, parts * H), and its state is one tensor [B, H].
     """
 
-    average: str  # how gates and candidate become the memory: a name in `rlmin.kernels.step.pieces.AVERAGES`
+    average: str  # form of the average: a name in `rlmin.kernels.step.pieces.AVERAGES`
     parts: int  # rows of the projection, in units of H; the candidate comes last
     activation: str = "candidate"  # attribute of the module that names the activation of the candidate
-    plain: str = "is_plain"  # attribute that is True where the module's options are those that the call knows
+    plain: str = "is_plain"  # attribute that is True if the call knows the module's options
 
 
 @dataclass(frozen=True)
@@ -67,21 +66,21 @@ class Cell:
         about: one sentence for lists and tables.
         options: dataclass of `rlmin.settings.Settings` whose fields are the keyword options of `cls`, with type, range
             and default; None: it has none.
-        terms: (module, x [T, ..., D]) -> `Terms` of its memory; None: the memory is no such sum.
-        read: (module, x [T, ..., D], memory [T, ..., *unit]) -> output [T, ..., H], of a cell with terms whose output
+        terms: (module, x [T, ..., D]) -> `Terms` of its memory; None: the memory is not such a sum.
+        read: (module, x [T, ..., D], memory [T, ..., *unit]) -> output [T, ..., H]; for a cell with terms whose output
             is not its memory.
-        to_numpy: how one step is written as calls of numpy; None: there is no such export.
-        fast_step: how one step is part of a single call on the CPU; None: its modules are called one by one.
-        reads: (module) -> whether `read` applies to it, where that is a matter of its options; None: to every one.
+        to_numpy: form of one step as numpy calls; None: there is no such export.
+        fast_step: form of one step inside a single call on the CPU; None: its modules are called one by one.
+        reads: (module) -> whether `read` applies, if that depends on its options; None: it always does.
         output_is_memory: whether the output is the state, which then is one tensor [B, H]. A module to which `read`
             applies puts out something else; a cell whose `read` applies to every module has False here by itself.
-        remembers: whether there is a memory at all; a cell without gets no convolution, as that would be one.
+        remembers: whether there is a memory at all; without one, a stack adds no convolution, as that is a memory.
         state_names: a name for each tensor of the state, for exported files; "h" is the one that `terms` describe.
         pairs: whether the last axis of that part is (real, imaginary), so that its terms and its memory are complex.
         is_bounded: whether the state is a vector of units whose size says how full the memory is.
-        window: the option that limits how many inputs back it sees; None: it has no such limit.
+        window: the option that limits how far back it sees; None: there is no limit.
         by_layer: whether `cls` takes the keyword `layer`, the number of the layer in its stack, because layers differ.
-            What is said above is then about layer 0.
+            The other attributes then describe layer 0.
     """
 
     name: str
@@ -122,7 +121,7 @@ class Cell:
 
     @property
     def has_terms(self) -> bool:
-        """Whether its memory is a sum over past steps, and what a change of it does to the output is known."""
+        """Whether its memory is a sum over past steps whose effect on the output is known."""
         return self.terms is not None and (self.output_is_memory or self.read is not None)
 
     def puts_out_memory(self, module: nn.Module) -> bool:

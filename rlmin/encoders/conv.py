@@ -18,8 +18,8 @@ class CausalConv(Encoder):
         y[t] = bias + sum over k < width of weight[k] * lag[k][t]
         lag[0] = x,   lag[k][t] = lag[k-1][t-1], or 0 where start[t]
 
-    A gated average knows what was seen but hardly when; the lags say when. Starts near the identity (weight[0]
-    around 1, the others small), so that a block begins as the block without it.
+    A gated average knows what was seen but hardly when; the lags tell when. The weights start near the identity
+    (weight[0] around 1, the others small), so a block begins like one without a convolution.
 
     Args:
         size: D, features of x and of y.
@@ -28,7 +28,7 @@ class CausalConv(Encoder):
     Attributes:
         weight: [width, D]; bias: [D].
 
-    The state is the last inputs, [B, width - 1, D], newest first, zero where the episode is not that old.
+    The state holds the last inputs, [B, width - 1, D], newest first; zero before the start of the episode.
     """
 
     @checked
@@ -97,7 +97,7 @@ class _CausalConv(torch.autograd.Function):
         dweight = torch.stack([(dy * lag).sum((0, 1)) for lag in lags])
         dstate = torch.empty_like(state)
         dlag = dy * weight[-1]
-        for k in range(len(weight) - 1, 0, -1):  # what reached lag k at t came from lag k - 1 at t - 1
+        for k in range(len(weight) - 1, 0, -1):  # lag k at t came from lag k - 1 at t - 1
             dlag.masked_fill_(start, 0)
             dstate[:, k - 1] = dlag[0]
             younger = dy * weight[k - 1]

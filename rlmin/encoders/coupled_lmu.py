@@ -1,4 +1,4 @@
-"""LMU as it was published first: its hidden state and its memory decide what is remembered, step by step."""
+"""LMU as first published: hidden state and memory decide what is stored, step by step."""
 
 from dataclasses import dataclass
 
@@ -20,13 +20,13 @@ class CoupledLMU(Encoder):
         m[t] = A m[t-1] + B u[t]                                   order numbers; A and B are fixed
         h[t] = tanh(project(x[t]) + mix([h[t-1], m[t]]))
 
-    What is written depends on the memory, so time is walked step by step.
+    The input of the memory depends on the memory, so the pass goes step by step.
 
     Args:
         input_size: D, features of x.
         hidden_size: H, features of h, which is the output.
-        order: d, Legendre coefficients.
-        window: steps that they describe.
+        order: d, number of Legendre coefficients.
+        window: number of steps that they describe.
 
     Attributes:
         encode: nn.Linear(D, 1); recall: nn.Linear(H + d, 1); project: nn.Linear(D, H); mix: nn.Linear(H + d, H); only
@@ -93,7 +93,7 @@ class CoupledLMU(Encoder):
 class CoupledLMUOptions(Settings):
     """Options of the original LMU."""
 
-    order: Count = 16  # Legendre coefficients
+    order: Count = 16  # Number of Legendre coefficients
     window: Positive = 64.0  # Steps that they describe
 
 
@@ -101,7 +101,7 @@ CELL = register(
     Cell(
         "coupled_lmu",
         CoupledLMU,
-        about="The LMU of 2019: a Legendre window whose input the memory decides too, step by step.",
+        about="The LMU of 2019: a Legendre window whose input also depends on the memory, step by step.",
         options=CoupledLMUOptions,
         output_is_memory=False,
         state_names=("h", "m"),

@@ -1,4 +1,4 @@
-"""Decays: how fast each unit forgets, as a parameter that keeps its sign and its slow units."""
+"""Decays: rates of forgetting, as parameters that keep their sign and their slow units."""
 
 from typing import Literal, TypeAlias
 
@@ -9,16 +9,16 @@ from torch.nn.functional import softplus
 from rlmin.encoders.time_scale import inverse_softplus
 
 Decay: TypeAlias = Literal["softplus", "exp", "stable"]
-"""How a rate follows from its weight w: softplus(w); exp(w), as in S4 and LRU; stable: 1 / (w**2 + 1/2), StableSSM's
-form, whose slope over the square of the rate is 2 |w|, so a step of the optimizer cannot throw a slow unit."""
+"""Rate as a function of its weight w: softplus(w); exp(w), as in S4 and LRU; stable: 1 / (w**2 + 1/2), from StableSSM,
+whose slope over the square of the rate is 2 |w|, so an optimizer step cannot upset a slow unit."""
 
 
 class Decays(nn.Module):
     """Rates of forgetting, one a unit: a memory keeps exp(-rate) of itself.
 
     Args:
-        rate: [...] float, above 0: where the rates begin; at most 2 for "stable".
-        form: how the weight becomes the rate.
+        rate: [...] float, above 0: the initial rates; at most 2 for "stable".
+        form: the function from weight to rate.
 
     Attributes:
         weight: [...] float32.

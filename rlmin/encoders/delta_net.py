@@ -31,7 +31,8 @@ class DeltaNet(Encoder):
         S[t] = P,    y[t] = output(rms(S[t]' query[t]) * silu(gate(x[t])))
 
     Keys and queries have length 1 and write is a share in (0, 1), or with `negative` in (0, 2), so S cannot explode. At
-    2 a write reflects: one reflection a step can count to two (parity), a product of two can turn, so count to three.
+    2 a write reflects. One reflection a step can count modulo two (parity); a product of two rotates, so it can count
+    modulo three.
 
     Args:
         input_size: D, features of x.
@@ -107,7 +108,7 @@ class DeltaNet(Encoder):
         return self.head_output(x, y), S
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """Query [..., heads, K]; key, value and share [..., products, heads, K, V or none]; log decay or None."""
+        """Query [..., heads, K]; key, value, share [..., products, heads, K or V or none]; log decay or None."""
         carry, heads, size, n = carry_dtype(x), self.heads, self.size, self.products
         query = in_shape(self.query(x).to(carry), heads, size)
         key, value = in_shape(silu(self.written(x).to(carry)), n, heads, 2 * size).chunk(2, -1)
@@ -132,8 +133,8 @@ class DeltaOptions(Settings):
     """Options of DeltaNet."""
 
     heads: Heads = 4  # Number of heads
-    decay: Decay = "head"  # What decays together: nothing, a head, or each key feature on its own
-    products: Products = 1  # Writes a step
+    decay: Decay = "head"  # Units that share a decay: none decays, a whole head, or each key feature on its own
+    products: Products = 1  # Number of writes a step
     negative: bool = False  # Whether a write may overshoot: negative eigenvalues, which parity needs
 
 

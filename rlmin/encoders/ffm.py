@@ -27,15 +27,15 @@ class FFM(Encoder):
         seen = input(x) * sigmoid(input_gate(x))
         y = norm(mix(real and imaginary parts of S)) * g + skip(x) * (1 - g),        g = sigmoid(output_gate(x))
 
-    Few parameters and a fixed set of time scales: what was seen, and how long ago, can be read from S. Rates begin
-    evenly spread, the slowest at 1 % left after `longest` steps, and frequencies at periods up to that.
+    Few parameters and a fixed set of time scales: S shows both what was seen and how long ago. Rates begin evenly
+    spread, the slowest with 1 % left after `longest` steps; frequencies begin at periods up to that.
 
     Args:
         input_size: D, features of x.
         hidden_size: H, features of y.
-        traces: number of features that are kept, each at a decay of its own.
-        contexts: number of frequencies at which each is kept.
-        longest: steps that the slowest trace remembers, and the longest period.
+        traces: number of features, each with a decay of its own.
+        contexts: number of frequencies for each feature.
+        longest: number of steps that the slowest trace remembers, and the longest period.
 
     Attributes:
         rate: [traces]; frequency: [contexts] radians a step.
@@ -72,7 +72,7 @@ class FFM(Encoder):
         return self.read(x, S), S
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Decay [traces, 1], turn [contexts], and what is added, [..., traces, contexts, 2]."""
+        """Decay [traces, 1], turn [contexts], and the new value, [..., traces, contexts, 2]."""
         seen = (self.input(x) * torch.sigmoid(self.input_gate(x))).to(carry_dtype(x))
         real = seen.unsqueeze(-1).expand(*seen.shape, len(self.frequency))
         return torch.exp(-self.rate.abs())[:, None], self.frequency, torch.stack([real, torch.zeros_like(real)], -1)
@@ -100,9 +100,9 @@ def read(mixer: FFM, x: Tensor, memory: Tensor) -> Tensor:
 class FFMOptions(Settings):
     """Options of FFM."""
 
-    traces: Count = 32  # Features that are kept, each with a decay of its own
-    contexts: Count = 4  # Frequencies at which each of them is kept
-    longest: Period = 1024.0  # Steps that the slowest trace remembers, and the longest period
+    traces: Count = 32  # Number of features, each with a decay of its own
+    contexts: Count = 4  # Number of frequencies for each feature
+    longest: Period = 1024.0  # Number of steps that the slowest trace remembers, and the longest period
 
 
 CELL = register(

@@ -23,8 +23,8 @@ class GateLoop(Encoder):
         a[t] = sigmoid(keep[t]) * exp(i * turn[t])
         y[t] = output(norm(real(query[t] * h[t])) * silu(gate(x[t])))
 
-    query, key, value, keep and turn are linear in x. Turns begin at 0 and decays at 2 to 256 steps, spread over the
-    features: far from 0 a turn has a large gradient over a long episode.
+    query, key, value, keep and turn are linear in x. Decays begin at 2 to 256 steps, spread over the features. Turns
+    begin at 0, as others have large gradients over a long episode.
 
     Args:
         input_size: D, features of x.
@@ -69,7 +69,7 @@ class GateLoop(Encoder):
         return self.read(x, query, h), h
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Query, decay and turn [..., H], and what is added, [..., H, 2]: a number without an imaginary part."""
+        """Query, decay and turn [..., H], and the new value, [..., H, 2], whose imaginary part is 0."""
         carry = carry_dtype(x)
         query, key, value = self.projection(x).to(carry).chunk(3, -1)
         keep, turn = self.transition(x).to(carry).chunk(2, -1)

@@ -12,12 +12,12 @@ class GateOptions(Settings):
     """Options of minGRU and of minLSTM."""
 
     candidate: Candidate = "tanh"  # Activation of the candidate
-    time_scales: Spread | None = (2.0, 256.0)  # Steps that the units remember at first, spread from one to the other
+    time_scales: Spread | None = (2.0, 256.0)  # Range of steps that the units remember at first
     slow_units: Share = 0.0  # Share of the units that remember 100 times as long as the longest at first
     signed: bool = False  # Whether a unit can turn over: decays in (-1, 1) instead of (0, 1)
     forget_floor: ShareBelowOne = 0.0  # Least share of the memory that stays at a step
     hard_gate: bool = False  # Whether gates reach their ends: a clipped line instead of a sigmoid
-    output_gate: bool = False  # Whether a gate that sees the input is between memory and output
+    output_gate: bool = False  # Whether a gate that sees the input stands between memory and output
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -27,10 +27,10 @@ class GateOptions(Settings):
 
 
 def compute_reach(signed: bool, forget_floor: float) -> float:
-    """The largest share of the new: 2 where signed, else 1 - forget_floor.
+    """The largest share of the candidate in an update: 2 if signed, else 1 - forget_floor.
 
     Raises:
-        ValueError: both are asked for, or the floor is outside [0, 1).
+        ValueError: both are given, or the floor is outside [0, 1).
     """
     if not 0 <= forget_floor < 1:
         raise ValueError(f"forget_floor: expected a share in [0, 1), got {forget_floor}")

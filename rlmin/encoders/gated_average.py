@@ -1,4 +1,4 @@
-"""The gated average that minGRU and minLSTM are, with the options that make other memories of it."""
+"""The gated average behind minGRU and minLSTM, with options that turn it into other memories."""
 
 from abc import abstractmethod
 from typing import ClassVar
@@ -28,9 +28,9 @@ class GatedAverage(Encoder):
         h[t] = h[t-1] + w[t] * (activation(candidate[t]) - h[t-1])
         y[t] = h[t]                                              output_gate: output(rms(h[t]) * silu(gate(x[t])))
 
-    reach is 1; 1 - forget_floor, so that 1 - w never falls below the floor; or 2, where signed: the decay 1 - w lies in
-    (-1, 1), and at w = 2 the memory is mirrored at the candidate. The plain cell has a kernel of its own, all others
-    are `linear_scan`.
+    reach is 1 by default. It is 1 - forget_floor with a floor, so that 1 - w never falls below the floor, and 2 if
+    signed: then the decay 1 - w lies in (-1, 1), and w = 2 mirrors the memory at the candidate. The plain cell has a
+    kernel of its own; all others run `linear_scan`.
 
     Attributes:
         projection: nn.Linear(D, parts * H), the candidate's rows last.
@@ -77,7 +77,7 @@ class GatedAverage(Encoder):
         """Set the biases of the projection so that the gate is k [H] where x = 0."""
 
     def place_bias(self, time_scales: tuple[float, float], slow_units: float) -> Tensor:
-        """[H] values of k at which the units remember for so long: w = 1 / tau."""
+        """[H] values of k that give the units these time scales: w = 1 / tau."""
         shortest, longest = (self.reach * tau for tau in time_scales)
         if self.reach < 1:  # no unit can forget faster than the floor lets it
             shortest = max(shortest, 2.0)
@@ -128,7 +128,7 @@ class GatedAverage(Encoder):
         return 1 / self.share(self.gate(self.projection.bias.detach()))
 
     def _parts(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """w and the apply_activation candidate."""
+        """w, and the candidate after its activation."""
         candidate = projected[..., -self.output_size :]
         return self.share(self.gate(projected)), apply_activation(self.candidate, candidate)
 
@@ -144,10 +144,10 @@ def terms(mixer: GatedAverage, x: Tensor) -> Terms:
 
 
 def read(mixer: GatedAverage, x: Tensor, memory: Tensor) -> Tensor:
-    """What a layer puts out, given its memory."""
+    """The output of a layer, given its memory."""
     return mixer.read(x, memory)
 
 
 def has_output_gate(mixer: GatedAverage) -> bool:
-    """Whether the output is something else than the memory."""
+    """Whether the output differs from the memory."""
     return mixer.output_gate is not None

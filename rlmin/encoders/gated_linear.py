@@ -17,7 +17,7 @@ from rlmin.settings.boundary import checked
 
 Form: TypeAlias = Literal["gla", "retnet", "hgrn2", "mamba2", "mlstm"]
 GATES = {"gla": "key", "hgrn2": "key", "retnet": "none", "mamba2": "head", "mlstm": "head and input"}
-"""What of a head has a gate that depends on x."""
+"""The sizes of the gates of a head, by form."""
 
 
 class GatedLinear(MatrixMemory):
@@ -34,7 +34,7 @@ class GatedLinear(MatrixMemory):
                                                         value is silu(linear) too and skips to y, with a weight per head
     mlstm       sigmoid(g) per head                     key = sigmoid(i) * linear: no normaliser is needed
 
-    dt = softplus(g). Convolutions and positions of the papers are left to the convolution of the `Stack`.
+    dt = softplus(g). The convolution of the `Stack` replaces the convolutions and positions of the papers.
 
     Args:
         input_size: D, features of x.
@@ -44,7 +44,7 @@ class GatedLinear(MatrixMemory):
 
     Attributes:
         projection: nn.Linear(D, heads * (2K + V)), rows of each head [query; key; value]; of mamba2 and hgrn2 fewer.
-        gates: nn.Linear, what decays and input gates come from; None for retnet.
+        gates: nn.Linear, the source of decays and input gates; None for retnet.
 
     Source: Yang et al. 2023 (gla, arXiv:2312.06635), Sun et al. 2023 (retnet, arXiv:2307.08621), Qin et al. 2024
     (hgrn2, arXiv:2404.07904), Dao and Gu 2024 (the core of mamba2, arXiv:2405.21060), Beck et al. 2025 (mlstm with a
@@ -67,7 +67,7 @@ class GatedLinear(MatrixMemory):
 
     @torch.no_grad()
     def _begin(self) -> None:
-        """Gate biases that remember long enough at first, as in the sources; of hgrn2 from 2 to 256 steps."""
+        """Initialise the gate biases for long memories, as in the sources; for hgrn2 from 2 to 256 steps."""
         if self.gates is None:
             return
         bias, heads = self.gates.bias, self.heads
@@ -79,7 +79,7 @@ class GatedLinear(MatrixMemory):
             bias.copy_(torch.cat([torch.linspace(3, 6, heads), torch.zeros(heads)]))
 
     def parts(self, x: Tensor) -> Parts:
-        """What x [..., D] writes and reads."""
+        """Query, key, value and decay of x [..., D]."""
         projected, heads, size, scale = self.projection(x), self.heads, self.size, self.size**-0.5
         if self.form == "mamba2":
             wide = silu(projected.to(carry_dtype(projected)))
@@ -101,7 +101,7 @@ class GatedLinear(MatrixMemory):
         return Parts(scale * query, key, value, logsigmoid(in_shape(self._gate(x), heads, size)) / 16)
 
     def put_out(self, x: Tensor, parts: Parts, y: Tensor) -> Tensor:
-        """[..., H] of what was read."""
+        """The output [..., H], given the value read."""
         if self.form == "mamba2":
             y = y + self.skip[:, None] * parts.value
         found: Tensor = self.head_output(x, y)
@@ -117,7 +117,7 @@ class GatedLinear(MatrixMemory):
 class GatedLinearOptions(Settings):
     """Options of gated linear attention."""
 
-    form: Form = "gla"  # Published form: what decays, and what keys are made of
+    form: Form = "gla"  # Published form of decays and keys
     heads: Heads = 4  # Number of heads
 
 

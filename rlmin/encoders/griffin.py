@@ -1,4 +1,4 @@
-"""Griffin: layers of RG-LRU, and every so many layers one of local attention."""
+"""Griffin: layers of RG-LRU, with a layer of local attention at regular intervals."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ def make_griffin_layer(
 ) -> Encoder:
     """One layer of Griffin: the last of every `period` layers is local attention, the others are RG-LRU.
 
-    The recurrence carries what is old, attention looks up what is recent: copies within `context` steps need no room in
+    The recurrence carries old inputs, attention looks up recent ones: copying within `context` steps takes no room in
     the memory.
 
     Args:
@@ -37,7 +37,7 @@ def make_griffin_layer(
         layer: number of the layer in the stack, from 0.
         heads: blocks of the gates of RG-LRU, and heads of attention.
         time_scales, decay, slow_units: see `RGLRU`.
-        period: layers of which the last is attention; the paper's is 3. A stack of fewer layers has no attention.
+        period: number of layers from one layer of attention to the next; 3 in the paper. A shorter stack has none.
         context: steps that attention sees, the present one included; the paper's is 1024.
 
     Raises:
@@ -55,7 +55,7 @@ class GriffinOptions(RGLRUOptions):
     """Options of Griffin: those of RG-LRU, and of its layers of attention."""
 
     heads: Heads = 4  # Number of blocks of the gates, and of heads of attention
-    period: Count = 2  # Number of layers of which the last is attention; the paper's is 3
+    period: Count = 2  # Number of layers from one layer of attention to the next; 3 in the paper
     context: Context = 64  # Steps that attention sees, the present one included
 
 
@@ -63,7 +63,7 @@ CELL = register(
     Cell(
         "griffin",
         make_griffin_layer,
-        about="Layers of RG-LRU with one of local attention after every so many.",
+        about="Layers of RG-LRU, with a layer of local attention at regular intervals.",
         options=GriffinOptions,
         by_layer=True,
         output_is_memory=False,

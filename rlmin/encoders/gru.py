@@ -23,8 +23,8 @@ class GRU(GatedRecurrence):
         n = tanh(xn + r * hn)
         h[t] = n + z * (h[t-1] - n)
 
-    Its gates read h[t-1], so time must be walked step by step; only the input projection is one product over [T, B].
-    A reset costs nothing: the rows that start are zeroed before the step.
+    The gates read h[t-1], so the pass goes step by step; only the input projection is one product over [T, B]. A reset
+    costs nothing: the rows that start are zeroed before the step.
 
     Args:
         input_size: D, features of x.
@@ -70,7 +70,7 @@ class GRU(GatedRecurrence):
 class _GRU(torch.autograd.Function):
     """The walk over time; backward is four small operations a step, and one product for the weights at the end.
 
-    All that turns the gradient of h[t] into those of the gates is known before the walk back, so it is computed for
+    The factors from the gradient of h[t] to those of the gates are known before the walk back, so they are computed for
     all steps at once (`factor`).
     """
 
@@ -103,7 +103,7 @@ class _GRU(torch.autograd.Function):
         factor = torch.stack([new * hn * r * (1 - r), (before - n) * z * (1 - z), new * r], dim=2)
         drecurred, total = torch.empty_like(factor), torch.empty_like(n)
         keep = torch.cat([~start, start.new_ones(1, B, 1)]).to(dh.dtype)
-        carry = dlast.clone()  # the gradient of before[t + 1]; what of it goes on to h[t] is keep[t + 1] of it
+        carry = dlast.clone()  # the gradient of before[t + 1]; the part keep[t + 1] of it reaches h[t]
         for t in range(T - 1, -1, -1):
             g = torch.addcmul(dh[t], carry, keep[t + 1], out=total[t])
             torch.mul(g.unsqueeze(1), factor[t], out=drecurred[t])
@@ -140,7 +140,7 @@ CELL = register(
     Cell(
         "gru",
         GRU,
-        about="The GRU of torch.nn, with resets inside a rollout: its gates read the memory, step by step.",
+        about="The GRU of torch.nn, with resets inside a rollout: its gates read the memory, so it runs step by step.",
         to_numpy=NumpyForm(write_numpy, reads_memory=True),
     )
 )

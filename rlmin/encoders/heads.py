@@ -1,4 +1,4 @@
-"""Heads: a layer cut into equal parts, and the options of cells that have no other."""
+"""Heads: equal parts of a layer, and the options of cells that have no others."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +11,7 @@ Heads = Annotated[int, Range(least=1, most=1024)]
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOptions(Settings):
-    """Options of a cell whose one choice is its number of heads."""
+    """Options of a cell whose only choice is its number of heads."""
 
     heads: Heads = 4  # Number of heads
 

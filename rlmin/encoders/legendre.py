@@ -1,4 +1,4 @@
-"""The linear system that keeps a window of its input as Legendre polynomials: the memory of both LMUs."""
+"""The linear system that holds a window of its input as Legendre polynomials: the memory of both LMUs."""
 
 import numpy as np
 import torch

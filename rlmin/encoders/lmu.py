@@ -13,7 +13,7 @@ from rlmin.settings.boundary import checked
 from rlmin.types import State
 
 CHUNK = 16
-"""Steps that are computed at once."""
+"""Number of steps computed at once."""
 
 
 class LMU(Encoder):
@@ -23,15 +23,15 @@ class LMU(Encoder):
         m[t] = A m[t-1] + B u[t]                                   of each channel, order numbers; A and B are fixed
         y[t] = tanh(output([x[t], m[t]]))
 
-    Nothing of the memory reaches u, so m is a convolution of u. Within a chunk it is a product with powers of A, where
-    steps of other episodes have no weight; the state goes from chunk to chunk.
+    The memory does not reach u, so m is a convolution of u. Within a chunk it is a product with powers of A, in which
+    steps of other episodes have no weight; the state passes from chunk to chunk.
 
     Args:
         input_size: D, features of x.
         hidden_size: H, features of y.
-        channels: C, numbers that are remembered of each step.
-        order: d, Legendre coefficients of each channel.
-        window: steps that the coefficients describe.
+        channels: C, number of features of a step that enter the memory.
+        order: d, number of Legendre coefficients per channel.
+        window: number of steps that the coefficients describe.
 
     Attributes:
         encode: nn.Linear(D, C); output: nn.Linear(D + C d, H).
@@ -109,9 +109,9 @@ class LMU(Encoder):
 class LMUOptions(Settings):
     """Options of the parallel LMU."""
 
-    channels: Count = 8  # Numbers that are remembered of each step
-    order: Count = 16  # Legendre coefficients of each
-    window: Positive = 64.0  # Steps that the coefficients describe
+    channels: Count = 8  # Number of features of a step that enter the memory
+    order: Count = 16  # Number of Legendre coefficients per channel
+    window: Positive = 64.0  # Number of steps that the coefficients describe
 
 
 CELL = register(

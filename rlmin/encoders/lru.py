@@ -26,14 +26,14 @@ class LRU(Encoder):
         a    = exp(-exp(log_rate) + i * exp(log_phase))
         y[t] = output(h[t]) + skip(x[t])                                   output reads real and imaginary parts
 
-    |a| < 1 whatever the parameters. Each gain starts at sqrt(1 - |a|^2), at which h is as large as its input, and is
-    learned on its own: tied to a, its gradient would be infinite at |a| = 1.
+    |a| < 1 for all parameters. Each gain starts at sqrt(1 - |a|^2), which makes h as large as its input, and is learned
+    separately: tied to a, its gradient would be infinite at |a| = 1.
 
     Args:
         input_size: D, features of x.
         hidden_size: H = N, features of y and complex numbers of memory.
-        radii: least and largest |a| at first, drawn evenly over the area of the ring between.
-        phase: largest angle of a at first, in radians; drawn evenly from 0 on.
+        radii: least and largest initial |a|, drawn uniformly over the area of the ring between them.
+        phase: largest initial angle of a, in radians; angles are drawn uniformly from 0 up to it.
 
     Attributes:
         log_rate, log_phase, log_gain: [N]; input: nn.Linear(D, 2N); output: nn.Linear(2N, H); skip: nn.Linear(D, H).
@@ -87,7 +87,7 @@ class LRU(Encoder):
         return torch.exp(-self.log_rate.exp()), self.log_phase.exp()
 
     def written(self, x: Tensor, like: Tensor) -> Tensor:
-        """[..., N, 2] what x adds, in the precision of the memory."""
+        """[..., N, 2] the term that x adds, in the precision of the memory."""
         pairs = self.input(x.to(self.input.weight.dtype)).to(like.dtype).unflatten(-1, (self.output_size, 2))
         written: Tensor = self.log_gain.exp()[:, None] * pairs
         return written
@@ -121,8 +121,8 @@ def read(mixer: LRU, x: Tensor, memory: Tensor) -> Tensor:
 class LRUOptions(Settings):
     """Options of LRU."""
 
-    radii: Radii = (0.9, 0.999)  # Least and largest share that a step keeps at first
-    phase: Phase = math.pi / 10  # Largest turn of a step at first, in radians
+    radii: Radii = (0.9, 0.999)  # Least and largest initial share that a step keeps
+    phase: Phase = math.pi / 10  # Largest initial turn of a step, in radians
 
     def __post_init__(self) -> None:
         super().__post_init__()

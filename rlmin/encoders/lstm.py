@@ -24,8 +24,8 @@ class LSTM(GatedRecurrence):
         c[t] = f * c[t-1] + i * g
         h[t] = o * tanh(c[t])
 
-    Its gates read h[t-1], so time must be walked step by step; only the input projection is one product over [T, B].
-    A reset costs nothing: the rows that start are zeroed before the step.
+    The gates read h[t-1], so the pass goes step by step; only the input projection is one product over [T, B]. A reset
+    costs nothing: the rows that start are zeroed before the step.
 
     Args:
         input_size: D, features of x.
@@ -77,7 +77,7 @@ class LSTM(GatedRecurrence):
 class _LSTM(torch.autograd.Function):
     """The walk over time; backward is six small operations a step, and one product for the weights at the end.
 
-    All that turns the gradients of h[t] and c[t] into those of the gates is known before the walk back, so it is
+    The factors from the gradients of h[t] and c[t] to those of the gates are known before the walk back, so they are
     computed for all steps at once (`factor`).
     """
 
@@ -154,7 +154,7 @@ CELL = register(
     Cell(
         "lstm",
         LSTM,
-        about="The LSTM of torch.nn, with resets inside a rollout: its gates read the memory, step by step.",
+        about="The LSTM of torch.nn, with resets inside a rollout: its gates read the memory, so it runs step by step.",
         to_numpy=NumpyForm(write_numpy, reads_memory=True),
         output_is_memory=False,
         state_names=("h", "c"),

@@ -15,7 +15,7 @@ from rlmin.settings.boundary import checked
 from rlmin.types import State
 
 SHORTEST, LONGEST = 1e-3, 0.1
-"""Step sizes at first, drawn log-uniformly."""
+"""Range of the initial step sizes, drawn log-uniformly."""
 
 
 class Mamba(Encoder):
@@ -28,9 +28,9 @@ class Mamba(Encoder):
     Args:
         input_size: D, features of x.
         hidden_size: H, features of y.
-        expand: channels of u in units of H, E = expand * H.
-        states: N, numbers that each channel remembers.
-        signed: decays in (-1, 1) instead of (0, 1), so that a state can turn over.
+        expand: number of channels of u in units of H, E = expand * H.
+        states: N, size of the memory of each channel.
+        signed: whether decays lie in (-1, 1) instead of (0, 1), so that a state can change its sign.
 
     Attributes:
         projection: nn.Linear(D, 2E) and output: nn.Linear(E, H), without bias.
@@ -83,7 +83,7 @@ class Mamba(Encoder):
         return self.read(h, u, z, c), h
 
     def parts(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """u, z [..., E]; dt A and what is added [..., E, N], in `dtype`; c [..., N]."""
+        """u, z [..., E]; dt A and the new value [..., E, N], in `dtype`; c [..., N]."""
         u, z = self.projection(x).chunk(2, dim=-1)
         u = silu(u)
         small, b, c = self.select(u).split([self.step_size.in_features, self.states, self.states], dim=-1)
@@ -96,7 +96,7 @@ class Mamba(Encoder):
         return 2 * torch.exp(-rate) - 1 if self.signed else torch.exp(-rate)
 
     def read(self, h: Tensor, u: Tensor, z: Tensor, c: Tensor) -> Tensor:
-        """y [..., H] of the memory and what the step computes beside it."""
+        """y [..., H], given the memory and the other parts of the step."""
         read = (h @ c.to(h.dtype).unsqueeze(-1)).squeeze(-1).to(u.dtype)
         y: Tensor = self.output((read + self.skip * u) * silu(z))
         return y
@@ -106,9 +106,9 @@ class Mamba(Encoder):
 class MambaOptions(Settings):
     """Options of Mamba."""
 
-    expand: Count = 2  # Channels in units of the width
-    states: Count = 16  # Numbers that each channel remembers
-    signed: bool = False  # Whether a state can turn over: decays in (-1, 1) instead of (0, 1)
+    expand: Count = 2  # Number of channels in units of the width
+    states: Count = 16  # Size of the memory of each channel
+    signed: bool = False  # Whether a state can change its sign: decays in (-1, 1) instead of (0, 1)
 
 
 def terms(mixer: Mamba, x: Tensor) -> Terms:
@@ -121,7 +121,7 @@ def terms(mixer: Mamba, x: Tensor) -> Terms:
 
 
 def read(mixer: Mamba, x: Tensor, memory: Tensor) -> Tensor:
-    """What a layer puts out, given its memory."""
+    """The output of a layer, given its memory."""
     u, z, _, _, c = mixer.parts(x, x.dtype)
     return mixer.read(memory, u, z, c)
 

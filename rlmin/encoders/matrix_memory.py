@@ -1,4 +1,4 @@
-"""What cells with a matrix per head share: one scan over time, one step, one way out."""
+"""The common part of cells with a matrix per head: one scan over time, one step, one output layer."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from rlmin.types import State
 
 
 class Parts(NamedTuple):
-    """What a cell computes from x [..., D] for `outer_scan`, in the precision of the memory."""
+    """Inputs of `outer_scan` that a cell computes from x [..., D], in the precision of the memory."""
 
     query: Tensor  # [..., heads, K]
     key: Tensor  # [..., heads, K]
@@ -30,7 +30,7 @@ class Parts(NamedTuple):
 
 
 class MatrixMemory(Encoder):
-    """A matrix [K, V] per head: `parts` says what is written and read, `put_out` makes the output of what was read.
+    """A matrix [K, V] per head: `parts` gives the inputs of the scan, `put_out` turns the value read into the output.
 
     Args:
         input_size: D, features of x.
@@ -47,11 +47,11 @@ class MatrixMemory(Encoder):
 
     @abstractmethod
     def parts(self, x: Tensor) -> Parts:
-        """What x [..., D] writes and reads."""
+        """Inputs of the scan for x [..., D]."""
 
     @abstractmethod
     def put_out(self, x: Tensor, parts: Parts, y: Tensor) -> Tensor:
-        """[..., H] of what was read, y [..., heads, V]."""
+        """The output [..., H], given the value read, y [..., heads, V]."""
 
     def initial_state(self, B: int) -> Tensor:
         """[B, heads, K, V] zeros."""
@@ -95,7 +95,7 @@ class GatedOutput(nn.Module):
 
 
 def terms(mixer: MatrixMemory, x: Tensor) -> Terms:
-    """S[t] = exp(log_decay) * S[t-1] + key value', where nothing is removed."""
+    """S[t] = exp(log_decay) * S[t-1] + key value', for cells that remove nothing."""
     parts = mixer.parts(x)
     written = parts.key[..., None] * parts.value[..., None, :]
     if parts.log_decay is None:
@@ -111,7 +111,7 @@ def read(mixer: MatrixMemory, x: Tensor, memory: Tensor) -> Tensor:
 
 
 class LowRank(nn.Module):
-    """last(activation(first(x))) of rank 32 or less; at first it is its bias, whatever x is.
+    """last(activation(first(x))) of rank 32 or less; before training it is its bias for every x.
 
     Attributes:
         first: nn.Linear(D, rank) of zeros; last: nn.Linear(rank, H), orthogonal.

@@ -17,30 +17,31 @@ class MinGRU(GatedAverage):
         gate[t], candidate[t] = projection(x[t])
         h[t] = h[t-1] + sigmoid(gate[t]) * (activation(candidate[t]) - h[t-1])
 
-    Gate and candidate see x[t] only, never h[t-1]: that makes h a linear recurrence and a parallel scan possible.
-    The candidate is tanh by default, where the paper has the identity (its equations) or g (its log-space code).
-    The last options change the share sigmoid(gate) and the output: see `GatedAverage`.
+    Gate and candidate see x[t] only, never h[t-1]. So h is a linear recurrence, which a parallel scan can compute. The
+    candidate is tanh by default; the paper has the identity (its equations) or g (its log-space code). The last options
+    change the share sigmoid(gate) and the output: see `GatedAverage`.
 
     Args:
         input_size: D, features of x.
         hidden_size: H, units of memory; the output is the memory itself.
         candidate: activation of the candidate: "tanh", "identity" or "g".
-        time_scales: (shortest, longest) in steps: how long units remember before training, spread log-uniformly
-            over the gate biases; None leaves the biases as nn.Linear draws them (about 2 steps for every unit).
+        time_scales: (shortest, longest) memory of the units before training, in steps, spread log-uniformly over the
+            gate biases; None leaves the biases as nn.Linear draws them (about 2 steps for every unit).
         slow_units: share of the units that begin 100 times as slow as the longest; see `spread_time_constants`.
-        signed: the share goes up to 2, so decays lie in (-1, 1): a unit can turn over, as parity needs.
-        forget_floor: least share of the memory that stays, in [0, 1); 0 where signed.
-        hard_gate: a clipped line instead of the sigmoid: gates can be open or shut altogether.
-        output_gate: y = output(rms(h) * silu(gate(x))) instead of y = h.
+        signed: whether the share goes up to 2, so that decays lie in (-1, 1): a unit can change its sign, as parity
+            needs.
+        forget_floor: least share of the memory that stays, in [0, 1); 0 if signed.
+        hard_gate: whether a clipped line replaces the sigmoid, so that gates can be fully open or shut.
+        output_gate: whether y = output(rms(h) * silu(gate(x))) instead of y = h.
 
     Attributes:
         projection: nn.Linear(D, 2H), rows [gate; candidate].
 
-    HGRN is candidate="silu", output_gate=True and a forget floor; its floors are learned and rise with depth, here the
+    HGRN is candidate="silu", output_gate=True and a forget floor. Its floors are learned and rise with depth; here the
     floor is one number.
 
     Raises:
-        ValueError: an unknown candidate, time scales in the wrong order, or a floor where signed.
+        ValueError: an unknown candidate, time scales in the wrong order, or a floor beside signed.
 
     Source: Feng et al. 2024, section 3.1 (arXiv:2410.01201). Signs: Grazzi et al. 2024 (arXiv:2411.12537). Floor and
     output gate: Qin et al. 2023 (arXiv:2311.04823).

@@ -1,4 +1,4 @@
-"""minLSTM: a forget and an input gate that share out one unit of weight, neither of which looks at the memory."""
+"""minLSTM: a forget and an input gate that share one unit of weight; neither looks at the memory."""
 
 from typing import ClassVar
 
@@ -20,29 +20,30 @@ class MinLSTM(GatedAverage):
         f, i = sigmoid(forget[t]), sigmoid(input[t])
         h[t] = f / (f + i) * h[t-1] + i / (f + i) * activation(candidate[t])
 
-    There is no output gate and no second state. The candidate is tanh by default, where the paper has the identity
-    (its equations) or g (its log-space code). The last options change the share i / (f + i) and the output: see
+    There is no output gate and no second state. The candidate is tanh by default; the paper has the identity (its
+    equations) or g (its log-space code). The last options change the share i / (f + i) and the output: see
     `GatedAverage`.
 
     Args:
         input_size: D, features of x.
         hidden_size: H, units of memory; the output is the memory itself.
         candidate: activation of the candidate: "tanh", "identity" or "g".
-        time_scales: (shortest, longest) in steps: how long units remember before training, spread log-uniformly.
+        time_scales: (shortest, longest) memory of the units before training, in steps, spread log-uniformly.
             Forget biases are set to log(tau - 1) and input biases to the opposite: then f + i = 1 and the share of
             the new is 1 / tau. (A forget bias alone cannot go beyond three steps: f is at most 1.)
             None leaves the biases as nn.Linear draws them (about 2 steps for every unit).
         slow_units: share of the units that begin 100 times as slow as the longest; see `spread_time_constants`.
-        signed: the share of the new goes up to 2, so decays lie in (-1, 1): a unit can turn over, as parity needs.
-        forget_floor: least share of the memory that stays, in [0, 1); 0 where signed.
-        hard_gate: a clipped line instead of the sigmoid, over log(i / f): gates can be open or shut altogether.
-        output_gate: y = output(rms(h) * silu(gate(x))) instead of y = h.
+        signed: whether the share of the candidate goes up to 2, so that decays lie in (-1, 1): a unit can change its
+            sign, as parity needs.
+        forget_floor: least share of the memory that stays, in [0, 1); 0 if signed.
+        hard_gate: whether a clipped line over log(i / f) replaces the sigmoid, so that gates can be fully open or shut.
+        output_gate: whether y = output(rms(h) * silu(gate(x))) instead of y = h.
 
     Attributes:
         projection: nn.Linear(D, 3H), rows [forget; input; candidate].
 
     Raises:
-        ValueError: an unknown candidate, time scales in the wrong order, or a floor where signed.
+        ValueError: an unknown candidate, time scales in the wrong order, or a floor beside signed.
 
     Source: Feng et al. 2024, section 3.2 (arXiv:2410.01201).
     """

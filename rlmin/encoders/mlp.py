@@ -1,4 +1,4 @@
-"""No memory at all: the control every claim about memory is measured against."""
+"""No memory at all: the control for every claim about memory."""
 
 from itertools import pairwise
 
@@ -64,7 +64,7 @@ CELL = register(
     Cell(
         "mlp",
         MLP,
-        about="No memory at all: the control that every claim about memory is measured against.",
+        about="No memory at all: the control for every claim about memory.",
         to_numpy=NumpyForm(write_numpy),
         output_is_memory=False,
         remembers=False,

@@ -7,9 +7,9 @@ from rlmin.encoders.numpy_program import INSTEAD, Program
 
 
 def check_known(mixer: GatedAverage) -> None:
-    """Raise a ValueError for options that have no calls."""
+    """Raise a ValueError for options that numpy calls cannot express."""
     if mixer.output_gate is not None:
-        raise ValueError(f"export to numpy: a {type(mixer).__name__} with an output gate has no calls; {INSTEAD}")
+        raise ValueError(f"export to numpy: a {type(mixer).__name__} with an output gate is not supported; {INSTEAD}")
 
 
 def approach(program: Program, name: str, h: str, candidate: str, gate: str, mixer: GatedAverage) -> str:

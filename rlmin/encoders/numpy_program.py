@@ -1,8 +1,8 @@
 """A program for numpy: buffers, views of them, weights, and the calls that rlmin.export.numpy_policy makes one by one.
 
-Exports put it together, and a cell writes its own step into it (`NumpyForm`). Arrays are known by name, and every name
-is given once. What a product reads ends in a 1, and the last row of its weight is the bias. sigmoid(x) is
-1 / (1 + exp(-x)), so what leads to one is computed with the opposite sign.
+An export builds it, and a cell adds its own step (`NumpyForm`). Arrays have names, each used once. The input of a
+product ends in a 1, and the last row of its weight is the bias. sigmoid(x) is 1 / (1 + exp(-x)), so the argument of a
+sigmoid is computed with the opposite sign.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,17 @@ import numpy as np
 from torch import Tensor
 
 INSTEAD = "`rlmin export --onnx` can do it"
-"""What an error says of a policy that numpy has no calls for."""
+"""Hint in the error for a policy that numpy calls cannot express."""
 Linear: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Weight [out, in] and bias [out], float64."""
 
 
 After: TypeAlias = "Callable[[Linear], Linear]"
-"""Makes what was applied before a product part of it."""
+"""Merges an affine map that comes before a product into that product."""
 
 
 class Program:
-    """Buffers, views, calls and weights, put together step by step; names are free, but each is given once."""
+    """Buffers, views, calls and weights, added step by step; names are free, but each is used once."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype.name
@@ -38,7 +38,7 @@ class Program:
             self.buffer(name, fill=value, rows=False)
 
     def describe(self) -> dict[str, Any]:
-        """What the description says of the step: inputs, outputs, program."""
+        """Entries of the description: inputs, outputs, program."""
         self.buffer("memory", self.kept)
         sizes = {name: {"shape": shape[1:], "dtype": dtype} for name, shape, dtype, _ in self.buffers}
         return {
@@ -82,7 +82,7 @@ class Program:
         return name
 
     def sigmoid(self, negated: str) -> None:
-        """In place: what a divisor of sigmoid(x) is made of, 1 + exp(-x), given -x."""
+        """Compute in place 1 + exp(-x), the divisor of sigmoid(x), given -x."""
         self.call("exp", negated, negated)
         self.call("add", negated, "one", negated)
 
@@ -96,12 +96,12 @@ class Program:
 
 @dataclass(frozen=True)
 class NumpyForm:
-    """How a cell writes one step.
+    """The numpy form of one step of a cell.
 
     Attributes:
-        write: (program, name, module, read, after) -> the array [B, H] of its output. `read` is [x 1], which the
-            module is to read once `after` is part of its first product; what is remembered is called `{name}.h`, ...
-        reads_memory: whether its products read the memory too: then `read` is [x h 1], and h is for `write` to copy.
+        write: (program, name, module, read, after) -> the array [B, H] of its output. `read` is [x 1]; the module
+            merges `after` into its first product and reads it. The memory is called `{name}.h`, ...
+        reads_memory: whether its products read the memory too: then `read` is [x h 1], and `write` copies h there.
     """
 
     write: Callable[[Program, str, Any, str, After], str]
@@ -118,24 +118,24 @@ def linear(layer: Any) -> Linear:
 
 
 def scale_before(scale: np.ndarray, shift: np.ndarray, layer: Linear) -> Linear:
-    """The product of x, of what is a product of scale * x + shift."""
+    """The product of x that equals the given product of scale * x + shift."""
     weight, bias = layer
     return weight * scale, bias + weight @ shift
 
 
 def centre(layer: Linear) -> Linear:
-    """A product whose result has mean 0, and else is the same."""
+    """The same product with the mean of its result removed."""
     return layer[0] - layer[0].mean(0), layer[1] - layer[1].mean()
 
 
 def negate(layer: Linear, rows: int) -> Linear:
-    """The first so many results with the opposite sign, for `Program.sigmoid`."""
+    """The product with the signs of its first results reversed, for `Program.sigmoid`."""
     sign = np.where(np.arange(len(layer[1])) < rows, -1, 1)
     return layer[0] * sign[:, None], layer[1] * sign
 
 
 def require_class(module: Any, kind: Any) -> Any:
-    """`module`, which must be of just this class."""
+    """`module`, which must be of exactly this class."""
     if type(module) is not kind:
         raise ValueError(f"export to numpy: expected {kind.__name__}, found {type(module).__name__}; {INSTEAD}")
     return module

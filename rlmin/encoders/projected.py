@@ -1,4 +1,4 @@
-"""One projection and the scan of its columns, the quickest way there is for the tensors at hand."""
+"""One projection and the scan of its columns, by the fastest way that the tensors allow."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""RG-LRU, the recurrence of Hawk: a decay whose rate a gate turns up and down, and an input scaled to match."""
+"""RG-LRU, the recurrence of Hawk: a gate scales the rate of decay, and the input is scaled to match."""
 
 from dataclasses import dataclass
 
@@ -30,15 +30,16 @@ class RGLRU(Encoder):
         h[t] = a[t] * h[t-1] + sqrt(1 - a[t]**2) * i[t] * u[t]      the first of an episode: h[t] = i[t] * u[t]
         y[t] = output(h[t] * gelu(v[t]))
 
-    The root keeps the variance of h at that of its input; an episode's first input has nothing to make room for.
+    The root keeps the variance of h equal to that of its input. The first input of an episode replaces nothing, so it
+    is not scaled.
 
     Args:
         input_size: D, features of x.
         hidden_size: H, features of y.
         heads: blocks of the gates; each has hidden_size / heads units, rounded up.
-        time_scales: (shortest, longest) in steps, spread log-uniformly: the units remember for so long at r = 1/2. The
-            paper draws a**8 from [0.9, 0.999], which is 10 to 1000 steps at r = 1.
-        decay: how a weight becomes a rate of forgetting, see `Decays`; "softplus" is the paper's.
+        time_scales: (shortest, longest) memory of the units at r = 1/2, in steps, spread log-uniformly. The paper draws
+            a**8 from [0.9, 0.999], which is 10 to 1000 steps at r = 1.
+        decay: function from a weight to a rate of forgetting, see `Decays`; "softplus" is the paper's.
         slow_units: share of the units that begin 100 times as slow as the longest.
 
     Attributes:
@@ -46,7 +47,7 @@ class RGLRU(Encoder):
         gate: [heads, size, 2 size] and gate_bias: [heads, 2 size], columns [r; i].
         decays: `Decays` of R units; output: nn.Linear(R, H).
 
-    The state is (h, seen): [B, R], and [B], 0 where the episode has shown nothing yet.
+    The state is (h, seen): [B, R], and [B], which is 0 before the first step of an episode.
 
     Raises:
         ValueError: fewer than one head, an unknown decay, or time scales in the wrong order.
@@ -98,7 +99,7 @@ class RGLRU(Encoder):
         return self.write(h, v), (h, torch.ones_like(seen))
 
     def parts(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """-log a and what is added, both [..., R] in `dtype`; what is added where an episode starts; and v."""
+        """-log a and the new value, both [..., R] in `dtype`; the new value at the start of an episode; and v."""
         u, v = self.projection(x).chunk(2, dim=-1)
         gates = multiply_blocks(u, self.gate) + self.gate_bias
         r, i = torch.sigmoid(gates.to(dtype)).chunk(2, dim=-1)
@@ -117,8 +118,8 @@ class RGLRUOptions(Settings):
     """Options of RG-LRU."""
 
     heads: Heads = 4  # Number of blocks of the gates
-    time_scales: Spread | None = (2.0, 256.0)  # Steps that the units remember at first, spread from one to the other
-    decay: Decay = "softplus"  # How a weight becomes a rate of forgetting
+    time_scales: Spread | None = (2.0, 256.0)  # Range of steps that the units remember at first
+    decay: Decay = "softplus"  # Function from a weight to a rate of forgetting
     slow_units: Share = 0.0  # Share of the units that remember 100 times as long as the longest at first
 
 
@@ -129,7 +130,7 @@ def terms(mixer: RGLRU, x: Tensor) -> Terms:
 
 
 def read(mixer: RGLRU, x: Tensor, memory: Tensor) -> Tensor:
-    """What a layer puts out, given its memory."""
+    """The output of a layer, given its memory."""
     return mixer.write(memory, mixer.projection(x).chunk(2, dim=-1)[1])
 
 

@@ -1,11 +1,11 @@
-"""The norm inside of cells."""
+"""The norm inside cells."""
 
 import torch
 from torch import Tensor, nn
 
 
 class RootMeanSquare(nn.Module):
-    """nn.RMSNorm without a node called mean: beside that of an nn.LayerNorm, the ONNX exporter makes no valid file."""
+    """nn.RMSNorm without a node named mean: beside an nn.LayerNorm, the ONNX exporter would write an invalid file."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ class RWKV6(MatrixMemory):
         decay[t] = exp(-exp(decay(x[t])))                                 read as at least exp(-8)
 
     Step t is read with a weight of its own, the bonus, and not through the memory. Each head is a group of the norm.
-    The token shift of the paper is left to the convolution of the `Stack`.
+    The convolution of the `Stack` replaces the paper's token shift.
 
     Args:
         input_size: D, features of x.
@@ -48,13 +48,13 @@ class RWKV6(MatrixMemory):
             self.decay.last.bias.copy_(torch.linspace(-6, -1, self.size).repeat(heads))
 
     def parts(self, x: Tensor) -> Parts:
-        """What x [..., D] writes and reads."""
+        """Inputs of the scan for x [..., D]."""
         query, key, value = self.split(self.projection(x), self.size, self.size, self.size)
         (rate,) = self.split(self.decay(x), self.size)
         return Parts(query, key, value, -rate.exp())
 
     def put_out(self, x: Tensor, parts: Parts, y: Tensor) -> Tensor:
-        """[..., H] of what was read, and the bonus."""
+        """The output [..., H], given the value read, with the bonus added."""
         now = (parts.query * self.bonus * parts.key).sum(-1, keepdim=True) * parts.value
         normed = self.norm((y + now).flatten(-2).flatten(0, -2).to(x.dtype)).view(*x.shape[:-1], -1)
         found: Tensor = self.output(normed * silu(self.gate(x)))

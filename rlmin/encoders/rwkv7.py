@@ -20,8 +20,8 @@ class RWKV7(MatrixMemory):
         decay = exp(-0.6065 sigmoid(decay(x))),   rate = sigmoid(rate(x)),   gate = gate(x)     each of low rank
         taken = scale * k at length 1,   key = k * (1 + (rate - 1) * share),   query, k, value = projection(x)
 
-    Decays lie in (0.545, 1), what is taken has length 1: S stays bounded. Each head is a group of the norm. The
-    token shift of the paper is left to the convolution of the `Stack`; values are not mixed with those of other layers.
+    Decays lie in (0.545, 1) and `taken` has length 1, so S stays bounded. Each head is a group of the norm. The
+    convolution of the `Stack` replaces the paper's token shift; values are not mixed with those of other layers.
 
     Args:
         input_size: D, features of x.
@@ -52,14 +52,14 @@ class RWKV7(MatrixMemory):
             self.rate.last.bias.fill_(-0.19)
 
     def parts(self, x: Tensor) -> Parts:
-        """What x [..., D] writes and reads."""
+        """Inputs of the scan for x [..., D]."""
         query, k, value = self.split(self.projection(x), self.size, self.size, self.size)
         decay, rate = (torch.sigmoid(self.split(lora(x), self.size)[0]) for lora in (self.decay, self.rate))
         taken = unit(k * self.scale)
         return Parts(query, k * (1 + (rate - 1) * self.share), value, -0.6065 * decay, remove=(-taken, rate * taken))
 
     def put_out(self, x: Tensor, parts: Parts, y: Tensor) -> Tensor:
-        """[..., H] of what was read, and the bonus."""
+        """The output [..., H], given the value read, with the bonus added."""
         normed = self.norm(y.flatten(-2).flatten(0, -2).to(x.dtype)).view(*x.shape[:-1], -1)
         now = (parts.query * self.bonus * parts.key).sum(-1, keepdim=True) * parts.value
         found: Tensor = self.output((normed + now.flatten(-2).to(x.dtype)) * self.gate(x))

@@ -24,9 +24,10 @@ class SHM(Encoder):
         M[t] = C[t] * M[t-1] + sigmoid(s[t]) v[t] k[t]'             elementwise, [size, size]
         y[t] = output(M[t] q[t])
 
-    The paper draws `row` from a learned table at every step, for products of C to stay near 1. The published code
-    always takes the first, as its draw is rounded down to 0; so does this cell, and one step equals one pass. C then
-    lies in (0, 2), and a memory can grow without bound: 128 steps at 2 are beyond float32. `largest=1` rules that out.
+    The paper draws `row` from a learned table at every step, so that products of C stay near 1. The published code
+    always takes the first row, as its draw is rounded down to 0. So does this cell, and one step equals one pass. C
+    then lies in (0, 2), and a memory can grow without bound: 128 steps at 2 overflow float32. `largest=1` prevents
+    that.
 
     Args:
         input_size: D, features of x.
@@ -72,7 +73,7 @@ class SHM(Encoder):
         return self.read(M, q), M
 
     def parts(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """C and what is added [..., size, size], in `dtype`; q [..., size]."""
+        """C and the new value [..., size, size], in `dtype`; q [..., size]."""
         v, k, q, g, s = self.projection(x).split([self.size] * 4 + [1], dim=-1)
         k, q = (part.relu() / (1e-5 + part.relu().sum(-1, keepdim=True)) for part in (k, q))
         keep = (1 + torch.tanh(self.row.to(dtype).unsqueeze(-1) * g.to(dtype).unsqueeze(-2))).clamp(max=self.largest)
@@ -89,7 +90,7 @@ class SHM(Encoder):
 class SHMOptions(Settings):
     """Options of SHM."""
 
-    size: Count = 24  # Rows and columns of the memory
+    size: Count = 24  # Number of rows and columns of the memory
     largest: Largest = 2.0  # Bound of the factor of an entry at a step; 1 keeps the memory bounded
 
 
@@ -100,7 +101,7 @@ def terms(mixer: SHM, x: Tensor) -> Terms:
 
 
 def read(mixer: SHM, x: Tensor, memory: Tensor) -> Tensor:
-    """What a layer puts out, given its memory."""
+    """The output of a layer, given its memory."""
     return mixer.read(memory, mixer.parts(x, x.dtype)[2])
 
 

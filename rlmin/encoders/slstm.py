@@ -1,4 +1,4 @@
-"""sLSTM: an LSTM with exponential gates, whose scale is carried beside it, row by row."""
+"""sLSTM: an LSTM with exponential gates, whose scale travels in the state, row by row."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from rlmin.settings.boundary import checked
 from rlmin.types import State
 
 FORGET = (3.0, 6.0)
-"""Forget biases at first, spread over the units: memories of 20 to 400 steps."""
+"""Range of the initial forget biases, spread over the units: memories of 20 to 400 steps."""
 
 
 class SLSTM(Encoder):
@@ -26,8 +26,8 @@ class SLSTM(Encoder):
         n[t] = sigmoid(f) n[t-1] + exp(i)
         h[t] = sigmoid(o) c[t] / n[t]
 
-    c and n are kept in units of exp(m), m[t] = max(log sigmoid(f) + m[t-1], i), so no exponent is above 0. With n = 0
-    nothing was seen, and m counts as -inf, of each row by itself; from the first step on n is at least 1.
+    c and n are kept in units of exp(m), m[t] = max(log sigmoid(f) + m[t-1], i), so no exponent is above 0. n = 0 means
+    that the row has seen nothing, and its m counts as -inf; from the first step on n is at least 1.
 
     Args:
         input_size: D, features of x.

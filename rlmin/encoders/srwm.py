@@ -1,4 +1,4 @@
-"""SRWM: a weight matrix that answers, and rewrites itself by its own answer."""
+"""SRWM: a weight matrix that computes its output and its own update."""
 
 from dataclasses import dataclass
 
@@ -20,8 +20,8 @@ class SRWM(Encoder):
         W[t] = W[t-1] + sigmoid(b) * (W[t-1] q - W[t-1] k) k'               b: one rate for the rows of y, q, k and b
         out[t] = output(y)
 
-    The state is what W has moved from the weights that are learned. So it stays a state of the same network when the
-    optimizer moves these, and a reset is a return to them.
+    The state is the difference between W and the learned weights. So it remains valid when the optimizer changes these,
+    and a reset returns to them.
 
     Args:
         input_size: D, features of x.
@@ -97,7 +97,7 @@ CELL = register(
     Cell(
         "srwm",
         SRWM,
-        about="A weight matrix that rewrites itself by its own answers, step by step.",
+        about="A weight matrix that updates itself, step by step.",
         options=SRWMOptions,
         output_is_memory=False,
         is_bounded=False,

@@ -1,4 +1,4 @@
-"""A stack of residual blocks around any mixer: what an agent uses as its memory."""
+"""A stack of residual blocks around any mixer: the memory of an agent."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -32,14 +32,14 @@ class Stack(Encoder):
         x = x + mlp(norm(x))
         y = norm(x)
 
-    Two layers is the default because one layer of minGRU cannot select what it stores by what it has stored: its
-    gates see the present only.
+    The default is two layers, because one layer of minGRU cannot select what it stores by what it has stored: its gates
+    see only the present.
 
     Args:
         input_size: D, features of x.
         hidden_size: H, features of the residual stream, of every mixer and of y.
-        mixer: what mixes time, the name of a registered cell. With "mlp" nothing does: this is the memoryless control,
-            and its `conv` is switched off whatever was asked for, as it would be a memory of a few steps.
+        mixer: name of the registered cell that mixes time. "mlp" has none: it is the memoryless control, so its `conv`
+            is always off, as a convolution would be a memory of a few steps.
         layers: number of blocks, at least one.
         conv: width of the causal convolution before the mixer, 0 to leave it out.
         mlp: expansion factor of the feed-forward half of a block, 0 to leave it out.
@@ -50,7 +50,7 @@ class Stack(Encoder):
     The state is a tuple over blocks of (conv state, mixer state); a part that is left out has the state ().
 
     Raises:
-        ValueError: an unknown mixer, option of it or norm, fewer than one layer, or no such dropout.
+        ValueError: an unknown mixer, option or norm, fewer than one layer, or a dropout outside [0, 1).
     """
 
     @checked

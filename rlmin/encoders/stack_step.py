@@ -1,6 +1,6 @@
-"""When a step of a `Stack` can be one call, and what that call is given: see `rlmin.kernels.step`.
+"""A step of a `Stack` as one call: when that is possible, and its table of arguments. See `rlmin.kernels.step`.
 
-A policy's step is such a call too: with the layers that lead into its stack, and the heads that read it.
+A policy's step is such a call too, with the layers before its stack and the heads behind it.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from rlmin.types import State
 if TYPE_CHECKING:
     from rlmin.encoders.stack import Stack
 
-_PARALLEL_SIZE = 1 << 11  # elements of x for which a thread pays
+_PARALLEL_SIZE = 1 << 11  # elements of x from which a thread pays off
 _MANY = 128  # rows that a thread takes at once
 _SIZES = 8  # numbers of rows for which buffers are kept
 _NORMS: dict[type, str] = {nn.Identity: "none", nn.LayerNorm: "layer", nn.RMSNorm: "rms"}
@@ -31,7 +31,7 @@ _NOTHING = torch.empty(0)  # the state of a part that is left out
 
 
 class Fresh:
-    """What begins anew in every copy and pickle, as it knows the weights of one module."""
+    """An object that every copy and pickle begins anew, as it knows the weights of one module."""
 
     def __deepcopy__(self, memo: object) -> Self:
         return type(self)()
@@ -47,7 +47,7 @@ class StackStep(Fresh):
         self._plan: Plan | None = None
 
     def __call__(self, stack: "Stack", x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State] | None:
-        """What `stack.step` returns, or None where its modules have to be called one by one."""
+        """The result of `stack.step`, or None if its modules have to be called one by one."""
         if not plain(x):
             return None
         plan = self._plan
@@ -58,19 +58,19 @@ class StackStep(Fresh):
 
 
 class Ends(NamedTuple):
-    """What a policy has around its stack."""
+    """The layers of a policy around its stack."""
 
-    front: nn.Sequential | None  # Linear, SiLU, Linear, whose result the stack is given; None: x comes as it is
-    heads: tuple[nn.Linear, ...]  # what reads y
-    owners: tuple[nn.Module, ...]  # modules that the call stands for beside these: none of them may be hooked
+    front: nn.Sequential | None  # Linear, SiLU, Linear before the stack; None: x enters as it is
+    heads: tuple[nn.Linear, ...]  # layers that read y
+    owners: tuple[nn.Module, ...]  # further modules that the call replaces: none of them may be hooked
 
     def modules(self) -> list[nn.Module]:
-        """All but those that the heads may be made of."""
+        """All modules but those inside the heads."""
         return [*self.owners, *(() if self.front is None else self.front.modules())]
 
 
 def plain(x: Tensor) -> bool:
-    """Whether nothing watches, traces or transforms the operations, and numba is the kernel."""
+    """Whether nothing watches, traces or transforms the operations, and the kernel is numba's."""
     return (
         type(x) is Tensor
         and x.is_cpu
@@ -86,10 +86,10 @@ def plain(x: Tensor) -> bool:
 
 
 class Plan:
-    """A stack's weights by address: good for as long as the modules are these and their weights stay in place.
+    """A stack's weights by address: valid as long as its modules stay the same and their weights stay in place.
 
     Attributes:
-        usable: whether all of it is known here; else its modules have to be called.
+        usable: whether the call knows all parts; otherwise the modules have to be called.
     """
 
     def __init__(self, stack: "Stack", dtype: torch.dtype, ends: Ends | None = None) -> None:
@@ -129,7 +129,7 @@ class Plan:
         self.free: dict[tuple[int, int], list[_Buffer]] = {}
 
     def holds(self) -> bool:
-        """Whether modules, settings and weights are still those that the plan was made for."""
+        """Whether modules, settings and weights are still those of the plan."""
         if not all(owner.get(name) is known for owner, name, known in self.known):
             return False
         return self._addresses() == self.addresses
@@ -141,7 +141,7 @@ class Plan:
             return [0]
 
     def run(self, x: Tensor, state: State, start: Tensor) -> tuple[list[Tensor], State] | None:
-        """One step: what the heads say, or y where there are none. None where the table cannot describe it."""
+        """One step: the results of the heads, or y without heads. None if the table cannot describe it."""
         if not self.usable or any(self.hooks):
             return None
         form, dtype, B = self.form, self.dtype, len(start)
@@ -173,7 +173,7 @@ class Plan:
         return outputs, tuple([(() if seen is _NOTHING else seen, memory) for seen, memory in states])
 
     def _take(self, B: int) -> "tuple[list[_Buffer], _Buffer]":
-        """A buffer for B rows that no other call uses, and the list to which it goes back."""
+        """A buffer for B rows that no other call uses, and the list to return it to."""
         threads = max(1, min(torch.get_num_threads(), B, B * self.form.H // _PARALLEL_SIZE))
         if len(self.free) > _SIZES:
             self.free = {}
@@ -185,7 +185,7 @@ class Plan:
 
 
 class _Buffer:
-    """A table and the memory that it points to; used by one call at a time."""
+    """A table and the memory it points to; one call at a time uses it."""
 
     def __init__(self, plan: Plan, B: int, threads: int) -> None:
         form, self.threads = plan.form, threads
@@ -201,15 +201,15 @@ class _Buffer:
 
 @dataclass(frozen=True)
 class _Form:
-    """What a stack is made of."""
+    """The structure of a stack."""
 
-    D: int  # features of x where they are embedded, else 0
+    D: int  # features of x if they are embedded, else 0
     G: int  # hidden units of that embedding, or 0
     H: int
     layers: int
     width: int  # of the convolution, or 0
     mixer: type[nn.Module]
-    average: str  # by which the mixer remembers
+    average: str  # gated average of the mixer
     parts: int  # of the mixer's projection
     attribute: str  # of the mixer, which names the activation
     activation: str
@@ -220,7 +220,7 @@ class _Form:
 
     @classmethod
     def of(cls, stack: "Stack", dtype: torch.dtype, ends: Ends | None) -> Self | None:
-        """That of the first block; `fits` says whether it is that of all. None where it is a form of another kind."""
+        """The form of the first block; `fits` tells whether all blocks share it. None for an unknown form."""
         block, norm = cast(Block, stack.blocks[0]), stack.norm
         mixer, conv, mlp = block.mixer, block.conv, block.mlp
         cell = cell_of(mixer)
@@ -251,7 +251,7 @@ class _Form:
         )
 
     def fits(self, whole: nn.ModuleDict, dtype: torch.dtype) -> bool:
-        """Whether every module and weight of `whole` is what this form says."""
+        """Whether every module and weight of `whole` matches this form."""
         weights = dict(whole.named_parameters(remove_duplicate=False))
         blocks = [cast(Block, part) for part in cast(nn.ModuleList, whole["blocks"])]
         norms = [whole["norm"], *(norm for part in blocks for norm in (part.norm, part.mlp_norm) if norm is not None)]
@@ -269,7 +269,7 @@ class _Form:
         )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every weight, by its name in the stack."""
+        """Shape of every weight, by its name in the stack."""
         H, F = self.H, self.F
         found = self._norm("norm")
         if self.D:
@@ -297,7 +297,7 @@ class _Form:
 
 
 def _names(module: nn.Module, owner: dict[str, Any], of_mixer: str) -> list[str]:
-    """What of `owner`, the children or the attributes of a module, a plan relies on; `of_mixer` is one of a mixer's."""
+    """The children or attributes of the module `owner` that a plan relies on; `of_mixer` is one of a mixer's."""
     if owner is module._modules:
         return list(owner)
     relied = ("eps", of_mixer, "dropout", *(("training",) if owner.get("dropout") else ()))
@@ -314,7 +314,7 @@ def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
 
 
 def _whole(stack: "Stack", ends: Ends | None) -> nn.ModuleDict:
-    """The modules that hold weights, named as in the table of the loop."""
+    """The modules with weights, named as in the table of the loop."""
     parts = {"embed": stack.embed, "blocks": stack.blocks, "norm": stack.norm}
     if ends is not None:
         parts["heads"] = nn.ModuleList(ends.heads)
@@ -333,7 +333,7 @@ def _slot(whole: nn.ModuleDict, name: str) -> tuple[dict[str, Any], str]:
 
 
 def _dense(x: Any, dtype: torch.dtype, size: tuple[int, ...]) -> Tensor | None:
-    """`x` contiguous, or None where it is not a CPU tensor of this dtype and size."""
+    """`x` contiguous, or None if it is not a CPU tensor of this dtype and size."""
     if type(x) is not Tensor or x.dtype is not dtype or not x.is_cpu or x.shape != size:
         return None
     return x if x.is_contiguous() else x.contiguous()

@@ -1,4 +1,4 @@
-"""How long a unit remembers: gate biases from time scales in steps."""
+"""Time scales: gate biases from the number of steps that units remember."""
 
 import math
 from typing import Annotated, TypeAlias
@@ -15,13 +15,13 @@ TimeScales: TypeAlias = "tuple[float, float] | None"
 
 
 SLOW = 100.0
-"""How many times longer than the longest of the others a slow unit remembers at first."""
+"""Initial memory of a slow unit, as a multiple of the longest of the others."""
 
 
 def spread_time_constants(size: int, time_scales: tuple[float, float], slow_units: float = 0.0) -> Tensor:
-    """How long `size` units are to remember: log-uniform from the shortest to the longest, and slow units behind them.
+    """Memories of `size` units in steps: log-uniform from the shortest to the longest, then the slow units.
 
-    A grid and not a draw: units are exchangeable, so chance would add only gaps.
+    They form a grid rather than a draw: units are exchangeable, so chance would only add gaps.
 
     Args:
         size: number of units, H.
@@ -32,7 +32,7 @@ def spread_time_constants(size: int, time_scales: tuple[float, float], slow_unit
         [H] float64 steps, ascending.
 
     Raises:
-        ValueError: the two are not in that order.
+        ValueError: the time scales are not in that order.
 
     Source of slow units: Mikolov et al. 2014 (arXiv:1412.7753), units that are nearly the identity.
     """

@@ -8,9 +8,9 @@ from rlmin.encoders.base import Encoder
 def warmup(encoder: Encoder) -> None:
     """Run `encoder` forwards and backwards over two steps of one row, one of which starts an episode.
 
-    Compiles some seconds' worth of CPU loops the first time, and loads them from disk in a fraction of one later. Only
-    the loops of this encoder and its dtype: a minGRU needs two of the sixteen. Weights and their gradients stay as
-    they are, so a thread may do this while environments are being made.
+    The first time, this compiles CPU loops for some seconds; later it loads them from disk in a fraction of a second.
+    It compiles only the loops of this encoder and its dtype: a minGRU needs two of the sixteen. Weights and gradients
+    do not change, so a thread may do this while environments are being made.
     """
     weight = next(encoder.parameters())
     x = torch.zeros(2, 1, encoder.input_size, dtype=weight.dtype, device=weight.device)

@@ -1,20 +1,20 @@
-"""AssociativeRecall: learn pairs of keys and values, then tell the value of a key.
+"""AssociativeRecall: learn pairs of keys and values, then name the value of a key.
 
 Rules. `pairs` different keys are drawn, each with a value (values may repeat). The pairs are shown one after another,
 the key at one step and its value at the next; with joined=True both at one step. Then come `delay` blanks, then
 `queries` of the keys (None: all of them), each once and in random order, one a step with the query marker set: the
 agent names the value.
-Observation: (key, value, query), MultiDiscrete([keys + 1, values + 1, 2]): 0 is no key, i + 1 is key i; values alike.
-Action: a value, Discrete(values). Every draw is one of equal chances.
+Observation: (key, value, query), MultiDiscrete([keys + 1, values + 1, 2]): 0 means no key, i + 1 means key i; the same
+for values. Action: a value, Discrete(values). All draws are uniform.
 
 `pairs` and `delay` are numbers or spans (least, most), drawn for each episode. Reward: see quiz.py.
 
-Returns: perfect 1; random, and without memory, 2/values - 1: a key alone tells nothing of its value.
+Returns: perfect 1; random, and without memory, 2/values - 1: a key alone says nothing about its value.
 
 Source. Associative recall: Graves et al. 2014, arXiv:1410.5401; in tokens, Ba et al. 2016, arXiv:1610.06258. All keys
 asked: multi-query associative recall, Arora et al. 2023, arXiv:2312.04927, without the power law of its gaps and with
-values that may repeat, so that none can be ruled out. That keys and values are two entries, the marker, rewards and
-spans are ours.
+values that may repeat, so that none can be ruled out. The two entries for keys and values, the marker, the rewards and
+the spans are ours.
 """
 
 from typing import Any, Unpack
@@ -61,12 +61,12 @@ class AssociativeRecall(Quiz):
 
         Args:
             num_envs: B.
-            pairs: shown in an episode, at least 1; a pair of numbers is drawn from for each episode.
-            keys: how many kinds there are, at least as many as pairs.
-            values: how many kinds there are, at least 2.
-            queries: keys asked for, at most as many as pairs; None: all.
-            delay: blanks before the first query, at least 0; a pair is drawn from for each episode.
-            joined: key and value at one step.
+            pairs: number shown in an episode, at least 1; given two numbers, each episode draws its own between them.
+            keys: number of different keys, at least that of pairs.
+            values: number of different values, at least 2.
+            queries: number of keys asked for, at most that of pairs; None: all.
+            delay: blanks before the first query, at least 0; given two numbers, each episode draws its own.
+            joined: whether key and value are shown at one step.
             shared: device and render_mode, see `Shared`.
         """
         self.pairs, self.delay = span("pairs", pairs, 1), span("delay", delay, 0)
@@ -102,7 +102,7 @@ class AssociativeRecall(Quiz):
         return f"{name - 1 if name else ''}{self.name(value - 1) if value else ''}{'?' if asked else ''}"
 
     def name(self, answer: int) -> str:
-        """Values are letters, so that they are not taken for keys."""
+        """Values are letters, to tell them from keys."""
         return chr(ord("a") + answer) if self.values <= 26 else f"v{answer}"
 
 

@@ -50,7 +50,7 @@ class Autoencode(cards.CardGame):
     """B games; see the module for the rules."""
 
     def __init__(self, num_envs: int = 1, *, decks: int = 1, **shared: Unpack[Shared]) -> None:
-        """`decks`: how many decks are shuffled together, at least 1; rest: see `Shared`."""
+        """`decks`: number of decks in the pile, at least 1; rest: see `Shared`."""
         seen = spaces.Tuple((spaces.Discrete(2), spaces.Discrete(SUITS)))
         super().__init__(num_envs, seen, SUITS, decks=decks, **shared)
 

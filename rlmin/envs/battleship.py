@@ -1,4 +1,4 @@
-"""Battleship: find four ships by shots of which only hit or miss is told.
+"""Battleship: find four ships by shooting, and see only whether the last shot hit.
 
 Rules. Ships of 2, 3, 3 and 4 cells lie on a square of `size` x `size` cells, along its rows or columns, touching or
 not, never overlapping. At every step the agent shoots at a cell; the square itself is never shown.
@@ -8,13 +8,12 @@ Reward: 1/12 for a hit, -1/(size^2 - 12) for a miss. A cell hit before is a miss
 End: terminates when all 12 cells are hit, truncates after size^2 shots. Both ends are reported where the
 last allowed shot sinks the last ship.
 
-Placement, ship by ship: the original draws a start, an axis and a direction until the ship fits. Every place of a ship
-is drawn from either of its two ends, so that is an equal chance for every place that is free, which is what is drawn
-here, without trying.
+Placement, ship by ship: the original draws a start, an axis and a direction until the ship fits. It can reach a place
+from either end of the ship, so every free place has the same chance. Here the place is drawn directly.
 
 Returns, Easy / Medium / Hard: all-knowing 1; density search 0.546 / 0.590 / 0.611 (shoot where the most places of a
-ship are left, each tenfold for every hit that it covers); a sweep row by row 0.165 / 0.172 / 0.177; every cell once, in
-random order, 1/13 = 0.077; uniformly random -0.449 / -0.416 / -0.399.
+ship remain, each counted tenfold for every hit that it covers); a sweep row by row 0.165 / 0.172 / 0.177; every cell
+once, in random order, 1/13 = 0.077; uniformly random -0.449 / -0.416 / -0.399.
 
 Source: popgym 1.0.7, Battleship (Morad et al. 2023, arXiv:2303.01859), step for step.
 """
@@ -71,8 +70,8 @@ class Battleship(TensorEnv):
         Args:
             num_envs: B.
             size: cells along each side.
-            ships: cells of each ship, in the order in which they are placed. Refused where the last could find no
-                place: a ship of n cells stands in the way of at most n + 1 rows and columns.
+            ships: cells of each ship, in the order in which they are placed. Refused if the last might find no
+                place: a ship of n cells blocks at most n + 1 rows and columns.
             shared: device and render_mode, see `Shared`.
         """
         if not ships or min(ships) < 1 or max(ships) > size or sum(ship + 1 for ship in ships[:-1]) >= 2 * size:

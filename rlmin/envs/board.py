@@ -34,7 +34,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Rows of cells from the top down, and lines of text below: what was seen, done, won."""
+    """Rows of cells from the top down, and lines of text below: what was seen, done and won."""
 
     rows: Sequence[Sequence[Cell]]
     caption: str = ""

@@ -1,4 +1,4 @@
-"""CartPole half seen: balance a pole on a cart, shown only positions or only velocities, with or without noise.
+"""CartPole, partly observed: balance a pole on a cart given only positions or only velocities, with or without noise.
 
     PositionOnlyCartPole        shows x and theta                     200 / 400 / 600 steps
     VelocityOnlyCartPole        shows x_speed and theta_speed         200 / 400 / 600 steps
@@ -14,8 +14,8 @@ Reward: 1/T at every step, T = `length`.
 End: terminates at |x| > 2.4 or |theta| > 12 degrees, truncates after T steps. Both ends are reported where the
 pole falls at step T.
 
-Quirks of the original, kept: the step at which the pole falls earns 1/T as well (-1 is meant, but gymnasium reports 0
-only for steps beyond the end, which are not played); where velocities are shown, reset shows x and theta.
+Quirks of the original, kept: the step at which the pole falls earns 1/T as well (the authors meant -1, but gymnasium
+reports 0 only for steps beyond the end, which nobody plays); where velocities are shown, reset shows x and theta.
 
 Returns, Easy / Medium / Hard:
 
@@ -95,8 +95,8 @@ class CartPole(TensorEnv):
         Args:
             num_envs: B.
             shows: "positions" or "velocities".
-            length: T, steps of an episode at most.
-            noise: standard deviation of what is added to positions, at least 0.
+            length: T, the most steps of an episode.
+            noise: standard deviation of the noise on positions, at least 0.
             shared: device and render_mode, see `Shared`.
         """
         if shows not in ("positions", "velocities"):
@@ -141,7 +141,7 @@ class CartPole(TensorEnv):
         return Outcome(changes, reward, terminated=fell, truncated=changes["t"] >= self.length)
 
     def noise(self, seed: Tensor, episode: Tensor, t: Tensor) -> Tensor:
-        """[B, 2] float32: what is added to the positions at time t; draws 4 + 2 t and 5 + 2 t."""
+        """[B, 2] float32: the noise on the positions at time t; draws 4 + 2 t and 5 + 2 t."""
         return (self.sigma * normal_pair(key(seed, episode), 2 + t)).float().T
 
     def observe(self, game: Game) -> Tensor:

@@ -1,4 +1,4 @@
-"""What there is: every id of the library with its spaces, length, floor and ceiling, as a table."""
+"""Catalog: a table of every id of the library with its spaces, length, floor and ceiling."""
 
 import importlib
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def brief(space: gym.Space[Any]) -> str:
 
 
 def _describe(variant: Variant | None, limit: int | None) -> tuple[str, str, str, str, str]:
-    """Steps, random, floor, ceiling and how the last two come about; of what is no native game, steps alone."""
+    """Steps, random, floor, ceiling and the policies behind the last two; only steps if the game is not native."""
     if variant is None:
         return str(limit or "-"), "-", "-", "-", ""
     how = f"{variant.floor_policy} / {variant.ceiling_policy}"

@@ -2,10 +2,10 @@
 
 Rules. `decks` decks are shuffled and laid face down at C = 52 decks places; cards match by `deck_type`, colors (v = 2
 kinds) or ranks (v = 13). An action turns the card at a place, Discrete(C).
-Observation: at every place the kind of the card if it lies open, else v: MultiDiscrete([v + 1] * C). It is what lies
-open right after the turn, before cards are turned back: after the second card of a try both are in sight, after the
-next turn only the new one. Matched cards stay open.
-With f = -1/(2C), by the cards in hand (one or two, with the one just turned):
+Observation: at every place the kind of the card if it lies open, else v: MultiDiscrete([v + 1] * C). It shows the table
+right after the turn, before cards are turned back: both cards after the second turn of a try, only the new one after
+the next turn. Matched cards stay open.
+Reward, with f = -1/(2C) and a hand of one or two cards, the one just turned included:
 
     the card just turned had been matched before   f for each card in hand; the hand goes back
     the first of a try                             0; it waits for the second
@@ -14,14 +14,15 @@ With f = -1/(2C), by the cards in hand (one or two, with the one just turned):
 
 The episode terminates when all pairs are found, and is truncated after 2C steps.
 
-Quirks of popgym: a matched card turned as the first of a try counts as a whole try, for half the price; turning the
-same card twice is a failed try; the length is written ceil(2C - C/(2C-1)), which is 2C; where the last
-pair is found at step 2C the episode is terminated and truncated.
+Quirks of popgym: a matched card turned first counts as a whole try, at half the price; turning the same card twice is a
+failed try; the length is written ceil(2C - C/(2C-1)), which is 2C; if the last pair is found at step 2C, the episode is
+both terminated and truncated.
 
 Returns: perfect memory, played greedily (turn a card whose partner is known, else a new one), scores 0.814 (Easy),
 0.813 (Medium), 0.698 (Hard). Turning cards that are not open, at random, needs no memory and scores 0.451, 0.468,
--0.821: with two colours half of all tries match by luck. Only Hard tells memory from none; against random play (-0.191,
--0.185, -0.834) the other two mostly measure whether the agent sees which cards are open.
+-0.821: with two colours half of all tries match by luck. Only Hard separates agents with memory from agents without;
+compared with random play (-0.191, -0.185, -0.834), the other two mostly measure whether the agent sees which cards lie
+open.
 
 Source: popgym 1.0.7, Concentration (Morad et al. 2023, arXiv:2303.01859), step for step.
 """
@@ -71,8 +72,8 @@ class Concentration(TensorEnv):
 
         Args:
             num_envs: B.
-            decks: how many decks are laid out, at least 1.
-            deck_type: "colors" or "ranks": what makes a pair.
+            decks: number of decks on the table, at least 1.
+            deck_type: "colors" or "ranks": which cards make a pair.
             shared: device and render_mode, see `Shared`.
         """
         if decks < 1:

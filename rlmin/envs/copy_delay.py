@@ -1,7 +1,7 @@
 """CopyDelay: keep a row of symbols over a delay, then repeat it in order.
 
 Rules. `length` symbols are shown, one a step, then `delay` blanks; then the agent names them in order, one a step, with
-the query marker set and nothing else to see; `repeats` times over.
+the query marker set and nothing else to see, `repeats` times in a row.
 Observation: (token, query), MultiDiscrete([symbols + 1, 2]): token 0 is a blank, token i + 1 is symbol i.
 Action: a symbol, Discrete(symbols). Symbols are drawn with equal chance, independently.
 
@@ -9,9 +9,9 @@ Action: a symbol, Discrete(symbols). Symbols are drawn with equal chance, indepe
                       symbol is drawn, every choice with equal chance
 
 `length` and `delay` are numbers or spans (least, most), drawn for each episode, which then has
-length + delay + repeats length steps. Reward: see quiz.py; an answer that is wrong does not move the row.
+length + delay + repeats * length steps. Reward: see quiz.py. A wrong answer does not shift the row.
 
-Returns: perfect 1; random, and without memory, 2/symbols - 1, as any symbol is as likely as another.
+Returns: perfect 1; random, and without memory, 2/symbols - 1, as all symbols are equally likely.
 
 Source. Copying memory: Hochreiter and Schmidhuber 1997; as Arjovsky et al. 2016, arXiv:1511.06464 (10 symbols of 8
 kinds), whose single delimiter is here a marker on every question. Repeat copy: Graves et al. 2014, arXiv:1410.5401.
@@ -62,11 +62,11 @@ class CopyDelay(Quiz):
 
         Args:
             num_envs: B.
-            length: symbols to keep, at least 1; a pair is drawn from for each episode.
-            delay: blanks, at least 0; a pair is drawn from for each episode.
-            symbols: how many kinds there are, at least 2.
-            repeats: how many times the row is named, at least 1.
-            selective: blanks between the symbols instead of after them.
+            length: number of symbols to keep, at least 1; given two numbers, each episode draws its own between them.
+            delay: number of blanks, at least 0; given two numbers, each episode draws its own.
+            symbols: number of different symbols, at least 2.
+            repeats: number of times that the row is named, at least 1.
+            selective: whether the blanks stand between the symbols instead of after them.
             shared: device and render_mode, see `Shared`.
         """
         if symbols < 2 or repeats < 1:

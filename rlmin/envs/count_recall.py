@@ -1,18 +1,18 @@
 """CountRecall: say how many cards of the queried kind have been dealt so far.
 
-Rules. Two piles of C = 52 decks cards are shuffled, one of values and one of queries; cards count by `deck_type`, of
-which there are n kinds of m = C/n cards each (colors n = 2, suits 4, ranks 13). The first value and the first query are
+Rules. Two piles of C = 52 decks cards are shuffled, one of values and one of queries. `deck_type` says what a kind is:
+n kinds of m = C/n cards each (colors n = 2, suits 4, ranks 13). The first value and the first query are
 seen at reset. At every step the agent answers, then the next pair is dealt and seen. The episode terminates when the
 last pair is dealt: C - 1 steps.
 Observation: (value, query), MultiDiscrete([n, n]). Action: a count, Discrete(m + 1).
 Reward: 1/(C-1) if the action is the number of values dealt so far that are of the kind now queried, the value in sight
 included, else -1/(C-1).
 
-Quirks of popgym: its `error_clamp` is never used, and left out here; its info holds the counts, ours nothing. Until
-2026 (also in the paper) its action space was Discrete(m), so that the full count m could not be answered:
+Quirks of popgym: its `error_clamp` is never used, and is left out here; its info holds the counts, ours is empty. Until
+2026 (and in the paper) its action space was Discrete(m), so an agent could not answer the full count m:
 `paper_actions=True`. Perfect play then scores 1 - 2(C-m)/((m+1)(C-1)): Easy 0.962, Medium 0.944, Hard 0.891.
 
-Returns: perfect 1; random 2/(m+1) - 1. The floor counts nothing but steps: the likeliest count given the step number
+Returns: perfect 1; random 2/(m+1) - 1. The floor policy counts only steps: the likeliest count given the step number
 and the two kinds in sight (exact, from hypergeometric laws); without those two -0.443 (Easy), -0.509, -0.422; one fixed
 answer -0.923, -0.924, -0.881.
 
@@ -72,7 +72,7 @@ class CountRecall(TensorEnv):
 
         Args:
             num_envs: B.
-            decks: how many decks make a pile, at least 1.
+            decks: number of decks in a pile, at least 1.
             deck_type: "colors", "suits" or "ranks": what is counted.
             paper_actions: Discrete(m) as in the paper instead of Discrete(m + 1).
             shared: device and render_mode, see `Shared`.

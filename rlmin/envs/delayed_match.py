@@ -1,8 +1,8 @@
 """DelayedMatch: say whether the symbol in sight is the one shown `delay` steps ago.
 
 Rules. Symbols are shown, one a step, and at the last step the agent is asked (the query marker is set) whether the
-symbol in sight equals the one `delay` steps before. Half of the questions are matches; where not, each other symbol is
-as likely. All else is drawn with equal chance.
+symbol in sight equals the one `delay` steps before. Half of the questions are matches; otherwise every other symbol is
+equally likely. All other draws are uniform.
 Observation: (symbol, query), MultiDiscrete([symbols, 2]). Action: Discrete(2): 0 differs, 1 matches.
 
     one question   length=None: delay + 1 symbols, the sample is the first. `delay` may be a span (least, most)
@@ -10,8 +10,8 @@ Observation: (symbol, query), MultiDiscrete([symbols, 2]). Action: Discrete(2): 
                    `delay` symbols have to be kept all the time
     streaming      asked at every step from symbol delay + 1 on
 
-Reward: see quiz.py. Returns: perfect 1; random 0. Whoever does not see the sample is right half the time, whatever else
-was seen: without memory, and with the last `delay` observations, 0.
+Reward: see quiz.py. Returns: perfect 1; random 0. An agent that no longer has the sample is right half the time: it
+scores 0, without memory and with the last `delay` observations alike.
 
 Source. N-delayed match-to-sample: Khajehabdollahi et al. 2024, arXiv:2309.12927: fair bits, one question at the end of
 N + 2 to 4N + 1 bits on bits N - 1 steps apart, so their N is delay + 1. Streaming is the n-back task. More symbols,
@@ -61,10 +61,10 @@ class DelayedMatch(Quiz):
 
         Args:
             num_envs: B.
-            delay: steps from sample to question, at least 1; a pair is drawn from for each episode.
-            symbols: how many there are, at least 2.
+            delay: steps from sample to question, at least 1; given two numbers, each episode draws its own.
+            symbols: number of different symbols, at least 2.
             length: symbols shown, at least delay + 1, for a delay that is one number; None: delay + 1.
-            streaming: asked at every step that lies `delay` after another.
+            streaming: whether every step from `delay` on asks a question.
             shared: device and render_mode, see `Shared`.
         """
         self.delay = span("delay", delay, 1)

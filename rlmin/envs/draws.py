@@ -3,8 +3,8 @@
     key(seed, episode)            one 64-bit number per row: splitmix64 of both
     bits(key, index)[i]           splitmix64 of key and index: draw number `index` of that episode
 
-Whoever needs several kinds of draws in one episode gives each its own range of indices. int64 products wrap around, as
-intended.
+A game that needs several kinds of draws in one episode gives each kind its own range of indices. int64 products wrap
+around, as intended.
 
 Source: Steele, Lea and Flood 2014, Fast splittable pseudorandom number generators (splitmix64).
 """

@@ -1,18 +1,18 @@
-"""Endless T-maze: corridor after corridor, each with a cue of its own that takes the place of the one before.
+"""Endless T-maze: corridor after corridor, each with a new cue that replaces the last one.
 
-Rules. An episode is `corridors` corridors. At the first cell of each, x = 0, a cue is seen; it tells which way to turn
-at the far end, x = length. The right turn opens the next corridor; a wrong one, or none, ends the episode there.
-`uniform`: every corridor draws its length from 1 to `length`, each with equal chance; else all have `length`.
-Actions: 0 turn left, 1 turn right, 2 forward. To turn in a corridor changes nothing.
+Rules. An episode has `corridors` corridors. The first cell of each, x = 0, shows a cue: which way to turn at the far
+end, x = length. The right turn opens the next corridor; a wrong turn, or none, ends the episode.
+`uniform`: every corridor draws its length uniformly from 1 to `length`; otherwise all have `length`.
+Actions: 0 turn left, 1 turn right, 2 forward. Turning inside a corridor changes nothing.
 Observation, 3 floats: [the cue says left, the cue says right, x / length of this corridor]; 1 is the junction.
 Reward: 1 for a right turn, -1 for a wrong one, -0.01 for any other step. Success: every turn was right.
-An episode is truncated after 6 (length + 1) steps a corridor.
+An episode is truncated after 6 (length + 1) steps per corridor.
 
-Returns: perfect `corridors` - 0.01 for each step in a corridor. Who goes forward and turns by a coin gets two corridors
-on average, and -0.01 for each step in these, as a right turn and the wrong one cancel out.
+Returns: perfect `corridors` - 0.01 for each step in a corridor. An agent that goes forward and turns by a coin sees two
+corridors on average; its right and wrong turns cancel out, and each step costs 0.01.
 
-Source: Memory Retention Is Not Enough, AAMAS 2026 (arXiv:2601.15086): rules and rewards. Its code counts cells where
-the position is here a share of the corridor, so that a junction can be seen wherever it is.
+Source: Memory Retention Is Not Enough, AAMAS 2026 (arXiv:2601.15086): rules and rewards. Its code counts
+cells; here the position is a share of the corridor, so that every junction looks the same.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ from rlmin.envs.tensor_env import Game, Outcome, TensorEnv, Variant
 
 LEFT, RIGHT, FORWARD = range(3)
 PENALTY = 0.01
-PATIENCE = 6  # steps that an episode may take, in units of those that it needs
+PATIENCE = 6  # most steps of an episode, as a multiple of those it needs
 
 
 def _variant(corridors: int, length: int, uniform: bool, random: float) -> Variant:
@@ -66,9 +66,9 @@ class EndlessTMaze(TensorEnv):
 
         Args:
             num_envs: B.
-            corridors: of an episode, at least 1.
-            length: cells from a cue to its junction, at least 1; the most of them where `uniform`.
-            uniform: every corridor draws its length.
+            corridors: number in an episode, at least 1.
+            length: cells from a cue to its junction, at least 1; with `uniform`, the largest number.
+            uniform: whether every corridor draws its own length.
             device, render_mode: as `TensorEnv`.
         """
         if corridors < 1 or length < 1:
@@ -128,7 +128,7 @@ class EndlessTMaze(TensorEnv):
         return Board(rows, f"corridor {corridor} of {self.corridors}, step {int(game['t'])}")
 
     def _here(self, game: Game) -> tuple[Tensor, Tensor]:
-        """Cue and length [B] of the corridor that each is in; of the last one after it."""
+        """Cue and length [B] of the corridor that each agent is in; after the last corridor, of that one."""
         at = game["corridor"].clamp(max=self.corridors - 1).unsqueeze(-1)
         return game["cue"].gather(-1, at).squeeze(-1), game["length"].gather(-1, at).squeeze(-1)
 

@@ -1,7 +1,8 @@
 """The layouts of MiniGrid's memory levels, and the tables in which a step looks everything up.
 
-A layout's kind is 4 n + 2 cue + order: n counts the ends E of the hallway from the least; cue 0 key, 1 ball; order 0:
-the ball lies in the north of the junction, 1: the key. See rlmin/envs/grid_memory.py for the geometry.
+A layout's kind is 4 n + 2 cue + order. n numbers the possible ends E of the hallway, the nearest first. cue is 0 for
+the key, 1 for the ball. order is 0 if the ball lies north of the junction, 1 if the key does. See
+rlmin/envs/grid_memory.py for the geometry.
 
 Source: minigrid 3.2.0, `MemoryEnv._gen_grid`; its draws are end (if random), start x, cue, order, in that sequence.
 """
@@ -16,7 +17,7 @@ from torch import Tensor
 from rlmin.envs.grid_views import BALL, EMPTY, KEY, WALL, views
 
 BLOCKED, FREE, TWIN, OTHER = range(4)
-"""What a cell is to the agent; TWIN and OTHER, beside the objects of the junction, end the episode."""
+"""Roles of a cell; TWIN and OTHER, beside the objects of the junction, end the episode."""
 
 LEVELS = {
     "S7": (7, False),
@@ -40,7 +41,7 @@ def check_level(level: str, view_size: int, layouts: int | None) -> None:
 
 
 class Tables(NamedTuple):
-    """All that a level looks up; K kinds."""
+    """The tables of a level, for K kinds of layout."""
 
     ends: Tensor  # [K // 4] int64: E
     ground: Tensor  # [K, S, S] uint8: BLOCKED, FREE, TWIN or OTHER

@@ -5,7 +5,7 @@ cue, a green key or ball, at (1, M-1). A hallway runs along y = M to x = E, wher
 Random levels. At the junction x = E + 1 a key and a ball lie at y = M-2 and M+2 in random order. The agent starts at
 (x, M), x drawn from 1..E, facing east.
 Actions: 0 left, 1 right (turns), 2 forward; walls and objects block. With `actions=7`, minigrid's 3 pickup, 4 drop,
-5 toggle and 6 done too: they only cost a step.
+5 toggle and 6 done exist too; they only cost a step.
 Observation: the view, [view, view, 3] of minigrid's (object, colour, state), see rlmin/envs/grid_views.py; with
 `direction=True` a Dict of "image" and "direction" (0 east, 1 south, 2 west, 3 north).
 End: at (E + 1, M-1) or (E + 1, M+1) the episode terminates; beside the cue's twin with reward
@@ -14,14 +14,14 @@ End: at (E + 1, M-1) or (E + 1, M+1) the episode terminates; beside the cue's tw
 Layouts: None draws all of this afresh for every episode; n draws one of the n layouts, start included, that minigrid
 makes from the seeds 0..n-1.
 
-Learning aid: with probability `near` the agent starts at x = 1, where the cue is in sight. So a choice by memory can be
-learned before looking back for the cue has been discovered. 0, the default, is the game itself; all that is stated here
-holds for that.
+Learning aid: with probability `near` the agent starts at x = 1, where it sees the cue. So it can learn to choose by
+memory before it has discovered to look back for the cue. The default, 0, is the original game; the numbers below are
+for it.
 
 Quirks of the original, kept:
 
-    look back         the start may lie past the cue, which then is behind the agent
-    pickup = toggle   so that nothing can ever be carried or moved: the grid of an episode never changes
+    look back         the start may lie past the cue, which is then behind the agent
+    pickup = toggle   nothing can ever be carried or moved, so the grid never changes within an episode
     leaking light     occlusion lets light pass corners, so targets are seen from afar along the hallway
     last step         an end reached at step max_steps is both terminated and truncated
 
@@ -29,11 +29,12 @@ Returns (RETURNS). The ceiling is the optimum over policies with memory, by dyna
 without memory that guesses at the junction has 0.5 success: that is the floor with a 3 x 3 view, everywhere, and with
 7 x 7 in S11 and S13. But from a junction at x <= 7 a 7 x 7 view shows cue and targets at once, always in S7 and S9, at
 times in the Random levels, and the floor is higher: turn by way of north to look back, then go where the cue says.
-Facing north on the way looks like facing north as decided; the floor policy then goes on with probability 0.087 (S7),
-0.067 (S9), 0.046 (S13Random), 0.035 (S17Random). Gradient ascent over all policies of the present view found no better.
+An agent that faces north on its way sees the same as one that has decided to go north; there the floor policy goes
+forward with probability 0.087 (S7), 0.067 (S9), 0.046 (S13Random), 0.035 (S17Random). Gradient ascent over all policies
+of the present view found no better.
 
-As the grid never changes, a view depends on layout, cell and direction alone: all are computed once per level and view
-size, and a step looks one up.
+As the grid never changes, a view depends only on layout, cell and direction. All views are computed once per level and
+view size; a step looks one up.
 
 Source: minigrid 3.2.0, MemoryEnv (Chevalier-Boisvert et al. 2023, arXiv:2306.13831), step for step; 3 x 3 view and
 numbered layouts as in Pleines et al. 2023.
@@ -105,9 +106,9 @@ class GridMemory(TensorEnv):
             num_envs: B.
             level: one of `LEVELS`.
             view_size: odd, at least 3.
-            layouts: how many numbered layouts there are; None for a fresh one each episode.
+            layouts: number of numbered layouts; None for a fresh one each episode.
             actions: 3, or 7 for all of minigrid's.
-            direction: observe the compass too.
+            direction: whether the agent observes the compass too.
             near: share of episodes that start beside the cue, in [0, 1]; fresh layouts only.
             shared: device and render_mode, see `Shared`.
 

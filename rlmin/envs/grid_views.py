@@ -1,12 +1,12 @@
-"""What an agent of minigrid sees: the views of all cells and directions of many grids, computed at once.
+"""Views of a minigrid agent: those of all cells and directions of many grids, computed at once.
 
     grid     [K, S, S] uint8, grid[k, x, y] one of UNSEEN, EMPTY, WALL, KEY, BALL; x to the east, y to the south
     view     [view, view]: i from left to right, j from far to near; the agent stands at (view // 2, view - 1), looking
              along -j. Beyond the grid there are walls.
 
 Occlusion is minigrid's own sweep, quirks included: rows from near to far, each from left to right and back; a cell that
-is lit and no wall lights the next cell of its row and, one row farther, the cells before it and before that next cell.
-Light so passes diagonally between two walls, and round corners.
+is lit and no wall lights the next cell of its row and, one row farther, the cells ahead of both. So light passes
+diagonally between two walls, and round corners.
 
 Source: minigrid 3.2.0, `gen_obs_grid`, `Grid.slice`, `Grid.rotate_left`, `Grid.process_vis`.
 """
@@ -45,7 +45,7 @@ def slices(grid: Tensor, view: int) -> Tensor:
 
 
 def lit(view: Tensor) -> Tensor:
-    """[..., view, view] excerpts -> bool of the same shape: what is not hidden behind walls."""
+    """[..., view, view] excerpts -> bool of the same shape: cells that no wall hides."""
     size = view.shape[-1]
     clear = (view != WALL).movedim((-2, -1), (0, 1)).contiguous()
     mask = torch.zeros_like(clear)
@@ -69,8 +69,8 @@ def views(grid: Tensor, view: int, *, occlusion: bool = True) -> Tensor:
         occlusion: False lets the agent see through walls.
 
     Returns:
-        [K, S, S, 4, view, view, 3] uint8: the symbols seen at (x, y) facing each direction. Where (x, y) is no empty
-        cell this is of no use.
+        [K, S, S, 4, view, view, 3] uint8: the symbols seen at (x, y) facing each direction; meaningless where (x, y) is
+        not an empty cell.
     """
     seen = slices(grid, view)
     return SYMBOLS[(seen * lit(seen) if occlusion else seen).int()]

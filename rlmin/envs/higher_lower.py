@@ -7,8 +7,8 @@ Action, Discrete(2): 0 higher, 1 lower. Reward: 1/C if right, -1/C if wrong, 0 b
 
 Quirk of popgym: the shares are 1/C although only C - 1 guesses are made.
 
-Returns: the threshold policy, which has no memory, scores 84/169 = 0.497 with any number of decks, and perfect card
-counting only 0.527 (Easy), 0.516 (Medium), 0.511 (Hard): this game measures memory by a few hundredths. Random 0.
+Returns: the threshold policy, which has no memory, scores 84/169 = 0.497 with any number of decks. Perfect card
+counting scores only 0.527 (Easy), 0.516 (Medium), 0.511 (Hard), so memory is worth a few hundredths here. Random 0.
 
 Source: popgym 1.0.7, HigherLower (Morad et al. 2023, arXiv:2303.01859), step for step.
 """
@@ -45,7 +45,7 @@ class HigherLower(cards.CardGame):
     """B games; see the module for the rules."""
 
     def __init__(self, num_envs: int = 1, *, decks: int = 1, **shared: Unpack[Shared]) -> None:
-        """`decks`: how many decks are shuffled together, at least 1; rest: see `Shared`."""
+        """`decks`: number of decks in the pile, at least 1; rest: see `Shared`."""
         super().__init__(num_envs, spaces.Discrete(RANKS), 2, decks=decks, **shared)
 
     def face(self, card: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""MineSweeper: clear a field without a mine by counts of which only the last is in sight.
+"""MineSweeper: clear a field without hitting a mine, seeing only the last count.
 
 Rules. `mines` mines lie hidden on `size` x `size` cells, every set of cells with equal chance. At every step the agent
 opens a cell.
@@ -10,9 +10,9 @@ End: terminates at a mine, or when every clear cell is open; truncates after T s
 Quirks of the original, kept: the first cell may be a mine; a count of 0 opens no neighbours; a mine counts itself;
 one wasted step makes clearing the whole field impossible, as exactly T steps are allowed.
 
-Returns, Easy / Medium / Hard: 1 clears the field; deduction from one count at a time, and the least risky cell where
-nothing follows, 0.700 / 0.312 / 0.294; every cell at most once, in random order, -0.234 / -0.391 / -0.427; uniformly
-random -0.231 / -0.401 / -0.433.
+Returns, Easy / Medium / Hard: 1 for a cleared field; deduction from one count at a time, with the least risky cell
+where nothing follows, 0.700 / 0.312 / 0.294; every cell at most once, in random order, -0.234 / -0.391 / -0.427;
+uniformly random -0.231 / -0.401 / -0.433.
 
 Source: popgym 1.0.7, MineSweeper (Morad et al. 2023, arXiv:2303.01859), step for step. (The paper's version allows one
 step more.)

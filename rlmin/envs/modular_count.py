@@ -8,11 +8,12 @@ Observation: (token, query), MultiDiscrete([tokens, 2]). Action: the count, Disc
     increments=(-1, 0, 1)     back, stay, forward on a ring: cycle navigation
     increments=range(m)       the sum of digits modulo m
 
-Asked once, at the last step, for the count with every token in it; streaming=True: at every step, for the count so far.
+The game asks once, at the last step, for the count over all tokens; with streaming=True at every step, for the count so
+far.
 `length` is a number or a span (least, most), drawn for each episode. Reward: see quiz.py.
 
-Returns: perfect 1; random 2/modulus - 1. Without memory the best is to add the token in sight to a guess of the count
-before it: `without_memory` computes its return exactly; it is a little above random as the count of a short stream is
+Returns: perfect 1; random 2/modulus - 1. The best policy without memory adds the token in sight to a guess of the count
+before it. `without_memory` computes its return exactly; it is a little above random, as the count of a short stream is
 not uniform.
 
 Source. Counting modulo 3: Grazzi et al. 2024, arXiv:2411.12537 (a linear recurrence needs a transition that is not
@@ -82,8 +83,8 @@ class ModularCount(Quiz):
             num_envs: B.
             modulus: at least 2.
             increments: what each token adds, at least two tokens.
-            length: tokens shown, at least 1; a pair is drawn from for each episode.
-            streaming: asked at every step.
+            length: number of tokens shown, at least 1; given two numbers, each episode draws its own between them.
+            streaming: whether every step asks.
             shared: device and render_mode, see `Shared`.
         """
         if modulus < 2:

@@ -48,7 +48,7 @@ class MultiarmedBandit(TensorEnv):
     """B games; see the module for the rules."""
 
     def __init__(self, num_envs: int = 1, *, arms: int = 10, length: int = 200, **shared: Unpack[Shared]) -> None:
-        """`arms`, `length`: how many arms and steps, at least 1; rest: see `Shared`."""
+        """`arms`, `length`: number of arms and of steps, at least 1; rest: see `Shared`."""
         if arms < 1 or length < 1:
             raise ValueError(f"arms={arms}, length={length}: expected at least 1")
         super().__init__(num_envs, spaces.Discrete(2), spaces.Discrete(arms), **shared)

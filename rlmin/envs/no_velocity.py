@@ -1,9 +1,9 @@
-"""Classic control without velocities: one observation no longer tells where the system is going.
+"""Classic control without velocities: one observation no longer shows where the system is going.
 
     rlmin/CartPoleNoVel-v1   gymnasium's CartPole, observation [cart position, pole angle], 500 steps
     rlmin/PendulumNoVel-v1   gymnasium's Pendulum, observation [cos, sin] of the angle, 200 steps
 
-Dynamics, rewards and ends are gymnasium's. Velocities are left out, not set to zero. Two remembered observations are
+Dynamics, rewards and ends are gymnasium's. Velocities are left out, not set to zero. Two successive observations are
 enough to recover them.
 """
 
@@ -18,7 +18,7 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class PositionsOnly(gym.Env[Any, Any]):
-    """Mixed in before a gymnasium game: the same game, of whose observation only the entries `shown` are seen."""
+    """Mixed in before a gymnasium game: the agent sees only the entries `shown` of an observation."""
 
     shown: list[int]
 

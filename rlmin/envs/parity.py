@@ -9,13 +9,13 @@ Observation: (bit, query), MultiDiscrete([2, 2]). Action: the parity, Discrete(2
 
 `length` is a number or a span (least, most), drawn for each episode. Reward: see quiz.py.
 
-One bit of memory is enough without a window; with one the last N bits have to be kept, as nobody knows when the
-question comes. Returns: perfect 1; random 0. Who misses a single bit that counts is right half the time, so without
-memory N-parity scores 0, and streaming 1/length: there the first bit is its own parity, and saying the bit in sight is
-right at the first step and half the time later.
+Without a window, one bit of memory is enough. With one, the agent has to keep the last N bits, as it does not know when
+the question comes. Returns: perfect 1; random 0. An agent that misses a single bit that counts is right half the time,
+so without memory N-parity scores 0. Streaming scores 1/length: the first bit is its own parity, so naming the bit in
+sight is right at the first step and half the time later.
 
 Source. N-parity: Khajehabdollahi et al. 2024, arXiv:2309.12927: the window of N bits in a sequence of N + 2 to 4N + 1;
-their bits are biased by a chance drawn for each sequence, ours are fair. The whole sequence as window is the older
+their bits have a bias that is drawn for each sequence, ours are fair. A window of the whole sequence is the older
 benchmark. Streaming parity: Van Rossem and Saxe 2025, arXiv:2507.09897. Query marker and rewards are ours.
 """
 
@@ -63,9 +63,9 @@ class Parity(Quiz):
 
         Args:
             num_envs: B.
-            length: bits shown, at least 1 and the window; a pair is drawn from for each episode.
-            window: how many of the last bits count; None for all.
-            streaming: asked at every step.
+            length: number of bits shown, at least 1 and the window; given two numbers, each episode draws its own.
+            window: number of the last bits that count; None for all.
+            streaming: whether every step asks.
             shared: device and render_mode, see `Shared`.
         """
         if window is not None and window < 1:

@@ -1,19 +1,19 @@
-"""Passkey: keep a few marked digits among many that do not matter.
+"""Passkey: remember a few marked digits among many that do not matter.
 
-Rules. `length` distractors are shown, one a step; somewhere between them, before the first or after the last, stand
+Rules. `length` distractors are shown, one a step. Somewhere between them, before the first or after the last, come
 `digits` passkey digits in a row. Then the agent names the passkey, one digit a step in order, with nothing to see.
 Observation: (token, phase), MultiDiscrete([symbols + 1, 3]): token 0 is a blank, token i + 1 is digit i; phase 0 is a
 distractor, 1 a digit of the passkey, 2 a question. Action: a digit, Discrete(symbols).
 Distractors are digits too; all are drawn with equal chance. The passkey begins after `depth` * length distractors
-(rounded down), with depth=None after any number of them, each with equal chance.
+(rounded down); with depth=None that number is drawn uniformly.
 
 `length` is a number or a span (least, most), drawn for each episode of length + 2 digits steps. Reward: see quiz.py.
 
 Returns: perfect 1; random, and without memory, 2/symbols - 1.
 
 Source. Passkey retrieval: Mohtashami and Jaggi 2023, arXiv:2305.16300, with a passkey of 5 digits; as a measure of what
-a recurrent state holds: Chen et al. 2024, arXiv:2410.07145. There it is English text and the filler repeats; digits,
-the phase entry that alone tells the passkey from distractors, and rewards are ours.
+a recurrent state holds: Chen et al. 2024, arXiv:2410.07145. There the text is English and the filler repeats. The
+digits, the rewards, and the phase entry, which alone marks the passkey, are ours.
 """
 
 from typing import Unpack
@@ -59,9 +59,9 @@ class Passkey(Quiz):
 
         Args:
             num_envs: B.
-            length: distractors, at least 0; a pair is drawn from for each episode.
-            digits: of the passkey, at least 1.
-            symbols: how many different digits there are, at least 2.
+            length: number of distractors, at least 0; given two numbers, each episode draws its own between them.
+            digits: length of the passkey, at least 1.
+            symbols: number of different digits, at least 2.
             depth: share of the distractors that come before the passkey, in [0, 1]; None: drawn.
             shared: device and render_mode, see `Shared`.
         """

@@ -1,4 +1,4 @@
-"""Pendulum half seen: swing a pendulum up and hold it there, shown only its angle, with or without noise.
+"""Pendulum, partly observed: swing a pendulum up and hold it there given only its angle, with or without noise.
 
     PositionOnlyPendulum        200 / 150 / 100 steps
     NoisyPositionOnlyPendulum   200 steps, noise 0.1 / 0.2 / 0.3
@@ -75,7 +75,7 @@ class Pendulum(TensorEnv):
         Args:
             num_envs: B.
             length: T, steps of an episode.
-            noise: standard deviation of what is added to cos and sin, at least 0.
+            noise: standard deviation of the noise on cos and sin, at least 0.
             shared: device and render_mode, see `Shared`.
         """
         if length < 1 or noise < 0:
@@ -95,7 +95,7 @@ class Pendulum(TensorEnv):
     def advance(self, game: Game, action: Tensor) -> Outcome:
         angle, speed, t = game["angle"], game["speed"], game["t"] + 1
         torque = action[:, 0].clamp(-MAX_TORQUE, MAX_TORQUE)
-        # the order of operations, and what of it is float32, is gymnasium's
+        # order of operations and precision are gymnasium's
         off = (angle + math.pi) % (2 * math.pi) - math.pi
         cost = off**2 + 0.1 * speed**2 + 0.001 * torque**2
         faster = speed + (3 * GRAVITY / 2 * torch.sin(angle) + 3.0 * torque) * STEP
@@ -107,7 +107,7 @@ class Pendulum(TensorEnv):
         return Outcome(changes, reward, truncated=t >= self.length)
 
     def noise(self, seed: Tensor, episode: Tensor, t: Tensor) -> Tensor:
-        """[B, 2] float32: what is added to cos and sin at time t; draws 2 + 2 t and 3 + 2 t."""
+        """[B, 2] float32: the noise on cos and sin at time t; draws 2 + 2 t and 3 + 2 t."""
         return (self.sigma * normal_pair(key(seed, episode), 1 + t)).float().T
 
     def observe(self, game: Game) -> Tensor:

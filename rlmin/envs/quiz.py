@@ -1,17 +1,17 @@
-"""Quizzes: games in which an agent watches a stream of symbols and is asked about it.
+"""Quizzes: games in which an agent watches a stream of symbols and answers questions about it.
 
-What is shown and what is right is drawn when an episode opens, so answers change nothing but the reward.
+The stream and the right answers are drawn when an episode opens, so actions change only the reward.
 
-    shown[t]      the observation at step t; its last entry tells the phase: whether an answer is wanted now
-    answer[t]     the right action at step t, or NOTHING where none is asked for and any action will do
+    shown[t]      the observation at step t; its last entry is the phase: whether an answer is wanted now
+    answer[t]     the right action at step t, or NOTHING where the game asks nothing and any action will do
     length        steps of the episode, then it terminates; the observation after the last step is all zeros
-    reward        +1/Q for a right answer, -1/Q for a wrong one, 0 where nothing is asked; Q questions in the episode
+    reward        +1/Q for a right answer, -1/Q for a wrong one, 0 without a question; Q questions in the episode
 
-So all right is 1, all wrong -1, and uniformly random actions among A score 2/A - 1 (popgym's scale). `is_success`: no
+All right scores 1, all wrong -1, and uniformly random actions among A score 2/A - 1 (popgym's scale). `is_success`: no
 answer was wrong.
 
-Difficulties are spans: a number, or a pair (least, most) from which every episode draws its own, each value with equal
-chance. Training on such a mixture is the joint curriculum; rows then have episodes of different lengths.
+A difficulty is a span: a number, or a pair (least, most) from which every episode draws its own value uniformly.
+Training on such a mixture is the joint curriculum; rows then have episodes of different lengths.
 """
 
 from abc import abstractmethod
@@ -41,7 +41,7 @@ class Sheet(NamedTuple):
 
     shown: Tensor  # [B, S, C] integers
     answer: Tensor  # [B, S] integers
-    length: Tensor  # [B] int64, 1..S; what lies beyond it in the other two is ignored
+    length: Tensor  # [B] int64, 1..S; later entries of the other two are ignored
 
 
 class Quiz(TensorEnv):
@@ -52,8 +52,8 @@ class Quiz(TensorEnv):
 
         Args:
             num_envs: B.
-            seen: how many values each entry of an observation has, C of them; the last is the phase.
-            answers: how many actions there are.
+            seen: number of values of each entry of an observation, C of them; the last is the phase.
+            answers: number of actions.
             steps: S, the most steps of an episode.
             shared: device and render_mode, see `Shared`.
         """
@@ -67,7 +67,7 @@ class Quiz(TensorEnv):
 
     @abstractmethod
     def sheet(self, key: Tensor) -> Sheet:
-        """[B] int64 keys of episodes -> what they show and ask."""
+        """[B] int64 keys of episodes -> their sheets."""
 
     def lane(self, key: Tensor, number: int, width: int, count: int) -> Tensor:
         """[B, width] int64 symbols in 0..count-1 with equal chance; lanes 1, 2, ... do not overlap."""
@@ -75,7 +75,7 @@ class Quiz(TensorEnv):
         return integers(key.unsqueeze(1), index, count)
 
     def order(self, key: Tensor, number: int, among: Tensor) -> Tensor:
-        """[B, width] int64: the columns where `among` [B, width] in random order, then the others; of lane `number`."""
+        """[B, width] int64: columns where `among` [B, width] in random order, then the others; from lane `number`."""
         index = torch.arange(number * LANE, number * LANE + among.shape[1], device=key.device)
         return bits(key.unsqueeze(1), index).masked_fill(~among, LAST).argsort(1)
 
@@ -120,7 +120,7 @@ class Quiz(TensorEnv):
         return str(answer)
 
     def board(self, game: Game) -> Board:
-        """Above, the stream around the step in sight; below, the answers of the whole episode; grey is to come."""
+        """Above, the stream around the present step; below, the answers of the whole episode; grey is still to come."""
         t, length, said = int(game["t"]), int(game["length"]), int(game["said"])
         shown, answer = game["shown"].tolist(), game["answer"].tolist()
         first = max(0, min(t - 2 * CELLS // 3, length - CELLS))
@@ -134,31 +134,31 @@ class Quiz(TensorEnv):
         caption = f"step {t} of {length}; {told} of {len(asked)} questions answered, {int(game['wrong'])} wrong"
         if t and answer[t - 1] != NOTHING:
             caption += f"\nsaid {self.name(said)}, right was {self.name(answer[t - 1])}"
-        caption += "\nabove: what is shown, now in yellow, ? asks; below: the answers"
+        caption += "\nabove: the stream, now in yellow, ? asks; below: the answers"
         return Board([stream, *(cells[i : i + CELLS] for i in range(0, len(cells), CELLS))], caption)
 
 
 def _colour(ahead: int, right: bool) -> str:
-    """Of an answer that is due in `ahead` steps."""
+    """Colour of an answer that is due in `ahead` steps."""
     if ahead == -1:
         return "goal" if right else "bad"
     return "hidden" if ahead > 0 else "cue" if ahead == 0 else "empty"
 
 
 def span(name: str, value: Span | Sequence[int], least: int) -> tuple[int, int]:
-    """`value` as (least, most) of what an episode can draw.
+    """`value` as (least, most), the bounds of a draw.
 
     Raises:
-        ValueError: it is neither a number nor a rising pair, or falls below `least`.
+        ValueError: `value` is neither a number nor an ascending pair, or is below `least`.
     """
     pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(pair) != 2 or not all(isinstance(x, Integral) for x in pair) or not least <= pair[0] <= pair[1]:
-        raise ValueError(f"{name}={value!r}: expected a number from {least} up, or a pair (least, most) of such")
+        raise ValueError(f"{name}={value!r}: expected a number from {least} up, or a pair (least, most)")
     return int(pair[0]), int(pair[1])
 
 
 def longest(length: Span) -> int:
-    """The most that a span can draw."""
+    """The largest value that a span can draw."""
     return length if isinstance(length, int) else length[1]
 
 
@@ -186,5 +186,5 @@ def describe_variant(
 
 
 def draw_span(key: Tensor, index: int, span: tuple[int, int | Tensor]) -> Tensor:
-    """[B] keys -> [B] int64, each value of the span with equal chance; `index` tells the spans of a game apart."""
+    """[B] keys -> [B] int64, uniform over the span; each span of a game has its own `index`."""
     return span[0] + integers(key, torch.full_like(key, index), span[1] - span[0] + 1)

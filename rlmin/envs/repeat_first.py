@@ -41,7 +41,7 @@ class RepeatFirst(cards.CardGame):
     """B games; see the module for the rules."""
 
     def __init__(self, num_envs: int = 1, *, decks: int = 1, **shared: Unpack[Shared]) -> None:
-        """`decks`: how many decks are shuffled together, at least 1; rest: see `Shared`."""
+        """`decks`: number of decks in the pile, at least 1; rest: see `Shared`."""
         super().__init__(num_envs, spaces.Discrete(SUITS), SUITS, decks=decks, **shared)
 
     def face(self, card: Tensor) -> Tensor:

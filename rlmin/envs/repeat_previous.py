@@ -6,12 +6,12 @@ Observation: the suit of the card just dealt, Discrete(4). Action: a suit, Discr
 Reward: 0 while fewer than k cards lie on the table; then 1/(C-k) if the action is the suit of the k-th card from the
 end, else -1/(C-k). The card in sight is the first from the end.
 
-Quirk of popgym: its documentation speaks of "k timesteps ago", its code means the observation k - 1 steps ago; k = 1 is
-the card in sight. (Its k = 0 asks for the first card of all: that is RepeatFirst, and refused here.)
+Quirk of popgym: its documentation says "k timesteps ago", but its code means the observation k - 1 steps ago; k = 1 is
+the card in sight. (Its k = 0 asks for the very first card: that is RepeatFirst, so k = 0 is refused here.)
 
 Returns: perfect 1; without memory 26 decks/(C-1) - 1, as a suit other than the one in sight is slightly likelier
 (Easy -0.490, Medium -0.495, Hard -0.497); any suit -0.5. Counting suits, with no idea of their order, and naming the
-commonest of the cards before the one in sight scores -0.321, -0.422, -0.445: no more than that is no evidence of order.
+commonest of the cards before the one in sight scores -0.321, -0.422, -0.445: such a score is no evidence of order.
 
 Source: popgym 1.0.7, RepeatPrevious (Morad et al. 2023, arXiv:2303.01859), step for step.
 """
@@ -52,8 +52,8 @@ class RepeatPrevious(cards.CardGame):
 
         Args:
             num_envs: B.
-            decks: how many decks are shuffled together, at least 1.
-            k: which card from the end is asked for, 1 (the one in sight) to 52 decks - 1.
+            decks: number of decks in the pile, at least 1.
+            k: place from the end of the card asked for, 1 (the one in sight) to 52 decks - 1.
             shared: device and render_mode, see `Shared`.
         """
         super().__init__(num_envs, spaces.Discrete(SUITS), SUITS, decks=decks, **shared)

@@ -1,9 +1,9 @@
-"""Any environment with its rewards in another unit: the same task, so the same policy should be learned.
+"""Any environment with its rewards in another unit: the task is the same, so an agent should learn the same policy.
 
     rlmin/Rescaled-v0   game=ID, scale=1.0, offset=0.0;   reward = scale * (reward of the game) + offset
 
-Further arguments are the game's own, `max_episode_steps` among them. An offset changes the task where an episode's end
-depends on the policy; with episodes of one length it does not.
+Further arguments are the game's own, `max_episode_steps` among them. An offset changes the task if the policy decides
+when an episode ends; it does not if all episodes have the same length.
 """
 
 from typing import Any, SupportsFloat

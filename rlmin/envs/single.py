@@ -12,10 +12,10 @@ from rlmin.envs.tensor_env import TensorEnv
 
 
 class Single(gym.Env[Any, Any]):
-    """The same rules and the same draws as one row of `game`; for users of single environments.
+    """The rules and the draws of one row of `game`, for users of single environments.
 
     A subclass names its `game`; keywords are those of the game. For speed use the game itself: it steps thousands of
-    rows in the time this takes for one.
+    rows in the time that this class takes for one.
     """
 
     game: ClassVar[type[TensorEnv]]
@@ -36,7 +36,7 @@ class Single(gym.Env[Any, Any]):
         return _first(self.observation_space, observation), infos
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Take one action; nothing is reset, and the last step of an episode tells `is_success` if the game does."""
+        """Take one action; nothing is reset. The last step of an episode reports `is_success` if the game knows it."""
         inner = self.inner
         if not inner.state:
             raise RuntimeError("call reset() before step()")

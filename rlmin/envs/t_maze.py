@@ -10,8 +10,8 @@ Actions: 0 right (+x), 1 up (+y), 2 left (-x), 3 down (-y). A move into a wall d
 Observation, 2 floats: [0, y of the right goal] at x = 0 for the first time in an episode, [0, 0] there later and in
 the corridor, [1, y] at the junction and on the goals.
 Reward: at the last step 1 on the right goal, else 0; at every step before, -1/length where x < t - o, with t steps
-taken and o the start (0 passive, 1 active): lagging behind an agent that never wastes a step costs.
-The last step terminates the episode. It is no time limit: reward and value end there by the rules.
+taken and o the start (0 passive, 1 active): falling behind an agent that never wastes a step costs reward.
+The last step terminates the episode. It is not a time limit: reward and value end there by the rules.
 
 Returns: optimal 1, right-then-coin 0.5, always right 0, uniformly random about -1.
 
@@ -55,7 +55,7 @@ class TMaze(TensorEnv):
         Args:
             num_envs: B.
             length: corridor cells from the start to the junction.
-            active: start one step away from the cue.
+            active: whether the agent starts one step away from the cue.
             shared: device and render_mode, see `Shared`.
         """
         if length < 1:

@@ -9,8 +9,8 @@ A game is three pure functions of tensors and a picture:
 
 All randomness is a function of seed, episode and position (rlmin/envs/draws.py), so a row plays the same episodes
 whatever its neighbours do, on every device, and a saved state continues bit for bit. Functions never write into the
-tensors they are given. On a GPU nothing in `step` waits for the device or depends on values, so that it can be captured
-as a CUDA graph; on a CPU work that no row needs is skipped.
+tensors they are given. On a GPU nothing in `step` waits for the device or depends on values, so a CUDA graph can
+capture it; on a CPU, work that no row needs is skipped.
 """
 
 from abc import abstractmethod
@@ -57,14 +57,14 @@ class Variant:
 
 
 class Shared(TypedDict, total=False):
-    """What the constructor of every game takes besides the game's own options."""
+    """Arguments that every game takes beside its own options."""
 
     device: torch.device | str  # where state, observations and rewards live; "cpu" by default
     render_mode: str | None  # "ansi" or "rgb_array": what `render` returns
 
 
 class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
-    """B games in lockstep (SAME_STEP): a subclass says what a game is, see the module."""
+    """B games in lockstep (SAME_STEP): a subclass defines the game, see the module."""
 
     metadata = {  # noqa: RUF012  (gymnasium's type)
         "autoreset_mode": AutoresetMode.SAME_STEP,
@@ -116,7 +116,7 @@ class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
         """A picture of one game: every tensor of `game` is that of one row, without the axis B."""
 
     def success(self, game: Game) -> Tensor | None:
-        """[B] bool, read where an episode has just ended; None where the game knows no success."""
+        """[B] bool, read where an episode has just ended; None if the game has no notion of success."""
         return None
 
     def reset(
@@ -174,7 +174,7 @@ class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
         return self.draw(seed, episode) | {"seed": seed, "episode": episode}
 
     def get_state(self) -> Game:
-        """Everything the future depends on besides actions, as tensors that the env does not change later."""
+        """Everything that the future depends on besides actions, as tensors that the env never changes later."""
         if not self.state:
             raise RuntimeError("call reset() before get_state()")
         return {name: part.clone() for name, part in self.state.items()}
@@ -231,7 +231,7 @@ class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
         return torch.tensor([to_signed(number) for number in seed], device=self.device)
 
     def _check(self, actions: Any) -> None:
-        """Shape always; values where looking does not make a GPU wait."""
+        """Check the shape always, values only if that does not make a GPU wait."""
         wanted = (self.num_envs, *(self.single_action_space.shape or ()))
         if not isinstance(actions, Tensor):
             given = f"{type(actions).__module__}.{type(actions).__name__}; use torch.as_tensor(actions)"
@@ -250,7 +250,7 @@ class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
 
 
 def _bound(space: gym.Space[Any], device: torch.device) -> Tensor | None:
-    """How many values each entry of an action can take; None for numbers."""
+    """Number of values of each entry of an action; None for real numbers."""
     if isinstance(space, spaces.Discrete) and space.start == 0:
         return torch.tensor(int(space.n), device=device)
     if isinstance(space, spaces.MultiDiscrete):

@@ -1,1 +1,1 @@
-"""Bridges to other libraries, one file each; a package is imported where its bridge is used."""
+"""Bridges to other libraries, one file each; a package is imported when its bridge is used."""

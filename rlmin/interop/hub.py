@@ -1,4 +1,4 @@
-"""Runs on the Hugging Face hub: pushed as a model with a card, and loaded from there.
+"""Runs on the Hugging Face hub: push a run as a model with a card, and load one from there.
 
 Weights are transferred as safetensors, settings as YAML: no file is a pickle or a program.
 """
@@ -33,11 +33,10 @@ def push_to_hub(
     """Push a run. The repository is created if necessary; files of an earlier push that this run lacks are removed.
 
     Args:
-        folder: the run. If it has no card, one is written, with scores: see
-            `rlmin.interop.model_card.write_card`.
+        folder: the run. Without a card, it gets one with scores: see `rlmin.interop.model_card.write_card`.
         repo_id: "user/name".
         private: whether a new repository is private.
-        with_learner: whether to push the learner's state, which further training needs.
+        with_learner: whether to push the learner's state too, which further training needs.
         message: commit message.
         trust: see `rlmin.load`; used for the card.
 
@@ -47,7 +46,7 @@ def push_to_hub(
     Raises:
         ImportError: huggingface_hub is not installed.
         ValueError: the folder is not a run, the id is invalid, or nobody is logged in; nothing has been pushed.
-        OSError: the hub refuses or cannot be reached.
+        OSError: the hub refuses, or cannot be reached.
     """
     hub, errors = (require(name, extra="hub") for name in ("huggingface_hub", "huggingface_hub.errors"))
     folder = Path(folder)
@@ -58,16 +57,16 @@ def push_to_hub(
     if not (folder / CARD).exists():
         write_card(folder, trust=trust)
     contents = {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
-    contents |= derive_files(folder)  # a kill between two files of a save leaves older ones there
+    contents |= derive_files(folder)  # a kill between two files of a save leaves older ones behind
     contents[CARD] = contents[CARD].replace(LOCAL.encode(), f'rlmin.load("hf://{repo_id}")'.encode())
     api = hub.HfApi(library_name="rlmin")
     try:
         place = api.create_repo(repo_id, private=private, exist_ok=True)
         old = set(api.list_repo_files(repo_id)) & {*FILES, LEARNER} - contents.keys()
         changes = [hub.CommitOperationAdd(name, content) for name, content in contents.items()]
-        changes += [hub.CommitOperationDelete(name) for name in sorted(old)]  # an old learner would be loaded
+        changes += [hub.CommitOperationDelete(name) for name in sorted(old)]  # otherwise an old learner would be loaded
         api.create_commit(repo_id, changes, commit_message=message)
-    except errors.HTTPError as error:  # of the package below, which is no OSError where nothing is reached
+    except errors.HTTPError as error:  # httpx's errors, which are not OSErrors if nothing is reached
         raise OSError(f"{repo_id}: {error}") from error
     return str(place)
 

@@ -21,7 +21,7 @@ class Card(Settings):
     """Write the model card of a run: README.md in its folder."""
 
     run: tyro.conf.Positional[Path]  # Run folder
-    episodes: CountOrZero = 100  # Episodes of each target to evaluate the greedy policy on; 0: no scores
+    episodes: CountOrZero = 100  # Number of episodes per target to evaluate the greedy policy on; 0: no scores
     trust: bool = False  # Whether the module that the run's environment id names is imported, whose code then runs
 
 

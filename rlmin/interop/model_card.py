@@ -19,16 +19,16 @@ from rlmin.settings.boundary import checked
 
 CARD = "README.md"
 LOCAL = 'rlmin.load(".")'
-"""How a card loads the run in its own folder; a pushed card has the hub's address instead."""
+"""Address by which a card loads the run in its own folder; a pushed card has the hub's address."""
 
 
 @checked
 def write_card(folder: str | Path, *, episodes: CountOrZero = 100, trust: bool = False) -> Path:
-    """Write the card of a run into its folder, replacing any other.
+    """Write the card of a run into its folder, replacing an older one.
 
     Args:
         folder: the run.
-        episodes: episodes of the greedy evaluation, for each target; 0, or an unknown environment: no scores.
+        episodes: number of episodes of the greedy evaluation per target; 0, or an unknown environment: no scores.
         trust: see `rlmin.load`.
 
     Raises:
@@ -45,7 +45,7 @@ def card(agent: Agent, folder: Path, scores: Mapping[str, Evaluation]) -> str:
     """The text of a card.
 
     Args:
-        agent: of the run.
+        agent: agent of the run.
         folder: the run; its name is the title.
         scores: results by the name of each policy variant.
     """
@@ -107,7 +107,7 @@ def _scores_table(scores: Mapping[str, Evaluation]) -> str:
 
 
 def _usage(agent: Agent) -> str:
-    """Code to load and act, which runs unchanged."""
+    """Code to load the run and act, which runs as it stands."""
     spec = agent.env_spec
     lines = ["import rlmin", "", f"agent = {LOCAL}"]
     if spec["id"] is None:
@@ -124,13 +124,13 @@ def _usage(agent: Agent) -> str:
 
 
 def _installation() -> str:
-    """How to install rlmin: from the git address that it was installed from here, if there is one, else a clone."""
+    """Installation of rlmin: from the git address of this installation, if it has one, else from a clone."""
     try:
         origin = json.loads(distribution("rlmin").read_text("direct_url.json") or "{}")
-    except PackageNotFoundError:  # run from its sources
+    except PackageNotFoundError:  # rlmin runs from its sources
         origin = {}
     address, commit = str(origin.get("url", "")), origin.get("vcs_info", {}).get("commit_id")
-    if commit and address.startswith("https://") and "@" not in address:  # no path of this machine, no password
+    if commit and address.startswith("https://") and "@" not in address:  # no local path, no password
         return f'    pip install "rlmin[hub] @ git+{address}@{commit}"\n'
     return 'In a clone of rlmin\'s repository, with Python 3.11 or newer:\n\n    pip install -e ".[hub]"\n'
 

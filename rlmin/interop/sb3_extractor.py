@@ -4,9 +4,9 @@
     model = SAC("MlpPolicy", env, policy_kwargs={
         "features_extractor_class": MinGruExtractor, "features_extractor_kwargs": {"frames": 16}})
 
-SAC, DQN and PPO choose each action from one observation, so nothing can be carried from step to step. They can be
-given a window of the last K; this runs the scan over it, from an empty memory at its oldest frame. It costs K steps
-an action, and older observations are lost: use RecurrentPPO or rlmin's own agents to remember whole episodes.
+SAC, DQN and PPO choose each action from one observation, so they cannot carry a memory from step to step. They can see
+a window of the last K; the extractor runs the scan over it, from an empty memory at its oldest frame. That costs K
+steps per action, and older observations are lost: use RecurrentPPO or rlmin's own agents to remember whole episodes.
 """
 
 from typing import Any, ClassVar
@@ -29,13 +29,12 @@ class MinGruExtractor(BaseFeaturesExtractor):
 
         y[0..K-1] = stack(frame[0..K-1]),   features = y[K-1]
 
-    Frames that are all zeros before the first that is not are taken for VecFrameStack's filling of a window that began
-    with the episode: the memory is wiped after them. Pictures of at least 36 x 36 are read by a NatureCNN, frame by
-    frame; everything else as numbers.
+    Leading frames of zeros count as VecFrameStack's padding at the start of an episode: the memory is wiped after them.
+    A NatureCNN reads pictures of at least 36 x 36, frame by frame; everything else is read as numbers.
 
     Args:
         observation_space: a Box, [K, ...] with time as its first axis (gymnasium's FrameStackObservation), or [K * D]
-            or pictures [K * C, H, W] (VecFrameStack) where `frames` is given.
+            or pictures [K * C, H, W] (VecFrameStack) if `frames` is given.
         features_dim: H, size of the features and of the memory.
         frames: K of VecFrameStack; None: the first axis is K.
         layers, mlp, options: of `rlmin.encoders.Stack`.

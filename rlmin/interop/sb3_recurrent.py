@@ -3,10 +3,9 @@
     import rlmin.interop.sb3_recurrent                   # adds the two names to RecurrentPPO's own
     model = RecurrentPPO("MinGruPolicy", env)            # or policy=MinGruPolicy
 
-Everything else is RecurrentPPO's: its arguments, its buffer, its zip files. Only the memory differs: where it holds an
-nn.LSTM, these hold a `Stack` of rlmin. A minibatch, sequences padded to one length, is one pass with the resets inside
-it; RecurrentPPO's LSTM goes through it in a Python loop as soon as one sequence opens an episode, which is nearly
-always.
+Arguments, buffer and zip files are RecurrentPPO's. Only the memory differs: instead of an nn.LSTM, these policies have
+a `Stack` of rlmin. A minibatch, sequences padded to one length, is one pass with resets inside. RecurrentPPO's LSTM
+runs it in a Python loop as soon as one sequence opens an episode, which is nearly always the case.
 """
 
 import inspect
@@ -34,7 +33,7 @@ from stable_baselines3.common.torch_layers import (  # noqa: E402
 from stable_baselines3.common.type_aliases import Schedule  # noqa: E402
 
 TAKEN = {"input_size", "hidden_size", "mixer", "layers", "options"}
-"""Arguments of `Stack` that the policy gives itself."""
+"""Arguments of `Stack` that the policy sets itself."""
 
 LstmState: TypeAlias = tuple[Tensor, Tensor]
 """RecurrentPPO's state of a memory: (h, c), each [1, B, hidden_size]."""
@@ -52,7 +51,7 @@ class Memory(nn.Module):
         mixer, layers, options: of the `Stack`.
 
     Attributes:
-        num_layers: 1, whatever the number of blocks: it is the first axis of h and c.
+        num_layers: 1, for any number of blocks: the first axis of h and c.
         hidden_size: half the numbers of the state, rounded up: the last axis of h and c.
     """
 
@@ -97,16 +96,17 @@ class MinGruPolicy(RecurrentActorCriticPolicy):
         features = extractor(observation);  y = memory(features);  action, value = heads(net_arch(y))
 
     Args:
-        observation_space, action_space, lr_schedule: given by RecurrentPPO.
+        observation_space, action_space, lr_schedule: set by RecurrentPPO.
         lstm_hidden_size: H, width of the residual blocks and of their memory.
-        n_lstm_layers: residual blocks; two, as one layer of minGRU cannot select by what it has stored.
-        shared_lstm: the critic reads the actor's memory (without training it, as in RecurrentPPO).
-        enable_critic_lstm: the critic has a memory of its own; None: unless it shares the actor's.
+        n_lstm_layers: number of residual blocks; two by default, as one layer of minGRU cannot select what it stores by
+            what it has stored.
+        shared_lstm: whether the critic reads the actor's memory (without training it, as in RecurrentPPO).
+        enable_critic_lstm: whether the critic has a memory of its own; None: unless it shares the actor's.
         lstm_kwargs: options of `Stack` and its mixer: conv, mlp, norm, dropout, candidate, time_scales. A block has no
             MLP of its own unless `mlp` asks for one, as RecurrentPPO's net_arch follows the memory.
         features_extractor_class: None chooses by the observation space: stable-baselines3's CombinedExtractor for a
             Dict, NatureCNN for pictures of at least 36 x 36, else FlattenExtractor.
-        settings: everything else that RecurrentActorCriticPolicy takes: net_arch, activation_fn, use_sde, ...
+        settings: further arguments of RecurrentActorCriticPolicy: net_arch, activation_fn, use_sde, ...
 
     Raises:
         ValueError: settings that contradict each other, or an unknown entry of lstm_kwargs.

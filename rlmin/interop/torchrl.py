@@ -4,8 +4,8 @@
     sequence mode    [*rows, T], TorchRL's order with time last, is run in one pass from the state of its first step,
                      memory wiped where `is_init` is set: losses. `torchrl.modules.set_recurrent_mode(True)` switches
 
-Both read and give the same numbers. A state of several tensors is a nested TensorDict, ("recurrent_state", "0"), ...;
-step mode writes it below "next", from where TorchRL carries it on, and sequence mode writes none.
+Both modes compute the same numbers. A state of several tensors is a nested TensorDict, ("recurrent_state", "0"), ...;
+step mode writes it below "next", from which TorchRL carries it on, and sequence mode writes none.
 """
 
 from abc import abstractmethod
@@ -31,12 +31,12 @@ Key = str | tuple[str, ...]
 
 
 class RecurrentModule(TensorDictModuleBase):  # type: ignore[misc]  # tensordict has no types
-    """What the two kinds of module share: state and sequences in TorchRL's layout.
+    """The common part of both modules: state and sequences in TorchRL's layout.
 
     Args:
         zero: the state of one row.
-        inputs: keys of what is read beside `is_init` and the state.
-        outputs: keys of what is written beside the state.
+        inputs: keys to read beside `is_init` and the state.
+        outputs: keys to write beside the state.
 
     Raises:
         ImportError: torchrl is not installed.
@@ -69,7 +69,7 @@ class RecurrentModule(TensorDictModuleBase):  # type: ignore[misc]  # tensordict
         return self._sequence(tensordict) if self._in_sequence() else self._step(tensordict)
 
     def make_tensordict_primer(self) -> Any:
-        """The transform that gives an environment the state: zeros at each reset.
+        """The transform that adds the state to an environment: zeros at each reset.
 
         Returns:
             torchrl.envs.TensorDictPrimer, to be appended after InitTracker().
@@ -142,7 +142,7 @@ class EncoderModule(RecurrentModule):
 
 
 class PolicyModule(RecurrentModule):
-    """A policy of rlmin: observation leaves in; what describes its action, and the value, out.
+    """A policy of rlmin: observation leaves in; parameters of the action distribution, and the value, out.
 
         Discrete    "logits" [..., n]
         Box         "loc", "scale" [..., A], in the environment's unit
@@ -150,7 +150,7 @@ class PolicyModule(RecurrentModule):
 
     Args:
         policy: with a Discrete (from 0) or flat Box action space.
-        outputs: which of these to write; None: all.
+        outputs: the outputs to write; None: all.
 
     Raises:
         ImportError: torchrl is not installed.
@@ -180,8 +180,8 @@ class PolicyModule(RecurrentModule):
         """TorchRL's ProbabilisticActor on this module.
 
         Args:
-            action_spec: of the environment: one-hot or categorical.
-            options: of ProbabilisticActor; the log-probability is returned unless they say otherwise.
+            action_spec: spec of the environment's actions: one-hot or categorical.
+            options: options of ProbabilisticActor; by default it returns the log-probability.
         """
         from torch.distributions import Categorical as Choice
         from torchrl.data import OneHot
@@ -219,7 +219,7 @@ def _action_keys(policy: Policy) -> tuple[str, ...]:
 
 
 def _key(leaf: Leaf) -> Key:
-    """Where TorchRL puts a leaf."""
+    """TorchRL's key of a leaf."""
     if not all(isinstance(part, str) for part in leaf.path):
         raise ValueError(f"observation {leaf.name!r}: part of a Tuple, which has no key in TorchRL; use a Dict")
     path = tuple(str(part) for part in leaf.path)
@@ -227,7 +227,7 @@ def _key(leaf: Leaf) -> Key:
 
 
 def _leaf(x: Tensor, leaf: Leaf, start: Tensor) -> Tensor:
-    """A leaf [*start.shape, ...] as the policy reads it; a choice may be one-hot, as TorchRL has it by default."""
+    """A leaf [*start.shape, ...] as the policy reads it; a choice may be one-hot, as is TorchRL's default."""
     lead = start.shape
     if isinstance(leaf.space, spaces.Discrete) and x.ndim == len(lead) + 1:
         x = x.to(torch.uint8).argmax(-1)

@@ -1,4 +1,4 @@
-"""rl_zoo3's scripts with rlmin's agents in them.
+"""rl_zoo3's scripts with rlmin's agents.
 
     python -m rlmin.interop.zoo train --algo rlmin_ppo --env CartPoleNoVel-v1
     python -m rlmin.interop.zoo enjoy --algo rlmin_ppo --env CartPoleNoVel-v1 --folder logs
@@ -6,11 +6,11 @@
 Importing this module adds two names to `rl_zoo3.ALGOS`:
 
     rlmin_ppo      rlmin's own PPO, as the class `ZooPPO`
-    ppo_min_gru    sb3-contrib's RecurrentPPO, for `rlmin.interop.sb3_recurrent`'s policies
+    ppo_min_gru    sb3-contrib's RecurrentPPO, for the policies of `rlmin.interop.sb3_recurrent`
 
-Run as a command it is the zoo's own script, options and all. The names have to be there before the zoo reads its
-arguments, which is why its `--gym-packages` cannot bring them; and `train` takes its hyperparameters from
-rlmin/configs/zoo/ALGO.yml unless a `--conf-file` is given.
+As a command, it is the zoo's own script with all its options. The names must exist before the zoo reads its arguments,
+so the zoo's `--gym-packages` cannot add them. `train` takes its hyperparameters from rlmin/configs/zoo/ALGO.yml unless
+there is a `--conf-file`.
 """
 
 import argparse
@@ -34,14 +34,14 @@ from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
 from rlmin.settings.sb3_names import SB3_NAMES
 
 UNPACKED = 20
-"""How much larger a file may be than the archive that it is in; rlmin's own are not packed at all."""
+"""Largest ratio of a file to the archive that holds it; rlmin's own archives are not compressed."""
 SCRIPTS = ("train", "enjoy")
 PACKAGE = Path(__file__).parent.parent
 CONFIGS = PACKAGE / "configs" / "zoo"
 
 
 class ZooPPO(PPO):
-    """rlmin's PPO, made, saved and loaded as rl_zoo3 does it with stable-baselines3's algorithms.
+    """rlmin's PPO with the interface that rl_zoo3 expects of stable-baselines3's algorithms.
 
     Args:
         policy: "MinGruPolicy", "MinLstmPolicy" or the name of an encoder.
@@ -69,7 +69,7 @@ class ZooPPO(PPO):
         return super().learn(total_timesteps, callback, tb_log_name=tb_log_name, **more)
 
     def save(self, path: str | Path) -> None:
-        """Write what `PPO.save` writes as one zip file at `path`, to which ".zip" is added; whole or not at all."""
+        """Write the files of `PPO.save` as one zip file at `path` + ".zip", whole or not at all."""
         content = io.BytesIO()
         with TemporaryDirectory() as folder, ZipFile(content, "w") as archive:
             super().save(folder)
@@ -93,15 +93,15 @@ class ZooPPO(PPO):
 
         Args:
             path: with or without ".zip".
-            env: to go on training in, or None.
-            device, seed: as for the class; the seed None is that of the file.
-            custom_objects: not needed, as nothing in the file is code.
+            env: environment for further training, or None.
+            device, seed: as for the class; None as seed: that of the file.
+            custom_objects: ignored, as nothing in the file is code.
             trust: see `rlmin.load`.
-            hyperparameters: to go on with, instead of those of the file; of `NETWORK` (width, layers, ...) the file's
-                stay, as the zoo passes what its file says of a new agent.
+            hyperparameters: replacements for those of the file. Those in `NETWORK` (width, layers, ...) are ignored, as
+                the zoo passes the ones for a new agent.
 
         Raises:
-            ValueError: no file of rlmin's is there, `env` has other spaces, or an unknown hyperparameter.
+            ValueError: there is no file of rlmin's, `env` has other spaces, or an unknown hyperparameter.
         """
         with TemporaryDirectory() as folder:
             _unpack(_zip(path), folder)
@@ -127,7 +127,7 @@ class ZooPPO(PPO):
 
 
 def _setting(name: str) -> str | None:
-    """The setting that a hyperparameter belongs to."""
+    """The setting of a hyperparameter."""
     return SB3_NAMES[name].setting if name in SB3_NAMES else name
 
 
@@ -136,7 +136,7 @@ def _zip(path: str | Path) -> Path:
 
 
 def _unpack(path: Path, folder: str) -> None:
-    """The three files of a run, and nothing else that may be in the archive."""
+    """The three files of a run; anything else in the archive is ignored."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     most = UNPACKED * path.stat().st_size
@@ -147,7 +147,7 @@ def _unpack(path: Path, folder: str) -> None:
                 if entry.file_size > most:
                     raise BadZipFile(f"{name}: {entry.file_size:,} bytes in a file of {path.stat().st_size:,}")
                 (Path(folder) / name).write_bytes(archive.read(entry))
-    except Exception as error:  # zipfile, and each compression, has a class for each way to be damaged
+    except Exception as error:  # zipfile and each compression raise many kinds of errors for damaged files
         raise ValueError(f"{path}: expected a zip that rlmin_ppo saved ({error})") from None
 
 
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def command(arguments: Sequence[str] | None = None) -> None:
-    """`main`; input that rlmin refuses prints one line and exits with code 2, errors of the zoo stay as they are."""
+    """`main` as a command: input that rlmin refuses prints one line and exits with code 2; the zoo's errors pass."""
     try:
         main(arguments)
     except ValueError as error:

@@ -1,3 +1,1 @@
-"""Kernels: fused CPU code that is not the recurrence: norms, feed-forward blocks, GRU, LSTM, and a whole step in one
-call.
-"""
+"""Kernels: fused CPU code beside the recurrence: norms, feed-forward blocks, GRU, LSTM, and a step in one call."""

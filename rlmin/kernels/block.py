@@ -1,12 +1,12 @@
-"""What lies between the matrix products of a residual block, on the CPU in one walk over memory each.
+"""The operations between the matrix products of a residual block, each one walk over memory on the CPU.
 
     norm_conv      y = conv(norm(x))                            the way into a mixer
     feed_forward   y = s + W2 silu(W1 norm(s) + b1) + b2        s = x + update, the second half of a block
     silu_mlp       y = W2 silu(W1 x + b1) + b2
 
-torch runs these as twenty-odd small operations, which on a CPU cost more than the products. The equations are those of
-`nn.LayerNorm`, `nn.SiLU` and `rlmin.encoders.CausalConv`; callers keep these modules for everything that `usable`
-refuses. First derivatives only.
+torch runs these as more than twenty small operations, which cost more than the products on a CPU. The equations are
+those of `nn.LayerNorm`, `nn.SiLU` and `rlmin.encoders.CausalConv`; callers use these modules wherever `usable` is
+False. First derivatives only.
 """
 
 import ctypes
@@ -27,16 +27,16 @@ from rlmin.scan.dispatch import kernel_for
 Array = tuple[int, int, int]
 """Address, stride over time (or over parts), stride over rows; the strides in elements."""
 
-_PARALLEL_SIZE = 1 << 14  # elements for which a thread pays
-_CACHED_BYTES = 256 * 1024  # of the steps in view of a convolution that a block of rows holds
+_PARALLEL_SIZE = 1 << 14  # elements from which a thread pays off
+_CACHED_BYTES = 256 * 1024  # of the convolution's steps in view, per block of rows
 _NONE = (0, 0, 0)
 
 
 def usable(x: Tensor, weight: Tensor) -> bool:
     """Whether `x` can go through the functions of this module with weights like `weight`.
 
-    They run on the CPU with numba, in float32 or float64 throughout; not under autocast, not where `torch.compile`
-    traces, since it fuses such operations itself, and not without gradients: one step is no quicker this way.
+    They run on the CPU with numba, in float32 or float64 throughout. They are not used under autocast, under
+    `torch.compile`, which fuses such operations itself, or without gradients, as one step is not faster this way.
     """
     return (
         torch.is_grad_enabled()
@@ -51,7 +51,7 @@ def usable(x: Tensor, weight: Tensor) -> bool:
 
 @functools.cache
 def _loops(forced: str | None) -> ModuleType | None:
-    """The numba loops, where the kernel that scans use is numba's too; `forced` is the setting it goes by."""
+    """The numba loops if scans use numba's kernel too, as the setting `forced` decides; else None."""
     if kernel_for(torch.device("cpu")).__name__ != "rlmin.scan.cpu":
         return None
     from rlmin.kernels import block_loops  # numba may be missing, and is slow to import
@@ -184,7 +184,7 @@ def _hidden(x: Tensor, w1: Tensor, b1: Tensor) -> tuple[Tensor, Tensor]:
 def _mlp_backward(
     dy: Tensor, x: Tensor, a: Tensor, hidden: Tensor, w1: Tensor, w2: Tensor, *, need_dx: bool = True
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
-    """Gradients of x, w1, b1 and w2, from that of the output [N, D]."""
+    """Gradients of x, w1, b1 and w2, given that of the output [N, D]."""
     dw2 = dy.t().mm(hidden)
     da = torch.mm(dy, w2, out=_like(a))
     sums = a.new_zeros(_parts_of(a, len(a)), 1, a.shape[1])
@@ -227,7 +227,7 @@ def _parts(x: Tensor) -> Array:
 
 
 def _run(name: str, like: Tensor, arrays: list[Array], rows: int, T: int, D: int, *, width: int = 0) -> None:
-    """Run a loop over all rows, in threads where a tensor like `like` is large enough."""
+    """Run a loop over all rows, in threads if a tensor like `like` is large enough."""
     loops = _loops(os.environ.get("RLMIN_KERNEL"))
     assert loops is not None, "usable was asked"
     block = _block(like, rows, width)
@@ -236,12 +236,12 @@ def _run(name: str, like: Tensor, arrays: list[Array], rows: int, T: int, D: int
 
 
 def _count(like: Tensor, rows: int) -> int:
-    """How many threads."""
+    """Number of threads."""
     return max(1, min(torch.get_num_threads(), rows, like.numel() // _PARALLEL_SIZE))
 
 
 def _block(like: Tensor, rows: int, width: int) -> int:
-    """How many rows a thread takes at once; with a convolution no more than it can keep in cache."""
+    """Number of rows that a thread takes at once; with a convolution no more than fit in cache."""
     block = -(-rows // _count(like, rows))
     if width:
         block = min(block, _CACHED_BYTES // (2 * width * like.shape[-1] * like.element_size()))
@@ -249,5 +249,5 @@ def _block(like: Tensor, rows: int, width: int) -> int:
 
 
 def _parts_of(like: Tensor, rows: int, width: int = 0) -> int:
-    """How many times threads take rows."""
+    """Number of times that threads take rows."""
     return math.ceil(rows / _block(like, rows, width))

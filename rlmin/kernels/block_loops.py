@@ -2,11 +2,11 @@
 backward passes, each in one walk over memory.
 
 The table that a loop reads is described in `cpu_math.py`; its arrays are those that the first lines of the loop name.
-What has no time is [N, D], its N rows being those of the table. `numbers` holds (eps, 1 / D). Gradients of weights are
-summed into `sums` [parts, ..., D], each part by the thread that took its rows.
+Arrays without time are [N, D], where N is the number of rows of the table. `numbers` holds (eps, 1 / D). Gradients of
+weights are summed into `sums` [parts, ..., D], each part by the thread that took its rows.
 
-An array has one name (see `load`) throughout a loop: FIRST is what `normalise` writes, THIRD what is added up by
-the small pieces below and read by the large ones, FOURTH to SIXTH what `normalise_backward` writes.
+An array has one name (see `load`) throughout a loop: `normalise` writes to FIRST, the small pieces below add up in
+THIRD, which the large ones read, and `normalise_backward` writes to FOURTH, FIFTH and SIXTH.
 
 After an edit in `cpu_math.py`, touch this file too: see there.
 """
@@ -67,7 +67,7 @@ def normalise(x: Any, gamma: Any, beta: Any, y: Any, stats: Any, D: Any, numbers
 def normalise_backward(
     x: Any, gamma: Any, stats: Any, dy: Any, dx: Any, dgamma: Any, dbeta: Any, D: Any, numbers: Any, one: Any
 ) -> None:
-    """dx = the gradient through `normalise`."""
+    """Write to dx the gradient through `normalise`."""
     share = numbers[1]
     mean, scale = stats[0], stats[1]
     total = along = one - one
@@ -110,13 +110,13 @@ def add_product(y: Any, a: Any, b: Any, D: Any) -> None:
 
 @inline
 def lag_of(x: Any, state: Any, k: Any, t: Any, b: Any, one: Any) -> Any:
-    """Pointer to what row b saw k steps before t: in this pass, or in `state` [B, width - 1, D]."""
+    """Pointer to the input of row b k steps before t: in this pass, or in `state` [B, width - 1, D]."""
     return row(x, t - k, b, one) if k <= t else row(state, b, k - t - 1, one)
 
 
 @inline
 def age_of(age: Any, t: Any, b: Any) -> Any:
-    """Pointer to how many lags of row b belong, at t, to its episode; `state` holds zeros where it is younger."""
+    """Pointer to the number of lags of row b that belong to its episode at t; `state` is zero before its start."""
     return row(age, t, b, _INTEGER)
 
 
@@ -161,7 +161,7 @@ def _norm_conv_forward(one: Any) -> Any:
 def _norm_conv_backward(one: Any) -> Any:
     @c_loop
     def norm_conv_backward(table: Any) -> None:
-        """Of each part of `sums`: scratch, then the gradients of gamma, beta, bias and weight; dlast may be no array"""
+        """Parts of `sums`: scratch, then the gradients of gamma, beta, bias and weight. dlast may be missing."""
         widest()
         B, block, T, D, width = table[1], table[2], table[3], table[4], table[5]
         x, n, stats, dy, age = five_arrays(table, 0)
@@ -232,7 +232,7 @@ def _add_norm_forward(one: Any) -> Any:
 def _add_norm_backward(one: Any) -> Any:
     @c_loop
     def add_norm_backward(table: Any) -> None:
-        """Of each part of `sums`: scratch, then the gradients of gamma, beta and bias."""
+        """Parts of `sums`: scratch, then the gradients of gamma, beta and bias."""
         widest()
         N, block, D = table[1], table[2], table[4]
         x, update, stats, dn, dtotal = five_arrays(table, 0)
@@ -280,7 +280,7 @@ def _silu_forward(one: Any) -> Any:
 def _silu_backward(one: Any) -> Any:
     @c_loop
     def silu_backward(table: Any) -> None:
-        """`gradient` is that of y, and is left as that of x; `sums` has the gradient of a bias before x."""
+        """`gradient` enters as that of y and leaves as that of x; `sums` gets the gradient of a bias before x."""
         widest()
         N, block, D = table[1], table[2], table[4]
         x, gradient, sums = array(table, 0), array(table, 1), array(table, 2)

@@ -1,8 +1,8 @@
-"""A projection and the scan of its columns as one differentiable function: what a minGRU or minLSTM costs on the CPU.
+"""A projection and the scan of its columns as one differentiable function: a minGRU or minLSTM on the CPU.
 
-Done apart, the gradients of the columns are written to memory, joined, and read three times. Here the backward pass
-takes a few steps at a time, so the gradient of the projection stays in cache from the loop that computes it to the
-products that use it, and is never whole.
+Separately, the gradients of the columns are written to memory, joined, and read three times. Here the backward pass
+takes a few steps at a time, so the gradient of the projection stays in cache between the loop that computes it and the
+products that use it, and is never stored as a whole.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from rlmin.scan.cpu_memory import empty
 
 _SCANS: dict[int, Callable[..., tuple[Tensor, Tensor]]] = {2: min_gru_scan, 3: min_lstm_scan}
 _NAMES = {2: "gru", 3: "lstm"}
-_CACHED_BYTES = 1 << 21  # of the projection, or of its gradient, that one piece holds
+_CACHED_BYTES = 1 << 21  # of the projection, or of its gradient, per piece
 
 
 def projected_scan(
@@ -27,7 +27,7 @@ def projected_scan(
     """min_gru_scan or min_lstm_scan of the columns of x @ weight.T + bias.
 
     Args:
-        x: [T, B, D] float32 or float64, on the CPU, as everything here.
+        x: [T, B, D] float32 or float64, on the CPU like all arguments.
         state: [B, H] in the dtype of x, the memory that enters step 0.
         start: [T, B] bool, the state that enters step t is replaced by 0.
         weight, bias: [2H, D] and [2H], rows [gate; candidate], or [3H, D] and [3H], rows [forget; input; candidate].
@@ -69,7 +69,7 @@ class _Cell(torch.autograd.Function):
 def _forward(
     x: Tensor, state: Tensor, start: Tensor, weight: Tensor, bias: Tensor, activation: str, *, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """h, last, and the projection where it is kept."""
+    """h, last, and the projection if it is kept."""
     T, B, D = x.shape
     H = state.shape[1]
     parts = weight.shape[0] // H
@@ -99,7 +99,7 @@ def _backward(
     h: Tensor,
     projected: Tensor,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of x, state, weight and bias, from the last steps to the first."""
+    """Gradients of x, state, weight and bias, computed from the last steps to the first."""
     T, B, D = x.shape
     H = state.shape[1]
     parts = weight.shape[0] // H
@@ -138,7 +138,7 @@ def _backward(
 
 
 def _steps(T: int, B: int, weight: Tensor) -> int:
-    """How many time steps make a piece."""
+    """Number of time steps in a piece."""
     return max(1, _CACHED_BYTES // max(1, B * weight.shape[0] * weight.element_size()))
 
 

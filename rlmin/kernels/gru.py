@@ -25,7 +25,7 @@ class GRUSequence(torch.autograd.Function):
         before, y = empty(T + 1, B, H, dtype=dtype), empty(T, B, H, dtype=dtype)
         gates, recurred = empty(T, B, 4 * H, dtype=dtype), torch.empty(B, 3 * H, dtype=dtype)
         torch.where(start[0].unsqueeze(-1), state.new_zeros(()), state, out=before[0])
-        transposed = weight.t().contiguous()  # read T times, and small products like it better
+        transposed = weight.t().contiguous()  # read T times; small products are faster this way
         arrays = (projected, recurred.unsqueeze(0), bias.view(1, 1, -1), gates, before, y, start.unsqueeze(-1))
         table, threads = step_table(arrays, T, B, H)
         run = loop("gru_forward", dtype).run

@@ -27,7 +27,7 @@ class LSTMSequence(torch.autograd.Function):
         recurred = torch.empty(B, 4 * H, dtype=dtype)
         for first, state in ((h_before[0], h), (c_before[0], c)):
             torch.where(start[0].unsqueeze(-1), state.new_zeros(()), state, out=first)
-        transposed = weight.t().contiguous()  # read T times, and small products like it better
+        transposed = weight.t().contiguous()  # read T times; small products are faster this way
         arrays = (projected, recurred.unsqueeze(0), gates, h_before, c_before, y, start.unsqueeze(-1))
         table, threads = step_table(arrays, T, B, H)
         run, steps = loop("lstm_forward", dtype).run, h_before.unbind(0)

@@ -1,1 +1,1 @@
-"""Runs: the content of a run folder (checkpoints, logs, progress), and curves, groups and plots of many folders."""
+"""Runs: the content of a run folder (checkpoints, logs, progress), and curves, groups and plots of many runs."""

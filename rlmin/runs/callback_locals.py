@@ -1,6 +1,6 @@
-"""`self.locals` of a stable-baselines3 callback: what its training loop calls its local variables.
+"""`self.locals` of a stable-baselines3 callback: the local variables of that library's training loop.
 
-An entry is computed when it is asked for. A callback that reads none costs nothing but its call.
+An entry is computed when a callback reads it. A callback that reads none costs only its call.
 """
 
 from collections.abc import Callable, Iterator, MutableMapping
@@ -13,16 +13,16 @@ from rlmin.vector.infos import as_numpy
 
 
 class Locals(MutableMapping[str, Any]):
-    """A mapping with entries that are there from the beginning, and some of each step.
+    """A mapping with fixed entries, and entries computed for each step.
 
     Args:
-        fixed: the former.
-        of_step: name -> function of no arguments that computes an entry of the present step.
+        fixed: the fixed entries.
+        of_step: name -> function without arguments that computes an entry of the present step.
     """
 
     def __init__(self, fixed: dict[str, Any], of_step: dict[str, Callable[[], Any]]) -> None:
         self.fixed, self.of_step = fixed, of_step
-        self.known: dict[str, Any] = {}  # of the present step, as far as they were asked for
+        self.known: dict[str, Any] = {}  # of the present step, as far as they were read
 
     def __getitem__(self, name: str) -> Any:
         for found in (self.known, self.fixed):
@@ -50,7 +50,7 @@ class Locals(MutableMapping[str, Any]):
 
 
 class PresentStep:
-    """What there is to know of the step just taken, under stable-baselines3's names.
+    """Facts about the step just taken, under stable-baselines3's names.
 
     Args:
         agent: acts and learns in environments.
@@ -63,7 +63,7 @@ class PresentStep:
         self.ended: Any = None
 
     def take(self, step: Step) -> None:
-        """`step` is the present one; nothing is computed."""
+        """Make `step` the present one, without computing anything."""
         self.step, self.count = step, self.count + 1
         pending = self.agent.collector.statistics.pending
         self.ended = pending[-1] if pending else None
@@ -84,7 +84,7 @@ class PresentStep:
         }
 
     def actions(self) -> Any:
-        """[B, ...] as the environment got them."""
+        """[B, ...] actions as sent to the environment."""
         action = self.agent.policy.action_head.to_env(self.agent.collector.acted[1])
         return action.cpu().numpy().astype(self.agent.action_space.dtype, copy=False)
 
@@ -94,7 +94,7 @@ class PresentStep:
         return distribution.log_prob(action).detach()
 
     def infos(self) -> list[dict[str, Any]]:
-        """A dict for each environment; of an ended episode with "episode", as a Monitor notes it."""
+        """A dict for each environment; at the end of an episode with "episode", as a Monitor adds it."""
         rows: list[dict[str, Any]] = self.agent.vector.infos(self.step)
         if self.ended is None:
             return rows

@@ -1,4 +1,4 @@
-"""Callbacks: stable-baselines3's own classes, run from rlmin's training loop."""
+"""Callbacks: stable-baselines3's own classes, called from rlmin's training loop."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Hook:
-    """Calls of the training loop; here each does nothing."""
+    """The calls of the training loop; here each does nothing."""
 
     def on_rollout_start(self) -> None: ...
 
@@ -42,7 +42,7 @@ class Hooks(Hook):
             hook.on_rollout_start()
 
     def on_step(self, step: Step | None) -> bool:
-        answers = [hook.on_step(step) for hook in self.hooks]  # every hook is called, also after one has stopped
+        answers = [hook.on_step(step) for hook in self.hooks]  # every hook, even after one has stopped
         return all(answers)
 
     @property
@@ -62,9 +62,9 @@ class LoggedSteps:
     """The training environment for callbacks when an agent learns from data.
 
     Attributes:
-        num_envs: logged steps of the last gradient step, since a call of `on_step` stands for so many steps.
+        num_envs: logged steps of the last gradient step, as one call of `on_step` stands for that many steps.
 
-    Everything else comes from the environment of the data, which is made on first use.
+    Everything else comes from the environment of the data, made on first use.
     """
 
     def __init__(self, env: Callable[[], Any]) -> None:
@@ -118,7 +118,7 @@ def start_callback(agent: Any, callback: Any, total: int) -> Hook:
     """Begin training under `callback`.
 
     Args:
-        agent: handed to the callback as its model.
+        agent: model of the callback.
         callback: None, a `Hook`, a stable-baselines3 callback, function(locals, globals) -> bool, or a list of them.
         total: steps at which training ends.
 
@@ -144,7 +144,7 @@ def start_callback(agent: Any, callback: Any, total: int) -> Hook:
     if hasattr(agent, "callback_env"):
         agent.callback_env = None
         agent.callback_env = LoggedSteps(agent.own_env)
-    with warnings.catch_warnings():  # EvalCallback's, which is meant for agents that know stable-baselines3's own only
+    with warnings.catch_warnings():  # EvalCallback warns of environments that are not stable-baselines3's
         warnings.filterwarnings("ignore", "Training and eval env are not of the same type", UserWarning)
         callback.init_callback(agent)
     return CallbackHook(callback, total)

@@ -1,13 +1,13 @@
 """Checkpoints: a folder of plain files, each written whole or not at all, none of which can execute code.
 
-    learner.safetensors   everything: weights, optimizer, random numbers, memory, environment state; enough to go on
-    policy.safetensors    the weights and normalisers of it; its header too holds config, spaces and counters
-    config.yaml           the settings, to read
+    learner.safetensors   everything: weights, optimizer, random numbers, memory, environment state; enough to continue
+    policy.safetensors    its weights and normalisers; the header also holds config, spaces and counters
+    config.yaml           the settings, for people to read
 
-Each of the two tensor files is complete in itself and is read alone, so nobody ever sees a mix of two saves. A save is
-there once learner.safetensors has its name; the other two are made from it and follow. A run that was killed in between
-is read from the newer file, which `saved` in the headers tells. A digest covers every tensor and every other header
-entry: an edited file is refused. config.yaml is never asked what a run's settings are.
+Each of the two tensor files is complete and is read alone, so nobody ever sees a mix of two saves. A save is complete
+once learner.safetensors has its name; the other two are derived from it and follow. If a run was killed in between, the
+newer file is read, as `saved` in the headers shows. A digest covers every tensor and every other header entry: an
+edited file is refused. rlmin never reads a run's settings from config.yaml.
 """
 
 import hashlib
@@ -39,9 +39,9 @@ CONFIG, POLICY, LEARNER = "config.yaml", "policy.safetensors", "learner.safetens
 
 SEAL = "# to read only; of an edit, this no longer is the sha256 of what follows: "
 STAMPED = 10**15
-"""Stamps of saves are larger, numbers of steps smaller."""
+"""Stamps of saves are larger than this, numbers of steps smaller."""
 LARGEST_CONFIG = 2**20
-"""Bytes of config.yaml that are looked at."""
+"""Bytes of config.yaml that are read."""
 
 Tensors = dict[str, Tensor]
 
@@ -53,19 +53,19 @@ def write(
     policy: Mapping[str, Tensor],
     learner: Mapping[str, Tensor],
 ) -> None:
-    """Write a checkpoint to `folder`, which is created where it does not exist.
+    """Write a checkpoint to `folder`, which is created if necessary.
 
     Args:
-        folder: of the run.
-        header: plain values: agent, rlmin (its version), env, seed, config, and whatever else there is to say.
-        spaces: of observations and actions.
+        folder: folder of the run.
+        header: plain values: agent, rlmin (its version), env, seed, config, and further facts.
+        spaces: spaces of observations and actions.
         policy: weights and normalisers.
         learner: everything else that training needs.
 
     Raises:
-        TypeError: the header holds something else than plain values; nothing has been written.
+        TypeError: the header holds something other than plain values; nothing has been written.
         ValueError: another process is training or saving there.
-        OSError: the disk is full or cannot be written to; what was there before still is.
+        OSError: the disk is full or not writable; the earlier checkpoint remains.
     """
     described = {"observation_space": space_to_json(spaces[0]), "action_space": space_to_json(spaces[1])}
     text = write_header({**header, **described})
@@ -78,10 +78,10 @@ def write(
 
 
 def find_folder(path: str | Path) -> Path:
-    """The folder that was saved to as `path`; as stable-baselines3 has it, ".zip" may be there or not.
+    """The folder saved under `path`; as in stable-baselines3, ".zip" may be part of the name or not.
 
     Raises:
-        ValueError: there is a file, no folder.
+        ValueError: there is a file instead of a folder.
     """
     path = Path(path)
     if path.is_dir():  # "." has no name to change
@@ -97,10 +97,10 @@ def find_folder(path: str | Path) -> Path:
 
 
 def read_header(folder: Path, file: str = POLICY) -> dict[str, Any]:
-    """What the header of a checkpoint says, spaces rebuilt; the tensors are checked too.
+    """The entries of a checkpoint's header, spaces rebuilt; the tensors are checked too.
 
     Raises:
-        ValueError: no run is there, or it is incomplete, of another version, damaged or edited.
+        ValueError: there is no run, or it is incomplete, of another version, damaged or edited.
     """
     return read(folder, file)[0]
 
@@ -116,21 +116,21 @@ def read(folder: Path, file: str) -> tuple[dict[str, Any], Tensors]:
 
 
 def read_newest(folder: Path) -> tuple[dict[str, Any], Tensors]:
-    """As `read`, of the file that was saved last; of a whole save it is that which holds everything.
+    """As `read`, of the file saved last; of a complete save, the one that holds everything.
 
-    A policy may be the newer one where it was copied there, or where a learner was left by an earlier push. A
-    config.yaml that somebody edited is a warning.
+    A policy may be the newer file if it was copied there, or if an earlier push left a learner behind. An edited
+    config.yaml is a warning.
     """
     file, other = newest(folder)
     if other is not None and read_stamp(folder / other) in (-1, read_stamp(folder / file)):
-        _read_plain(folder, other)  # of the same save, or damaged: to say so
+        _read_plain(folder, other)  # of the same save; or damaged, which reading it reports
     found = read(folder, file)
     warn_of_edits(folder, file)
     return found
 
 
 def newest(folder: Path) -> tuple[str, str | None]:
-    """The checkpoint file that was saved last (the learner where both were at once), and the other, if it is there."""
+    """The checkpoint file saved last (the learner of two from one save), and the other, if it exists."""
     there = [name for name in (LEARNER, POLICY) if (folder / name).exists()]
     if len(there) < 2:
         return (there or [POLICY])[0], None
@@ -138,9 +138,9 @@ def newest(folder: Path) -> tuple[str, str | None]:
 
 
 def read_stamp(path: Path) -> int:
-    """When a checkpoint file was saved, in nanoseconds; it grows with every save in a folder. -1: not to be read.
+    """The time of a save in nanoseconds, which grows with every save in a folder. -1: not readable.
 
-    Files of before there was such a stamp count by the steps learned from, and are older than every later one.
+    Older files without such a stamp count by their steps of training, and are older than any file with one.
     """
     try:
         with safe_open(path, framework="pt") as opened:
@@ -151,7 +151,7 @@ def read_stamp(path: Path) -> int:
 
 
 def derive_files(folder: Path) -> dict[str, bytes]:
-    """What policy.safetensors and config.yaml hold once the last save is whole: its weights and settings.
+    """The content of policy.safetensors and config.yaml after the last complete save: its weights and settings.
 
     Raises:
         ValueError: see `read_header`.
@@ -166,7 +166,7 @@ def derive_files(folder: Path) -> dict[str, bytes]:
 
 
 def finish_save(folder: Path) -> None:
-    """Write what a kill kept the last save from writing; the folder has to be held, see `rlmin.files.lock`.
+    """Write the files that a kill kept the last save from writing; hold the folder first, see `rlmin.files.lock`.
 
     Raises:
         ValueError: see `read_header`.
@@ -182,16 +182,16 @@ def finish_save(folder: Path) -> None:
 
 
 def warn_of_edits(folder: Path, file: str) -> None:
-    """Warn where config.yaml was edited by hand, which changes nothing.
+    """Warn if config.yaml was edited by hand, which has no effect.
 
-    Its first line has a digest of the rest, so an edit is told from a file that is older or newer than the weights.
+    Its first line has a digest of the rest, which tells an edited file from one older or newer than the weights.
     """
     lines = _config_lines(folder)
     if lines is None or not _is_edited(lines):
         return
     with safe_open(folder / file, framework="pt") as opened:
         wanted = _readable(opened.metadata()["header"]).splitlines()
-    rest = lines[1:] if lines and lines[0].startswith(SEAL) else lines  # one of before there was a digest has none
+    rest = lines[1:] if lines and lines[0].startswith(SEAL) else lines  # older files have no digest
     if rest == wanted:
         return
     changed = [line.strip()[:60] for line in rest if line not in wanted][:3] or ["something is missing"]
@@ -203,7 +203,7 @@ def warn_of_edits(folder: Path, file: str) -> None:
 
 
 def _config_lines(folder: Path) -> list[str] | None:
-    """The lines of config.yaml, as far as they are looked at; None where there is none: it is to read."""
+    """The first lines of config.yaml; None if there is none, as the file is only for people."""
     try:
         with (folder / CONFIG).open("rb") as config:
             return config.read(LARGEST_CONFIG).decode(errors="replace").splitlines()
@@ -263,14 +263,14 @@ def _derive_files(weights: Tensors, text: str, saved: int | None) -> dict[str, b
 
 
 def _readable(text: str) -> str:
-    """The part of a header that stands in config.yaml."""
+    """The part of a header that config.yaml shows."""
     header = read_header_text(text, where="header")
     keys = ("agent", "rlmin", "env", "dataset", "seed", "config", "run")
     return yaml.safe_dump({key: readable(header[key]) for key in keys if key in header}, sort_keys=False)
 
 
 def _seal(lines: list[str]) -> str:
-    """The first line of a config.yaml with these others."""
+    """The first line of a config.yaml, given the others."""
     return SEAL + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

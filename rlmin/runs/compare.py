@@ -1,9 +1,9 @@
 """Comparing runs: scores at equal budgets, with the statistics of scipy.
 
-Of every group of runs that differ in the seed alone: mean and interquartile mean of the seeds' scores, and the steps
-until a threshold was reached. Beside the first group, the baseline: the difference of the means, and the probability
-that a run of the group scores more than a run of the baseline. Intervals are 95 % percentile bootstraps over seeds;
-where both groups have the same seeds, differences are those of pairs.
+A group is a set of runs that differ only in the seed. For every group: mean and interquartile mean of the seeds'
+scores, and the steps until a threshold was reached. Against the first group, the baseline: the difference of the means,
+and the probability that a run of the group scores more than a run of the baseline. Intervals are 95 % percentile
+bootstraps over seeds; if both groups have the same seeds, differences are paired.
 
 Source: Agarwal et al. 2021, Deep reinforcement learning at the edge of the statistical precipice (arXiv:2108.13264).
 """
@@ -23,15 +23,15 @@ from rlmin.runs.statistics import Interval, interquartile_mean
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 SCORES = ("eval/mean_reward", "rollout/ep_rew_mean")
-"""Columns that are compared by default: the first that every run has."""
+"""Columns to compare by default: the first one that every run has."""
 ALIKE = 1.05
-"""Ratio of two budgets up to which they count as equal: a rollout more or less."""
+"""Largest ratio of two budgets that count as equal: they may differ by a rollout."""
 DRAWS = 9_999
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What there is to say of one group."""
+    """The results of one group."""
 
     name: str
     seeds: int
@@ -39,17 +39,17 @@ class Row:
     iqm: Interval
     steps_to_threshold: float | None  # Median over the seeds that reached it; None: there is no threshold, or none did
     reached: int  # Seeds that reached the threshold
-    difference: Interval | None  # Of the means, to the baseline; None: of the baseline
-    is_paired: bool  # Whether the difference is that of equal seeds
+    difference: Interval | None  # Difference of the means from the baseline's; None for the baseline
+    is_paired: bool  # Whether the difference is paired by seed
     improvement: Interval | None  # P(score > score of the baseline)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Rows, the baseline first, and what was compared."""
+    """Rows, the baseline first, and the compared column."""
 
     column: str
-    steps: float  # At which scores were taken
+    steps: float  # Steps at which scores were taken
     threshold: float | None
     rows: tuple[Row, ...]
 
@@ -61,9 +61,9 @@ def compare_runs(
 
     Args:
         folders: runs; the group of the first is the baseline.
-        column: of metrics.csv, more is better; None: the first of `SCORES` that all runs have.
+        column: column of metrics.csv, more is better; None: the first of `SCORES` that all runs have.
         at: step at which scores are taken; None: the end, which has to be the same for all runs.
-        threshold: score whose first step is looked for.
+        threshold: score whose first step is reported.
 
     Raises:
         ValueError: runs of other tasks or budgets, a column that a run lacks, or a step that a run has not reached.
@@ -83,7 +83,7 @@ def compare_runs(
 
 
 def _check_tasks(groups: Sequence[Group]) -> None:
-    """Raise a ValueError where the groups had other tasks."""
+    """Raise a ValueError if the groups had different tasks."""
     first, *others = [(group.folders[0], read_task(group.folders[0])) for group in groups]
     for folder, task in others:
         for key in {**first[1], **task}:
@@ -93,7 +93,7 @@ def _check_tasks(groups: Sequence[Group]) -> None:
 
 
 def _column(runs: Sequence[Path], column: str | None) -> str:
-    """The column asked for, or the first of `SCORES`; a ValueError where a run lacks it."""
+    """The given column, or the first of `SCORES`; a ValueError if a run lacks it."""
     known = {folder: read_columns(folder) for folder in runs}
     if column is None:
         column = next((name for name in SCORES if all(name in names for names in known.values())), None)
@@ -107,7 +107,7 @@ def _column(runs: Sequence[Path], column: str | None) -> str:
 
 
 def _budget(curves: dict[Path, tuple[list[float], list[float]]], at: float | None) -> float:
-    """The step at which scores are taken; a ValueError where budgets are unlike, or a run ended before."""
+    """The step at which scores are taken; a ValueError if budgets differ, or a run ended earlier."""
     ends = {folder: x[-1] for folder, (x, _) in curves.items() if x}
     shortest, longest = min(ends, key=lambda one: ends[one]), max(ends, key=lambda one: ends[one])
     if at is None and ends[longest] > ALIKE * ends[shortest]:
@@ -135,7 +135,7 @@ def _scores(group: Group, curves: dict[Path, tuple[list[float], list[float]]], e
 def _first_steps(
     group: Group, curves: dict[Path, tuple[list[float], list[float]]], threshold: float | None, end: float
 ) -> list[float | None]:
-    """Of each run, the first step at which the threshold was reached; None: never."""
+    """The first step at which each run reached the threshold; None: never."""
     if threshold is None:
         return []
     return [
@@ -175,7 +175,7 @@ def probability_of_improvement(x: Array, y: Array, axis: int = -1) -> Array:
 
 
 def interval(samples: tuple[Array, ...], statistic: Callable[..., Array], *, paired: bool = False) -> Interval:
-    """A statistic of one sample or two, and its 95 % percentile-bootstrap interval; of single numbers it is a point."""
+    """A statistic of one or two samples with its 95 % percentile-bootstrap interval, a point for single numbers."""
     from scipy.stats import bootstrap
 
     value = float(statistic(*samples, axis=-1))

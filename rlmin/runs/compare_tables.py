@@ -8,11 +8,11 @@ from rlmin.runs.compare import Comparison, Row
 from rlmin.runs.statistics import Interval
 
 FEW = 3
-"""Seeds; an interval over fewer says little."""
+"""Number of seeds below which an interval says little."""
 
 
 def write_text(found: Comparison) -> str:
-    """Aligned columns, and below them what was compared."""
+    """Aligned columns, and notes below them."""
     head, *rows = _cells(found)
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
@@ -20,7 +20,7 @@ def write_text(found: Comparison) -> str:
 
 
 def write_csv(found: Comparison) -> str:
-    """A line a group, every bound of an interval in a column of its own."""
+    """A line for each group, every bound of an interval in a column of its own."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = ["mean", "iqm", "difference", "improvement"]
@@ -66,11 +66,11 @@ WRITERS: dict[str, Callable[[Comparison], str]] = {
     ".md": write_markdown,
     ".tex": write_latex,
 }
-"""Suffix of a file -> how the table is written there."""
+"""Suffix of a file -> the function that writes the table."""
 
 
 def _cells(found: Comparison) -> list[list[str]]:
-    """The head, and a row a group; columns that say nothing are left out."""
+    """The head, and a row for each group; empty columns are left out."""
     head = ["runs", "seeds", "mean", "IQM"]
     beside = len(found.rows) > 1
     head += ["difference", "P(improvement)"] if beside else []

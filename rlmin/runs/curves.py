@@ -13,14 +13,14 @@ from rlmin.runs.statistics import mean_band
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 SECONDS = "time/time_elapsed"
-"""A column for the horizontal axis, like STEPS."""
+"""A column for the horizontal axis, as STEPS is."""
 
 POINTS = 400
 """Largest number of points of a mean curve."""
 
 
 class Curve(NamedTuple):
-    """The mean of runs, and its 95 % interval; of one run low and high are the curve itself."""
+    """The mean of runs and its 95 % interval; for one run, low and high are the curve itself."""
 
     x: Array
     mean: Array
@@ -39,7 +39,7 @@ def read_curve(folder: Path, column: str, *, over: str = STEPS) -> tuple[list[fl
     Args:
         folder: the run.
         column: a name in `read_columns`; any other has no rows.
-        over: the column of x.
+        over: column of x.
 
     Raises:
         ValueError: the run has no metrics, or the column is not numeric.
@@ -57,8 +57,8 @@ def smooth_curve(values: Sequence[float], weight: float) -> list[float]:
         y[i] = sum over j <= i of weight^(i-j) * values[j], divided by the sum of the weights
 
     Args:
-        values: of one curve.
-        weight: of the past, in [0, 1); 0 changes nothing.
+        values: values of one curve.
+        weight: weight of the past, in [0, 1); 0 changes nothing.
     """
     total = share = 0.0
     out = []
@@ -73,11 +73,11 @@ def mean_curve(
     *,
     band: Callable[[Array], tuple[Array, Array, Array]] = mean_band,
 ) -> Curve:
-    """The mean of curves, over the x that all of them have; linear between their points.
+    """The mean of curves over their common x; linear between their points.
 
     Args:
-        curves: x, ascending, and values of each.
-        band: what is drawn of the values [curves, points] of several: middle, low and high.
+        curves: ascending x and values of each curve.
+        band: function from the values [curves, points] of several curves to middle, low and high.
 
     Raises:
         ValueError: they have no x in common.

@@ -18,7 +18,7 @@ READ = {
     "run.device": "device",
     "total_timesteps": "total_timesteps",
 }
-"""What of config.yaml, beside `config` and `env.kwargs`, makes a run another one, and how it is called."""
+"""Entries of config.yaml that distinguish runs, beside `config` and `env.kwargs`, and their names."""
 
 MOST = 3
 """Largest number of settings in a name; beyond it, folder names are clearer."""
@@ -39,7 +39,7 @@ def group_runs(folders: Sequence[Path], *, by_seed: bool = True) -> list[Group]:
 
     Args:
         folders: runs; duplicates count once.
-        by_seed: whether runs that differ only in the seed form one group; False makes each its own, named by its
+        by_seed: whether runs that differ only in the seed form one group; otherwise each is its own, named by its
             folder.
 
     Raises:
@@ -65,7 +65,7 @@ def group_runs(folders: Sequence[Path], *, by_seed: bool = True) -> list[Group]:
 
 
 def read_settings(folder: Path) -> Settings:
-    """The settings of a run without its seed; for a folder without config.yaml, the folder."""
+    """The settings of a run without its seed; without a config.yaml, the folder."""
     said = _read_config(folder)
     if said is None:
         return {"folder": str(folder)}
@@ -77,7 +77,7 @@ def read_settings(folder: Path) -> Settings:
 
 
 def read_task(folder: Path) -> Settings:
-    """What a run learned: its environment, with arguments, or its data; of a folder without config.yaml nothing."""
+    """The task of a run: its environment with arguments, or its data; empty without a config.yaml."""
     flat = dict(_flat(_read_config(folder) or {}))
     task = {name: flat[key] for key, name in READ.items() if key in flat and name in ("env", "dataset", "data")}
     return task | {key.removeprefix("env.kwargs."): x for key, x in flat.items() if key.startswith("env.kwargs.")}
@@ -92,8 +92,8 @@ def read_seed(folder: Path) -> Hashable:
 def setting_names(groups: Sequence[Settings]) -> list[str]:
     """A name for each group: the settings in which they differ, as in `encoder=min_gru`.
 
-    Agents of different kinds are distinguished by agent, environment and data. A single group is
-    named by its environment; of groups that differ in more settings than a name can hold, all names are empty.
+    Agents of different kinds are distinguished by agent, environment and data. A single group is named by its
+    environment. If groups differ in more settings than a name can hold, all names are empty.
     """
     if len(groups) == 1:
         return [str(groups[0].get("env", "runs"))]
@@ -110,7 +110,7 @@ def setting_names(groups: Sequence[Settings]) -> list[str]:
 
 
 def _follows_encoder(key: str, groups: Sequence[Settings]) -> bool:
-    """Whether it is an option of encoders, and the same in all groups of one encoder: the encoder's name says it."""
+    """Whether a setting is an option of encoders, and equal in all groups of one encoder, whose name implies it."""
     values: dict[Hashable, set[Hashable]] = {}
     for settings in groups:
         values.setdefault(settings.get("encoder"), set()).add(settings.get(key))
@@ -125,7 +125,7 @@ def folder_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _before_seed(names: Sequence[str]) -> str:
-    """The common prefix of the names of a group's seeds; the whole name of a single one."""
+    """The common prefix of the folder names of a group; for one folder its whole name."""
     same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
     return "".join(letters[0] for letters in same).rstrip("-_") or names[0]
 

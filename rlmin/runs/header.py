@@ -1,7 +1,7 @@
-"""The header of a checkpoint: what it has to hold, checked before anything is made of it.
+"""The header of a checkpoint: its entries, checked before anything is built from them.
 
-A file may come from a stranger, so every entry has a type and a range, and what it makes us allocate is bounded by what
-the file itself holds. What is in `config` is checked by its class, see `rlmin.settings`.
+A file may come from a stranger, so every entry has a type and a range, and the size of the file bounds the memory that
+it makes us allocate. The class of `config` checks its entries, see `rlmin.settings`.
 """
 
 import json
@@ -13,11 +13,11 @@ from rlmin.files.plain import decode, encode
 from rlmin.spaces.as_json import space_from_json
 
 LONGEST = 16 * 2**20
-"""Letters of a header."""
+"""Largest number of letters of a header."""
 LARGEST = 2**62
-"""Of a count."""
+"""Largest count."""
 ENCODED = ("env", "run", "dataset")
-"""Entries that hold values of users, see `rlmin.files.plain`."""
+"""Entries with values of users, see `rlmin.files.plain`."""
 
 Check = Callable[[Any], bool]
 
@@ -43,13 +43,13 @@ def mapping(x: Any) -> bool:
 
 
 def score(x: Any) -> bool:
-    """Result of an evaluation while training; older files hold no standard error."""
+    """Result of an evaluation during training; older files have no standard error."""
     needed = {"mean_return", "num_timesteps"}
     return mapping(x) and needed <= x.keys() <= needed | {"error"} and all(map(number, x.values()))
 
 
 def or_none(check: Check) -> Check:
-    """None, or what passes."""
+    """None, or a value that passes the check."""
     return lambda x: x is None or check(x)
 
 
@@ -102,16 +102,16 @@ def write_header(header: Mapping[str, Any]) -> str:
     """The text of a header.
 
     Raises:
-        TypeError: it holds something that cannot be written.
+        TypeError: an entry cannot be written.
     """
     return json.dumps({key: encode(x, key) if key in ENCODED else x for key, x in header.items()})
 
 
 def read_header_text(content: str, *, where: str) -> dict[str, Any]:
-    """The entries of a header, spaces still as they are written.
+    """The entries of a header, spaces still as written.
 
     Raises:
-        ValueError: it is not what `write_header` writes, or an entry is missing, of another type or out of range.
+        ValueError: `write_header` did not write it, or an entry is missing, of another type or out of range.
     """
     if len(content) > LONGEST:
         raise ValueError(f"{where}: expected a header of at most {LONGEST:,} letters, got {len(content):,}")
@@ -138,12 +138,12 @@ def rebuild_spaces(header: dict[str, Any], *, elements: int, where: str) -> None
 
     Args:
         header: see `read_header_text`.
-        elements: numbers in the weights of the same file. A policy has about as many as its spaces have entries and
-            choices, or more, so that spaces far larger belong to no file like this.
+        elements: number of weights in the same file. A policy has at least about as many as its spaces have entries
+            and choices, so much larger spaces cannot belong to this file.
         where: the file, for the message.
 
     Raises:
-        ValueError: a space cannot be made, or is too large.
+        ValueError: a space is invalid or too large.
     """
     for key in ("observation_space", "action_space"):
         try:
@@ -156,7 +156,7 @@ _NOTHING = object()
 
 
 def _dig(header: Mapping[str, Any], path: str) -> Any:
-    """What stands at "run.data.mean"; _NOTHING where the way there ends."""
+    """The value at a path like "run.data.mean"; _NOTHING if the path ends before it."""
     found: Any = header
     for key in path.split("."):
         if not isinstance(found, dict) or key not in found:

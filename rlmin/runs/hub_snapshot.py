@@ -10,7 +10,7 @@ PICKLED = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".bin", ".zip"}
 """Endings of files that are pickles or may contain one."""
 
 ADDRESS = re.compile(r"hf:/+(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>.+))?")
-"""hf://user/name or hf://user/name@revision; a Path makes one stroke of the two."""
+"""hf://user/name or hf://user/name@revision; a Path turns the two slashes into one."""
 
 
 def is_address(place: str | Path) -> bool:
@@ -26,8 +26,8 @@ def fetch(place: str | Path) -> Path:
 
     Raises:
         ImportError: huggingface_hub is not installed.
-        ValueError: no such address, repository or revision, or there is no run of rlmin in it.
-        ConnectionError: it cannot be reached, and there is no local copy.
+        ValueError: no such address, repository or revision, or no run of rlmin in it.
+        ConnectionError: the hub cannot be reached, and there is no local copy.
     """
     found = ADDRESS.fullmatch(str(place))
     if found is None:
@@ -36,7 +36,7 @@ def fetch(place: str | Path) -> Path:
 
 
 def snapshot(repo_id: str, revision: str | None = None) -> Path:
-    """As `fetch`, of a repository's id and a revision."""
+    """As `fetch`, given a repository's id and a revision."""
     hub, errors = (require(name, extra="hub") for name in ("huggingface_hub", "huggingface_hub.errors"))
     place = f"hf://{repo_id}" + (f"@{revision}" if revision else "")
     try:

@@ -1,4 +1,4 @@
-"""Logs: stable-baselines3's Logger, writing TensorBoard events and metrics.csv and, where asked for, to W&B."""
+"""Logs: stable-baselines3's Logger, which writes TensorBoard events, metrics.csv and, on request, to W&B."""
 
 import codecs
 import csv
@@ -27,21 +27,21 @@ METRICS = "metrics.csv"
 STEPS = "time/total_timesteps"
 
 QUIET = {"console": "off", "x_disable_stats": True}
-"""Of W&B: it neither reads what is printed nor samples the machine."""
+"""Settings of W&B: it neither captures output nor samples the machine."""
 
 
 def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns of a csv file, and its rows as far as they were written whole: a kill may have torn the last one.
+    """The columns and the complete rows of a csv file: a kill may have torn the last row.
 
     Raises:
-        ValueError: it is no csv file.
+        ValueError: `file` is not a csv file.
     """
     content = file.read_bytes()
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(content)  # which waits for the rest of a cut letter
-        whole = text[: text.rfind("\n") + 1]  # a number that was cut is a number too, so the end of the line decides
+        text = codecs.getincrementaldecoder("utf-8")().decode(content)  # keeps the bytes of a cut letter back
+        whole = text[: text.rfind("\n") + 1]  # a cut number is still a number, so the end of the line decides
         lines = list(csv.reader(StringIO(whole, newline="")))
-        if whole.count('"') % 2:  # cut at the end of a line inside of a text: it was opened and never closed
+        if whole.count('"') % 2:  # cut at the end of a line inside a quoted text, which never closed
             lines.pop()
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file}: not readable as CSV ({error})") from None
@@ -50,7 +50,7 @@ def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 class ContinuedCSV(CSVOutputFormat):
-    """A csv file that a resumed run goes on writing: rows up to `until` steps stay, later ones are taken again."""
+    """A csv file that a resumed run continues: rows up to `until` steps stay, later ones are written again."""
 
     def __init__(self, file: Path, until: int) -> None:
         keys, rows = read_rows(file) if file.exists() else ([], [])
@@ -59,7 +59,7 @@ class ContinuedCSV(CSVOutputFormat):
         self._begin(keys if kept else [], kept)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """One row. A new column makes the file anew, whole or not at all: a kill at any time loses no row."""
+        """Write one row. A new column rewrites the file, whole or not at all, so a kill never loses a row."""
         new = filter_excluded_keys(key_values, key_excluded, "csv").keys() - self.keys
         if new and self.keys:
             self.file.close()
@@ -67,7 +67,7 @@ class ContinuedCSV(CSVOutputFormat):
         super().write(key_values, key_excluded, step)
 
     def _begin(self, keys: list[str], rows: list[dict[str, str]]) -> None:
-        """Put the file there with these rows, and open it behind them."""
+        """Write the file with these rows, and open it at its end."""
         text = StringIO()
         if keys:
             writer = csv.DictWriter(text, keys, lineterminator="\n", restval="")
@@ -80,7 +80,7 @@ class ContinuedCSV(CSVOutputFormat):
 
 
 def _steps(row: Mapping[str, str]) -> float:
-    """Where a row stands; -1 where it does not tell."""
+    """The step of a row; -1 if it has none."""
     try:
         return float(row[STEPS])
     except (KeyError, ValueError):
@@ -88,7 +88,7 @@ def _steps(row: Mapping[str, str]) -> float:
 
 
 class ContinuedBoard(TensorBoardOutputFormat):
-    """TensorBoard events in which a resumed run replaces what an earlier attempt wrote beyond `until` steps."""
+    """TensorBoard events; a resumed run replaces those of an earlier attempt beyond `until` steps."""
 
     def __init__(self, folder: Path, until: int) -> None:
         self.writer = SummaryWriter(str(folder), purge_step=until + 1 if until else None)
@@ -99,9 +99,9 @@ class WandbOutput(KVWriter):
     """Rows of the log in a run of Weights & Biases, over environment steps; its files lie in the run folder.
 
     Args:
-        folder: the run; its name is shown.
-        project: of W&B.
-        run_id: the same whenever the run is gone on with.
+        folder: the run; W&B shows its name.
+        project: project of W&B.
+        run_id: id of the run, the same whenever it continues.
         settings: hyper-parameters.
 
     Raises:
@@ -125,7 +125,7 @@ class WandbOutput(KVWriter):
         self.run.log(row | {key: self.wandb.Histogram(value.numpy()) for key, value in tensors.items()})
 
     def close(self) -> None:
-        """Send what is left, and end W&B's run."""
+        """Send the remaining rows, and end W&B's run."""
         self.run.finish()
 
 
@@ -136,9 +136,9 @@ def make_logger(
 
     Args:
         folder: the run.
-        settings: hyper-parameters, shown by TensorBoard's HPARAMS page.
-        until: steps already taken; rows of an earlier attempt beyond them are dropped.
-        wandb: project of W&B and id of the run there, to log to as well; None: not.
+        settings: hyper-parameters, for TensorBoard's HPARAMS page.
+        until: number of steps already taken; later rows of an earlier attempt are dropped.
+        wandb: project of W&B and id of the run there, to log to as well; None: no W&B.
 
     Raises:
         ImportError, ValueError: see `WandbOutput`.
@@ -165,9 +165,9 @@ def record(
     seconds: float,
     speed: float,
 ) -> None:
-    """Put one row together: episodes (of an agent that plays some), speed, training metrics, and time scales in steps.
+    """Record one row: episodes (if the agent plays any), speed, training metrics, and time scales in steps.
 
-    Keys are those of stable-baselines3 where it has one, so its plotting helpers find them.
+    Keys are stable-baselines3's where it has one, so its plotting helpers find them.
     """
     facts: dict[str, float | None] = {
         STEPS: steps,

@@ -33,7 +33,7 @@ OTHERWISE = {"train/loss": "loss"}
 OVER = {"steps": STEPS, "time": SECONDS}
 UNITS = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 
-FORMATS: dict[str, dict[str, Any]] = {  # without a date: the same curves are the same bytes
+FORMATS: dict[str, dict[str, Any]] = {  # without a date, the same curves give the same bytes
     ".png": {},
     ".svg": {"metadata": {"Date": None}},
     ".pdf": {"metadata": {"CreationDate": None}},
@@ -41,10 +41,10 @@ FORMATS: dict[str, dict[str, Any]] = {  # without a date: the same curves are th
 
 
 FEW = 3
-"""Seeds; an interval over fewer says little."""
+"""Number of seeds below which an interval says little."""
 
 BANDS = {"mean": mean_band, "iqm": iqm_band}
-"""What a line is of its seeds, with its interval."""
+"""Name of a statistic over seeds -> function that gives it with its interval."""
 
 
 class Looks(NamedTuple):
@@ -59,7 +59,7 @@ class Looks(NamedTuple):
 
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours that the colour-blind tell apart (Okabe and Ito 2008)."""
+"""Colours that colour-blind people can distinguish (Okabe and Ito 2008)."""
 STYLES = {
     "screen": Looks(6, 4, 120, 8, tuple(f"C{i}" for i in range(10)), {}),
     "paper": Looks(
@@ -88,16 +88,16 @@ def plot_runs(
     Args:
         folders: runs.
         files: pictures to write, .png, .svg or .pdf: all of them, or none after an error.
-        columns: of metrics.csv; none: return and success, where known, or the losses of a decision agent.
+        columns: columns of metrics.csv; none: return and success, if known, or the losses of a decision agent.
         over: "steps", or "time": wall-clock time of training.
-        by_seed: whether runs that differ only in the seed are one line, their mean with a 95 % bootstrap interval over
-            seeds; runs of one seed count as one, their mean.
+        by_seed: whether runs that differ only in the seed form one line, their mean with a 95 % bootstrap interval
+            over seeds; several runs of one seed count as their mean.
         smooth: weight of the past in an exponential moving average of each run, in [0, 1).
         style: "screen", or "paper": panels as wide as a column of text, 300 dots an inch.
         band: "mean" of the seeds, or "iqm", their interquartile mean, each with its 95 % interval.
-        relative_to: a run; lines are shown as a ratio to that of its group. None: as they are.
-        say: called with a line: which runs lack a column, where a line ends before the longest of its runs, and which
-            lines are of fewer than three seeds.
+        relative_to: a run; lines are shown as a ratio to the line of its group. None: absolute values.
+        say: called with remarks: runs that lack a column, lines that end before the longest of their runs, and lines
+            with fewer than three seeds.
 
     Returns:
         the groups, one for each line.
@@ -126,7 +126,7 @@ def plot_runs(
     label, unit = _time_axis(panels) if over == "time" else (_steps_label(folders), 1.0)
     looks: dict[str, Any] = {"looks": STYLES[style], "band": band, "base": base}
     for file, image in _images(panels, [Path(file) for file in files], label, unit, **looks).items():
-        write_atomic(file, image)  # all were made before the first is written
+        write_atomic(file, image)  # all are drawn before the first is written
     _warn_of_few(groups, say)
     return groups
 
@@ -139,7 +139,7 @@ class Line(NamedTuple):
     runs: int
 
     def label(self, name: str) -> str:
-        """The name of the group, and the number of its curves."""
+        """The name of the group with the number of its curves."""
         if self.runs == 1:
             return name
         return f"{name} ({self.seeds} seeds)" if self.runs == self.seeds else f"{name} ({self.runs} runs)"
@@ -261,7 +261,7 @@ def _suffix(file: Path) -> str:
 def _images(
     panels: dict[str, dict[str, Line]], files: Sequence[Path], label: str, unit: float, *, looks: Looks, **words: Any
 ) -> dict[Path, bytes]:
-    """What goes into each file."""
+    """The content of each file."""
     from matplotlib import rc_context
 
     images, rc = dict[Path, bytes](), {**looks.rc, "svg.hashsalt": "rlmin"}

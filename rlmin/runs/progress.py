@@ -1,4 +1,4 @@
-"""Progress: one line with steps, results, speed and the remaining time of training."""
+"""Progress: one line with steps, results, speed and the time left."""
 
 import time
 from types import TracebackType
@@ -13,8 +13,8 @@ class Progress:
     """A live bar on a terminal, a line every ten seconds elsewhere, nothing unless `enabled`.
 
     Args:
-        total: steps at which training ends.
-        first: steps taken before it began.
+        total: step at which training ends.
+        first: number of steps taken before.
         enabled: whether to show anything.
     """
 
@@ -47,7 +47,7 @@ class Progress:
             self.bar.stop()
 
     def update(self, steps: int, speed: float, facts: str) -> None:
-        """Show `steps` taken, `speed` in steps a second, and before that the `facts`, which end in two spaces."""
+        """Show `steps` taken, the `facts`, which end in two spaces, and `speed` in steps a second."""
         if not self.enabled:
             return
         facts += f"{speed:,.0f} steps/s"

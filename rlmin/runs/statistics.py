@@ -38,12 +38,12 @@ def interquartile_mean(scores: Array, axis: int = -1) -> Array:
 
 
 def mean_interval(scores: Sequence[float]) -> Interval:
-    """The mean over seeds; the interval of one seed is the value itself."""
+    """The mean over seeds; for one seed the interval is the value itself."""
     return _interval([np.asarray(scores, dtype=np.float64)], lambda x: x.mean(-1))
 
 
 def mean_band(curves: Array) -> tuple[Array, Array, Array]:
-    """[n, points] -> mean, low and high [points]: `mean_interval` of every point, over the n seeds."""
+    """[n, points] -> mean, low and high [points]: `mean_interval` of every point over the n seeds."""
     random = np.random.default_rng(0)
     drawn = random.integers(len(curves), size=(DRAWS, len(curves)))
     share = np.stack([(drawn == seed).mean(1) for seed in range(len(curves))], axis=1)  # [draws, n] of each seed
@@ -63,7 +63,7 @@ def iqm_band(curves: Array) -> tuple[Array, Array, Array]:
 
 
 def iqm_interval(tasks: Sequence[Sequence[float]]) -> Interval:
-    """The interquartile mean over the runs of all tasks, one sequence of scores (over seeds) a task."""
+    """The interquartile mean over the runs of all tasks, given one sequence of scores (over seeds) per task."""
     return _interval([np.asarray(scores, dtype=np.float64) for scores in tasks], interquartile_mean)
 
 

@@ -1,10 +1,10 @@
 """The recurrence h[t] = a[t] * h[t-1] + b[t], with an exact reset wherever an episode starts.
 
-`rotating_scan` is its form for complex numbers, `outer_scan` that for matrices. The other three share one contract,
+`rotating_scan` is its form for complex numbers, `outer_scan` the one for matrices. The other three share one contract,
 which those two keep with axes of their own. Inputs are time-major, [T, B, D]; `state` [B, D] is the memory that enters
-the first step; `start` [T, B] bool says at which steps the memory is wiped *before* it is used, which is exact: the
-state that enters is replaced by 0, whatever it was, and no gradient passes. They return every state, `h`, and the one
-to carry into the next call, `last`; gradients flow from both into every float argument.
+the first step; `start` [T, B] bool marks the steps before which the memory is wiped. A reset is exact: the state that
+enters is replaced by 0, whatever it was, and no gradient passes. The scans return every state, `h`, and the one to
+carry into the next call, `last`; gradients flow from both into every float argument.
 
 The arithmetic and the carry are float32 (float64 for float64 inputs) in linear space. bfloat16 and float16 inputs are
 read as they are; `h` comes back in their dtype, `last` stays float32.
@@ -35,8 +35,8 @@ def linear_scan(
     Discounted returns and generalised advantages are the reversed form, with [T, B] inputs and a [B] state.
 
     Args:
-        decay: [T, B, ...] float, what is kept of the past. Any value; stable where its magnitude is at most 1.
-        value: same shape and dtype family as `decay`, what is added.
+        decay: [T, B, ...] float, share of the past that stays. Any value; stable if its magnitude is at most 1.
+        value: same shape and dtype family as `decay`, the new term.
         state: [B, ...] float, the memory that enters the first step taken (t = T-1 when reversed).
         start: [T, B] bool or None, the state that enters step t is replaced by 0.
         reverse: run from T-1 down to 0.
@@ -130,12 +130,13 @@ def min_lstm_scan(
 def warmup(device: torch.device | str = "cpu", *, shape: tuple[int, int, int] = (1, 1, 1)) -> None:
     """Compile what the first update would compile: every float32 scan, forward and backward.
 
-    Takes some seconds the first time and a fraction of one when the compiled code is cached on disk. On a GPU it is
-    also what has to come before a CUDA graph is captured.
+    It takes some seconds the first time, and a fraction of a second once the compiled code is cached on disk. On a GPU,
+    call it before a CUDA graph is captured.
 
     Args:
         device: where the scans will run.
-        shape: [T, B, D] of the update to come. On the CPU it makes no difference; on a GPU kernels are chosen by size.
+        shape: [T, B, D] of the update to come. It makes no difference on the CPU; on a GPU the size decides on the
+            kernel.
     """
     device = existing(device)
     if (
@@ -167,7 +168,7 @@ def _three_axes(x: Tensor) -> Tensor:
 
 
 def _check(inputs: dict[str, Tensor], state: Tensor, start: Tensor | None, activation: str | None = None) -> None:
-    """Reject, by name, what the kernels would misread."""
+    """Reject, by name, arguments that the kernels would misread."""
     check_tensors(**inputs, state=state)
     *others, (lead, value) = inputs.items()
     shape, dtype, device = value.shape, value.dtype, value.device

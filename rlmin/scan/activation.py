@@ -1,4 +1,4 @@
-"""The three candidate activations, and their slopes, in torch; and the option by which a scan names its own.
+"""The three candidate activations and their slopes in torch, and the option that selects one for a scan.
 
     identity    c(x) = x
     tanh        c(x) = tanh(x)
@@ -13,11 +13,11 @@ from torch import Tensor
 ACTIVATIONS = ("identity", "tanh", "g")
 
 Option = str | bool
-"""What selects a variant of a scan: the activation of a gated one, the direction of the linear one."""
+"""Selects a variant of a scan: the activation of a gated one, the direction of the linear one."""
 
 
 def split_option(option: Option) -> tuple[str, bool]:
-    """Activation and direction (True: backwards in time); the one that a scan does not have is its default."""
+    """Activation and direction (True: backwards in time); a scan without one of them gets its default."""
     return ("identity", option) if isinstance(option, bool) else (option, False)
 
 

@@ -1,4 +1,4 @@
-"""What the scans refuse, by name, because a kernel would misread it; and the precision that they keep."""
+"""Checks of the scans' arguments, which a kernel would misread; and the precision of the memory."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def check_tensors(**tensors: Tensor) -> None:
-    """Raise a ValueError for the first that is no tensor."""
+    """Raise a ValueError for the first argument that is not a tensor."""
     for name, x in tensors.items():
         if not isinstance(x, Tensor):
             raise ValueError(f"{name}: expected a tensor, got {type(x).__name__}")
 
 
 def check_float(name: str, x: Tensor, dtype: torch.dtype, device: torch.device) -> None:
-    """Raise a ValueError where `x` cannot be computed with tensors of `dtype` on `device`."""
+    """Raise a ValueError if `x` cannot be combined with tensors of `dtype` on `device`."""
     if not x.dtype.is_floating_point:
         raise ValueError(f"{name}: expected a float dtype, got {x.dtype}")
     if (x.dtype is torch.float64) != (dtype is torch.float64):
@@ -24,7 +24,7 @@ def check_float(name: str, x: Tensor, dtype: torch.dtype, device: torch.device) 
 
 
 def check_start(start: Tensor | None, lead: str, value: Tensor) -> None:
-    """Raise a ValueError where `start` is neither None nor [T, B] bools beside `value` [T, B, ...], called `lead`."""
+    """Raise a ValueError if `start` is neither None nor [T, B] bools, given `value` [T, B, ...] called `lead`."""
     if start is None:
         return
     check_tensors(start=start)
@@ -40,12 +40,12 @@ def check_start(start: Tensor | None, lead: str, value: Tensor) -> None:
 
 
 def carry_dtype(x: Tensor) -> torch.dtype:
-    """float64 beside float64 inputs, else float32."""
+    """float64 for float64 inputs, else float32."""
     return torch.float64 if x.dtype is torch.float64 else torch.float32
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Autocast off while a memory is updated: what is added up over an episode stays in the state's precision."""
+    """Context without autocast: sums over an episode keep the precision of the state."""
     if torch.is_autocast_enabled(x.device.type):
         return torch.autocast(x.device.type, enabled=False)
     return nullcontext()

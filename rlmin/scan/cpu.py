@@ -19,15 +19,15 @@ from rlmin.scan.gradients import Saved
 Array = tuple[int, int, int]
 """Address, stride over time, stride over rows; the strides in elements."""
 
-_CACHED_BYTES = 256 * 1024  # of carry that a block of rows holds
-_PARALLEL_SIZE = 1 << 15  # elements for which a thread pays
-_PARALLEL_STEP = 1 << 11  # the same for one step of a cell with several gates
+_CACHED_BYTES = 256 * 1024  # of carry per block of rows
+_PARALLEL_SIZE = 1 << 15  # elements from which a thread pays off
+_PARALLEL_STEP = 1 << 11  # the same, for one step of a cell with several gates
 
 
 def forward(
     name: str, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, option: Option
 ) -> tuple[Tensor, Tensor]:
-    """Every state and the last one of scan `name`; `reference.py` says what it computes."""
+    """Every state and the last one of scan `name`, defined in `reference.py`."""
     activation, reverse = split_option(option)
     like = inputs[-1]
     h = empty(*like.shape, dtype=state.dtype)
@@ -54,7 +54,7 @@ def forward_into(
 def backward(
     name: str, grad_h: Tensor | None, grad_last: Tensor | None, saved: Saved, option: Option
 ) -> tuple[Tensor, ...]:
-    """Gradients of the inputs of scan `name`, of its value too if it is linear, and of the state."""
+    """Gradients of the inputs of scan `name` (including the value of the linear scan) and of the state."""
     inputs, state, start, h = saved
     activation, reverse = split_option(option)
     dtypes = [x.dtype for x in inputs] + [h.dtype] * (name == "linear")
@@ -84,7 +84,7 @@ def backward_into(
     """
     zeros = torch.zeros(h.shape[2], dtype=carry.dtype)
     grad_h = zeros.expand(h.shape) if grad_h is None else grad_h
-    held = [_readable(x, carry.dtype) for x in (grad_h, *inputs)]  # alive, as the next three, until the loop is done
+    held = [_readable(x, carry.dtype) for x in (grad_h, *inputs)]  # like the next three, alive until the end
     past = h.to(carry.dtype).contiguous()
     initial = state.contiguous()
     flags = None if start is None else start.contiguous()
@@ -93,14 +93,14 @@ def backward_into(
 
 
 def step_table(arrays: Sequence[Tensor], T: int, B: int, D: int) -> tuple["ctypes.Array[ctypes.c_int64]", int]:
-    """Table and number of threads of a loop that does one step a call; entry 0 is to be 0 and entry 5 the step."""
+    """Table and number of threads of a loop that takes one step per call; set entry 0 to 0 and entry 5 to the step."""
     threads = max(1, min(torch.get_num_threads(), B, B * D // _PARALLEL_STEP))
     table = (0, B, -(-B // threads), T, D, 0, *chain.from_iterable(map(_array, arrays)))
     return (ctypes.c_int64 * len(table))(*table), threads
 
 
 def _readable(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """`x` in the dtype of the carry with its last axis contiguous, copied only if it is not so already."""
+    """`x` in the dtype of the carry with its last axis contiguous; copied only if necessary."""
     if x.dtype is not dtype:
         return x.to(dtype, memory_format=torch.contiguous_format)
     return x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()
@@ -120,7 +120,7 @@ def _flags(start: Tensor | None) -> Array:
 
 
 def _run(name: str, activation: str, arrays: list[Array], like: Tensor, option: int) -> None:
-    """Run a loop over all rows, in threads where that pays."""
+    """Run a loop over all rows, in threads if that pays off."""
     T, B, D = like.shape
     threads = max(1, min(torch.get_num_threads(), B, like.numel() // _PARALLEL_SIZE))
     block = max(1, min(_CACHED_BYTES // max(1, D * like.element_size()), -(-B // threads)))

@@ -1,8 +1,8 @@
-"""Where compiled numba loops are kept on disk: in a folder named by a digest of all kernel sources.
+"""The cache of compiled numba loops on disk: a folder named by a digest of all kernel sources.
 
-Numba asks whether the file that holds a loop has changed, not the files whose functions the loop inlines. An edit
-there, or an upgrade that leaves the old cache behind, would go on with old machine code. A digest of every source in
-the name of the folder makes each set of sources find its own machine code only.
+Numba checks whether the file of a loop has changed, but not the files whose functions the loop inlines. After an edit
+there, or an upgrade that leaves the old cache behind, it would run old machine code. With a digest of all sources in
+the name of the folder, each set of sources finds only its own machine code.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ FOLDERS = ("scan", "kernels")
 """Folders of the package that hold kernels."""
 NAME = "rlmin-kernels-"
 KEPT = 3
-"""Folders of other sources that stay, the latest: several versions may share a place."""
+"""Number of folders of other sources that stay, the latest: several versions may share a place."""
 _config: Any = numba.config
 
 
 def build_cached(build: Callable[..., Any]) -> Any:
-    """What `build(cache=True)` returns, kept in this version's folder; `build()` where no folder is writable."""
+    """The result of `build(cache=True)`, kept in this version's folder; of `build()` if no folder is writable."""
     place = folder()
     if place is None:
         return build()
@@ -40,7 +40,7 @@ def build_cached(build: Callable[..., Any]) -> Any:
 
 
 def digest() -> str:
-    """Of the names and contents of all kernel sources."""
+    """Digest of the names and contents of all kernel sources."""
     hasher = hashlib.sha256()
     for path in sorted(path for folder in FOLDERS for path in (PACKAGE / folder).rglob("*.py")):
         content = path.read_bytes()
@@ -50,12 +50,12 @@ def digest() -> str:
 
 @functools.cache
 def folder() -> Path | None:
-    """The folder of this version: in NUMBA_CACHE_DIR, beside the sources or in the user's cache; None: none of them."""
+    """The folder of this version, in NUMBA_CACHE_DIR, beside the sources or in the user's cache; None: no place."""
     for place in _places():
         with contextlib.suppress(OSError):
             found = place / (NAME + digest())
             found.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=found).close()  # raises where it is not writable
+            tempfile.TemporaryFile(dir=found).close()  # raises if it is not writable
             found.touch()
             _drop_old(place, found)
             return found
@@ -72,7 +72,7 @@ def _places() -> Iterator[Path]:
 
 
 def _drop_old(place: Path, own: Path) -> None:
-    """Remove all but the latest folders of other sources; a process that still uses one compiles anew."""
+    """Remove all but the latest folders of other sources; a process that still uses one compiles again."""
     others = [path for path in place.glob(f"{NAME}*") if path != own]
     for path in sorted(others, key=_age, reverse=True)[KEPT:]:
         shutil.rmtree(path, ignore_errors=True)

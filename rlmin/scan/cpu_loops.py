@@ -1,11 +1,11 @@
 """The numba loops of the scans on the CPU, one forward and one backward per scan.
 
 Each takes blocks of rows that keep the carry in cache, then runs over time, then over spans of channels that are
-contiguous in every array, which is what vectorises: a whole block where nothing separates its rows, else row by row.
+contiguous in every array and therefore vectorise: a whole block if its rows are adjacent, else row by row.
 
 The table that a loop reads is described in `cpu_math.py`; its arrays are those that the first line of the loop names.
-`carry` holds the state that enters and is left holding the last one; in a backward loop, the gradient of the last
-state and of the initial one. The gradients of the inputs may be columns of one array; where the first is, all are.
+`carry` holds the state that enters, and afterwards the last one; in a backward loop, the gradient of the last state and
+afterwards that of the initial one. The gradients of the inputs may be columns of one array, either all or none of them.
 """
 
 import ctypes
@@ -242,7 +242,7 @@ def _lstm_backward(one: Any, activation: int) -> Any:
                         e_f, e_i, unit = lstm_weights(load(f, d, INPUT), load(i, d, INPUT), one)
                         written, kept = unit + e_f, unit + e_i
                         inverse = one / (q * (written + kept))
-                        share, c = q * inverse, p * ((written + kept) * inverse)  # share: of one of the weights
+                        share, c = q * inverse, p * ((written + kept) * inverse)  # share of one of the weights
                         total = load(g, d, INPUT) + load(rest, d, CARRY)
                         change = total * share * (c - load(past, d, INPUT)) * share
                         store(df, d, -change * kept * e_f, FIRST)

@@ -1,17 +1,17 @@
-"""What the numba loops inline: rows at an address, an exponential that vectorises, the gates and activations.
+"""Functions that the numba loops inline: rows at an address, an exponential that vectorises, gates and activations.
 
-Divisions and exponentials are what a scan spends its time on, so an activation is handed out as a quotient p / q and
-the loops divide once for all gates and activations of an element.
+A scan spends its time on divisions and exponentials. So an activation is returned as a quotient p / q, and the loops
+divide once for all gates and activations of an element.
 
 A loop is a C function of one argument, a table of integers, so that any thread can run it:
 
     next row that nobody has taken, rows B, rows to take at once, steps T, channels D, option,
     then three for each array: address, stride over time, stride over rows; the strides in elements
 
-The last axis of an array is contiguous, and an address of 0 is no array. Columns of one wide projection are read where
-they are.
+The last axis of an array is contiguous, and an address of 0 means that there is no array. Columns of one wide
+projection are read in place.
 
-`one` is 1 in the dtype of the loop; all other numbers are made from it, because a Python literal would silently turn
+`one` is 1 in the dtype of the loop; all other numbers derive from it, because a Python literal would silently turn
 float32 arithmetic into float64.
 """
 
@@ -30,14 +30,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 ACTIVATION_CODES = {"identity": 0, "tanh": 1, "g": 2}
 IDENTITY, TANH = ACTIVATION_CODES["identity"], ACTIVATION_CODES["tanh"]
 
-# Nothing here may assume that NaN and infinity do not occur: a NaN input has to arrive as NaN.
+# Nothing here may assume that NaN and infinity do not occur: a NaN input must come out as NaN.
 _FAST = {"contract", "nsz", "arcp", "afn"}
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
-_numba: Any = numba  # which numba releases carry type hints differs
+_numba: Any = numba  # some numba releases have type hints, some do not
 
 
 def compile_loop(function: Function) -> Function:
-    """A loop that Python calls: cached on disk where some cache folder is writable, else compiled in each process."""
+    """A loop that Python calls: cached on disk if some cache folder is writable, else compiled in each process."""
     loop: Function = build_cached(lambda **cache: _numba.njit(**cache, **_OPTIONS)(function))
     return loop
 
@@ -55,7 +55,7 @@ def inline(function: Function) -> Function:
 
 
 def sum_loop(function: Function) -> Function:
-    """A piece of a loop that sums over channels: terms may be added in any order, or it would not vectorise."""
+    """A piece of a loop that sums over channels. It adds terms in any order, as otherwise it would not vectorise."""
     piece: Function = _numba.njit(forceinline=True, **{**_OPTIONS, "fastmath": _FAST | {"reassoc"}})(function)
     return piece
 
@@ -82,7 +82,7 @@ def take(typing: Any, table: Any) -> Any:
 
 @_intrinsic
 def _pointer(typing: Any, address: Any, offset: Any, like: Any) -> Any:
-    """To element `offset` of the array of `like`'s dtype at `address`."""
+    """Pointer to element `offset` of the array of `like`'s dtype at `address`."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         base = builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
@@ -92,13 +92,13 @@ def _pointer(typing: Any, address: Any, offset: Any, like: Any) -> Any:
 
 
 INPUT, CARRY, FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH = range(8)
-"""Whose memory a `load` or `store` touches: what is only read, the carry, or one of the outputs."""
+"""Memory that a `load` or `store` touches: an input, the carry, or one of the outputs."""
 
 
 def _promise(access: Any, builder: Any, own: int) -> None:
-    """Tell LLVM that what is stored through one of the names above is never seen through another.
+    """Tell LLVM that a value stored through one of the names above is never read through another.
 
-    It would find out by itself by comparing addresses, but gives up where two outputs are columns of one array.
+    LLVM can compare addresses to find that out, but gives up if two outputs are columns of one array.
     """
     add = builder.module.add_metadata
     domain = add(["rlmin"])
@@ -138,7 +138,7 @@ def store(typing: Any, pointer: Any, index: Any, value: Any, name: Any) -> Any:
 
 @_intrinsic
 def widest(typing: Any) -> Any:
-    """Have the calling loop use the widest vectors there are; LLVM by itself takes half of AVX-512's."""
+    """Let the calling loop use the widest vectors of the CPU; by default LLVM uses half of AVX-512's."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         attributes = builder.function.attributes
@@ -259,7 +259,7 @@ def _tanh64(x: Any) -> Any:
 
 
 def exp(x: Any) -> Any:
-    """exp(x), held to where it and its inverse are finite and normal."""
+    """exp(x), clipped to the range where it and its inverse are finite and normal."""
 
 
 def tanh(x: Any) -> Any:
@@ -290,7 +290,7 @@ def _choose_tanh(x: Any) -> Any:
 
 @inline
 def activate(activation: Any, x: Any, one: Any) -> Any:
-    """(p, q) with c(x) = p / q, 0 < q <= 2. The code is a constant where this is inlined: the branches cost nothing."""
+    """(p, q) with c(x) = p / q, 0 < q <= 2. The code is a constant once inlined, so the branches cost nothing."""
     if activation == IDENTITY:
         return x, one
     if activation == TANH:
@@ -325,7 +325,7 @@ def lstm_weights(f: Any, i: Any, one: Any) -> Any:
     low = f if first else i
     high = i if first else f
     both = low > zero
-    near = exp(low if low < zero else -low)  # the ratio of exp(-low) and 1, whichever way is at most 1
+    near = exp(low if low < zero else -low)  # the ratio of exp(-low) and 1, or its inverse, whichever is at most 1
     far = exp((zero if both else low) - high)
     e_low = near if both else one
     return e_low if first else far, far if first else e_low, one if both else near

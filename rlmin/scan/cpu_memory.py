@@ -1,9 +1,9 @@
-"""Large CPU tensors in memory that was touched before.
+"""Large CPU tensors in memory that was used before.
 
-The C library returns every large block to the system when a tensor dies, and the next tensor pays for each page again:
-a product of two matrices into 32 MB of fresh memory takes twice the time of the same product into used memory. A
-training step asks for the same few sizes over and over, so blocks of tensors that died are kept and handed out again.
-Sizes are rounded up, at most by an eighth, so that minibatches whose sequences differ in length share blocks too.
+The C library returns every large block to the system when a tensor is freed, and the next tensor pays for each page
+again: a product of two matrices into 32 MB of fresh memory takes twice as long as into used memory. A training step
+needs the same few sizes over and over, so blocks of freed tensors are kept and reused. Sizes are rounded up by at most
+an eighth, so that minibatches whose sequences differ in length can share blocks.
 """
 
 import math
@@ -19,11 +19,11 @@ _spare: list[Tensor] = []  # oldest first
 
 
 def empty(*size: int, dtype: torch.dtype) -> Tensor:
-    """`torch.empty` on the CPU; large ones in the memory of an earlier tensor of about as many bytes, if one is spare.
+    """`torch.empty` on the CPU; a large tensor reuses the memory of an earlier one of similar size, if there is one.
 
     Args:
         size: of the tensor.
-        dtype: one that NumPy knows.
+        dtype: a dtype that NumPy knows.
 
     Returns:
         An ordinary tensor. When the last reference to its memory is gone, the memory becomes spare; at most 512 MB

@@ -1,8 +1,7 @@
 """Compiled loops on torch's own threads.
 
-Threads of our own would have to share the cores with torch's, which spin for milliseconds after each operation in
-wait of the next. So a loop is handed to the OpenMP runtime that torch itself has loaded, or, where that has no such
-entry (Windows), to a pool after all.
+Threads of our own would share the cores with torch's, which spin for milliseconds after each operation and wait for the
+next. So a loop goes to the OpenMP runtime that torch has loaded, or, if that has no such entry (Windows), to a pool.
 """
 
 import ctypes
@@ -17,7 +16,7 @@ _pool: ThreadPoolExecutor | None = None
 
 
 class Loop:
-    """A C function of one table of integers, of which several threads can run the same call: see `cpu_math.py`."""
+    """A C function of one table of integers; several threads can share one call: see `cpu_math.py`."""
 
     def __init__(self, compiled: Any) -> None:
         self._owner = compiled  # of the machine code

@@ -1,7 +1,7 @@
-"""Which kernel runs: the fastest one that the device and the installed packages allow, unless one is asked for.
+"""Choice of the kernel: the fastest one that the device and the installed packages allow, unless the user forces one.
 
 A kernel is a module with two functions, `forward` and `backward`, whose first argument is the name of a scan: linear,
-gru or lstm. `reference.py` shows what each takes and returns. They read [T, B, D] inputs, a [B, D] state in the dtype
+gru or lstm. `reference.py` shows the arguments and results. They read [T, B, D] inputs, a [B, D] state in the dtype
 of the carry and a [T, B] bool start or None, and return fresh tensors. RLMIN_KERNEL=reference|portable|cpu|gpu forces
 one of them.
 """
@@ -62,9 +62,9 @@ def _automatic(device: torch.device) -> ModuleType:
 
 
 def _gpu_or_portable(device: torch.device) -> ModuleType:
-    """The GPU kernel if its smallest call succeeds. Whatever stops the compiler must not stop the user.
+    """The GPU kernel if its smallest call succeeds. A failure of the compiler must not stop the user.
 
-    It is called on the very GPU that will run the scans: another one may be older, or not be ours to open.
+    The call runs on the GPU that will run the scans: another one may be older, or be reserved for others.
     """
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         raise RuntimeError("rlmin.scan: the first scan compiles, which a CUDA graph cannot hold; call warmup() before")
@@ -73,7 +73,7 @@ def _gpu_or_portable(device: torch.device) -> ModuleType:
         x = torch.zeros(1, 1, 1, device=device)
         kernel.forward("linear", (x, x), x[0], None, False)
         return kernel
-    except Exception as error:  # the compiler, the driver and the cache each raise their own
+    except Exception as error:  # compiler, driver and cache raise errors of their own
         message = f"rlmin.scan: the GPU kernel is not usable ({type(error).__name__}: {error}), scans run slower. "
         warnings.warn(message + _GPU_REMEDY, RuntimeWarning, stacklevel=2)
         return _load("portable")

@@ -1,20 +1,20 @@
 """Triton on the GPU: one launch forward, one backward, gates recomputed in the backward pass, nothing stored but h.
 
-Memory traffic per (step, row, channel), in elements; states and flags are negligible. It is the least there can be,
-and what the time of these kernels is to be compared with:
+Memory traffic per (step, row, channel), in elements; states and flags are negligible. This is the minimum, and the
+reference for the time of these kernels:
 
               forward                  backward
     linear    decay, value -> h   3    grad, decay, h -> 2 grads               5
     minGRU    2 inputs -> h       3    grad, 2 inputs, h -> 2 grads            6
     minLSTM   3 inputs -> h       4    grad, 3 inputs, h -> 3 grads            8
 
-Two variants, chosen by shape. `gpu_sequential.py` walks through time with a few lanes (row, channel) a thread and
-has enough of them to fill the memory system in nearly every training run. `gpu_tile.py` runs a parallel scan over
-tiles of time where lanes are few and steps many; it reads one gate a second time, from the cache.
+Two variants, chosen by shape. `gpu_sequential.py` walks through time with a few lanes (row, channel) per thread; nearly
+every training run has enough lanes to fill the memory system. `gpu_tile.py` runs a parallel scan over tiles of time,
+for few lanes and many steps; it reads one gate a second time, from the cache.
 
-Inputs are read where they are, by their strides over time and rows: columns of one wide projection cost no copy. There
-are no atomics, so results repeat bit for bit; nothing synchronises, so CUDA graphs can capture (after one ordinary
-call with the same layout, which compiles). Offsets are of 64 bits.
+Inputs are read in place, by their strides over time and rows, so columns of one wide projection cost no copy. There are
+no atomics, so results repeat bit for bit. Nothing synchronises, so CUDA graphs can capture the kernels (after one
+ordinary call with the same layout, which compiles). Offsets have 64 bits.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ Plan = tuple[ModuleType, dict[str, Any]]
 """The module of the kernels, their constants and the options of the launch."""
 
 _KINDS = {"linear": 0, "gru": 1, "lstm": 2}  # as in `gpu_math.py`
-_MANY_LANES = 1 << 14  # from here on the sequential kernel keeps enough loads in flight; by arithmetic, not measured
-_LONG = 64  # steps below which the parallel scan has nothing to gain
+_MANY_LANES = 1 << 14  # lanes from which the sequential kernel keeps enough loads in flight; estimated, not measured
+_LONG = 64  # steps below which the parallel scan gains nothing
 
 INTERPRETED = not isinstance(gpu_sequential.forward, triton.runtime.JITFunction)
 """Whether the kernels run in Triton's interpreter, on any device: TRITON_INTERPRET=1 was set before the import."""
@@ -43,7 +43,7 @@ INTERPRETED = not isinstance(gpu_sequential.forward, triton.runtime.JITFunction)
 def forward(
     name: str, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, option: Option
 ) -> tuple[Tensor, Tensor]:
-    """Every state and the last one of scan `name`; `reference.py` says what it computes."""
+    """Every state and the last one of scan `name`, defined in `reference.py`."""
     activation, reverse = split_option(option)
     like = inputs[-1]
     first, second, value = _split_inputs(inputs)
@@ -59,11 +59,11 @@ def forward(
 def backward(
     name: str, grad_h: Tensor | None, grad_last: Tensor | None, saved: Saved, option: Option
 ) -> tuple[Tensor, ...]:
-    """Gradients of the inputs of scan `name`, of its value too if it is linear, and of the state."""
+    """Gradients of the inputs of scan `name` (including the value of the linear scan) and of the state."""
     inputs, state, start, h = saved
     activation, reverse = split_option(option)
     if name == "linear":
-        inputs = (*inputs, h)  # which it reads anyway, in place of its value
+        inputs = (*inputs, h)  # read in any case; takes the place of the value
     first, second, value = _split_inputs(inputs)
     flags = _flags(start)
     grad = None if grad_h is None else _readable(grad_h)
@@ -79,7 +79,7 @@ def backward(
 
 
 def _split_inputs(tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None, Tensor]:
-    """First gate, second gate or None, value; with the last axis contiguous, copied only if it is not so already."""
+    """First gate, second gate or None, value, each with its last axis contiguous; copied only if necessary."""
     first, *second, value = map(_readable, tensors)
     return first, second[0] if second else None, value
 
@@ -110,7 +110,7 @@ def _launch(
     lanes = B * D
     if lanes == 0:
         return
-    aligned = not any(x % 16 for x in (D, *strides[:-2]))  # the last two are of the flags
+    aligned = not any(x % 16 for x in (D, *strides[:-2]))  # the last two are the flags'
     module, options = plan(kernel, T, lanes, like.element_size(), aligned)
     run: Any = getattr(module, kernel)
     block = options["BLOCK"]
@@ -130,21 +130,21 @@ def _launch(
 
 
 def plan(kernel: str, T: int, lanes: int, itemsize: int, aligned: bool) -> Plan:
-    """The variant for a shape and its constants. They depend on T and B only through a few thresholds."""
+    """The variant for a shape and its constants, which depend on T and B only through a few thresholds."""
     variant = tile if T >= _LONG and lanes < _MANY_LANES else sequential
     return variant(kernel, lanes, itemsize, aligned)
 
 
 def sequential(kernel: str, lanes: int, itemsize: int, aligned: bool) -> Plan:
-    """One warp a program. A thread takes 16 bytes of an array where lanes are plenty, less where more warps should run.
+    """One warp per program. A thread takes 16 bytes of an array if lanes are many, fewer if more warps should run.
 
-    It takes one or two elements where rows do not begin at multiples of 16, as it could not load more of them at once.
+    It takes one or two elements if rows do not begin at multiples of 16, as it cannot load more at once.
     """
     wide = {2: 256 if kernel == "forward" else 128, 4: 128, 8: 64}[itemsize]  # 8 lanes of a gradient spill
     many = aligned and lanes >= 1 << 15
     block = max(wide if many and lanes >= 1 << 17 else wide // 2 if many else wide // 4, 128 // itemsize)
     steps = 8 if kernel == "forward" else 4
-    # A bound on registers that is not tight keeps the assembler from one that is, and spills.
+    # Without this loose bound on registers the assembler picks a tight one, and spills.
     bound = {} if torch.version.hip else {"maxnreg": 224}
     options = {"STEPS": steps, "STAGES": 3, "BLOCK": block, "num_warps": 1, "enable_fp_fusion": True}
     return gpu_sequential, options | bound
@@ -157,7 +157,7 @@ def tile(kernel: str, lanes: int, itemsize: int, aligned: bool) -> Plan:
 
 
 def _use_device(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Triton launches on the current device, which need not be the one of the tensors."""
+    """Make the device of the tensors current, as Triton launches on the current one."""
     if device.type != "cuda" or device.index == torch.cuda.current_device():
         return contextlib.nullcontext()
     return torch.cuda.device(device)

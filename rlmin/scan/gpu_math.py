@@ -1,7 +1,7 @@
-"""What the Triton kernels inline: gates, candidate activations, and where in memory a lane lives.
+"""Functions that the Triton kernels inline: gates, candidate activations, and the place of a lane in memory.
 
-All of it is built from exp, so that the interpreter computes it too. Nothing overflows: each exponential is of a number
-that is at most 0. Numbers are in the dtype of the carry, float32 or float64; NaN comes out as NaN.
+All are built from exp, so that the interpreter can run them too. Nothing overflows: the argument of each exponential is
+at most 0. Numbers are in the dtype of the carry, float32 or float64; NaN comes out as NaN.
 """
 
 # Triton gives the types when it compiles.
@@ -10,7 +10,7 @@ that is at most 0. Numbers are in the dtype of the carry, float32 or float64; Na
 import triton
 import triton.language as tl
 
-# What a kernel is specialised for.
+# Constants that specialise a kernel.
 LINEAR, GRU, LSTM = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 IDENTITY, TANH, G = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
@@ -82,7 +82,7 @@ def activate_and_slope(x, ACTIVATION: tl.constexpr):
 def place(D, BLOCK: tl.constexpr, ONE_ROW: tl.constexpr):
     """(lane, row, column) of a program: lane = row * D + column. ONE_ROW: D is a multiple of BLOCK, row is a scalar.
 
-    `multiple_of` is for Triton 3.6, which does not see it through the remainder: its loads would be of 4 bytes.
+    `multiple_of` helps Triton 3.6, which does not infer it through the remainder and would load 4 bytes at a time.
     """
     first = tl.program_id(0).to(tl.int64) * BLOCK
     within = tl.arange(0, BLOCK)

@@ -1,12 +1,12 @@
 """The Triton kernels that walk through time, one thread for a few lanes (row, channel), the carry in registers.
 
-A step costs no more than its loads, so the loads are what the loop is built around: STEPS steps are one iteration,
-whose loads are independent of the carry, and Triton keeps STAGES iterations of them in flight (cp.async into shared
-memory where pointers and strides are multiples of 16). The flags of the next iteration are fetched ahead by hand, as
-single bytes are too narrow for cp.async.
+A step costs no more than its loads, so the loop is built around them: STEPS steps form one iteration, whose loads do
+not depend on the carry, and Triton keeps the loads of STAGES iterations in flight (cp.async into shared memory if
+pointers and strides are multiples of 16). The code itself fetches the flags of the next iteration ahead, as single
+bytes are too narrow for cp.async.
 
-Steps past the end of the last iteration load nothing, store nothing and leave the carry alone. A mask is one comparison
-with a number of lanes, which is 0 past the end: like that it vectorises. Times are of 64 bits as they multiply strides.
+Steps past the end load nothing, store nothing and do not change the carry. A mask is one comparison with a number of
+lanes, which is 0 past the end; in this form it vectorises. Times have 64 bits because they multiply strides.
 """
 
 # Triton gives the types when it compiles.
@@ -132,7 +132,7 @@ def backward(
     STAGES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    # The carry is keep[t+1] * g[t+1] of `gradients.py`: what the later steps send back. REVERSE is of this walk.
+    # The carry is keep[t+1] * g[t+1] of `gradients.py`, the gradient from later steps. REVERSE: direction of this walk.
     CARRY: tl.constexpr = state.dtype.element_ty
     lane, row, column = place(D, BLOCK, ONE_ROW)
     live = lane < N

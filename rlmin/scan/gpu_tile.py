@@ -1,11 +1,11 @@
 """The Triton kernels for few lanes and much time: a tile of ROWS steps is one parallel scan, tile after tile.
 
-A step is a map before -> after of the state, and maps compose. One is held as three numbers:
+A step is a map before -> after of the state, and maps compose. A map is stored as three numbers:
 
-    before + (add - drop * before)   or, of a linear scan,   keep * before + add        and just `add` where it is cut
+    before + (add - drop * before)   or, for a linear scan,   keep * before + add       and just `add` if it is cut
 
-`drop`, the share that is overwritten, composes as precisely as the sequential kernel computes; its complement would
-round 1 - 1e-8 to 1. The cut is a flag and not a factor of 0, because 0 * NaN is NaN. Steps past the end are the
+`drop`, the share that is overwritten, composes as precisely as in the sequential kernel; its complement would round
+1 - 1e-8 to 1. The cut is a flag and not a factor of 0, because 0 * NaN is NaN. Steps past the end are the
 identity.
 
 A scan backwards in time reads its rows in that order; `tl.associative_scan` itself always runs forwards.
@@ -82,7 +82,7 @@ def _cuts(start, time, stride, mask):
 
 @triton.jit
 def _gates(x0, x1, time, x0_t, x1_t, mask, CARRY: tl.constexpr, KIND: tl.constexpr):
-    """(write, keep, shut_forget, shut_input) of a gated scan at some times; the last two are of a minLSTM only."""
+    """(write, keep, shut_forget, shut_input) of a gated scan at some times; the last two belong to a minLSTM only."""
     k = tl.load(x0 + time * x0_t, mask=mask, other=0).to(CARRY)
     if KIND == LSTM:
         gate = tl.load(x1 + time * x1_t, mask=mask, other=0).to(CARRY)
@@ -95,7 +95,7 @@ def _gates(x0, x1, time, x0_t, x1_t, mask, CARRY: tl.constexpr, KIND: tl.constex
 
 @triton.jit
 def _factor(x0, x1, time, x0_t, x1_t, mask, CARRY: tl.constexpr, KIND: tl.constexpr):
-    """`keep` of a linear scan, `drop` of a gated one; that of the identity where the mask is off."""
+    """`keep` of a linear scan, `drop` of a gated one; where the mask is off, that of the identity."""
     if KIND == LINEAR:
         keep = tl.load(x0 + time * x0_t, mask=mask, other=0).to(CARRY)
         factor = tl.where(mask, keep, 1)

@@ -20,9 +20,9 @@ from rlmin.scan.activation import Option, activate, slope
 
 
 class Saved(NamedTuple):
-    """What a backward pass reads besides the gradients that reach it."""
+    """Tensors that a backward pass reads besides the incoming gradients."""
 
-    inputs: tuple[Tensor, ...]  # [T, B, D] each, those of the forward pass; of a linear scan without the value
+    inputs: tuple[Tensor, ...]  # [T, B, D] each, those of the forward pass; for a linear scan without the value
     state: Tensor  # [B, D]
     start: Tensor | None  # [T, B] bool
     h: Tensor  # [T, B, D], every state
@@ -100,7 +100,7 @@ _BACKWARD: dict[str, Callable[..., tuple[Tensor, ...]]] = {
 def backward(
     scan: LinearScan, name: str, grad_h: Tensor | None, grad_last: Tensor | None, saved: Saved, option: Option
 ) -> tuple[Tensor, ...]:
-    """Gradients of the inputs of scan `name`, of its value too if it is linear, and of the state."""
+    """Gradients of the inputs of scan `name` (including the value of the linear scan) and of the state."""
     inputs, state, start, h = saved
     return _BACKWARD[name](scan, grad_h, grad_last, *inputs, state, start, h, option)
 
@@ -139,7 +139,7 @@ def _adjoint(
     start: Tensor | None,
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The gradient g that reaches each h[t], and what is left of it at the initial state."""
+    """The gradient g at each h[t], and the one that reaches the initial state."""
     grad_last = torch.zeros_like(state) if grad_last is None else grad_last.to(state.dtype)
     if keep.shape[0] == 0:
         return torch.zeros_like(keep), grad_last.clone()

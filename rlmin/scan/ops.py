@@ -1,8 +1,8 @@
-"""The kernels as torch operators, with gradients: the one place that knows about autograd and torch.compile.
+"""The kernels as torch operators, with gradients: the only place that knows about autograd and torch.compile.
 
-Each scan is a pair of opaque operators, forward and backward, in the library `rlmin`; `torch.compile` sees through to
-neither and needs only their fakes. The `autograd.Function` sits outside the operators, which is half the call overhead
-of registering autograd inside. Asked for a differentiable backward (`create_graph=True`), it composes the gradient of
+Each scan is a pair of opaque operators, forward and backward, in the library `rlmin`; `torch.compile` looks into
+neither and needs only their fakes. The `autograd.Function` sits outside the operators, which halves the call overhead
+compared with autograd inside. For a differentiable backward (`create_graph=True`) it composes the gradient from
 differentiable operations instead of calling the fused kernel.
 """
 
@@ -31,7 +31,7 @@ _SCHEMAS = {
 
 
 def scan(name: str, option: Option, start: Tensor | None, state: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Run scan `name` (linear, gru, lstm) on [T, B, D] inputs, recording a gradient only where one is wanted."""
+    """Run scan `name` (linear, gru, lstm) on [T, B, D] inputs, recording a gradient only if one is wanted."""
     if torch.is_grad_enabled() and (state.requires_grad or any(x.requires_grad for x in inputs)):
         h, last = _Scan.apply(name, option, start, state, *inputs)  # type: ignore[no-untyped-call]
         return h, last

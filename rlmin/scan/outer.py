@@ -9,7 +9,7 @@ from rlmin.scan.boundary import carry_dtype, check_float, check_start, check_ten
 from rlmin.scan.outer_chunks import Removal, outer_chunks
 
 LEAST_OF_HEAD, LEAST_OF_KEY = -20.0, -8.0
-"""The smallest log decay where a head decays together, and where each key feature does alone."""
+"""The smallest log decay of a whole head, and of single key features."""
 
 
 def outer_scan(
@@ -29,35 +29,35 @@ def outer_scan(
         S[t] = decay[t] * S[t-1] + key[t] value[t]'                       decay = exp(log_decay), over the rows of S
         y[t] = query[t]' S[t]                                             exclusive: query[t]' S[t-1]
 
-    with S[-1] = state, and S[t-1] read as 0 where start[t]. What is there already can be taken back first:
+    with S[-1] = state, and S[t-1] read as 0 where start[t]. A step can first remove old content:
 
         write:    P = decay[t] * S[t-1];   S[t] = P + write[t] * key[t] (value[t] - P' key[t])'      the delta rule
         remove:   S[t] = decay[t] * S[t-1] + add (probe' S[t-1]) + key[t] value[t]',   probe, add = remove
 
-    The delta rule replaces what a key holds by the value, if write = 1 and the key has length 1. The matrices after
-    every step are never stored: a chunk of steps is a handful of matrix products.
+    With write = 1 and keys of length 1, the delta rule replaces the value stored under a key. The matrices of single
+    steps are never stored: a chunk of steps is a handful of matrix products.
 
     Args:
         query, key: [T, B, heads, K] float.
         value: [T, B, heads, V] float.
         log_decay: float that broadcasts to [T, B, heads] or to [T, B, heads, K] with as many axes: the logarithm of
-            what is kept, at most 0. None: all is kept. Read as at least -20 (a decay of 2e-9) where a head decays
-            together, and as -8 (3e-4) where each key feature has a decay of its own.
+            the share that stays, at most 0. None: everything stays. Clipped at -20 (a decay of 2e-9) for a whole head,
+            and at -8 (3e-4) if each key feature has a decay of its own.
         state: [B, heads, K, V] float, the memory that enters step 0.
         start: [T, B] bool or None, the state that enters step t is replaced by 0.
         write: [T, B, heads] float in [0, 2], the share that the delta rule replaces. S stays bounded only if keys have
             at most length 1. Above 1 the transition has a negative eigenvalue.
         remove: two [T, B, heads, K] float, or None. Not together with `write`.
-        exclusive: read the memory as it was before step t, neither decayed nor written.
+        exclusive: whether the query reads the memory before step t, neither decayed nor written.
 
     Returns:
         y: [T, B, heads, V] in the dtype of `value`; last: [B, heads, K, V] float32 or float64, the state after step
-        T-1 (`state` where T = 0). Gradients flow to every float argument, twice differentiable; none passes to a log
-        decay that was read as another.
+        T-1 (`state` where T = 0). Gradients flow to every float argument, twice differentiable; a clipped log decay
+        gets none.
 
     Raises:
-        ValueError: shapes, dtypes or devices that do not fit, `write` beside `remove`, or a log decay above 0 (looked
-            for on a CPU only; elsewhere it is read as 0).
+        ValueError: shapes, dtypes or devices that do not fit, `write` beside `remove`, or a log decay above 0 (checked
+            on a CPU only; elsewhere it is clipped to 0).
 
     Source: gated linear attention in chunks, Yang et al. 2023 (arXiv:2312.06635); the delta rule in its WY form, Yang
     et al. 2024 (arXiv:2406.06484). Resets are masks over segments of a chunk, so none is the logarithm of 0.
@@ -111,7 +111,7 @@ def outer_step(
 
 
 def clip_decay(log_decay: Tensor, query: Tensor) -> Tensor:
-    """The log decay as it is read: none above 0, none below what is computed exactly."""
+    """The log decay, clipped to the range that is computed exactly."""
     return log_decay.clamp(LEAST_OF_KEY if log_decay.dim() == query.dim() else LEAST_OF_HEAD, 0.0)
 
 
@@ -130,7 +130,7 @@ def _read(query: Tensor, S: Tensor) -> Tensor:
 def _as_removal(
     key: Tensor, g: Tensor, write: Tensor | None, remove: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Removal | None]:
-    """The delta rule as what it is in general: add = write * key is what it writes, probe = -decay * key."""
+    """The delta rule in its general form: add = write * key, probe = -decay * key."""
     if write is None:
         return key, None if remove is None else Removal(*remove)
     written = write[..., None] * key
@@ -199,7 +199,7 @@ def _check(
             raise ValueError(f"{name}: expected {shape} as query is {list(query.shape)}, got {list(x.shape)}")
         check_float(name, x, value.dtype, value.device)
     if write is not None and remove is not None:
-        raise ValueError("write: expected None beside remove, which says what is taken back; give one of the two")
+        raise ValueError("write: expected None beside remove, which says what a step removes; give one of the two")
     if log_decay is not None:
         _check_decay(log_decay, query)
     check_start(start, "query", query)

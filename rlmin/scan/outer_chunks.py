@@ -1,15 +1,15 @@
-"""`outer_scan` a chunk at a time: what lies inside a chunk is a triangle of products, what crosses it is a matrix.
+"""`outer_scan`, one chunk at a time: a triangle of products inside each chunk, and a matrix from chunk to chunk.
 
 Inside a chunk that a memory S enters, with G the sum of the log decays from its last start up to and with a step,
 
     y[i]  = sum over j <= i of (query[i] . key[j] exp(G[i] - G[j])) value[j]  +  (query[i] exp(G[i]))' S
     S'    = exp(G[C]) * S  +  sum over j of (key[j] exp(G[C] - G[j])) value[j]'
 
-What a step removes, u[i] = probe[i]' S[i-1], depends on the steps before it: a triangular system per chunk, whose right
-side is linear in S, so that y and S' are too. Only S walks from chunk to chunk.
+The part that a step removes, u[i] = probe[i]' S[i-1], depends on earlier steps. It solves a triangular system per
+chunk, whose right side is linear in S, so y and S' are linear in S too. Only S passes from chunk to chunk.
 
-Resets: `same` says which pairs of steps no start lies between, `fresh` which steps still see S, `last` which are still
-seen at the end. A pair that is not the same is masked, not decayed.
+Resets: `same` marks pairs of steps without a start between them, `fresh` steps that still see S, `last` steps that the
+end still sees. Other pairs are masked, not decayed.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 STEPS = 16
-"""Steps of a chunk, where a step removes something or keys decay on their own. Exponents then stay below 75."""
+"""Steps of a chunk if steps remove something or keys decay on their own; exponents then stay below 75."""
 STEPS_OF_SUM = 32
 """Steps of a chunk otherwise."""
 
@@ -40,7 +40,7 @@ class Segments(NamedTuple):
 
 
 class Chunks(NamedTuple):
-    """Chunks as maps of the S [K, V] that enters: y = inner + outer @ S where fresh, S' = keep * S + move @ S + add."""
+    """Chunks as maps of the S [K, V] that enters: y = inner + outer @ S if fresh, S' = keep * S + move @ S + add."""
 
     inner: Tensor  # [N, B, heads, C, V]
     outer: Tensor  # [N, B, heads, C, K]
@@ -109,7 +109,7 @@ def _chunks(
 
 
 class _Decays:
-    """What is left after how long, in chunks [N, B, heads, C, 1 or K] of log decays."""
+    """Products of decays inside chunks [N, B, heads, C, 1 or K] of log decays."""
 
     def __init__(self, log_decay: Tensor, segments: Segments) -> None:
         self.segments = segments
@@ -129,15 +129,15 @@ class _Decays:
         return torch.where(seen, product, 0)
 
     def since(self, before: bool) -> Tensor:
-        """[N, B, heads, C, 1 or K] what is left of the memory that entered."""
+        """[N, B, heads, C, 1 or K] share left of the memory that entered."""
         return (self.before if before else self.until).exp()
 
     def till_end(self) -> Tensor:
-        """[N, B, heads, C, 1 or K] what is left of a step at the end of its chunk, 0 where a start follows."""
+        """[N, B, heads, C, 1 or K] share left of a step at the end of its chunk, 0 if a start follows."""
         return (self.until[..., -1:, :] - self.until).masked_fill(~self.segments.last, -torch.inf).exp()
 
     def whole(self) -> Tensor:
-        """[N, B, heads, 1 or K, 1] what a whole chunk leaves, if nothing starts in it."""
+        """[N, B, heads, 1 or K, 1] share left after a whole chunk without a start."""
         return self.until[..., -1, :, None].exp()
 
 

@@ -1,7 +1,7 @@
 """Torch operations only, on any device: one `addcmul` or `lerp` per step into a buffer that is allocated once.
 
 The loop runs over `unbind(0)` and never indexes inside autograd, whose backward would cost T times the memory
-traffic. The backward is one linear scan the other way and a handful of elementwise operations.
+traffic. The backward pass is one linear scan in the other direction and a handful of elementwise operations.
 """
 
 import torch

@@ -1,6 +1,7 @@
 """The definition: a Python loop of differentiable torch operations, one per line of the equation.
 
-Slow, and right by inspection. The tests hold it, and its gradients, to the equations and to automatic differentiation.
+It is slow, and correct by inspection. Tests compare it and its gradients with the equations and with automatic
+differentiation.
 """
 
 from collections.abc import Callable

@@ -14,19 +14,19 @@ def rotating_scan(
 
         h[t] = decay[t] * exp(i * phase[t]) * h[t-1] + value[t]
 
-    with h[-1] = state, and h[t-1] read as 0 where start[t]. With angle[t] = phase[0] + ... + phase[t], what the turning
-    frame sees, u[t] = exp(-i * angle[t]) * h[t], has a real decay,
+    with h[-1] = state, and h[t-1] read as 0 where start[t]. Let angle[t] = phase[0] + ... + phase[t]. In the frame that
+    turns along, u[t] = exp(-i * angle[t]) * h[t] has a real decay,
 
         u[t] = decay[t] * u[t-1] + exp(-i * angle[t]) * value[t]
 
-    which is `linear_scan` over twice the channels. Angles are summed in float64, from the last start on; those of a
-    constant phase are multiples of it.
+    which is `linear_scan` over twice the channels. Angles are summed in float64 from the last start on; with a constant
+    phase they are its multiples.
 
     Args:
-        decay: float that broadcasts to [T, B, ...], such as [D] where it is constant: what is kept of the size of the
-            past. Any value; stable where its magnitude is at most 1.
-        phase: float that broadcasts to [T, B, ...]: by how much the past is turned, in radians.
-        value: [T, B, ..., 2] float, what is added.
+        decay: float that broadcasts to [T, B, ...], such as [D] if it is constant: share of the past's magnitude that
+            stays. Any value; stable if its magnitude is at most 1.
+        phase: float that broadcasts to [T, B, ...]: turn of the past, in radians.
+        value: [T, B, ..., 2] float, the new term.
         state: [B, ..., 2] float, the memory that enters step 0.
         start: [T, B] bool or None, the state that enters step t is replaced by 0.
 
@@ -70,7 +70,9 @@ def _angle(phase: Tensor, T: int, B: int, start: Tensor | None) -> Tensor:
         unit = phase.shape[2:]
         phase = phase.expand(T, B, *unit).flatten(2) if unit else phase.expand(T, B)[..., None]
         if start is not None:
-            phase = phase.masked_fill(start[..., None], 0)  # what does not turn there has no gradient, not one of 1e-16
+            phase = phase.masked_fill(
+                start[..., None], 0
+            )  # a part that does not turn gets no gradient, not one of 1e-16
         one, zero = phase.new_ones(phase.shape[2]), phase.new_zeros(phase.shape[1:])
         angle = scan("linear", False, start, zero, one.expand(phase.shape), phase)[0].view(T, B, *unit)
     return torch.remainder(angle, 2 * torch.pi)

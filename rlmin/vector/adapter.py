@@ -1,4 +1,4 @@
-"""Adapting: the `Vector` of whatever a user calls an environment."""
+"""Adapting: a `Vector` from anything that a user calls an environment."""
 
 import sys
 from collections.abc import Mapping
@@ -27,22 +27,22 @@ def adapt(
     workers: Workers = 0,
     step_timeout: Positive | None = STEP_TIMEOUT,
 ) -> Vector:
-    """The `Vector` of whatever a user calls an environment.
+    """A `Vector` from anything that a user calls an environment.
 
     Args:
         env: an id, a gymnasium vector environment (any autoreset mode, arrays or tensors), a stable-baselines3 VecEnv,
             one gymnasium environment (B = 1), or a `Vector`, which is returned as it is.
-        num_envs, env_kwargs, workers: of an id, see `make_vec`; num_envs None: one. An environment has its own number,
-            arguments and processes: others are an error.
-        device: where the tensors of a `Step` go.
-        seed: of the first reset.
+        num_envs, env_kwargs, workers: for an id, see `make_vec`; num_envs None: one. A made environment has its own
+            number, arguments and processes: others are an error.
+        device: device of the tensors of a `Step`.
+        seed: seed of the first reset.
         step_timeout: seconds that a worker process of an AsyncVectorEnv, or of a SubprocVecEnv of stable-baselines3,
-            may take for a step; None: for ever. What runs in this process is not interrupted.
+            may take for a step; None: no limit. Environments in this process are never interrupted.
 
     Raises:
-        TypeError: none of these.
-        ValueError: an unknown id, a space or autoreset mode that is not supported, a device that is not there, or
-            what is of an id only beside an environment.
+        TypeError: `env` is none of these.
+        ValueError: an unknown id, an unsupported space or autoreset mode, a missing device, or an argument for ids
+            beside an environment.
     """
     if isinstance(env, str):
         options: dict[str, Any] = {"workers": workers, "step_timeout": step_timeout}
@@ -57,7 +57,7 @@ def adapt(
         if isinstance(env.unwrapped, AsyncVectorEnv):
             watch(env.unwrapped, step_timeout)
         return GymVector(env, device=device, seed=seed)
-    sb3 = sys.modules.get("stable_baselines3.common.vec_env.base_vec_env")  # there, if the user has made a VecEnv
+    sb3 = sys.modules.get("stable_baselines3.common.vec_env.base_vec_env")  # loaded, if the user has made a VecEnv
     if sb3 is not None and isinstance(env, sb3.VecEnv):
         from rlmin.vector.sb3 import SB3Vector  # needs stable-baselines3, which the user has imported
 
@@ -71,7 +71,7 @@ def adapt(
 
 
 def _check_made(env: Any, *, num_envs: int | None, env_kwargs: Mapping[str, Any] | None, workers: int) -> None:
-    """Raise a ValueError if something is asked of an environment that only its id could give."""
+    """Raise a ValueError for arguments that need an id, beside an environment that is already made."""
     rows = 1 if isinstance(env, gym.Env) else getattr(env, "num_envs", num_envs)
     unheard = {"env_kwargs": env_kwargs, "workers": workers, "num_envs": num_envs if num_envs != rows else None}
     for name, value in unheard.items():
@@ -84,6 +84,6 @@ def _alone(env: gym.Env[Any, Any]) -> VectorEnv[Any, Any, Any]:
     layer: Any = env
     while isinstance(layer, gym.Wrapper):
         if isinstance(layer, gym.wrappers.Autoreset):
-            raise ValueError("take gymnasium.wrappers.Autoreset off: rlmin resets ended episodes itself")
+            raise ValueError("remove gymnasium.wrappers.Autoreset: rlmin resets ended episodes itself")
         layer = layer.env
     return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)

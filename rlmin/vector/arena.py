@@ -1,4 +1,4 @@
-"""Arena: where policies play: an environment by its id, its arguments, and what is changed about it."""
+"""Arena: a place where policies play: an environment by its id, its arguments, and changes to it."""
 
 import warnings
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class Arena:
         return self.id + "".join(f" {key}={value}" for key, value in self.kwargs.items()) + shift
 
     def spec(self) -> EnvSpec | None:
-        """How gymnasium makes one of these; None, with a warning, where that cannot be written down."""
+        """Gymnasium's spec of one of these; None, with a warning, if it cannot be written down."""
         with readable_errors(self.id):
             one = self.shift.single(make_one(self.id, **self.kwargs))
         spec = one.spec

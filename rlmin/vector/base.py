@@ -1,6 +1,6 @@
 """Any vector environment as one stream of `Step` records on the right device.
 
-    source                       after an end                               what happens here
+    source                       after an end                               action here
     gymnasium NEXT_STEP          the next call ignores its action, resets   that call is a row with `filler` set
     gymnasium SAME_STEP          the observation is already the reset one   `final_observation` from infos["final_obs"]
     gymnasium DISABLED           nothing                                    the ended rows are reset at once
@@ -9,12 +9,12 @@
 
 Observations that are torch tensors already (native environments) stay tensors: no numpy round trip.
 
-What would make a GPU wait is not asked of tensors that lie on one: whether numbers are finite, whether choices exist,
+Tensors on a GPU are not checked if a check would make the GPU wait: whether numbers are finite, whether choices exist,
 and whether a SAME_STEP environment gave the final observation of every ended row. If it gave none at all,
 `final_observation` is None.
 
-A success told only where it is true ("is_success" missing from failures) is False elsewhere, from the first time on
-that any of the environments told one; until then success is unknown.
+Some environments report "is_success" only if it is true. From the first report of any environment on, a missing entry
+counts as False; until then success is unknown.
 """
 
 import inspect
@@ -40,7 +40,7 @@ from rlmin.vector.make import existing
 MASK = "action_mask"
 SUCCESS = ("is_success", "success")
 LARGEST_REWARD = 1e18
-"""Above which the squares of returns, in float32, are infinite."""
+"""Returns above this have infinite squares in float32."""
 
 
 class Vector(ABC):
@@ -49,9 +49,9 @@ class Vector(ABC):
     Attributes:
         env: the vector environment inside.
         num_envs: B.
-        device: where every tensor of a `Step` lies.
+        device: device of every tensor of a `Step`.
         observation_space, action_space: of one environment; an `action_mask` entry is taken out of the former.
-        mode: what kind of environment this is, in words.
+        mode: kind of environment, in words.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class Vector(ABC):
         self.mode = mode
         self._leaves = leaves_of(self.observation_space)
         self._mask_observed = self.observation_space is not observation_space
-        self._masked: bool | None = None  # whether infos carry masks; the first reset decides
-        self._tells_success = False  # whether any infos so far did
+        self._masked: bool | None = None  # whether infos have masks; the first reset decides
+        self._tells_success = False  # whether any infos so far reported success
         self._flags = _flags(action_space)
         self._seed = seed  # of the first reset
-        self.heard: tuple[Any, Any] = (None, {})  # observation and infos of the latest reset or step, as they came
+        self.heard: tuple[Any, Any] = (None, {})  # raw observation and infos of the latest reset or step
         self._steps = -1  # since the last reset; -1 before the first
 
     @abstractmethod
@@ -100,20 +100,21 @@ class Vector(ABC):
             action: [B, *action_shape] in the env's own format, a Discrete action including the space's `start`.
 
         Raises:
-            ValueError: the action, or what the env returned, has another shape or type than its space declares.
-            EnvError: the environment raised something else, or the process it runs in failed.
+            ValueError: the action, or a result of the env, has another shape or type than its space declares.
+            EnvError: the environment raised another error, or its process failed.
             FloatingPointError: an observation or reward is NaN or infinite (not checked for tensors on a GPU).
         """
 
     @abstractmethod
     def infos(self, step: Step) -> list[dict[str, Any]]:
-        """What the environments told at the latest step: a dict each, as stable-baselines3 has them.
+        """The infos of the latest step: a dict for each environment, as in stable-baselines3.
 
-        Of an ended episode it is what its last step told, with "terminal_observation" and "TimeLimit.truncated".
+        After the end of an episode, they are those of its last step, with "terminal_observation" and
+        "TimeLimit.truncated".
         """
 
     def close(self) -> None:
-        """Close the environment inside; workers that cannot be asked to are stopped."""
+        """Close the environment inside; workers that no longer answer are stopped."""
         with suppress(EnvError):
             self.env.close()
 
@@ -147,7 +148,7 @@ class Vector(ABC):
         self._steps += 1
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """`env.reset` or `env.step`; what goes wrong inside is said with the step at which it did."""
+        """`env.reset` or `env.step`; an error inside is reported with its step."""
         try:
             return function(*args, **kwargs)
         except (ValueError, TypeError, KeyError) as error:
@@ -159,19 +160,19 @@ class Vector(ABC):
             ) from error
         except EnvError as error:  # of a worker
             raise EnvError(f"{error}{self._where()}") from error.__cause__
-        except Exception as error:  # whatever its author's code raises
+        except Exception as error:  # any error of its author's code
             raise EnvError(
                 f"{self._name_of_env(error)}: {function.__name__} failed{self._where()} ({in_words(error)})"
             ) from error
 
     def _name_of_env(self, error: Exception) -> str:
-        """Which environment raised it: its place, where they are run one after the other, and its id."""
+        """The environment that raised it: its index, if they run one after the other, and its id."""
         spec = getattr(self.env, "spec", None)
         row = "" if (i := _place(error)) is None else f" {i}"
         return f"environment{row}" + (f" of {spec.id}" if isinstance(spec, EnvSpec) else "")
 
     def _name_bad_leaf(self) -> None:  # noqa: B027  (a hook)
-        """Raise where a single observation breaks its space, if they can be seen."""
+        """Raise an error for a single observation that breaks its space, if single ones can be read."""
 
     def _observe(self, raw: Any, *, copy: bool = True) -> Observation:
         """The leaves of a batched raw observation, checked and on the device."""
@@ -198,7 +199,7 @@ class Vector(ABC):
         try:
             if isinstance(value, np.ndarray) and value.dtype != object:
                 return np.array(value, dtype=bool if dtype == torch.bool else np.float32)
-            if any(one is None for one in value):  # numpy would make it a NaN, or False
+            if any(one is None for one in value):  # numpy would turn None into NaN or False
                 raise TypeError("None is not a number")
             return np.array(value, dtype=bool if dtype == torch.bool else np.float32)
         except (TypeError, ValueError) as error:
@@ -209,7 +210,7 @@ class Vector(ABC):
         if tensor.device.type != "cpu" or not tensor.is_floating_point() or math.isfinite(tensor.sum().item()):
             return
         finite = torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
-        if not finite.all():  # else only the sum overflowed
+        if not finite.all():  # otherwise only the sum overflowed
             row = int((~finite).nonzero()[0])
             source = row if rows is None else rows[row]
             raise FloatingPointError(f"{name}: NaN or inf from environment {source}{self._where()}")
@@ -237,17 +238,17 @@ class Vector(ABC):
         return result
 
     def _settle_success(self, told: Tensor | None) -> Tensor | None:
-        """[B] bool: what infos told, or False everywhere once they have told anything."""
+        """[B] bool: the reports of infos, or False everywhere once there was a report."""
         self._tells_success = self._tells_success or told is not None
         if told is None and self._tells_success:
             return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         return told
 
     def _settle_mask(self, mask: Tensor | None, known: Tensor | None, excused: Tensor | None) -> Tensor | None:
-        """The mask of every row, once it is sure that the env declares one always or never.
+        """The mask of every row, after checking that the env gives one always or never.
 
-        `known` [B] are the rows that have one (None: all), `excused` [B] those that need none (None: no row), because
-        their episode is over and nothing is acted on.
+        `known` [B] marks rows that have one (None: all), `excused` [B] rows that need none (None: no row), because
+        their episode is over and no action follows.
         """
         self._masked = mask is not None if self._masked is None else self._masked
         if self._masked != (mask is not None) and (excused is None or not bool(excused.all())):
@@ -266,7 +267,7 @@ class Vector(ABC):
 
 
 def _place(error: Exception) -> int | None:
-    """The environment at which the loop of a SyncVectorEnv was; None where there was no such loop."""
+    """The environment at which the loop of a SyncVectorEnv was; None if there was no such loop."""
     trace, file = error.__traceback__, inspect.getfile(SyncVectorEnv)
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == file and isinstance(trace.tb_frame.f_locals.get("i"), int):
@@ -276,7 +277,7 @@ def _place(error: Exception) -> int | None:
 
 
 def _flags(space: gym.Space[Any]) -> int | None:
-    """How many flags an action mask has; None where any number may do."""
+    """Number of flags of an action mask; None if any number will do."""
     if isinstance(space, spaces.Discrete):
         return int(space.n)
     if isinstance(space, spaces.MultiDiscrete):

@@ -15,18 +15,18 @@ class Episode:
 
     return_: float  # sum of rewards, env units, no discount
     length: int  # transitions, without filler rows
-    success: bool | None  # None: the env does not say
+    success: bool | None  # None: unknown
 
 
 class EpisodeStatistics:
     """Running sums per environment, the last `window` episodes, and totals.
 
-    Rows with `filler` set made no transition: they are not counted, and their running sums start anew. So the record
-    of a reset() may be passed like any other.
+    Rows with `filler` set made no transition: they do not count, and their running sums start again. So the record of a
+    reset() may be passed like any other.
     """
 
     def __init__(self, num_envs: int, *, window: int = 100) -> None:
-        """Args: num_envs: B. window: how many finished episodes the means are taken over."""
+        """Args: num_envs: B. window: number of finished episodes in the means."""
         self._return = torch.zeros(num_envs, dtype=torch.float64)
         self._length = torch.zeros(num_envs, dtype=torch.int64)
         self._window: deque[Episode] = deque(maxlen=window)
@@ -42,7 +42,7 @@ class EpisodeStatistics:
             step: of the same B environments, on any one device.
 
         Returns:
-            the episodes it ended, in the order of the environments.
+            the episodes that ended with it, in the order of the environments.
 
         Raises:
             ValueError: another number of environments.
@@ -52,7 +52,7 @@ class EpisodeStatistics:
         return self.settle()
 
     def add(self, step: Step) -> None:
-        """As `update`, but which episodes ended is not asked before `settle`, so that a GPU need not be waited for."""
+        """As `update`, but ends are read only in `settle`, so that nothing waits for a GPU."""
         if step.reward.shape != self._return.shape:
             raise ValueError(f"reward: expected [B={len(self._return)}], got {list(step.reward.shape)}")
         if self._return.device != step.reward.device:
@@ -67,7 +67,7 @@ class EpisodeStatistics:
         self._return, self._length = self._return * ~ended, self._length * ~ended
 
     def settle(self) -> list[Episode]:
-        """The episodes that ended in the records added since the last call, in the order of time."""
+        """The episodes that ended in the records added since the last call, in temporal order."""
         if not self.pending:
             return []
         pending, self.pending = self.pending, []
@@ -85,11 +85,11 @@ class EpisodeStatistics:
         return episodes
 
     def running(self) -> dict[str, Tensor]:
-        """The sums of the unfinished episodes and the count of steps, as they are."""
+        """The sums of the unfinished episodes and the count of steps; not copies."""
         return {"return": self._return, "length": self._length, "steps": self._steps}
 
     def run_on(self, running: dict[str, Tensor]) -> None:
-        """Go on from `running()`; the tensors are only read."""
+        """Continue from `running()`; the tensors are only read."""
         self._return, self._length, self._steps = (running[name] for name in ("return", "length", "steps"))
 
     @property
@@ -115,7 +115,7 @@ class EpisodeStatistics:
 
     @property
     def success_rate(self) -> float | None:
-        """Over the episodes of the window that say; None if none does."""
+        """Over the episodes of the window whose success is known; None if there is none."""
         return _mean([float(episode.success) for episode in self.finished if episode.success is not None])
 
     @property
@@ -125,7 +125,7 @@ class EpisodeStatistics:
         return self._window
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything, as tensors of its own, for an exact resume."""
+        """The whole state, as new tensors, for an exact resume."""
         self.settle()
         success = [-1 if episode.success is None else int(episode.success) for episode in self._window]
         return {

@@ -27,7 +27,7 @@ class GymVector(Vector):
             device=device,
             seed=seed,
         )
-        # these two hand out fresh arrays; anything else may overwrite its buffer in the next step
+        # these two return fresh arrays; any other may overwrite its buffer in the next step
         self._copy = not (isinstance(env, SyncVectorEnv | AsyncVectorEnv) and env.copy)
         self._home: torch.device | None = None  # of a tensor env
         self._ended = torch.zeros(env.num_envs, dtype=torch.bool, device=self.device)
@@ -62,7 +62,7 @@ class GymVector(Vector):
             final = observation
         success = self._settle_success(self._success(infos))
         if self._autoreset is AutoresetMode.DISABLED and bool(ended.any()):
-            if self._home is not None:  # the reset may write where these lie
+            if self._home is not None:  # the reset may overwrite these
                 final = {name: leaf.clone() for name, leaf in observation.items()}
                 reward, terminated = reward.clone(), terminated.clone()
                 success = None if success is None else success.clone()
@@ -83,7 +83,7 @@ class GymVector(Vector):
         )
 
     def infos(self, step: Step) -> list[dict[str, Any]]:
-        """See `Vector.infos`; after a step in DISABLED mode they are those of that step."""
+        """See `Vector.infos`; after a step in DISABLED mode, those of that step."""
         raw, told = self.heard
         rows = split_infos(told, self.num_envs)
         final = raw
@@ -104,10 +104,10 @@ class GymVector(Vector):
         return action.detach().cpu().numpy().astype(self.action_space.dtype, copy=False)
 
     def _final(self, infos: dict[str, Any], observation: Observation, ended: Tensor) -> Observation | None:
-        """The state reached, where rows ended; None where none did, or where a GPU environment does not say."""
+        """The state reached in rows that ended; None if none did, or if a GPU environment gives none."""
         key = "final_obs" if "final_obs" in infos else "final_observation"
         final: Any = infos.get(key)
-        each = isinstance(final, np.ndarray) and final.dtype == object  # an observation or None a row
+        each = isinstance(final, np.ndarray) and final.dtype == object  # an observation or None for each row
         if not self._on_gpu():
             if not bool(ended.any()):
                 return None
@@ -123,11 +123,11 @@ class GymVector(Vector):
         return self._observe(final)
 
     def _on_gpu(self) -> bool:
-        """Whether this is a tensor environment on an accelerator, where asking for a value would wait for it."""
+        """Whether this is a tensor environment on an accelerator, where reading a value would wait for it."""
         return self._home is not None and self._home.type != "cpu"
 
     def _success(self, infos: dict[str, Any]) -> Tensor | None:
-        # after a SAME_STEP reset the plain infos are those of the new episode
+        # after a SAME_STEP reset the plain infos belong to the new episode
         told = infos.get("final_info", infos) if self._autoreset is AutoresetMode.SAME_STEP else infos
         key = next((name for name in SUCCESS if name in told), None) if isinstance(told, dict) else None
         if key is None:
@@ -165,7 +165,7 @@ class GymVector(Vector):
         return torch.where(fresh_known.unsqueeze(1), fresh, mask), None if known is None else known | fresh_known
 
     def _name_bad_leaf(self) -> None:
-        """Where SyncVectorEnv failed to stack observations, say which leaf of which environment is wrong."""
+        """Name the leaf and the environment if SyncVectorEnv failed to stack observations."""
         inner = self.env.unwrapped
         latest: list[Any] = inner._env_obs if isinstance(inner, SyncVectorEnv) else []
         for row, raw in enumerate(latest):
@@ -179,7 +179,7 @@ class GymVector(Vector):
 
 
 def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
-    """When `env` resets ended episodes, as it declares; a ValueError where it does not."""
+    """The autoreset mode that `env` declares; a ValueError if it declares none."""
     mode = (env.metadata or {}).get("autoreset_mode")
     try:
         return mode if isinstance(mode, AutoresetMode) else AutoresetMode(mode)

@@ -1,4 +1,4 @@
-"""Infos of gymnasium's vector environments, one dict of arrays for all rows, as one dict a row."""
+"""Infos of gymnasium's vector environments: one dict of arrays for all rows, split into one dict for each row."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,14 +7,14 @@ import numpy as np
 from torch import Tensor
 
 MADE = {"final_info", "final_obs", "final_observation"}
-"""What vector environments add; rows that ended have it elsewhere."""
+"""Entries that vector environments add; rows that ended have them elsewhere."""
 
 
 def split_infos(infos: Mapping[str, Any], rows: int) -> list[dict[str, Any]]:
-    """What each of `rows` environments told.
+    """The infos of each of `rows` environments.
 
     Args:
-        infos: name -> array [B, ...], list or dict of such, beside "_name" [B], which rows told it; without that all.
+        infos: name -> array [B, ...], list or dict of such; "_name" [B] marks the rows that have it, by default all.
         rows: B.
     """
     found = [dict[str, Any]() for _ in range(rows)]

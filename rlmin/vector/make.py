@@ -24,10 +24,10 @@ from rlmin.vector.faults import EnvError, in_words
 from rlmin.vector.workers import STEP_TIMEOUT, watch, worker
 
 PROVIDERS = {r"MiniGrid-|BabyAI-": "minigrid", r"ALE/|\w+NoFrameskip-v": "ale_py", r"popgym-": "popgym"}
-"""Packages that register their ids on import, by how their ids look: gymnasium has no plug-ins since 1.0."""
+"""Pattern of ids -> package that registers them on import: gymnasium has no plug-ins since 1.0."""
 
 EXTRAS = {"ale_py": "atari", "mujoco": "mujoco", "Box2D": "box2d"}
-"""The extra of rlmin that brings a package."""
+"""Package -> the extra of rlmin that installs it."""
 
 
 @checked
@@ -46,16 +46,15 @@ def make_vec(
     Args:
         id: as registered with gymnasium, also "module:Name-v0".
         num_envs: B.
-        device: of a native environment, one whose vector entry point takes a `device`; others compute in numpy.
-        seed: the environment is reset once with it, so later unseeded resets are reproducible.
+        device: device of a native environment, whose vector entry point takes a `device`; others compute in numpy.
+        seed: seed of one first reset, which makes later unseeded resets reproducible.
         workers: above 0, environments run in processes of their own (gymnasium's AsyncVectorEnv with shared memory,
             one process for each environment) instead of one after the other; not for a native environment.
-        step_timeout: seconds that such a process may take for a step or a reset; None: for ever.
-        kwargs: of the environment; `max_episode_steps` is gym.make's, -1 for no limit.
+        step_timeout: seconds that such a process may take for a step or a reset; None: no limit.
+        kwargs: arguments of the environment; `max_episode_steps` is gym.make's, -1 for no limit.
 
     Raises:
-        ValueError: no such id (the message names the nearest one), a package it needs is missing, or the device is not
-            there.
+        ValueError: no such id (the message names the nearest one), a missing package, or a missing device.
     """
     device = existing(device)
     with _name_package(id):
@@ -98,7 +97,7 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
 
 @contextmanager
 def readable_errors(what: str) -> Iterator[None]:
-    """Whatever an environment's constructor raises where its arguments do not fit, as one ValueError."""
+    """Context that turns the errors of an environment's constructor for unsuitable arguments into one ValueError."""
     try:
         yield
     except (gym.error.Error, ImportError, TypeError, AssertionError, RuntimeError) as error:
@@ -116,15 +115,15 @@ def _name_package(id: str) -> Iterator[None]:
         said = _missing(cause) if isinstance(cause, ModuleNotFoundError) else None
         raise ValueError(f"environment {id!r}: {said or error}") from error
     except (ValueError, TypeError, AssertionError, RuntimeError, ImportError, gym.error.Error):
-        raise  # what arguments that do not fit are answered with
+        raise  # errors for unsuitable arguments
     except EOFError as error:
         raise EnvError(f"environment {id!r}: a worker ended while it made its environment") from error
-    except Exception as error:  # whatever its author's code raises
+    except Exception as error:  # any error of its author's code
         raise EnvError(f"environment {id!r}: making it failed ({in_words(error)})") from error
 
 
 def _missing(error: ModuleNotFoundError) -> str | None:
-    """How to install the package that is not there; None where it is none of those that environments come in."""
+    """The way to install a missing package; None if no known environments come with it."""
     package = (error.name or str(error)).partition(".")[0]
     if package not in (*PROVIDERS.values(), *EXTRAS):
         return None
@@ -133,10 +132,10 @@ def _missing(error: ModuleNotFoundError) -> str | None:
 
 
 def import_provider(id: str) -> str:
-    """Import the package that registers `id`, where it is known; the id without its module comes back.
+    """Import the package that registers `id`, if it is known, and return the id without its module.
 
     Raises:
-        ValueError: the id came from a file, and may not import what it names: see `rlmin.files.trust`.
+        ValueError: the id came from a file, and may not import the module that it names: see `rlmin.files.trust`.
         ImportError: there is no such module.
     """
     module, _, name = id.rpartition(":")
@@ -156,7 +155,7 @@ def _import(module: str, id: str) -> None:
             raise ModuleNotFoundError(f"No module named {error.name!r}, to import {id!r}", name=error.name) from None
         hint = f"./{file} is there: name the environment by --env {id}, or set PYTHONPATH=."
         raise ModuleNotFoundError(f"{error}; {hint}", name=error.name) from error
-    except Exception as error:  # whatever its author's code raises
+    except Exception as error:  # any error of its author's code
         raise ValueError(f"environment {str(id)!r}: importing {module!r} failed ({in_words(error)})") from error
 
 

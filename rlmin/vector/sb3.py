@@ -1,7 +1,7 @@
 """A stable-baselines3 VecEnv as `Step` records: always reset in the same step, infos a list of dicts.
 
-A VecEnv promises `num_envs`, its two spaces, `reset` and `step`. What else DummyVecEnv has, `seed` and `reset_infos`,
-is used where it is there.
+A VecEnv promises `num_envs`, its two spaces, `reset` and `step`. `seed` and `reset_infos`, which DummyVecEnv adds, are
+used if they exist.
 """
 
 import warnings
@@ -54,7 +54,7 @@ class SB3Vector(Vector):
         truncated = torch.zeros_like(ended)
         for row in rows:
             truncated[row] = bool(infos[row].get("TimeLimit.truncated", False))
-        fresh = self._reset_infos()  # the wrapped infos of an ended row are those of its last step
+        fresh = self._reset_infos()  # the infos of an ended row are those of its last step
         latest = [fresh[row] if over else info for row, (over, info) in enumerate(zip(done, infos, strict=True))]
         mask, known = self._mask(raw, latest)
         return Step(
@@ -74,7 +74,7 @@ class SB3Vector(Vector):
         return list(self.heard[1])
 
     def _try_seed(self, seed: int) -> bool:
-        """Whether it could be seeded."""
+        """Seed it, and return whether that was possible."""
         try:
             self.env.seed(seed)
         except (AttributeError, NotImplementedError):
@@ -82,14 +82,14 @@ class SB3Vector(Vector):
         return True
 
     def _reset_infos(self) -> list[dict[str, Any]]:
-        """What the latest resets told; nothing, where it is not kept."""
+        """The infos of the latest resets; empty if the VecEnv does not keep them."""
         found = getattr(self.env.unwrapped, "reset_infos", None)
         return [{} for _ in range(self.num_envs)] if found is None else list(found)
 
     def _final(
         self, observation: Observation, infos: list[dict[str, Any]], rows: list[int], truncated: Tensor
     ) -> Observation:
-        """The states reached; of a terminated row, whose value is 0 whatever it is, it may be missing."""
+        """The states reached; that of a terminated row may be missing, as its value is 0 in any case."""
         key = "terminal_observation"
         known = [row for row in rows if key in infos[row]]
         told = {row: infos[row][key] for row in known}
@@ -121,16 +121,15 @@ class SB3Vector(Vector):
 
 
 def as_vec_env(env: Any, rows: int, kwargs: dict[str, Any]) -> VecEnv:
-    """What stable-baselines3's algorithms make of an environment: a DummyVecEnv, each environment in a Monitor.
+    """The VecEnv that stable-baselines3's algorithms make: a DummyVecEnv, each environment in a Monitor.
 
     Args:
-        env: a gymnasium id, of which `rows` are made (to be rendered as pictures, where they can be), or a gymnasium
-            environment.
+        env: a gymnasium id, of which `rows` are made (rendered as pictures if possible), or a gymnasium environment.
         rows: B.
-        kwargs: of the environment's constructor, where `env` is an id.
+        kwargs: arguments of the environment's constructor, if `env` is an id.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: `env` is neither.
         ValueError: there is no such environment, or its arguments do not fit.
     """
     if not isinstance(env, str | gym.Env):
@@ -144,7 +143,7 @@ def as_vec_env(env: Any, rows: int, kwargs: dict[str, Any]) -> VecEnv:
 
 
 def _drawable(id: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
-    """One environment that gives pictures, if it has any."""
+    """One environment, rendered as pictures if it can be."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*render_mode", UserWarning)  # gymnasium's, where it has none
         try:

@@ -1,9 +1,9 @@
-"""Worker processes that fail are named, and end with whoever started them.
+"""Worker processes: a failed one is named in the error, and all of them end with the process that started them.
 
-Gymnasium's AsyncVectorEnv runs each environment in a process. Left alone, one that is killed shows as an EOFError, one
-that hangs or raises what cannot be pickled is waited for for ever, and all of them outlive a killed trainer. Here the
-parent watches its ends of the pipes (`watch`), and the workers watch their parent (`worker`). The pipes of
-stable-baselines3's SubprocVecEnv are watched alike; its workers are its own.
+Gymnasium's AsyncVectorEnv runs each environment in a process. By itself it shows a killed worker as an EOFError, waits
+forever for one that hangs or raises an error that cannot be pickled, and leaves all workers behind when the trainer is
+killed. Here the parent watches its ends of the pipes (`watch`), and the workers watch their parent (`worker`). The
+pipes of stable-baselines3's SubprocVecEnv are watched too; its workers remain its own.
 """
 
 import multiprocessing
@@ -20,15 +20,15 @@ from gymnasium.vector.async_vector_env import _async_worker
 from rlmin.vector.faults import EnvError, in_words
 
 STEP_TIMEOUT = 600.0
-"""Seconds that a worker may take to answer, unless a setting says otherwise."""
+"""Seconds that a worker may take to answer by default."""
 PIPES, REMOTES = "parent_pipes", "remotes"
-"""How AsyncVectorEnv and SubprocVecEnv call their ends of the pipes."""
+"""Names of the ends of the pipes in AsyncVectorEnv and SubprocVecEnv."""
 GRACE = 5.0
-"""Seconds within which a process that was killed is gone, and an error that was sent has come."""
+"""Seconds to wait for a killed process to end, and for an error that was sent to arrive."""
 
 
 class WorkerTraceback(Exception):
-    """Where it happened in a worker, as text: the cause of an `EnvError`."""
+    """Traceback of a worker as text: the cause of an `EnvError`."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
@@ -38,10 +38,10 @@ class WatchedPipe:
     """The parent's end of the pipe to one worker: a worker that ends, hangs or fails is an `EnvError` that names it.
 
     Args:
-        pipe: as the environment made it.
-        env: an AsyncVectorEnv or a SubprocVecEnv, to which it belongs; all its workers are stopped where one fails.
-        index: of the worker.
-        timeout: seconds to wait for an answer; None: for ever.
+        pipe: pipe that the environment made.
+        env: its AsyncVectorEnv or SubprocVecEnv; all workers are stopped if one fails.
+        index: index of the worker.
+        timeout: seconds to wait for an answer; None: no limit.
     """
 
     def __init__(self, pipe: Connection, env: Any, index: int, timeout: float | None) -> None:
@@ -69,7 +69,7 @@ class WatchedPipe:
     def recv(self) -> Any:
         try:
             answer = self._receive()
-        except BaseException:  # also Ctrl-C: closing would wait for the answer again
+        except BaseException:  # including Ctrl-C: closing would wait for the answer again
             stop(self.env)
             raise
         return self._check_answer(answer)
@@ -108,7 +108,7 @@ class WatchedPipe:
 
 
 class WatchedAsyncPipe(WatchedPipe):
-    """That of an AsyncVectorEnv, whose workers send what their environments raise."""
+    """The pipe of an AsyncVectorEnv, whose workers send the errors of their environments."""
 
     def _check_answer(self, answer: Any) -> Any:
         if isinstance(answer, tuple) and len(answer) == 2 and answer[1] is False:
@@ -116,7 +116,7 @@ class WatchedAsyncPipe(WatchedPipe):
         return answer
 
     def _rebuild_error(self) -> EnvError:
-        """The error that the worker sent; or that it could not."""
+        """The error that the worker sent, or one that says that it could not be sent."""
         queue: Any = self.env.error_queue
         try:
             _, kind, value, trace = queue.get(timeout=GRACE)
@@ -128,7 +128,7 @@ class WatchedAsyncPipe(WatchedPipe):
 
 
 def watch(env: Any, timeout: float | None = STEP_TIMEOUT) -> None:
-    """From here on workers that fail are named, and stopped.
+    """Name failed workers in errors, and stop all workers, from now on.
 
     Args:
         env: an AsyncVectorEnv, or a SubprocVecEnv of stable-baselines3.
@@ -147,7 +147,7 @@ def has_processes(env: Any) -> bool:
 
 
 def stop(env: Any) -> None:
-    """Kill the workers of an environment, which is closed then; what they were asked is not waited for."""
+    """Kill the workers of an environment without waiting for their answers; it is closed afterwards."""
     if env.closed:
         return
     env.closed = True
@@ -162,14 +162,14 @@ def stop(env: Any) -> None:
 
 
 def worker(index: int, make: Any, pipe: Any, parent_pipe: Any, memory: Any, errors: Any, *more: Any) -> None:
-    """Gymnasium's own worker, which ends with its parent, and whose errors can always be sent."""
+    """Gymnasium's own worker, made to end with its parent and to send every error."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     plain: Any = PlainErrors(errors)
     _async_worker(index, make, pipe, parent_pipe, memory, plain, *more)
 
 
 class PlainErrors:
-    """A queue of errors, each as text: what an environment raises may not fit through a pipe, or not be made again."""
+    """A queue of errors as text: an environment's error may not be picklable, or not be rebuildable."""
 
     def __init__(self, queue: Any) -> None:
         self.queue = queue
@@ -182,8 +182,8 @@ class PlainErrors:
 def _end_with_parent() -> None:
     """Wait until the parent is gone, and end this process.
 
-    A later sibling that was forked may hold the parent's end of what is waited for, so the parent's number is looked at
-    too. A signal of the kernel's (PDEATHSIG) would come when the thread that started this process ends.
+    A sibling forked later may hold the parent's end of the pipe, so this checks the parent's process id too. The
+    kernel's signal for it (PDEATHSIG) would already come when the thread that started this process ends.
     """
     parent, number = multiprocessing.parent_process(), os.getppid()
     while parent is not None and parent.is_alive() and os.getppid() == number:

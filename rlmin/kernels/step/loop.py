@@ -1,9 +1,9 @@
 """The step of a stack as one loop over its rows, which threads share.
 
-A step of B rows is some forty small operations. From Python each costs more than its work, products aside, and a loop
-between two products loses its gain to the calls; so the whole step is one loop (see `rlmin.encoders.Stack.step` for
-its equations). What a policy has around its stack can be part of it: two layers that x goes through first, and linear
-heads that read y. What the loop is given stands in `table.py`.
+A step of B rows is some forty small operations. Called from Python, each but the products costs more than its work, and
+a loop between two products would lose its gain to the calls. So the whole step is one loop (see
+`rlmin.encoders.Stack.step` for its equations). It can include the layers of a policy around its stack: two layers
+before it, and linear heads that read y. `table.py` describes the argument of the loop.
 """
 
 import functools
@@ -23,7 +23,7 @@ _INTEGER, _BYTE = np.int64(1), np.uint8(1)
 
 
 def room(rows: int, H: int, widest: int) -> int:
-    """Elements of scratch that a thread needs which takes `rows` at once; widest: outputs of a layer inside."""
+    """Elements of scratch of a thread that takes `rows` at once; widest: outputs of a layer inside."""
     return rows * (2 * H + widest)
 
 
@@ -93,7 +93,7 @@ def _feed(table: Any, block: Any, rows: Any, base: Any, numbers: Any, one: Any) 
 
 @inline
 def _leave(table: Any, b0: Any, rows: Any, base: Any, numbers: Any, one: Any) -> None:
-    """y = norm(x), and what each head makes of it, for rows from b0."""
+    """y = norm(x), and the output of each head, for rows from b0."""
     H, scratch = table[HEADER.H], table[HEADER.scratch]
     gamma, beta = _at(table[HEADER.norm_weight], 0, one), _at(table[HEADER.norm_bias], 0, one)
     inside = base + rows * H

@@ -7,7 +7,7 @@ import numpy as np
 from rlmin.scan.cpu_math import FIRST, INPUT, SECOND, activate, exp, inline, load, lstm_weights, store, sum_loop
 
 AVERAGES = {"min_gru": 0, "min_lstm": 1}
-"""The gated averages that `remember` knows, by the name that a cell's `FastStep` gives."""
+"""The gated averages of `remember`, by their names in a cell's `FastStep`."""
 MIN_GRU = AVERAGES["min_gru"]
 
 
@@ -71,7 +71,7 @@ def remember(
 ) -> None:
     """after = memory + z * (c(candidate) - memory), and x += after; z as `average` says, a number in AVERAGES.
 
-    It is a constant where this is inlined, so that the branches cost nothing.
+    The code is a constant once inlined, so the branches cost nothing.
     """
     for d in range(H):
         before = one - one if wiped else load(memory, d, INPUT)

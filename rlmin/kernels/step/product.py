@@ -1,7 +1,7 @@
-"""The matrix product of the BLAS that torch itself is linked to, as a piece of a compiled loop.
+"""The matrix product of the BLAS that torch is linked to, as a piece of a compiled loop.
 
-A loop that has its own products needs no call from Python between them. The routine's address is looked up when the
-process runs and travels in the table of the loop, so the loop can be cached on disk.
+A loop with its own products needs no call from Python between them. The process looks up the routine's address and
+passes it in the table of the loop, so the loop can be cached on disk.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ _place: Any = cgutils.alloca_once_value  # once a call of the loop, not once a p
 
 @functools.cache
 def address(dtype: torch.dtype) -> int | None:
-    """Where the Fortran routine for `dtype` is; None where torch's libraries do not show one."""
+    """Address of the Fortran routine for `dtype`; None if torch's libraries do not export one."""
     try:
         routine = getattr(ctypes.CDLL(torch._C.__file__), _SYMBOLS[dtype])
     except (OSError, AttributeError, KeyError):
@@ -39,8 +39,8 @@ def product(
 ) -> Any:
     """y = kept * y + x @ weight.T, for x [rows, inputs], weight [outputs, inputs] and y [rows, outputs].
 
-    Fortran counts columns first: to it these are the transposes of x and y, and weight wants the "T". Its integers are
-    32 or 64 bits wide; on a little-endian machine the address of 64 serves both. `kept` is 0 or 1 in the dtype of the
+    Fortran is column-major: it sees the transposes of x and y, and weight needs the "T". Its integers are 32 or 64 bits
+    wide; on a little-endian machine the address of a 64-bit one serves both. `kept` is 0 or 1 in the dtype of the
     arrays.
     """
 

@@ -1,15 +1,15 @@
-"""What the loop is given: one table of integers, whose entries have names here and nowhere else.
+"""The argument of the loop: one table of integers, whose entries are named here and nowhere else.
 
 The table is a `Header`, then a `Block` for each block of the stack, then a `Head` for each head. Every entry is a size
-or the address of a contiguous array; 0 is the address of a part that is left out. An entry's place is found by its
-name on both sides: `table[HEADER.rows]` in the loop, `names(...)` where the table is filled.
+or the address of a contiguous array; 0 is the address of a missing part. Both sides find an entry by its name:
+`table[HEADER.rows]` in the loop, `names(...)` in the code that fills the table.
 """
 
 from typing import Any, NamedTuple
 
 
 class Header(NamedTuple):
-    """What the whole step is given. The first three entries are those of every table, see `cpu_math.py`."""
+    """Entries of the whole step. The first three are those of every table, see `cpu_math.py`."""
 
     taken: int  # next row that no thread has taken
     rows: int  # B
@@ -20,14 +20,14 @@ class Header(NamedTuple):
     norm: int  # a number in NORMS
     F: int  # hidden units of the MLP, or 0
     routine: int  # address of the matrix product
-    D: int  # features of x where there is an embedding, or 0
-    threads: int  # a table (taken, 0, 1), from which a thread takes its number
+    D: int  # features of x if there is an embedding, or 0
+    threads: int  # a table (taken, 0, 1) that numbers the threads
     scratch: int  # `room` elements a thread
     room: int
     numbers: int  # eps and 1 / H
     start: int
     x: int
-    y: int  # 0 where only heads read it
+    y: int  # 0 if only heads read it
     embed_weight: int
     embed_bias: int
     norm_weight: int
@@ -39,7 +39,7 @@ class Header(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What a block is given: its weights, and its state before and after the step."""
+    """Entries of a block: its weights, and its state before and after the step."""
 
     norm_weight: int
     norm_bias: int
@@ -60,7 +60,7 @@ class Block(NamedTuple):
 
 
 class Head(NamedTuple):
-    """What a head is given: projected = weight @ y + bias."""
+    """Entries of a head: projected = weight @ y + bias."""
 
     outputs: int
     weight: int
@@ -77,7 +77,7 @@ HEADER: Header = _places(Header)
 BLOCK: Block = _places(Block)
 HEAD: Head = _places(Head)
 BLOCKS = len(HEADER)
-"""Where the first block begins."""
+"""Place of the first block."""
 EACH_BLOCK, EACH_HEAD = len(BLOCK), len(HEAD)
 NORMS = ("none", "layer", "rms")
 
