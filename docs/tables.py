@@ -1,6 +1,7 @@
 """Tables of the pages, made when the site is built, so that no number is typed twice.
 
     <!-- table: tmaze.csv | encoder, seed, greedy return -> return | encoder=min_gru -->
+    <!-- awaited: gpu.csv | what, value -->
     <!-- measured: train.csv -->
     <!-- targets: train.csv -->
     <!-- settings: rlmin.agents.ppo_config.PPOConfig -->
@@ -10,8 +11,9 @@
     <!-- changelog: all -->
 
 A table shows columns of a file in benchmarks/results, of the rows that have the values given; `name -> shown` renames
-a column, and a comma in its name is written as a semicolon. `measured` says by which command, when and where such a
-file was made, `targets` which numbers were to be reached. `settings` lists the fields of a dataclass with their types,
+a column, and a comma in its name is written as a semicolon. `awaited` is a table whose file may not be there yet; it
+then says "Not measured yet". `measured` says by which command, when and where such a file was made, `targets` which
+numbers were to be reached. `settings` lists the fields of a dataclass with their types,
 ranges, defaults and what its source says about them; `names` what another library's are called here; `games` the rules
 and ids of every native environment; `changelog` is CHANGELOG.md.
 """
@@ -36,7 +38,7 @@ from rlmin.settings.sb3_names import SB3_NAMES
 
 RESULTS = Path(__file__).parent / "data"
 MARK = re.compile(
-    r"<!-- (table|measured|targets|settings|names|encoders|games|changelog): (.*?) -->"
+    r"<!-- (table|awaited|measured|targets|settings|names|encoders|games|changelog): (.*?) -->"
 )
 
 
@@ -78,6 +80,13 @@ def table(file: str, columns: str, where: str = "") -> str:
         *([shown(row[name]) for name in chosen] for row in rows),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def awaited(file: str, columns: str, where: str = "") -> str:
+    """A table of a file that may not be there yet."""
+    if (RESULTS / file).is_file():
+        return table(file, columns, where)
+    return "**Not measured yet.**"
 
 
 def measured(file: str) -> str:
@@ -240,6 +249,7 @@ def shown(cell: str) -> str:
 
 MAKE: dict[str, Callable[..., str]] = {
     "table": table,
+    "awaited": awaited,
     "measured": measured,
     "targets": targets,
     "settings": settings,

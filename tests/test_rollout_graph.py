@@ -345,3 +345,37 @@ def test_only_a_callback_that_looks_at_steps_wants_them() -> None:
     agents = [make().learn(2 * T * B, hook) for hook in (Ends(), Steps())]
     assert agents[0].num_timesteps == agents[1].num_timesteps == 2 * T * B
     assert differing(collect(agents[0]), collect(agents[1])) == []
+
+
+class BrokenTape(Tape):
+    """A recording that fails late: casts of weights that it left in autocast's cache were never computed."""
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        weights: list[Tensor] = list(self.graph.player.policy.parameters())
+        kept = [x.detach().clone() for x in weights]
+        with torch.no_grad():
+            torch._foreach_zero_(weights)
+            try:
+                super().record(function)
+            finally:
+                torch._foreach_copy_(weights, kept)
+        raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("clears", [True, False])
+def test_after_a_recording_that_failed_no_cast_of_a_weight_is_left(
+    monkeypatch: pytest.MonkeyPatch, clears: bool
+) -> None:
+    plain, taped = make(autocast=True), make(autocast=True)
+    on_tape(taped, tape=BrokenTape)
+    for agent in (plain, taped):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            collect(agent)  # warms up
+    with torch.autocast("cpu", dtype=torch.bfloat16), monkeypatch.context() as patch:
+        if not clears:
+            patch.setattr(torch, "clear_autocast_cache", lambda: None)
+        with pytest.warns(RuntimeWarning, match="out of memory"):
+            found = collect(taped)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        wanted = collect(plain)
+    assert same(wanted | {"next_value": found["next_value"]}, found) == clears

@@ -162,6 +162,7 @@ class RolloutGraph:
             player.num_steps, player.vector._steps = steps, vector_steps  # these steps were recorded, not taken
             player.now, player.statistics.pending = now, []
             player.carry(self.held)
+            torch.clear_autocast_cache()  # casts of weights that were recorded never ran, so they hold anything
 
     def _body(self) -> None:
         self.player.carry(self.held)
