@@ -184,3 +184,15 @@ def test_each_argument_of_a_row_is_broken_or_excused() -> None:
     for name, row in ROWS.items():
         broken = {argument for of, argument in CASES if of == name}
         assert set(row.valid) - set(row.fine) <= broken, f"{name}: nothing wrong is tried for some argument"
+
+
+def test_an_interval_of_zero_is_an_error() -> None:
+    """What was found from outside, by value: which values the tests above try follows from what is declared."""
+    agent = ROWS["rlmin.PPO.learn"].call
+    for wrong in (0, -1, 1.5, True, "1", math.nan):
+        with pytest.raises(ValueError, match=r"^log_interval: expected a whole number of at least 1 or None"):
+            agent(8, log_interval=wrong)
+    others: list[Any] = [-5, math.inf, "8", None]
+    for wrong in others:
+        with pytest.raises(ValueError, match=r"^total_timesteps: expected a whole number of at least 0"):
+            agent(wrong)

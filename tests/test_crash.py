@@ -302,6 +302,18 @@ def test_a_link_at_a_temporary_name_is_not_followed(tmp_path: Path, monkeypatch:
     assert victim.read_text() == "precious" and (run / "a").read_bytes() == b"content" and not (run / "a").is_symlink()
 
 
+def test_a_write_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system does on a network disk, and with more than 2 GiB at once."""
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda handle, content: real(handle, content[:1000]))
+    agent = maze()
+    agent.save(tmp_path)
+    monkeypatch.undo()
+    assert (tmp_path / LEARNER).stat().st_size > 2000 and same(
+        state_of(*read(tmp_path, LEARNER)), held(agent, tmp_path)
+    )
+
+
 def test_names_cannot_be_foreseen_and_rights_are_those_of_other_files(tmp_path: Path) -> None:
     opened: list[tuple[str, int]] = []
 

@@ -125,6 +125,26 @@ def test_learning_on_after_an_error_is_bit_for_bit_learning_without_it(
     assert len(calls) == 12 and same(state(whole), state(broken))
 
 
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+def test_an_error_before_the_first_step_gives_the_value_head_its_unit_back(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = ppo().learn(64)
+
+    def broken(self: FlatAdam) -> None:
+        raise error
+
+    names = ("value_norm.", "return_norm.", "value_head.", "discounted", "largest_reward")
+    before = {name: x for name, x in state(agent).items() if name.startswith(names)}
+    monkeypatch.setattr(FlatAdam, "read", broken)  # the unit has changed by then, and no step was taken
+    with pytest.raises(type(error)):
+        agent.learn(32, reset_num_timesteps=False)
+    monkeypatch.undo()
+    assert len(before) > 4 and same(before, {name: x for name, x in state(agent).items() if name in before})
+    agent.learn(32, reset_num_timesteps=False)
+    assert not same(before, {name: x for name, x in state(agent).items() if name in before}), "the arm that steps"
+
+
 @pytest.mark.parametrize("make", [ppo, decision])
 @pytest.mark.parametrize("at", ["on_step", "on_rollout_start", "on_rollout_end"])
 def test_an_error_of_a_callback_leaves_an_agent_that_learns_on(make: Callable[[], Agent], at: str) -> None:

@@ -1,8 +1,10 @@
 """One process trains in a run folder at a time; the lock ends with its holder, however that ends."""
 
+import contextlib
 import errno
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from forking import fork
 
 from rlmin import PPO, load
 from rlmin.cli import main
+from rlmin.commands.train import TrainConfig, resume, train
 from rlmin.files import lock
 from rlmin.files.lock import LOCK, check_free, lock_folder, lock_or_own
 
@@ -98,6 +101,43 @@ def test_two_runs_of_one_process_are_refused_and_a_save_inside_of_one_is_not(tmp
         agent.save(tmp_path)
         assert (tmp_path / LOCK).exists()
     assert not (tmp_path / LOCK).exists()
+
+
+def test_a_training_holds_its_folder_from_its_first_to_its_last_step(tmp_path: Path) -> None:
+    run, taken, settings = tmp_path / "run", list[str](), {"width": 8, "horizon": 8, "num_envs": 4, "minibatches": 1}
+    config = TrainConfig(env="rlmin/TMaze-v0", folder=run, total_timesteps=64, eval_episodes=0, **settings)  # type: ignore[arg-type]
+    real = PPO.update
+
+    def look(agent: PPO, *given: Any, **named: Any) -> dict[str, float]:
+        taken.append("taken" if locked_out(run) else "free")
+        return real(agent, *given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PPO, "update", look)
+        train(config, progress_bar=False)
+        resume(run, total_timesteps=96, progress_bar=False)
+    assert taken == ["taken"] * 3 and not locked_out(run)
+
+
+def test_a_save_into_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    agent = PPO("rlmin/TMaze-v0", num_envs=4, horizon=8, width=8)
+    with child(lambda: hold(tmp_path)):
+        with pytest.raises(ValueError, match="is training or saving there"):
+            agent.save(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+    agent.save(tmp_path)
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
+    victim, run = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("precious")
+    run.mkdir()
+    (run / LOCK).symlink_to(victim)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.suppress(OSError, ValueError):
+            PPO("rlmin/TMaze-v0", num_envs=4, horizon=8, width=8).save(run)
+    assert victim.read_text() == "precious"
 
 
 def test_where_there_are_no_locks_that_is_said_and_the_run_goes_on(

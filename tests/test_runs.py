@@ -357,6 +357,28 @@ def test_a_run_in_the_way_is_not_overwritten_and_a_finished_one_can_go_further(t
     assert load(tmp_path).run["eval_episodes"] == 0, "the run's own settings are kept"
 
 
+def test_a_resumed_run_clears_what_killed_writers_left(tmp_path: Path) -> None:
+    train(config(tmp_path, eval_episodes=0), progress_bar=False)
+    left = [f".{name}.0123456789abcdef.rlmin" for name in (CONFIG, POLICY, LEARNER, "metrics.csv", "curve.png")]
+    for name in [*left, ".learner.safetensors.123", ".mine"]:  # also as they were called once
+        (tmp_path / name).write_bytes(b"half of it")
+    with pytest.raises(ValueError, match="finished at"):  # whatever comes of it
+        resume(tmp_path, progress_bar=False)
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == {".mine"}
+
+
+def test_a_run_stopped_before_its_curve_gets_it_on_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(config(tmp_path, eval_episodes=2), progress_bar=False)
+    (tmp_path / "curve.png").unlink()
+    weights = (tmp_path / POLICY).read_bytes()
+    capsys.readouterr()
+    resume(tmp_path, progress_bar=False)
+    assert (tmp_path / "curve.png").stat().st_size > 1000 and "greedy on" in capsys.readouterr().out
+    assert (tmp_path / POLICY).read_bytes() == weights
+    with pytest.raises(ValueError, match="finished at 240 steps"):
+        resume(tmp_path, progress_bar=False)
+
+
 def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
     from threading import Thread
 

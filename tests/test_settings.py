@@ -6,7 +6,7 @@ import math
 import pkgutil
 from dataclasses import MISSING, asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ from rlmin.settings import (
     ShareBelowOne,
     check_setting,
     describe,
+    limits,
     words,
 )
 
@@ -199,6 +200,27 @@ def test_every_number_has_a_bound_and_none_is_silently_out_of_it(kind: Any) -> N
         if type(about.default) in (int, float):
             with pytest.raises(ValueError, match=rf"^{name}: expected "):
                 kind(**{name: -1e9})
+
+
+UNBOUNDED = {
+    ("Evaluate", "target_return"): "a return is any number",
+    ("Evaluate", "target_score"): "a score is any number",
+    ("Evaluate", "reference"): "a return is any number",
+}
+"""Numbers in settings without a bound, and why."""
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_number_of_a_command_has_a_bound(kind: Any) -> None:
+    numbers = {name for name, about in describe(kind).items() if {int, float} & set(plain_types(about.hint))}
+    free = {name for name in numbers if not limits(describe(kind)[name].hint)}
+    assert {name for name in free if (kind.__name__, name) not in UNBOUNDED} == set()
+
+
+def plain_types(hint: Any) -> list[Any]:
+    """The types that a declaration is made of."""
+    inner = get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint)
+    return [part for each in inner for part in plain_types(each)] if inner else [hint]
 
 
 def test_numbers_of_numpy_leave_settings_that_can_be_written() -> None:

@@ -52,6 +52,16 @@ def test_a_row_that_was_cut_at_any_position_is_dropped_and_no_other_one(written:
     assert len(found) == 3, "what was not cut is all there"
 
 
+def test_a_letter_that_was_cut_is_dropped_with_its_row(tmp_path: Path) -> None:
+    file = tmp_path / METRICS
+    content = f"{STEPS},note\n100,a\n200,\N{SNOWMAN}\n".encode()
+    for cut in (1, 2, 3):  # of its three bytes and the end of its line
+        file.write_bytes(content[:-cut])
+        assert [row["note"] for row in read_rows(file)[1]] == ["a"]
+    file.write_bytes(content)
+    assert [row["note"] for row in read_rows(file)[1]] == ["a", "\N{SNOWMAN}"]
+
+
 def test_curves_are_drawn_of_the_rows_that_are_whole(written: Path) -> None:
     content = written.read_bytes()
     written.write_bytes(content[:-1])

@@ -4,6 +4,7 @@ Every way in has an arm in which the user says so, `trust=True` or `--trust`: th
 these tests are what they claim to be.
 """
 
+import ast
 import gc
 import json
 import re
@@ -25,7 +26,9 @@ from rlmin.commands.train import read_preset
 from rlmin.data import Episode, load_dataset
 from rlmin.files.trust import Foreign, from_file
 from rlmin.interop.model_card import card, write_card
+from rlmin.runs.checkpoint import LEARNER, read, read_header, read_newest
 from rlmin.suite import SuiteOptions, run_suite
+from rlmin.suite.defaults import DefaultOptions, run_defaults
 from rlmin.suite.offline import OfflineOptions, run_offline
 from rlmin.vector.make import import_provider
 
@@ -152,6 +155,11 @@ def test_a_saved_copy_of_a_strangers_run_is_no_better(run: Path, mark: Path) -> 
     with pytest.raises(ValueError, match="'intruder'"):
         load("again").get_env()
     assert not mark.exists()
+
+
+def test_a_header_marks_the_ids_in_it_wherever_it_is_read(run: Path) -> None:
+    for found in (read_header(run), read(run, LEARNER)[0], read_newest(run)[0]):
+        assert type(found["env"]["id"]) is Foreign
 
 
 @pytest.mark.parametrize("id", ["runs.stranger:CartPole-v1", "stranger.evil:CartPole-v1"])
@@ -374,6 +382,20 @@ def test_a_suite_of_logged_data_imports_nothing(mark: Path) -> None:
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("where", ["task", "env"])
+def test_a_suite_of_defaults_imports_nothing(where: str, mark: Path) -> None:
+    scores = {"floor": 0, "ceiling": 500}
+    tasks: dict[str, Any] = {"task": {ID: scores}, "env": {"a": {"env": ID, **scores}}}
+    said = {"steps": 16, "seeds": 1, "columns": {"mlp": {"encoder": "mlp"}}, "tasks": tasks[where]}
+    Path("suite.yaml").write_text(yaml.safe_dump(said))
+    with pytest.raises(ValueError, match="'intruder'"):
+        run_defaults(DefaultOptions(suite="suite.yaml"))
+    assert not mark.exists()
+    with pytest.raises(ValueError, match="seed 0"):  # a column fails for want of steps, and not before it was imported
+        run_defaults(DefaultOptions(suite="suite.yaml", trust=True))
+    assert mark.exists()
+
+
 # the page
 
 
@@ -418,6 +440,15 @@ def test_a_model_card_quotes_what_a_run_says(kwargs: dict[str, Any], run: Path, 
     with pytest.raises(InterruptedError):
         exec(code, {"rlmin": Library})
     assert called == {"given": ("Some-v0", 1), "named": kwargs} and not mark.exists()
+
+
+def test_a_model_card_quotes_an_id_whatever_it_holds(run: Path) -> None:
+    """An id from a file holds no quote; one that was set in Python may."""
+    agent = load(run)
+    for id in ("x'); import intruder #", 'x"); import intruder #', "x\n```\nimport intruder"):
+        agent.env_spec = {**agent.env_spec, "id": id}
+        code = card(agent, run, {}).split("python\n")[1].partition("\n```")[0]
+        assert repr(id) in code and ast.parse(code)
 
 
 # a typed id finds the user's own module

@@ -26,7 +26,7 @@ from rlmin.checks import require
 from rlmin.data.reference import reference_of
 from rlmin.data.source import BLOCK_BYTES, Block, Source, plain
 from rlmin.data.space_of import space_of
-from rlmin.data.written import check_written
+from rlmin.data.written import check_links, check_written
 from rlmin.spaces import SINGLE
 
 KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
@@ -140,6 +140,7 @@ def _check(file: Any, name: str) -> None:
         elif missing == ["timeouts"]:
             hint = "; without it the ends of cut episodes are unknown"
         raise ValueError(f"dataset {name!r}: no key {', '.join(missing)}; found {', '.join(map(str, file))}{hint}")
+    check_links(file, f"dataset {name!r}")
     held = [*KEYS, *([NEXT] if NEXT in file else [])]
     for key in held:
         if not isinstance(file[key], h5py.Dataset) or not file[key].shape:

@@ -1,7 +1,6 @@
 """Episodes from files of other libraries: .npz, tables, d3rlpy's dumps and robomimic's HDF5. Nothing in them is run."""
 
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from rlmin.checks import require
+from rlmin.data.arrow_files import check_parquet_file
 from rlmin.data.dataset import Episode
 from rlmin.data.from_columns import ALIASES, episodes_from_columns
-from rlmin.data.written import check_all_written
-from rlmin.settings import Count
+from rlmin.data.written import check_all_written, check_links, read_npz
+from rlmin.settings import Count, CountOrZero, check_setting
 from rlmin.settings.boundary import checked
 
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".joblib"}
@@ -57,6 +57,9 @@ def read_episodes(path: Path) -> list[Episode] | None:
             return _read_hdf5(file, path)
     except (OSError, RuntimeError, KeyError):
         return None  # damaged: the reader of D4RL files says how
+    except (TypeError, AttributeError, IndexError, AssertionError) as error:  # a group for a column, or none of either
+        why = f"expected columns of numbers as this layout has them ({error!s:.200})"
+        raise ValueError(f"dataset {path.stem!r}: {path}: {why}") from None
 
 
 def _read_hdf5(file: Any, path: Path) -> list[Episode] | None:
@@ -66,6 +69,7 @@ def _read_hdf5(file: Any, path: Path) -> list[Episode] | None:
     if not is_robomimic and "num_episodes" not in file and ("timeouts" in file or "terminals" not in file):
         return None
     check_all_written(file, where)
+    check_links(file, where)
     if is_robomimic:
         return _robomimic(file["data"], where)
     return _d3rlpy(file, where) if "num_episodes" in file else _without_timeouts(file, path.stem, where)
@@ -85,12 +89,11 @@ def episodes_from_npz(path: str | Path, *, max_episode_steps: Count | None = Non
     path = Path(path)
     where = f"dataset {path.stem!r}"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            columns = {name: file[name] for name in file.files}
+        columns = read_npz(path)
     except FileNotFoundError:
         raise ValueError(f"{where}: {path}: no such file") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{where}: {path} cannot be read as .npz of plain arrays ({error})") from None
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     return episodes_from_columns(columns, max_episode_steps=max_episode_steps, where=where)
 
 
@@ -120,7 +123,7 @@ def episodes_from_table(
         where = f"dataset {Path(table).stem!r}"
         if Path(table).suffix.lower() not in TABLES or not Path(table).is_file():
             raise ValueError(f"table: expected a file that ends in {' or '.join(TABLES)}, got {str(table)!r:.200}")
-        table = getattr(require("pandas", extra="tables"), TABLES[Path(table).suffix.lower()])(table)
+        table = _read_table(Path(table), where)
     if not hasattr(table, "columns"):
         raise ValueError(f"table: expected a DataFrame or the path of a file, got {type(table).__name__}")
     names = list(map(str, table.columns))
@@ -140,6 +143,20 @@ def episodes_from_table(
     return episodes_from_columns(columns, max_episode_steps=max_episode_steps, where=where)
 
 
+def _read_table(path: Path, where: str) -> Any:
+    """The frame in a file; of a .parquet file, whose rows may be few bytes, the size is looked at first."""
+    read = getattr(require("pandas", extra="tables"), TABLES[path.suffix.lower()])
+    try:
+        if path.suffix.lower() == ".parquet":
+            check_parquet_file(path, str(path))
+        return read(path)
+    except ImportError:
+        raise
+    except Exception as error:  # pandas and pyarrow raise errors of many classes
+        words = " ".join(str(error).removeprefix(f"{path}: ").split())
+        raise ValueError(f"{where}: {path} cannot be read as a table ({words:.300})") from None
+
+
 def _matrix(table: Any, names: list[str], where: str) -> np.ndarray[Any, Any]:
     """Columns beside each other; a single one that holds lists is the matrix itself."""
     if len(names) > 1:
@@ -156,7 +173,7 @@ def _matrix(table: Any, names: list[str], where: str) -> np.ndarray[Any, Any]:
 def _d3rlpy(file: Any, where: str) -> list[Episode]:
     """What d3rlpy's `ReplayBuffer.dump` wrote: columns NAME_EPISODE, and NAME_EPISODE_PART of tuples."""
     episodes = list[Episode]()
-    for i in range(int(file["num_episodes"][()])):
+    for i in range(check_setting(f"{where}: num_episodes", file["num_episodes"][()], CountOrZero)):
         missing = [name for name in ("actions", "rewards", "terminated") if f"{name}_{i}" not in file]
         if missing:
             raise ValueError(f"{where}: no {missing[0]}_{i}")

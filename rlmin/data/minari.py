@@ -20,18 +20,21 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from rlmin.checks import require
+from rlmin.data.arrow_files import FORMATS, check_arrow
 from rlmin.data.d4rl import file_digest
 from rlmin.data.dataset import Episode, Reference
 from rlmin.data.episodes import blocks_of
 from rlmin.data.reference import reference_in, reference_of
 from rlmin.data.source import Source, plain
-from rlmin.data.written import check_all_written
+from rlmin.data.written import check_all_written, check_links
+from rlmin.files.read_json import read_json
 from rlmin.files.trust import from_file
 from rlmin.vector.make import import_provider
 
 if TYPE_CHECKING:
     from minari import MinariDataset
 
+METADATA = "metadata.json"
 NOT_RECIPE = {"observation_space", "action_space", "env_spec", "total_episodes", "total_steps", "dataset_size"}
 
 
@@ -77,9 +80,13 @@ def local_datasets() -> list[str]:
     require("h5py", extra="offline")
     lines = []
     for id, entry in minari.list_local_datasets().items():
-        spec = entry.get("env_spec")
-        where = f" of {json.loads(spec)['id']}" if isinstance(spec, str) else ""
-        lines.append(f"{id}: {entry['total_episodes']:,} episodes, {entry['total_steps']:,} steps{where}")
+        try:
+            spec = json.loads(entry.get("env_spec") or "{}")
+            where = f" of {spec['id']}" if spec else ""
+            counted = f"{entry['total_episodes']:,} episodes, {entry['total_steps']:,} steps"
+            lines.append(f"{id}: {counted}{where}")
+        except (ValueError, TypeError, LookupError, RecursionError):
+            lines.append(f"{id}: damaged, its {METADATA} do not say what is in it")
     return lines or [f"no Minari dataset in {minari.storage.datasets_root_dir.get_dataset_path()}"]
 
 
@@ -142,9 +149,16 @@ def _find(id: str, *, trust: bool) -> "MinariDataset":
             minari.download_dataset(id)
         except Exception as error:  # each remote, and the network, raises its own
             raise ValueError(f"no Minari dataset {id!r} in {root}{_near(minari, id)}; {_remote(error)}") from error
+    try:
+        entries = read_json(root / id / "data" / METADATA)
+    except ValueError as error:
+        raise ValueError(f"dataset {id!r}: {error}; get it again") from None
     if not trust:
-        _check_spaces(root / id / "data", id)
-    _check_columns(root / id / "data", id)
+        _check_spaces(entries, id)
+    if entries.get("data_format") in FORMATS:
+        check_arrow(root / id / "data", entries["data_format"], f"dataset {id!r}")
+    else:
+        _check_columns(root / id / "data", id)
     try:
         dataset: MinariDataset = minari.load_dataset(id)
         _ = dataset.total_steps, dataset.total_episodes, dataset.env_spec  # as its metadata say
@@ -155,13 +169,9 @@ def _find(id: str, *, trust: bool) -> "MinariDataset":
     return dataset
 
 
-def _check_spaces(folder: Path, id: str) -> None:
+def _check_spaces(entries: dict[str, Any], id: str) -> None:
     """Raise a ValueError if Minari would make the environment, by entry points from a file, to get its spaces."""
-    try:
-        entry = json.loads((folder / "metadata.json").read_text())
-    except (OSError, ValueError):
-        return  # Minari explains the error
-    lacking = [key for key in ("observation_space", "action_space") if not entry.get(key)]
+    lacking = [key for key in ("observation_space", "action_space") if not entries.get(key)]
     if lacking:
         raise ValueError(
             f"dataset {id!r}: its metadata have no {' and no '.join(lacking)}, so Minari would make its environment, "
@@ -176,6 +186,7 @@ def _check_columns(folder: Path, id: str) -> None:
         try:
             with h5py.File(path, "r") as file:
                 check_all_written(file, f"dataset {id!r}: {path.name}")
+                check_links(file, f"dataset {id!r}: {path.name}")
         except (OSError, RuntimeError, KeyError):
             return  # Minari explains the error
 

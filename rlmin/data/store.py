@@ -83,7 +83,7 @@ def _fill(converter: Converter, step: TensorDict, episode: TensorDict) -> None:
             episode["observation", name][ended] = columns.final[name]
     if (n, e) != (source.num_steps, source.num_episodes):
         stated = f"{source.num_steps} steps in {source.num_episodes} episodes"
-        raise ValueError(f"dataset {source.name!r}: expected {stated}by its own metadata, found {n} in {e} or more")
+        raise ValueError(f"dataset {source.name!r}: expected {stated} by its own metadata, found {n} in {e} or more")
     converter.finish()
 
 

@@ -1,6 +1,11 @@
-"""HDF5 files whose columns are in them: one of some bytes can claim terabytes, which are made up as they are read."""
+"""Files whose columns are in them: one of some bytes can claim terabytes, which are made up as they are read."""
 
+import zipfile
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
 
 from rlmin.checks import require
 
@@ -10,12 +15,22 @@ MOST_PACKED = 1100
 """How many bytes one byte of a packed column may stand for; of gzip, the best that there is, at most 1032."""
 
 
+def check_size(claimed: int, written: int, where: str) -> None:
+    """Raise a ValueError if `claimed` bytes cannot be what `written` bytes of a file stand for."""
+    if claimed > SMALL + MOST_PACKED * written:
+        raise ValueError(f"{where}: expected {claimed:,} bytes, of which {written:,} are in the file")
+
+
 def check_written(column: Any, where: str) -> None:
-    """Raise a ValueError if reading a column, by its low-level id, would fill the memory with what nobody wrote."""
+    """Raise a ValueError if reading a column of HDF5, by its low-level id, would read what nobody wrote in the file.
+
+    A column that lies in other files is refused too: whoever made this one does not choose what is read.
+    """
     size = column.get_type().get_size() * column.get_space().get_simple_extent_npoints()
-    written = column.get_storage_size()
-    if size > SMALL + MOST_PACKED * written:
-        raise ValueError(f"{where}: expected {size:,} bytes, of which {written:,} are in the file")
+    check_size(size, column.get_storage_size(), where)
+    made = column.get_create_plist()
+    if made.get_external_count() or made.get_layout() == _virtual():
+        raise ValueError(f"{where}: expected numbers in this file, found the name of another file")
 
 
 def check_all_written(group: Any, where: str) -> None:
@@ -28,3 +43,56 @@ def check_all_written(group: Any, where: str) -> None:
             check_written(found, f"{where}: {path.decode(errors='replace')}")
 
     h5py.h5o.visit(group.id, visit)
+
+
+def check_links(group: Any, where: str) -> None:
+    """Raise a ValueError if a name below a group stands for a place in another file."""
+    h5py = require("h5py", extra="offline")
+
+    def find(path: bytes, link: Any) -> bytes | None:
+        return path if link.type == h5py.h5l.TYPE_EXTERNAL else None
+
+    found = group.id.links.visit(find, info=True)  # the first; an error in here would be lost
+    if found is not None:
+        name = found.decode(errors="replace")
+        raise ValueError(f"{where}: {name}: expected numbers, found a link to another file")
+
+
+def _virtual() -> int:
+    found: int = require("h5py", extra="offline").h5d.VIRTUAL
+    return found
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of a .npz file, whose sizes are looked at before anything is read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, holds something else than numbers, or says more than is in it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                with archive.open(entry) as file:
+                    _check_array(file, entry, str(entry.filename))
+        with np.load(path, allow_pickle=False) as opened:
+            return {name: opened[name] for name in opened.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise errors of many classes
+        raise ValueError(f"{path} cannot be read as .npz of plain arrays ({error})") from None
+
+
+def _check_array(file: Any, entry: zipfile.ZipInfo, name: str) -> None:
+    """Check what an array says about itself."""
+    readers: dict[Any, Any] = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    version = npy.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"{name}: format {version} of arrays")
+    shape, _, dtype = readers[version](file)
+    if dtype.kind not in "biufcSU":
+        raise ValueError(f"{name}: expected numbers, got {dtype}")
+    claimed = int(np.prod([dtype.itemsize, *shape], dtype=object))
+    if claimed > entry.file_size:
+        raise ValueError(f"{name}: expected {claimed:,} bytes, of which {entry.file_size:,} are in the file")
+    check_size(claimed, entry.compress_size, name)

@@ -24,6 +24,10 @@ from rlmin.files.atomic import write_atomic
 from rlmin.vector.episodes import EpisodeStatistics
 
 METRICS = "metrics.csv"
+LARGEST = 512 * 2**20
+"""Bytes of a log: a million rows of forty columns."""
+MOST_VALUES = 20_000_000
+"""Values in a log."""
 STEPS = "time/total_timesteps"
 
 QUIET = {"console": "off", "x_disable_stats": True}
@@ -36,17 +40,31 @@ def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     Raises:
         ValueError: `file` is not a csv file.
     """
-    content = file.read_bytes()
+    with file.open("rb") as opened:
+        content = opened.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"{file}: expected a log of at most {LARGEST // 2**20} MiB")
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(content)  # keeps the bytes of a cut letter back
         whole = text[: text.rfind("\n") + 1]  # a cut number is still a number, so the end of the line decides
-        lines = list(csv.reader(StringIO(whole, newline="")))
+        lines = _read_lines(whole, file)
         if whole.count('"') % 2:  # cut at the end of a line inside a quoted text, which never closed
             lines.pop()
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file}: not readable as CSV ({error})") from None
     keys = lines[0] if lines else []
     return keys, [dict(zip(keys, line, strict=True)) for line in lines[1:] if len(line) == len(keys)]
+
+
+def _read_lines(text: str, file: Path) -> list[list[str]]:
+    """The lines of a csv file; a ValueError if they hold more values than any log: an empty one is one letter long."""
+    lines, values = list[list[str]](), 0
+    for line in csv.reader(StringIO(text, newline="")):
+        values += len(line)
+        if values > MOST_VALUES:
+            raise ValueError(f"{file}: expected a log of at most {MOST_VALUES:,} values")
+        lines.append(line)
+    return lines
 
 
 class ContinuedCSV(CSVOutputFormat):

@@ -21,7 +21,9 @@ from rlmin.agents.ppo_config import PPOConfig
 from rlmin.data import Reference
 from rlmin.evaluation.collect import PlayedBy
 from rlmin.evaluation.evaluate import evaluate, evaluate_random
+from rlmin.files.read_json import read_json
 from rlmin.runs.checkpoint import LEARNER, write_atomic
+from rlmin.runs.header import number as is_number
 from rlmin.vector import adapt
 from rlmin.vector.arena import Arena
 
@@ -73,7 +75,7 @@ class Behaviour:
         """Train, and measure every checkpoint once."""
         folders, file = self.train(), self.folder / MEASURED
         if file.exists():
-            return Measured(folders=folders, **json.loads(file.read_text()))
+            return _read_measured(file, folders)
         vector = adapt(self.arena(20))
         try:
             random = evaluate_random(vector, episodes=EPISODES, seed=SEED).mean_return
@@ -133,13 +135,25 @@ class Measured:
         return PlayedBy(name="ppo", policy=agent.policy, episodes=episodes, deterministic=False, details=details)
 
 
+def _read_measured(file: Path, folders: Sequence[Path]) -> Measured:
+    """The returns that were measured before."""
+    found = read_json(file)
+    random, returns = found.get("random"), found.get("returns")
+    numbers = [random, *(returns if isinstance(returns, list) else [])]
+    if len(numbers) != 1 + len(folders) or not all(map(is_number, numbers)):
+        raise ValueError(f"{file}: expected a return of each of {len(folders)} checkpoints; delete it to measure anew")
+    return Measured(folders=folders, random=numbers[0], returns=numbers[1:])
+
+
 def _check_same(file: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings, or raise a ValueError if the folder has others."""
     text = json.dumps(settings, indent=1)
     if not file.exists():
         write_atomic(file, text.encode())
         return
-    found = json.loads(file.read_text())
+    found = read_json(file)
+    if not isinstance(found.get("ppo"), dict):
+        raise ValueError(f"{file}: expected the settings of a training; delete the folder, or use --out")
     found["ppo"] = PPOConfig.from_saved(found["ppo"]).to_saved()  # in today's form
     if json.loads(json.dumps(found)) != json.loads(text):
         raise ValueError(f"{file.parent}: trained with other settings ({file.name}); delete the folder, or use --out")

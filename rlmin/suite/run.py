@@ -18,13 +18,17 @@ from typing import Protocol
 import torch
 
 from rlmin.files.lock import wait_until_free
+from rlmin.files.read_json import read_json
 from rlmin.runs.checkpoint import write_atomic
+from rlmin.runs.header import number
 from rlmin.suite.cells import Cell, Row, differences
 from rlmin.suite.executors.job import Job
 from rlmin.suite.executors.options import ExecutorOptions
 from rlmin.suite.executors.run_jobs import run_jobs, stop_by_signal
 
 SCORE = "score.json"
+NUMBERS = ("final", "best", "steps", "seconds")
+"""Of a row, those that every report reads."""
 
 
 class View(Protocol):
@@ -135,7 +139,12 @@ def read_finished(cell: Cell, out: Path) -> Row | None:
     file = cell.folder(out) / SCORE
     if not file.is_file():
         return None
-    row: Row = json.loads(file.read_text())
+    row: Row = read_json(file)
+    own = {"task": cell.task, "encoder": cell.encoder, "seed": cell.seed}
+    numbers = [row[name] for name in NUMBERS if name in row]
+    fits = all(row.get(name) == x for name, x in own.items()) and isinstance(row.get("settings"), dict)
+    if not fits or not all(map(number, numbers)):
+        raise ValueError(f"{file}: expected the row of a finished cell; delete the file to score the cell anew")
     differ = differences(*({**settings, "trust": None} for settings in (row["settings"], cell.settings)))
     if differ:
         raise ValueError(f"{file.parent}: trained with {differ}; choose another {cell.place}, or delete that folder")

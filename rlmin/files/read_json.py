@@ -1,0 +1,34 @@
+"""JSON as plain values, of a bounded size: whatever is wrong with a file is one ValueError that names it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+BYTES = 16 * 2**20
+"""Of a file."""
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """What a JSON file says.
+
+    Args:
+        path: of the file.
+        kind: of the value that it has to hold, as Python has it.
+
+    Raises:
+        ValueError: it cannot be read, is larger than any file of this kind, or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(content) > BYTES:
+        raise ValueError(f"{path}: expected at most {BYTES / 2**20:g} MiB of JSON")
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error!s:.200})") from None
+    if not isinstance(found, kind):
+        raise ValueError(f"{path}: expected JSON of a {kind.__name__}, found a {type(found).__name__}")
+    return found
