@@ -83,7 +83,7 @@ def _text_bytes(path: Path, column: str) -> int:
     """Bytes of all texts of a column, of which only the different ones are read."""
     pa, parquet = require("pyarrow", extra="tables"), require("pyarrow.parquet", extra="tables")
     compute = require("pyarrow.compute", extra="tables")
-    found = parquet.read_table(path, columns=[column], read_dictionary=[column], partitioning=None).column(0)
+    found: Any = parquet.read_table(path, columns=[column], read_dictionary=[column], partitioning=None).column(0)
     while pa.types.is_struct(found.type):
         found = compute.struct_field(found, [0])
     chunks = [chunk for chunk in found.chunks if pa.types.is_dictionary(chunk.type)]

@@ -310,8 +310,8 @@ KEEPING = [
         "A7",
         "half a step stays",
         "learning/flat_adam.py",
-        "        except BaseException:  # also Ctrl-C",
-        "        except InterruptedError:  # also Ctrl-C",
+        "        except BaseException:",
+        "        except InterruptedError:",
         IN_A_STEP + "[step-decision-KeyboardInterrupt]",
     ),
     Mend(
@@ -334,8 +334,8 @@ KEEPING = [
         "A7",
         "a request to stop stays",
         "agents/agent.py",
-        "            self.stop_requested = False  # not before",
-        "            pass  # not before",
+        "            self.stop_requested = False",
+        "            pass",
         INTERRUPTED + "test_a_request_to_stop_ends_with_the_learning_it_was_made_in",
     ),
     Mend(
