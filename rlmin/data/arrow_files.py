@@ -97,7 +97,7 @@ def _width(kind: Any, name: str) -> int:
     if types.is_struct(kind):
         return sum(_width(field.type, f"{name}.{field.name}") for field in kind) or 8
     if types.is_fixed_size_list(kind):
-        return max(8, kind.list_size * _width(kind.value_type, name))
+        return max(8, int(kind.list_size) * _width(kind.value_type, name))
     if types.is_list(kind) and types.is_primitive(kind.value_type):
         return 8
     if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
