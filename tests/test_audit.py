@@ -37,14 +37,14 @@ def test_a_mend_names_a_test() -> None:
 
 
 def test_a_mend_that_has_moved_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("x = 1  # as it is\nx = 1\ny = 2\n")
+    (tmp_path / "a.py").write_text("x = 1  # as it is\nx = 1\ny = 2  # so far\n")
     for text in ("x = 1\n", "z = 1\n"):
         with (
             pytest.raises(ValueError, match=r"A1 it: a\.py has its text (2|0) times"),
             Mend("A1", "it", "a.py", text, "", "").undo(tmp_path),
         ):
             pass
-    with Mend("A1", "it", "a.py", "y = 2  # of old\n", "y = 3\n", "").undo(tmp_path):
+    with Mend("A1", "it", "a.py", "y = 2\n", "y = 3\n", "").undo(tmp_path):
         assert (tmp_path / "a.py").read_text().endswith("y = 3\n")
 
 
