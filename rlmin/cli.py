@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from rlmin import __version__
 from rlmin.checks import check_names
+from rlmin.commands.known_options import check_early
 from rlmin.commands.parse import flag, options_of, parse, values
 from rlmin.commands.preset_files import describe_presets, preset_names, preset_path
 from rlmin.files.trust import Foreign, allow_typed
@@ -109,6 +110,10 @@ def import_named(ids: Sequence[str]) -> None:
             import_provider(id)
 
 
+BESIDE_SETTINGS = ("--resume", "--dataset", "--seeds")
+"""Options of `rlmin train` that are no settings of a run in an environment."""
+
+
 def train_command(arguments: list[str]) -> None:
     if not arguments:
         presets = ", ".join(preset_names())
@@ -117,6 +122,7 @@ def train_command(arguments: list[str]) -> None:
     own = arguments[1 if name else 0 :]
     if name and "--resume" not in flags(own):
         preset_path(name)  # a mistyped name is answered before torch is loaded
+    check_early("train", flags(own), others=BESIDE_SETTINGS)
     from rlmin.commands.parse_agent import parse_agent
     from rlmin.commands.presets import config_class, preset_arguments, read_preset
     from rlmin.commands.train import resume, train
@@ -145,7 +151,7 @@ def train_command(arguments: list[str]) -> None:
         kind,
         preset_arguments(settings) + own,
         prog="rlmin train PRESET" if online else "rlmin train",
-        others=("--resume", "--dataset", "--seeds"),
+        others=BESIDE_SETTINGS,
         description=_training(online),
     )
     if isinstance(settings.get("env"), Foreign) and config.env == settings["env"] and not config.trust:
@@ -216,24 +222,28 @@ def answer(
 
 
 def evaluate_command(arguments: list[str]) -> None:
+    check_early("evaluate", flags(arguments))
     from rlmin.commands.evaluate import Evaluate, run_evaluate
 
     answer("evaluate", Evaluate, run_evaluate, arguments)
 
 
 def collect_command(arguments: list[str]) -> None:
+    check_early("collect", flags(arguments))
     from rlmin.commands.collect import Collect, run_collect
 
     answer("collect", Collect, run_collect, arguments)
 
 
 def export_command(arguments: list[str]) -> None:
+    check_early("export", flags(arguments))
     from rlmin.commands.export import Export, run_export
 
     answer("export", Export, run_export, arguments)
 
 
 def inspect_command(arguments: list[str]) -> None:
+    check_early("inspect", flags(arguments))
     from rlmin.commands.inspect import Inspect, run_inspect
 
     answer("inspect", Inspect, run_inspect, arguments)

@@ -271,7 +271,7 @@ def test_a_board_shows_stream_answers_and_what_was_said() -> None:
         "  a   c\n"
         "step 5 of 6; 1 of 2 questions answered, 1 wrong\n"
         "said b, right was a\n"
-        "above: what is shown, now in yellow, ? asks; below: the answers"
+        "above: the stream, now in yellow, ? asks; below: the answers"
     )  # fmt: skip
 
 

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 import rlmin
+from rlmin.commands.completion import KINDS
+from rlmin.commands.known_options import ENCODERS, SOURCES, check_early, setting_names
+from rlmin.commands.train_config import DecisionTrainConfig, TrainConfig
+from rlmin.encoders.cell import option_names
+from rlmin.settings import describe
 
 TELL = "import json, sys; print(json.dumps([name for name in ('torch', 'gymnasium', 'numpy') if name in sys.modules]))"
 CALL = """
@@ -45,10 +50,37 @@ def loaded_by(code: str, *arguments: str) -> list[str]:
         "list presets",
         "list preset",
         "bench",
+        "train cartpole --gama 0.9",
+        "train --dataset logged --windws 3",
+        "evaluate runs/x --episodse=5",
+        "collect runs/x --datset y",
+        "export runs/x --onxx x.onnx",
+        "inspect runs/x --vray length=3",
     ],
 )
 def test_help_and_mistyped_names_are_answered_without_torch(arguments: str) -> None:
     assert loaded_by(CALL, *arguments.split()) == []
+
+
+@pytest.mark.parametrize("command", SOURCES)
+def test_options_read_from_the_sources_are_those_of_the_classes(command: str) -> None:
+    kinds = [DecisionTrainConfig, TrainConfig] if command == "train" else [KINDS[command]]
+    assert setting_names(SOURCES[command]) == {name for kind in kinds for name in describe(kind)}
+    assert option_names() <= setting_names((*SOURCES["train"], *ENCODERS))
+    assert not option_names() <= setting_names(SOURCES["train"]), "the arm that must fail: without the encoders' files"
+
+
+@pytest.mark.parametrize(
+    ("option", "answer"), [("--gama", "--gamma"), ("--tracs", None), ("--traces", None), ("-h", None)]
+)
+def test_only_a_slip_is_answered_early(option: str, answer: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_early("train", [option])  # torch is loaded: the parser will answer
+    monkeypatch.delitem(sys.modules, "torch")
+    if answer is None:
+        check_early("train", [option])
+        return
+    with pytest.raises(ValueError, match=f"no option '{option}'; did you mean '{answer}'?"):
+        check_early("train", [option])
 
 
 def test_a_command_that_needs_torch_is_told_apart() -> None:
