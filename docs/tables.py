@@ -32,7 +32,7 @@ import gymnasium as gym
 from rlmin.encoders import capabilities
 from rlmin.envs import GAMES
 from rlmin.envs.catalog import brief
-from rlmin.settings import describe, words
+from rlmin.settings import describe_settings, words
 from rlmin.settings.fields import About
 from rlmin.settings.sb3_names import SB3_NAMES
 
@@ -114,8 +114,10 @@ def settings(name: str, without: str = "") -> str:
 
     Those of `without`, one of its bases, are left out where their defaults are the same.
     """
-    rows = dict(describe(kind_of(name)))
-    for key, about in describe(kind_of(without)).items() if without else ():
+    rows = dict(describe_settings(kind_of(name)))
+    for key, about in (
+        describe_settings(kind_of(without)).items() if without else ()
+    ):
         if rows[key].default == about.default:
             del rows[key]
     lines = [

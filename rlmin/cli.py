@@ -297,7 +297,7 @@ def completion_command(arguments: list[str]) -> None:
 
 
 def list_command(arguments: list[str]) -> None:
-    kinds = {"presets": describe_presets, "envs": envs, "encoders": encoders, "datasets": datasets}
+    kinds = {"presets": describe_presets, "envs": list_envs, "encoders": list_encoders, "datasets": list_datasets}
     if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
         print(f"usage: rlmin list {'|'.join(kinds)}")
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
@@ -342,21 +342,21 @@ def learn(name: str, arguments: list[str]) -> str:
     return run_defaults(parse(DefaultOptions, arguments, prog=prog, switches=True))
 
 
-def envs() -> list[str]:
+def list_envs() -> list[str]:
     """Rlmin's own environments: ids, spaces, lengths, floors and ceilings."""
     from rlmin.envs.catalog import lines
 
     return lines()
 
 
-def encoders() -> list[str]:
+def list_encoders() -> list[str]:
     """The memories that a policy can have, their options and what they can do."""
     from rlmin.encoders.capabilities import lines
 
     return lines()
 
 
-def datasets() -> list[str]:
+def list_datasets() -> list[str]:
     """Minari's datasets on this machine: ids, sizes, environments."""
     from rlmin.data.minari import local_datasets
 

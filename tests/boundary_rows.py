@@ -26,7 +26,7 @@ from rlmin.learning import losses
 from rlmin.learning.returns import discounted_return, gae, return_to_go
 from rlmin.policy.actor import Actor
 from rlmin.policy.predict import predict
-from rlmin.scan import linear_scan, min_gru_scan, min_lstm_scan, outer_scan, rotating_scan, warmup
+from rlmin.scan import linear_scan, min_gru_scan, min_lstm_scan, outer_scan, rotating_scan, warm_up
 from rlmin.vector import adapt
 from rlmin.vector.arena import Arena
 from rlmin.wrappers import vector as vector_wrappers
@@ -255,8 +255,8 @@ def rows() -> dict[str, Row]:
             fine=("log_decay",),  # of any shape that broadcasts; test_outer_scan.py has those that do not
             called={"query": "query|log_decay|key", "value": "value|state"},
         ),
-        "rlmin.scan.warmup": Row(
-            warmup, {"device": "cpu", "shape": (1, 1, 1)}, {"shape": [3, (1, 1), (-1, 1, 1), ("a", 1, 1)]}, runs=False
+        "rlmin.scan.warm_up": Row(
+            warm_up, {"device": "cpu", "shape": (1, 1, 1)}, {"shape": [3, (1, 1), (-1, 1, 1), ("a", 1, 1)]}, runs=False
         ),
         "rlmin.learning.losses.weighted_mean": Row(losses.weighted_mean, {"x": x(T, B), "weight": x(T, B) + 1}),
         "rlmin.learning.losses.clipped_surrogate": Row(

@@ -12,7 +12,7 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import TimeLimit, TransformReward
 
 from rlmin import PPO, load
-from rlmin.agents.env_spec import describe
+from rlmin.agents.env_spec import describe_env
 from rlmin.envs import register
 from rlmin.vector import adapt, make_vec
 
@@ -60,7 +60,7 @@ UNKNOWN: dict[str, Callable[[], Any]] = {
 def test_what_gymnasium_made_is_described_by_id_and_arguments(name: str) -> None:
     make, kwargs = KNOWN[name]
     env = make()
-    assert describe(env) == {"id": ID, "kwargs": kwargs, "workers": 0}
+    assert describe_env(env) == {"id": ID, "kwargs": kwargs, "workers": 0}
     make_vec(ID, 2, **kwargs).close()  # which it can be made from again
     env.close()
 
@@ -68,7 +68,7 @@ def test_what_gymnasium_made_is_described_by_id_and_arguments(name: str) -> None
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_an_environment_with_wrappers_of_its_own_has_no_id(name: str) -> None:
     env = UNKNOWN[name]()
-    assert describe(env) == {"id": None, "kwargs": {}, "workers": 0}
+    assert describe_env(env) == {"id": None, "kwargs": {}, "workers": 0}
     env.close()
 
 
@@ -82,8 +82,8 @@ def test_wrappers_that_come_with_the_id_do_not_hide_it() -> None:
     gym.register(**recorded, additional_wrappers=(TransformReward.wrapper_spec(func=float),))  # type: ignore[arg-type]
     try:
         for id in ("Below-v0", "Above-v0"):
-            assert describe(gym.make(id))["id"] == id
-            assert describe(doubled(gym.make(id)))["id"] is None
+            assert describe_env(gym.make(id))["id"] == id
+            assert describe_env(doubled(gym.make(id)))["id"] is None
     finally:
         del gym.registry["Below-v0"], gym.registry["Above-v0"]
 

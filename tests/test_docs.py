@@ -34,7 +34,7 @@ import torch
 import yaml
 
 from rlmin.cli import main
-from rlmin.settings import describe
+from rlmin.settings import describe_settings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -283,7 +283,7 @@ def test_examples_of_a_command_have_options_that_it_knows(page: Path) -> None:
     kinds = re.findall(r"<!-- settings: ([\w.]+)", page.read_text())
     if page.stem == "train":
         kinds += [f"rlmin.commands.train_config.{kind}" for kind in ("TrainConfig", "DecisionTrainConfig")]
-    known = {key for kind in kinds for key in describe(hook("tables").kind_of(kind))}
+    known = {key for kind in kinds for key in describe_settings(hook("tables").kind_of(kind))}
     examples = page.read_text().partition("## Examples")[2].partition("```sh\n")[2].partition("```")[0]
     lines = examples.replace("\\\n", " ").splitlines()
     assert lines and all(line.startswith(f"rlmin {page.stem} ") for line in lines)

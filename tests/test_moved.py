@@ -58,7 +58,7 @@ RENAMED = re.compile(r"old_names\(__name__, (.+)\)$", re.MULTILINE)
 def renamed() -> Iterator[tuple[str, str, str]]:
     """Module, old name and new name of every function that has another name now."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
         for line in RENAMED.findall(path.read_text()):
             yield from ((module, old, new) for old, new in re.findall(r'(\w+)="(\w+)"', line))
 

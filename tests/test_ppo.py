@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlmin import PPO, PPOConfig, make_vec, verify_consistency
-from rlmin.agents.warmup import warmup
+from rlmin.agents.warmup import warm_up_policy
 from rlmin.learning.rollout import Rollout
 from rlmin.policy import Policy
 from rlmin.types import State
@@ -295,7 +295,7 @@ def test_warming_up_leaves_weights_gradients_and_random_numbers_as_they_are(sett
     torch.manual_seed(3)
     want = torch.rand(1)
     torch.manual_seed(3)
-    warmup(agent.policy, horizon=T, num_envs=B)
+    warm_up_policy(agent.policy, horizon=T, num_envs=B)
     assert torch.equal(torch.rand(1), want) and same(weights(agent), before)
     assert all(x.grad is None for x in agent.policy.parameters())
 

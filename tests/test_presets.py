@@ -7,7 +7,7 @@ import pytest
 from rlmin import PPO, verify_consistency
 from rlmin.commands.parse import parse
 from rlmin.commands.train import PRESETS, TrainConfig, parse_pairs, preset_arguments, preset_path, read_preset
-from rlmin.settings import describe
+from rlmin.settings import describe_settings
 
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
@@ -36,7 +36,7 @@ def test_a_preset_says_only_what_differs_from_the_defaults_and_why_it_is_there(n
     config.agent_settings.minibatches_of(config.num_envs)
     assert preset_path(name).read_text().startswith("# ")
     assert {"env", "total_timesteps"} <= set(settings)
-    for key, about in describe(TrainConfig).items():
+    for key, about in describe_settings(TrainConfig).items():
         if key not in settings:
             assert getattr(config, key) == about.default
 

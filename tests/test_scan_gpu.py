@@ -23,7 +23,7 @@ from test_scan import (
 )
 from torch import Tensor
 
-from rlmin.scan import warmup
+from rlmin.scan import warm_up
 from rlmin.scan.dispatch import kernel_for
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -211,4 +211,4 @@ def test_offsets_do_not_wrap_at_2_to_the_31(kernel: str) -> None:
 
 @on_a_gpu
 def test_warming_up_compiles_for_the_shape() -> None:
-    warmup("cuda", shape=(16, 4, 64))
+    warm_up("cuda", shape=(16, 4, 64))

@@ -25,7 +25,7 @@ from test_scan import (
 )
 from torch import Tensor
 
-from rlmin.scan import warmup
+from rlmin.scan import warm_up
 
 
 @every_case
@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_named(change: dict[str, Any], message: str) -> Non
 def test_warming_up_leaves_nothing_to_compile_for_float32() -> None:
     from rlmin.scan import cpu_loops
 
-    warmup()
+    warm_up()
     before = cpu_loops.loop.cache_info().misses
     assert before
     for scan, option in CASES:

@@ -27,7 +27,7 @@ from rlmin.settings import (
     Share,
     ShareBelowOne,
     check_setting,
-    describe,
+    describe_settings,
     limits,
     words,
 )
@@ -167,7 +167,7 @@ REQUIRED |= {"repo_id": "a/b", "kind": "env", "name": "a"}
 
 
 def made(kind: Any, /, **given: Any) -> Any:
-    needed = {name: REQUIRED[name] for name, about in describe(kind).items() if about.default is MISSING}
+    needed = {name: REQUIRED[name] for name, about in describe_settings(kind).items() if about.default is MISSING}
     return kind(**{**needed, **given})
 
 
@@ -182,7 +182,7 @@ def test_the_classes_that_a_user_gives_settings_to_are_found() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_setting_is_checked_and_explained(kind: Any) -> None:
     config = made(kind)
-    for name, about in describe(kind).items():
+    for name, about in describe_settings(kind).items():
         assert about.help[:1].isupper(), f"{name}: a comment beside it that begins with a noun is its help"
         assert words(about.hint)
         if about.default is not MISSING:
@@ -196,7 +196,7 @@ def test_every_setting_is_checked_and_explained(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", [PPOConfig, DecisionConfig])
 def test_every_number_has_a_bound_and_none_is_silently_out_of_it(kind: Any) -> None:
-    for name, about in describe(kind).items():
+    for name, about in describe_settings(kind).items():
         if type(about.default) in (int, float):
             with pytest.raises(ValueError, match=rf"^{name}: expected "):
                 kind(**{name: -1e9})
@@ -212,8 +212,8 @@ UNBOUNDED = {
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_number_of_a_command_has_a_bound(kind: Any) -> None:
-    numbers = {name for name, about in describe(kind).items() if {int, float} & set(plain_types(about.hint))}
-    free = {name for name in numbers if not limits(describe(kind)[name].hint)}
+    numbers = {name for name, about in describe_settings(kind).items() if {int, float} & set(plain_types(about.hint))}
+    free = {name for name in numbers if not limits(describe_settings(kind)[name].hint)}
     assert {name for name in free if (kind.__name__, name) not in UNBOUNDED} == set()
 
 

@@ -13,7 +13,7 @@ from rlmin.commands.completion import KINDS
 from rlmin.commands.known_options import ENCODERS, SOURCES, check_early, setting_names
 from rlmin.commands.train_config import DecisionTrainConfig, TrainConfig
 from rlmin.encoders.cell import option_names
-from rlmin.settings import describe
+from rlmin.settings import describe_settings
 
 TELL = "import json, sys; print(json.dumps([name for name in ('torch', 'gymnasium', 'numpy') if name in sys.modules]))"
 CALL = """
@@ -65,7 +65,7 @@ def test_help_and_mistyped_names_are_answered_without_torch(arguments: str) -> N
 @pytest.mark.parametrize("command", SOURCES)
 def test_options_read_from_the_sources_are_those_of_the_classes(command: str) -> None:
     kinds = [DecisionTrainConfig, TrainConfig] if command == "train" else [KINDS[command]]
-    assert setting_names(SOURCES[command]) == {name for kind in kinds for name in describe(kind)}
+    assert setting_names(SOURCES[command]) == {name for kind in kinds for name in describe_settings(kind)}
     assert option_names() <= setting_names((*SOURCES["train"], *ENCODERS))
     assert not option_names() <= setting_names(SOURCES["train"]), "the arm that must fail: without the encoders' files"
 

@@ -16,7 +16,7 @@ import torch
 
 from rlmin import __version__
 from rlmin.agents.copying import deep_copy, reduce_agent
-from rlmin.agents.env_spec import describe, keepable
+from rlmin.agents.env_spec import describe_env, keepable
 from rlmin.agents.restore import restore
 from rlmin.agents.sb3_habits import Habits
 from rlmin.agents.schema import check_learner, check_weights, policy_weights
@@ -104,10 +104,10 @@ class Agent(Habits, ABC):
             observation_space, action_space: of the policy.
             config: of the class `settings`.
             seed, device: as for the class.
-            env_spec: see `describe`.
+            env_spec: see `describe_env`.
         """
         agent = cls.__new__(cls)
-        Agent.__init__(agent, seed=seed, device=device, env_spec=env_spec or describe(None))
+        Agent.__init__(agent, seed=seed, device=device, env_spec=env_spec or describe_env(None))
         agent._build(config, observation_space, action_space)
         return agent
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from rlmin.agents import decision_data as data
 from rlmin.agents.action_loss import accuracy, action_loss
 from rlmin.agents.decision_config import DecisionConfig as DecisionConfig
-from rlmin.agents.env_spec import describe
+from rlmin.agents.env_spec import describe_env
 from rlmin.agents.offline import OfflineAgent
-from rlmin.agents.warmup import warmup
+from rlmin.agents.warmup import warm_up_policy
 from rlmin.learning.flat_adam import FlatAdam
 from rlmin.learning.losses import weighted_mean
 from rlmin.learning.schedule import schedule
@@ -94,7 +94,7 @@ class DecisionAgent(OfflineAgent):
         found, source = data.open_data(dataset, env, trust=trust)
         if config.return_scale is None:
             config = replace(config, return_scale=data.round_scale(found))
-        super().__init__(seed=seed, device=device, env_spec=found.env or describe(None))
+        super().__init__(seed=seed, device=device, env_spec=found.env or describe_env(None))
         self.trust = trust
         self._build(
             config, data.make_policy_space(found.observation_space, conditioned=config.conditioned), found.action_space
@@ -156,7 +156,7 @@ class DecisionAgent(OfflineAgent):
     def warm_up(self) -> None:
         """Compile the code of an update, once."""
         if not self._warm:
-            warmup(self.policy, horizon=self.config.steps, num_envs=self.config.rows)
+            warm_up_policy(self.policy, horizon=self.config.steps, num_envs=self.config.rows)
         self._warm = True
 
     @checked

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlmin.agents.decision_config import DecisionConfig
-from rlmin.agents.env_spec import describe
+from rlmin.agents.env_spec import describe_env
 from rlmin.policy import Policy
 from rlmin.policy.fit import check_fit
 from rlmin.spaces import without
@@ -87,7 +87,7 @@ def name_env(env: Any) -> Any:
     """
     if env is None or isinstance(env, str | Mapping):
         return env
-    found = describe(env)
+    found = describe_env(env)
     if found["id"] is None:
         raise ValueError(f"env: {env} differs from its id; give an id or {{'id': ..., 'kwargs': ...}}")
     return {"id": found["id"], "kwargs": found["kwargs"]}

@@ -14,7 +14,7 @@ MAKING = {"device", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers
 """Arguments in a gymnasium spec that belong to `gym.make`, not to the environment."""
 
 
-def describe(env: Any, env_kwargs: dict[str, Any] | None = None, workers: int = 0) -> dict[str, Any]:
+def describe_env(env: Any, env_kwargs: dict[str, Any] | None = None, workers: int = 0) -> dict[str, Any]:
     """How to make `env` again, for a checkpoint: its id and the arguments of its constructor.
 
     The id is None (unknown) if the environment has none, and if it has wrappers that do not come with

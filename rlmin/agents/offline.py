@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlmin.agents import decision_data as data
 from rlmin.agents.agent import Agent
-from rlmin.agents.env_spec import describe
+from rlmin.agents.env_spec import describe_env
 from rlmin.runs.checkpoint import Tensors
 from rlmin.vector import adapt
 
@@ -119,7 +119,7 @@ class OfflineAgent(Agent):
 
     def set_env(self, env: Any) -> None:
         """Name the environment for `get_env`: an id, or an environment."""
-        spec = describe(env)
+        spec = describe_env(env)
         self.env_spec = self.env_spec if spec["id"] is None else spec
         self._env, self.callback_env = None if isinstance(env, str) else env, None
 

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from typing import Any
 
 from rlmin.agents.agent import Agent
-from rlmin.agents.env_spec import describe
+from rlmin.agents.env_spec import describe_env
 from rlmin.vector import Vector, adapt
 
 
@@ -64,7 +64,7 @@ class OnlineAgent(Agent):
         rows = self.rows if isinstance(env, str) else None
         vector = adapt(env, num_envs=rows, device=self.device, step_timeout=self.step_timeout)
         self.attach(vector)
-        self.env_spec = describe(env)
+        self.env_spec = describe_env(env)
 
     def parts(self, *, environment: bool) -> dict[str, Any]:
         """See `Agent.parts`; without its environments an agent has no memory of their episodes either."""

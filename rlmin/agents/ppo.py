@@ -24,7 +24,7 @@ from rlmin.agents.ppo_config import PPOConfig as PPOConfig
 from rlmin.agents.sb3_form import read_form
 from rlmin.agents.sb3_habits import PPOHabits, draw_seed
 from rlmin.agents.unroll import Unroll, compile_unroll
-from rlmin.agents.warmup import warmup
+from rlmin.agents.warmup import warm_up_policy
 from rlmin.learning.flat_adam import FlatAdam
 from rlmin.learning.losses import (
     clipped_surrogate,
@@ -40,8 +40,7 @@ from rlmin.policy.fit import check_spaces
 from rlmin.policy.readings import warn_of_doubts
 from rlmin.runs.callbacks import Hook, start_callback
 from rlmin.runs.checkpoint import Tensors, section
-from rlmin.runs.progress import Progress
-from rlmin.runs.progress import describe as describe_episodes
+from rlmin.runs.progress import Progress, describe_episodes
 from rlmin.settings import Count, CountOrZero, Seed, Workers
 from rlmin.settings.boundary import checked
 from rlmin.settings.sb3_convert import Schedule
@@ -147,7 +146,7 @@ class PPO(PPOHabits, OnlineAgent):
     def warm_up(self) -> None:
         """Compile the code of an update, once for each size."""
         if not self._warm:
-            warmup(self.policy, horizon=self.config.horizon, num_envs=self.rows)
+            warm_up_policy(self.policy, horizon=self.config.horizon, num_envs=self.rows)
         self._warm = True
 
     @checked

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rlmin.agents.env_spec import describe
+from rlmin.agents.env_spec import describe_env
 from rlmin.agents.ppo_config import PPOConfig
 from rlmin.settings import check_setting, field_types
 from rlmin.settings.fields import Size
@@ -47,7 +47,7 @@ def read_form(
         ValueError: a setting that does not exist, or an argument of stable-baselines3's without an equivalent.
     """
     policy, env = policy_and_env(kind, args, policy=policy, env=env)
-    spec = describe(env, env_kwargs, workers)
+    spec = describe_env(env, env_kwargs, workers)
     given = dict(settings)
     if policy is not None:
         given = {"encoder": encoder_of(policy), **given}

@@ -4,13 +4,13 @@ from typing import cast
 
 import torch
 
-from rlmin.encoders.warmup import warmup as warmup_encoder
+from rlmin.encoders.warmup import warm_up_encoder
 from rlmin.policy import Policy, Trunk
 from rlmin.scan import linear_scan
-from rlmin.scan import warmup as warmup_scan
+from rlmin.scan import warm_up as warm_up_scans
 
 
-def warmup(policy: Policy, *, horizon: int, num_envs: int) -> None:
+def warm_up_policy(policy: Policy, *, horizon: int, num_envs: int) -> None:
     """Compile the loops that this policy and its advantages need; on the CPU no others.
 
     Takes a few seconds the first time on a machine, and a fraction of one if the compiled code is on disk already.
@@ -22,9 +22,9 @@ def warmup(policy: Policy, *, horizon: int, num_envs: int) -> None:
     """
     device = next(policy.parameters()).device
     if device.type != "cpu":
-        warmup_scan(device, shape=(horizon, num_envs, policy.config.width))
+        warm_up_scans(device, shape=(horizon, num_envs, policy.config.width))
         return
     for trunk in policy.trunks:
-        warmup_encoder(cast(Trunk, trunk).encoder)
+        warm_up_encoder(cast(Trunk, trunk).encoder)
     flat = torch.zeros(2, 1)
     linear_scan(flat, flat, flat[0], reverse=True)  # gae

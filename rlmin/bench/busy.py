@@ -95,7 +95,7 @@ class Trainer:
 
 
 @contextmanager
-def busy_loops(count: int) -> Iterator[None]:
+def run_busy_loops(count: int) -> Iterator[None]:
     """Run `loops` processes that compute without end."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
@@ -118,7 +118,7 @@ def run(options: Options) -> Table:
         for loops in QUICK_LOOPS if options.quick else LOOPS:
             print(f"  ... beside {loops} busy loops", file=sys.stderr, flush=True)
             chosen = {key: one for key, one in trainers.items() if loops == 0 or key[1] == "asleep"}
-            with busy_loops(loops):
+            with run_busy_loops(loops):
                 _measure(table, chosen, loops, rounds)
     _add_targets(table)
     return table

@@ -10,7 +10,7 @@ from rlmin.bench.peers import need
 from rlmin.data import Episode
 
 
-def decision_transformer(
+def make_transformer(
     observation: int, action: int, *, width: int, layers: int, context: int, length: int, device: str
 ) -> Any:
     """A DecisionTransformer for vectors, with one head and one linear embedding of the observation, not yet trained.
@@ -41,7 +41,7 @@ def decision_transformer(
     return algorithm
 
 
-def replay_buffer(episodes: Sequence[Episode], *, choices: int | None = None) -> Any:
+def make_replay_buffer(episodes: Sequence[Episode], *, choices: int | None = None) -> Any:
     """The episodes as its `fit` samples them.
 
     Args:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from rlmin.agents.decision import DecisionAgent
-from rlmin.bench.d3rlpy import decision_transformer, replay_buffer
+from rlmin.bench.d3rlpy import make_replay_buffer, make_transformer
 from rlmin.bench.drift import ACTION, OBSERVATION, A, D, Drift, OneDrift, draw_episodes
 from rlmin.bench.options import Options
 from rlmin.bench.peers import Missing, need
@@ -192,7 +192,7 @@ def _update(agent: DecisionAgent) -> Case:
 
 def _their_update(episodes: list[Episode], sizes: Sizes, options: Options) -> Contender:
     """An update of d3rlpy's DecisionTransformer, as its `fit` does it."""
-    theirs, buffer = _theirs(sizes, options), replay_buffer(episodes)
+    theirs, buffer = _theirs(sizes, options), make_replay_buffer(episodes)
     model = theirs.impl.modules.transformer
 
     def update() -> None:
@@ -202,7 +202,7 @@ def _their_update(episodes: list[Episode], sizes: Sizes, options: Options) -> Co
 
 
 def _theirs(sizes: Sizes, options: Options) -> Any:
-    return decision_transformer(
+    return make_transformer(
         D, A, width=sizes.width, layers=sizes.layers, context=K, length=sizes.length, device=options.device
     )
 

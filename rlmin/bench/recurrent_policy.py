@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rlmin.bench.options import Options
 from rlmin.bench.peers import Missing
 from rlmin.bench.report import LIMIT, Table, Target, number
-from rlmin.bench.sb3 import recurrent_ppo
+from rlmin.bench.sb3 import make_recurrent_ppo
 from rlmin.checks import require
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def model(task: Task, device: str, *, policy: str, **memory: Any) -> Any:
     require("rlmin.interop.sb3_recurrent", extra="sb3")  # the names of the policies
     sizes = {"num_envs": task.num_envs, "horizon": task.horizon, "batch": task.batch, "width": task.width}
     own = {"shared_lstm": False, "enable_critic_lstm": True, **memory}
-    return recurrent_ppo(task.env, task.env_kwargs, epochs=EPOCHS, device=device, policy=policy, **sizes, **own)
+    return make_recurrent_ppo(task.env, task.env_kwargs, epochs=EPOCHS, device=device, policy=policy, **sizes, **own)
 
 
 def draw(table: Table, figure: "Figure") -> None:

@@ -8,7 +8,7 @@ from rlmin.bench import NAMES, module
 from rlmin.bench.options import Options
 from rlmin.bench.report import Table, write
 from rlmin.checks import check_names, existing
-from rlmin.scan import warmup
+from rlmin.scan import warm_up
 
 
 def run(name: str, options: Options) -> list[Table]:
@@ -24,7 +24,7 @@ def run(name: str, options: Options) -> list[Table]:
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
-        warmup()
+        warm_up()
         return [_run(each, options) for each in (NAMES if name == "all" else (name,))]
     finally:
         torch.set_num_threads(before)

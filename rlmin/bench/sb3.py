@@ -46,7 +46,7 @@ class TensorVecEnv(VecEnv):
         return [False] * self.num_envs
 
 
-def recurrent_ppo(
+def make_recurrent_ppo(
     env: str,
     env_kwargs: dict[str, Any],
     *,

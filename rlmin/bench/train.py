@@ -28,7 +28,7 @@ from rlmin.agents.ppo import PPO
 from rlmin.bench.options import Options
 from rlmin.bench.peers import LogSpaceMinGRU, Missing, SplitAndPad, Stepped, TorchRLGRU
 from rlmin.bench.report import LIMIT, Table, Target, number
-from rlmin.bench.sb3 import recurrent_ppo
+from rlmin.bench.sb3 import make_recurrent_ppo
 from rlmin.bench.timing import Case
 from rlmin.encoders import CELLS, Cell, Encoder, register
 
@@ -175,7 +175,7 @@ def rival(task: Task, device: str) -> tuple[nn.Module, Case]:
         "batch": task.batch,
         "width": task.width,
     }
-    model = recurrent_ppo(task.env, task.env_kwargs, epochs=EPOCHS, device=device, **sizes)
+    model = make_recurrent_ppo(task.env, task.env_kwargs, epochs=EPOCHS, device=device, **sizes)
     steps = task.rollouts * task.num_envs * task.horizon
     return model.policy, lambda: model.learn(steps, reset_num_timesteps=False)
 

@@ -20,7 +20,7 @@ from tyro.constructors import (
 )
 
 from rlmin.checks import check_names
-from rlmin.settings import About, Known, Settings, check_setting, describe, from_text, limits, words
+from rlmin.settings import About, Known, Settings, check_setting, describe_settings, from_text, limits, words
 from rlmin.settings.sb3_names import answer
 
 Config = TypeVar("Config", bound=Settings)
@@ -45,7 +45,7 @@ def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 def _options(kind: Any) -> dict[str, About]:
     """Every setting of a class that has an option: all but mappings, whose entries have options of their own."""
-    return {name: about for name, about in describe(kind).items() if get_origin(about.hint) is not dict}
+    return {name: about for name, about in describe_settings(kind).items() if get_origin(about.hint) is not dict}
 
 
 def _is_settings(kind: Any) -> bool:
@@ -138,7 +138,7 @@ def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, ot
 
 def _complete_trust(kind: Any, arguments: Sequence[str]) -> list[str]:
     """The arguments, with a lone `--trust` as `--trust True`; a word after it may belong to the command."""
-    settings = describe(kind)
+    settings = describe_settings(kind)
     alone = {flag(name) for name, about in settings.items() if about.hint is bool}
     has_words = any(map(_is_positional, settings.values()))
     words = list[str]()

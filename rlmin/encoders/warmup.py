@@ -5,7 +5,7 @@ import torch
 from rlmin.encoders.base import Encoder
 
 
-def warmup(encoder: Encoder) -> None:
+def warm_up_encoder(encoder: Encoder) -> None:
     """Run `encoder` forwards and backwards over two steps of one row, one of which starts an episode.
 
     The first time, this compiles CPU loops for some seconds; later it loads them from disk in a fraction of a second.

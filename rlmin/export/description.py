@@ -23,7 +23,7 @@ from rlmin.spaces import NUMPY_TYPE, Leaf, leaves_of
 from rlmin.spaces.as_json import space_to_json
 
 
-def describe(policy: Policy, run: Mapping[str, Any] | None = None, *, value: bool = False) -> dict[str, Any]:
+def describe_policy(policy: Policy, run: Mapping[str, Any] | None = None, *, value: bool = False) -> dict[str, Any]:
     """The description of a policy.
 
     Args:

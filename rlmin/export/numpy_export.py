@@ -21,7 +21,7 @@ from rlmin.encoders import Stack
 from rlmin.encoders.block import Block
 from rlmin.encoders.numpy_program import INSTEAD, Program, array, linear, require_class, scale_before
 from rlmin.export import numpy_policy
-from rlmin.export.description import describe
+from rlmin.export.description import describe_policy
 from rlmin.export.form import Form
 from rlmin.export.numpy_inputs import embed
 from rlmin.export.numpy_memory import add_block, add_norm
@@ -39,7 +39,7 @@ RUNNER = "numpy_policy.py"
 def pack_numpy(policy: Policy, *, run: Mapping[str, Any] | None = None) -> bytes:
     """The content of an .npz file: see `export_numpy`."""
     program = program_of(policy)
-    description = describe(policy, run) | program.describe()
+    description = describe_policy(policy, run) | program.describe()
     text = np.frombuffer(json.dumps(description).encode(), np.uint8)
     content = io.BytesIO()
     np.savez(content, **program.weights, **{DESCRIPTION: text})  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from rlmin.encoders import Encoder, Stack
 from rlmin.encoders.cell import cell_of
-from rlmin.export.description import describe
+from rlmin.export.description import describe_policy
 from rlmin.export.form import Form, GraphOptions
 from rlmin.export.numpy_policy import ExportedPolicy, input_name
 from rlmin.policy import Policy
@@ -62,7 +62,7 @@ class StepModule(nn.Module):
         if action_mask and not policy.action_head.mask_size:
             raise ValueError(f"action_mask=True needs choices to forbid, the action space is {policy.action_space}")
         own = copy.deepcopy(policy).cpu().eval()
-        self.describe, self.masked = describe(policy, value=value), action_mask
+        self.describe, self.masked = describe_policy(policy, value=value), action_mask
         self.leaves = leaves_of(policy.observation_space if value else policy.acting_space)
         self.trunks = own.trunks if value else own.trunks[:1]
         self.action_head, self.value_head = own.action_head, own.value_head if value else None
@@ -106,7 +106,7 @@ class StepModule(nn.Module):
         }
 
     def description(self, run: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """`rlmin.export.description.describe`, and the names of inputs and outputs with their shapes less B."""
+        """`rlmin.export.description.describe_policy`, and the names of inputs and outputs with their shapes less B."""
         example = self.example(1)
         with torch.no_grad():
             after = self(example)

@@ -13,7 +13,7 @@ from rlmin.agents.load import load
 from rlmin.checks import require
 from rlmin.interop.model_card import CARD, LOCAL, write_card
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, derive_files, read_newest
-from rlmin.runs.hub_snapshot import snapshot
+from rlmin.runs.hub_snapshot import download
 from rlmin.settings.boundary import checked
 
 FILES = (CARD, CONFIG, POLICY, "metrics.csv", "curve.png")
@@ -90,4 +90,4 @@ def load_from_hub(
     Raises:
         ImportError, ValueError, ConnectionError: see `rlmin.runs.hub_snapshot.fetch` and `rlmin.load`.
     """
-    return load(snapshot(repo_id, revision), env=env, device=device, trust=trust)
+    return load(download(repo_id, revision), env=env, device=device, trust=trust)

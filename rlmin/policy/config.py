@@ -43,9 +43,7 @@ class PolicyConfig(Settings):
     previous_reward: bool = False  # Whether the policy sees the reward received one step ago
     share_memory: bool = True  # Whether actor and critic read one memory; False gives each its own
     log_std: LogStd = 0.0  # Log of the deviation of a Box action before training, where [low, high] is [-1, 1]
-    squash: bool = (
-        False  # Whether a Box action is the tanh of the Gaussian's sample, so that it never leaves its bounds
-    )
+    squash: bool = False  # Whether a Box action is the tanh of a Gaussian's sample, which never leaves its bounds
     privileged: tuple[str, ...] = ()  # Entries of a Dict observation that the value alone reads; acting needs none
     normalize_observation: bool = False  # Whether numbers and choices (one-hot) are brought to mean 0 and deviation 1
     pictures: tuple[str, ...] = ()  # Names of the leaves that are read as pictures; "observation" where there is one

@@ -32,10 +32,10 @@ def fetch(place: str | Path) -> Path:
     found = ADDRESS.fullmatch(str(place))
     if found is None:
         raise ValueError(f"{place}: expected hf://USER/NAME or hf://USER/NAME@REVISION")
-    return snapshot(found["repo"], found["revision"])
+    return download(found["repo"], found["revision"])
 
 
-def snapshot(repo_id: str, revision: str | None = None) -> Path:
+def download(repo_id: str, revision: str | None = None) -> Path:
     """As `fetch`, given a repository's id and a revision."""
     hub, errors = (require(name, extra="hub") for name in ("huggingface_hub", "huggingface_hub.errors"))
     place = f"hf://{repo_id}" + (f"@{revision}" if revision else "")

@@ -61,7 +61,7 @@ class Progress:
             print(f"{steps:>10,}/{self.total:,} steps  {facts}  {left:,.0f} s left", flush=True)
 
 
-def describe(statistics: EpisodeStatistics) -> str:
+def describe_episodes(statistics: EpisodeStatistics) -> str:
     """ "return 0.93  success 98 %  " of recent episodes; empty before the first end."""
     if statistics.mean_return is None:
         return ""

@@ -11,11 +11,12 @@ read as they are; `h` comes back in their dtype, `last` stays float32.
 """
 
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from rlmin.checks import existing
+from rlmin.checks import existing, old_names
 from rlmin.scan.activation import ACTIVATIONS as ACTIVATIONS
 from rlmin.scan.boundary import carry_dtype, check_float, check_start, check_tensors
 from rlmin.scan.dispatch import KERNELS as KERNELS
@@ -127,7 +128,7 @@ def min_lstm_scan(
     return _run("lstm", activation, start, state, forget, input, candidate)
 
 
-def warmup(device: torch.device | str = "cpu", *, shape: tuple[int, int, int] = (1, 1, 1)) -> None:
+def warm_up(device: torch.device | str = "cpu", *, shape: tuple[int, int, int] = (1, 1, 1)) -> None:
     """Compile what the first update would compile: every float32 scan, forward and backward.
 
     It takes some seconds the first time, and a fraction of a second once the compiled code is cached on disk. On a GPU,
@@ -190,3 +191,7 @@ def _check(inputs: dict[str, Tensor], state: Tensor, start: Tensor | None, activ
 def _check_activation(activation: str) -> None:
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r:.60}")
+
+
+if not TYPE_CHECKING:
+    __getattr__ = old_names(__name__, warmup="warm_up")

@@ -67,7 +67,7 @@ def _gpu_or_portable(device: torch.device) -> ModuleType:
     The call runs on the GPU that will run the scans: another one may be older, or be reserved for others.
     """
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError("rlmin.scan: the first scan compiles, which a CUDA graph cannot hold; call warmup() before")
+        raise RuntimeError("rlmin.scan: the first scan compiles, which a CUDA graph cannot hold; call warm_up() before")
     try:
         kernel = _load("gpu")
         x = torch.zeros(1, 1, 1, device=device)

@@ -2,6 +2,9 @@
 them.
 """
 
+from typing import TYPE_CHECKING
+
+from rlmin.checks import old_names
 from rlmin.settings.fields import About as About
 from rlmin.settings.fields import Count as Count
 from rlmin.settings.fields import CountOrZero as CountOrZero
@@ -18,8 +21,11 @@ from rlmin.settings.fields import Size as Size
 from rlmin.settings.fields import Threads as Threads
 from rlmin.settings.fields import Workers as Workers
 from rlmin.settings.fields import check_setting as check_setting
-from rlmin.settings.fields import describe as describe
+from rlmin.settings.fields import describe_settings as describe_settings
 from rlmin.settings.fields import field_types as field_types
 from rlmin.settings.fields import from_text as from_text
 from rlmin.settings.fields import limits as limits
 from rlmin.settings.fields import words as words
+
+if not TYPE_CHECKING:
+    __getattr__ = old_names(__name__, describe="describe_settings")

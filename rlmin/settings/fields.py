@@ -263,7 +263,7 @@ class About(NamedTuple):
 
 
 @functools.cache
-def describe(kind: type) -> dict[str, About]:
+def describe_settings(kind: type) -> dict[str, About]:
     """Every setting of a class, those of its bases first."""
     written, hints = dict[str, tuple[str, str]](), field_types(kind)
     for base in reversed(kind.__mro__):

@@ -20,7 +20,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from rlmin.agents.decision_data import facts, round_scale
-from rlmin.bench.d3rlpy import replay_buffer
+from rlmin.bench.d3rlpy import make_replay_buffer
 from rlmin.bench.peers import Missing, need
 from rlmin.checks import require
 from rlmin.commands.train_config import DecisionTrainConfig
@@ -60,7 +60,7 @@ def _run(cell: PeerCell) -> Row:
     updates = math.ceil(config.total_timesteps / batch)
     need("d3rlpy").seed(cell.seed)
     agent = _agent(config, kind, updates=updates, longest=longest)
-    buffer = replay_buffer(episodes, choices=int(kind.n) if isinstance(kind, gym.spaces.Discrete) else None)
+    buffer = make_replay_buffer(episodes, choices=int(kind.n) if isinstance(kind, gym.spaces.Discrete) else None)
     quiet = need("d3rlpy.logging").NoopAdapterFactory()
     agent.fit(buffer, n_steps=updates, n_steps_per_epoch=updates, logger_adapter=quiet, show_progress=False)
     results, asked, data_facts = list[Row](), cell.settings["asked"], facts(dataset)

@@ -16,7 +16,7 @@ from rlmin.commands.inspect import Inspect
 from rlmin.commands.parse import flag
 from rlmin.commands.plot import Plot
 from rlmin.commands.train_config import DecisionTrainConfig, TrainConfig
-from rlmin.settings import describe
+from rlmin.settings import describe_settings
 
 from . import minari_folders, runs
 from .case import BadEndError, RefusedError
@@ -127,7 +127,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
         {
             flag(name)
             for kind in SETTINGS[command]
-            for name, x in describe(kind).items()
+            for name, x in describe_settings(kind).items()
             if get_origin(x.hint) is not dict
         }
     )

@@ -39,7 +39,7 @@ from rlmin.files.trust import from_file
 from rlmin.runs.checkpoint import LEARNER, POLICY, read, read_header
 from rlmin.runs.header import read_header_text, rebuild_spaces
 from rlmin.runs.logs import read_rows
-from rlmin.settings import describe
+from rlmin.settings import describe_settings
 from rlmin.spaces.as_json import space_from_json, space_to_json
 from rlmin.vector.make import import_provider, parse_pairs
 
@@ -96,7 +96,7 @@ def try_pairs(case: Case) -> None:
 
 def draw_settings(random: Random) -> Case:
     name = random.choice(list(CLASSES))
-    names = [*describe(CLASSES[name]), "no_such_setting"] if random.random() < 0.05 else [*describe(CLASSES[name])]
+    names = [*describe_settings(CLASSES[name]), *(["no_such_setting"] if random.random() < 0.05 else [])]
     return {"class": name, "given": {random.choice(names): _usual(random) for _ in range(random.randint(1, 3))}}
 
 
@@ -126,9 +126,9 @@ def _usual(random: Random) -> Any:
 def try_settings(case: Case) -> None:
     """What is accepted is kept as plain values, which are accepted again and stay as they are."""
     kind = CLASSES[case["class"]]
-    if case["given"].keys() - describe(kind).keys():
+    if case["given"].keys() - describe_settings(kind).keys():
         raise RefusedError("Python's own: an unexpected argument")
-    needed = {name: NEEDED[name] for name, about in describe(kind).items() if about.default is MISSING}
+    needed = {name: NEEDED[name] for name, about in describe_settings(kind).items() if about.default is MISSING}
     config = kind(**{**needed, **case["given"]})
     if replace(config) != config or kind(**asdict(config)) != config:
         raise DifferenceError(f"{config} is made into another one")
@@ -309,7 +309,7 @@ def try_npz(case: Case) -> None:
 
 def draw_words(random: Random) -> Case:
     name = random.choice(list(CLASSES))
-    options = ["--" + option.replace("_", "-") for option in describe(CLASSES[name])]
+    options = ["--" + option.replace("_", "-") for option in describe_settings(CLASSES[name])]
     words = [drawn.text(random)] if random.random() < 0.5 else []
     for _ in range(random.randint(1, 3)):
         option = random.choice(options) if random.random() < 0.9 else f"--{drawn.text(random, 5)}"
