@@ -33,9 +33,11 @@ USAGE = """usage: rlmin COMMAND ...
                                               --noise SIGMA, --drop P, --sticky P
   evaluate RUN --target-return R ...          ask a decision agent for returns; --target-score 100 50 for scores
   collect RUN ... --dataset NAME --episodes N write a Minari dataset; --env ID --policy random needs no run
+  convert FILE --to NAME [--check]            write logged data of other libraries as a Minari dataset
   export RUN --onnx FILE | --torch FILE | --numpy FILE.npz    write its policy for other programs, checked
   inspect RUN [--vary length=10,100,1000]     what the memory of a policy does, as an HTML report
-  inspect DATASET                             what a dataset holds, and a histogram of its returns
+  inspect RUN RUN                             two runs side by side: settings, scores, memory
+  inspect DATASET [--env ID]                  what a dataset holds, and whether it fits an environment
   plot RUN ... [--file PNG|SVG|PDF]           draw learning curves, seeds as one line; --over time
   compare RUN ... [--file CSV|MD|TEX]         means, intervals and probabilities of improvement at equal budgets
   hub card RUN; hub push RUN USER/NAME        write a run's model card; push it to the Hugging Face hub
@@ -235,6 +237,14 @@ def collect_command(arguments: list[str]) -> None:
     answer("collect", Collect, run_collect, arguments)
 
 
+def convert_command(arguments: list[str]) -> None:
+    from rlmin.commands.convert import Convert, run_convert
+
+    given = parse(Convert, arguments, prog="rlmin convert", switches=True)
+    with plain_warnings():
+        print(run_convert(given))
+
+
 def export_command(arguments: list[str]) -> None:
     check_early("export", flags(arguments))
     from rlmin.commands.export import Export, run_export
@@ -367,6 +377,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
     "evaluate": evaluate_command,
     "collect": collect_command,
+    "convert": convert_command,
     "export": export_command,
     "inspect": inspect_command,
     "plot": plot_command,

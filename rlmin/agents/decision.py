@@ -66,6 +66,7 @@ class DecisionAgent(OfflineAgent):
         seed: random seed for weights, order of the data and sampled actions.
         device: "cpu", "cuda", ...
         trust: let the data import the module that their environment id names, if it names one: see `rlmin.files.trust`.
+        skip_bad_episodes: leave out episodes with a fault, with a warning that says which and why.
 
     Raises:
         ValueError: the data cannot be read, or an unknown setting or space, or settings that contradict each other.
@@ -86,12 +87,13 @@ class DecisionAgent(OfflineAgent):
         seed: Seed = 0,
         device: torch.device | str = "cpu",
         trust: bool = False,
+        skip_bad_episodes: bool = False,
         **settings: Any,
     ) -> None:
         config = (config or DecisionConfig()).with_settings(settings)
         config.check_context()
         env = data.name_env(env)
-        found, source = data.open_data(dataset, env, trust=trust)
+        found, source = data.open_data(dataset, env, trust=trust, skip_bad_episodes=skip_bad_episodes)
         if config.return_scale is None:
             config = replace(config, return_scale=data.round_scale(found))
         super().__init__(seed=seed, device=device, env_spec=found.env or describe_env(None))

@@ -36,25 +36,28 @@ if TYPE_CHECKING:  # rlmin.data needs tensordict, which is slow to import
     from rlmin.data.packing import Packing
 
 
-def open_data(source: Any, env: Any = None, *, trust: bool = False) -> tuple["Dataset", dict[str, Any]]:
+def open_data(
+    source: Any, env: Any = None, *, trust: bool = False, skip_bad_episodes: bool = False
+) -> tuple["Dataset", dict[str, Any]]:
     """The dataset that `source` is or names, and plain values that identify it.
 
     Args:
-        source, env, trust: see `rlmin.data.load_dataset`.
+        source, env, trust, skip_bad_episodes: see `rlmin.data.load_dataset`.
 
     Returns:
-        the data; and {"source", "env"}: how they are found again, None if unknown, "name", "episodes",
-        "steps" and a "digest" that differs where lengths or returns do.
+        the data; and {"source", "env", "skip_bad_episodes"}: how they are found again, None if unknown, "name",
+        "episodes", "steps" and a "digest" that differs where lengths or returns do.
 
     Raises:
         ValueError: see `rlmin.data.load_dataset`.
     """
     from rlmin.data import load_dataset
 
-    dataset = load_dataset(source, env=env, trust=trust)
+    dataset = load_dataset(source, env=env, trust=trust, skip_bad_episodes=skip_bad_episodes)
     digest = hashlib.sha256(dataset.first.numpy().tobytes() + dataset.returns.numpy().tobytes()).hexdigest()
     record = {"source": _name_of(source), "env": env, "name": dataset.name, "episodes": dataset.num_episodes}
-    return dataset, record | {"steps": dataset.num_steps, "digest": digest}
+    record |= {"steps": dataset.num_steps, "digest": digest}
+    return dataset, record | ({"skip_bad_episodes": True} if skip_bad_episodes else {})
 
 
 def _name_of(source: Any) -> str | None:

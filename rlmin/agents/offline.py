@@ -69,7 +69,8 @@ class OfflineAgent(Agent):
             wanted = self.source
             if wanted["source"] is None:
                 raise ValueError("this agent's data were given in memory; give them again with set_dataset(dataset)")
-            dataset, found = data.open_data(wanted["source"], wanted["env"], trust=self.trust)
+            skip = wanted.get("skip_bad_episodes", False)
+            dataset, found = data.open_data(wanted["source"], wanted["env"], trust=self.trust, skip_bad_episodes=skip)
             if found["digest"] != wanted["digest"]:
                 raise ValueError(
                     f"dataset {wanted['source']!r}: this run's had {wanted['episodes']} episodes of {wanted['steps']} "
@@ -82,12 +83,14 @@ class OfflineAgent(Agent):
         assert self._dataset is not None, "attach sets it or raises"
         return self._dataset
 
-    def set_dataset(self, dataset: Any, *, env: Any = None, trust: bool = False) -> None:
+    def set_dataset(
+        self, dataset: Any, *, env: Any = None, trust: bool = False, skip_bad_episodes: bool = False
+    ) -> None:
         """Train on `dataset` from now on, in any form that the constructor accepts. See `attach`.
 
         Normalisers and the unit of returns do not change; the range of possible targets may grow.
         """
-        self.attach(*data.open_data(dataset, env, trust=trust))
+        self.attach(*data.open_data(dataset, env, trust=trust, skip_bad_episodes=skip_bad_episodes))
 
     @property
     def finds_data(self) -> bool:  # type: ignore[override]

@@ -56,7 +56,7 @@ def run_collect(options: Collect) -> str:
     agents = [load_run(folder, device=options.device, trust=options.trust) for folder in options.runs]
     sources, arena = _sources(options, agents), _arena(options, agents)
     known = None if str(arena.shift) else reference_in(arena.id, arena.kwargs)
-    with _handle_termination(), readable_errors(arena.id):
+    with handle_termination(), readable_errors(arena.id):
         dataset = collect(
             sources,
             arena,
@@ -132,7 +132,7 @@ def _arena(options: Collect, agents: Sequence[Agent]) -> Arena:
 
 
 @contextmanager
-def _handle_termination() -> Iterator[None]:
+def handle_termination() -> Iterator[None]:
     """SIGTERM unwinds like Ctrl-C, so that half-written files are removed. Main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield

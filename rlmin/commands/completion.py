@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from rlmin.checks import check_names
 from rlmin.commands.collect import Collect
 from rlmin.commands.compare import Compare
+from rlmin.commands.convert import Convert
 from rlmin.commands.evaluate import Evaluate
 from rlmin.commands.export import Export
 from rlmin.commands.inspect import Inspect
@@ -28,6 +29,7 @@ KINDS = {
     "evaluate": Evaluate,
     "collect": Collect,
     "compare": Compare,
+    "convert": Convert,
     "export": Export,
     "inspect": Inspect,
     "plot": Plot,

@@ -1,4 +1,4 @@
-"""`rlmin inspect`: an HTML report on the memory of a run, or a summary of a dataset."""
+"""`rlmin inspect`: an HTML report on the memory of a run, two runs side by side, or a summary of a dataset."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ import tyro
 from rlmin import __version__
 from rlmin.agents.agent import Agent
 from rlmin.commands.evaluate import arena_of, default_targets, load_run
+from rlmin.commands.inspect_pair import compare_subjects, describe_subject
 from rlmin.files.read_yaml import parse_yaml
 from rlmin.inspection.report import report
 from rlmin.inspection.study import Study, study
@@ -24,14 +25,16 @@ REPORT = "inspection.html"
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(Settings):
-    """Report on the memory of a trained policy as HTML, or summarise a dataset and draw its returns."""
+    """Report on the memory of a trained policy, set two runs side by side, or summarise a dataset."""
 
     what: tyro.conf.Positional[str]  # Run folder, hf://user/name, or dataset: Minari id or D4RL file
+    other: tyro.conf.Positional[str | None] = None  # Second run, to be set beside the first in a table
     file: Path | None = None  # File to write; None: inspection.html in the run folder, NAME-returns.png of a dataset
     episodes: Count = 64  # Episodes of each evaluation of a run
     vary: str | None = None  # Argument of the run's environment with the values to try, as in length=10,50,100
-    env: str | None = None  # Gymnasium id of another environment with the same spaces
+    env: str | None = None  # Gymnasium id of another environment with the same spaces; one that a dataset has to fit
     env_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from the run's own
+    skip_bad_episodes: bool = False  # Whether episodes of a dataset with a fault are left out, with a report
     target_return: float | None = None  # Return to ask a return-conditioned run for; None: the best of its data
     shown: Count = 2  # Number of a run's episodes to explain
     seed: Seed = 10_000  # Random seed for the environments of a run
@@ -44,7 +47,13 @@ def run_inspect(options: Inspect) -> str:
     Raises:
         ValueError: neither a run nor a dataset, or an option that does not fit it.
     """
-    return _run(options) if is_run(options.what) else _dataset(options)
+    if options.other is not None:
+        return _pair(options, options.other)
+    if not is_run(options.what):
+        return _dataset(options)
+    if options.skip_bad_episodes:
+        raise ValueError(f"{options.what}: is a run; --skip-bad-episodes is for datasets")
+    return _run(options)
 
 
 def is_run(what: str) -> bool:
@@ -65,20 +74,41 @@ def of_runs(options: Inspect) -> list[str]:
 
 def _dataset(options: Inspect) -> str:
     from rlmin.data import load_dataset
+    from rlmin.data.env_fit import check_env_fit
     from rlmin.data.summary import plot_returns
 
-    given = of_runs(options)
+    given = [option for option in of_runs(options) if not option.startswith("--env")]
+    if options.env_kwargs and options.env is None:
+        raise ValueError("env_kwargs belong to an environment; name it with --env")
     if given:
         raise ValueError(f"{options.what}: is not a run folder, so it is a dataset; {given[0].split()[0]} is for runs")
+    env = None if options.env is None else {"id": options.env, "kwargs": parse_pairs(options.env_kwargs)}
     try:
-        dataset = load_dataset(options.what, trust=options.trust)
+        dataset = load_dataset(options.what, env=env, trust=options.trust, skip_bad_episodes=options.skip_bad_episodes)
     except ValueError as error:
         if str(error).startswith("no Minari dataset"):
             raise ValueError(f"{options.what}: neither a run folder nor a dataset; {error}") from error
         raise
+    if env is not None:
+        check_env_fit(dataset, env)
+    fits = [] if env is None else [f"fits {env['id']}"]
     file = options.file or Path(f"{_file_name(options.what)}-returns.png")
     plot_returns(dataset, file)
-    return f"{dataset.summary()}\n{file}"
+    return "\n".join([dataset.summary(), *fits, str(file)])
+
+
+def _pair(options: Inspect, other: str) -> str:
+    """Two runs as a table, written to a file as well where one is named."""
+    unheard = [option.split()[0] for option in of_runs(options) if option.startswith(("--vary", "--shown"))]
+    if unheard or options.skip_bad_episodes:
+        raise ValueError(f"{(unheard or ['--skip-bad-episodes'])[0]}: has no effect on two runs; leave it out")
+    folders = [fetch(name) if is_address(name) else Path(name) for name in (options.what, other)]
+    agents = [load_run(folder, device="cpu", trust=options.trust) for folder in folders]
+    subjects = [subject_of_run(options, agent, folder) for agent, folder in zip(agents, folders, strict=True)]
+    table = compare_subjects((options.what, other), agents, subjects, options.episodes)
+    if options.file is not None:
+        write_atomic(options.file, f"{table}\n".encode())
+    return table
 
 
 def _file_name(dataset: str) -> str:
@@ -154,24 +184,4 @@ def parse_vary(text: str | None) -> tuple[str, list[Any]] | None:
 
 def _facts(agent: Agent, found: Study) -> dict[str, str]:
     """Lines of the report's header."""
-    config, evaluation = agent.config, found.evaluation
-    low, high = evaluation.return_interval()
-    facts = {
-        "environment": str(found.subject.arena),
-        "agent": agent.name,
-        "encoder": config.encoder,
-        "layers": f"{config.layers} of width {config.width}",
-        "parameters": f"{sum(x.numel() for x in agent.policy.parameters()):,}",
-        "training steps": f"{agent.num_timesteps:,}",
-        "training window": f"{found.subject.horizon} steps",
-        "seed": str(agent.seed),
-        "return": f"{evaluation.mean_return:.3f} [{low:.3f}, {high:.3f}]",
-        "episodes played": f"{len(evaluation.returns)}, mean length {evaluation.lengths.mean():.1f}",
-    }
-    interval = evaluation.success_interval()
-    if interval is not None:
-        low, high = (100 * x for x in interval)
-        facts["success"] = f"{100 * (evaluation.success_rate or 0):.1f} % [{low:.1f}, {high:.1f}]"
-    if found.subject.target is not None:
-        facts["asked return"] = f"{found.subject.target:g}"
-    return facts | {"rlmin": __version__}
+    return describe_subject(agent, found.subject, found.evaluation) | {"rlmin": __version__}

@@ -170,6 +170,8 @@ def _offline(config: OfflineRun) -> Agent:
     kind: Any = config.agent_class
     with readable_errors(f"dataset {config.dataset!r}"):
         settings: dict[str, Any] = {"seed": config.seed, "device": config.device, "trust": config.trust}
+        if config.skip_bad_episodes:
+            settings["skip_bad_episodes"] = True
         agent: Agent = kind(config.dataset, env=env, config=config.agent_settings, **settings)
     if agent.env_spec["id"] is None:
         message = "the data do not name their environment, so the bounds of its spaces are a guess"
@@ -181,7 +183,8 @@ def _give(agent: Agent, dataset: str, header: Mapping[str, Any]) -> None:
     """The data of a run at another place; they have to be unchanged."""
     if not isinstance(agent, OfflineAgent):
         raise ValueError(f"dataset={dataset!r}: this run learns in an environment, not from data")
-    agent.set_dataset(dataset, env=header["dataset"]["env"], trust=agent.trust)
+    skip = header["dataset"].get("skip_bad_episodes", False)
+    agent.set_dataset(dataset, env=header["dataset"]["env"], trust=agent.trust, skip_bad_episodes=skip)
     if agent.source["digest"] != header["dataset"]["digest"]:
         raise ValueError(f"dataset {dataset!r}: these are not the data of this run")
 

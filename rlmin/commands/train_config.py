@@ -92,6 +92,7 @@ class OfflineRun(Run, Settings):
     evaluations: CountOrZero = 10  # Greedy evaluations during training, the best policy kept in RUN/best; 0: none
     evaluation_share: Positive = 0.25  # Steps that evaluations during training may take, as a share of those trained on
     eval_episodes: CountOrZero = 100  # Episodes of each target in the evaluation at the end; 0: none
+    skip_bad_episodes: bool = False  # Whether episodes with a fault are left out, with a report; else they are errors
     trust: bool = False  # Whether the modules that the dataset or a preset file names are imported; their code runs
 
     def __post_init__(self) -> None:

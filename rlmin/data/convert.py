@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlmin.data.precision import find_loss
 from rlmin.data.source import Block, Source
 from rlmin.policy.heads import ActionHead, action_head, choice_sizes
 from rlmin.spaces import Leaf, leaf_tensor, leaves_of
@@ -38,6 +39,7 @@ class Converter:
         self.episode = 0  # number of the next block's first episode
         self.outside = 0  # actions beyond the bounds of their Box
         self.worst = ""
+        self.lost: dict[str, tuple[int, int]] = {}  # column -> distinct values, and those that float32 leaves of them
         try:
             self.leaves = leaves_of(source.observation_space)
             self.head = _head(source.action_space)
@@ -65,6 +67,15 @@ class Converter:
                 f"the first is {self.worst}; they are kept, and the agent's own are clipped",
                 stacklevel=5,
             )
+        for column, (before, after) in self.lost.items():
+            told = f"float32 makes {after:,} of {before:,} different values; subtract a common part, or scale them"
+            warnings.warn(f"dataset {self.source.name!r}: {column}: {told}", stacklevel=5)
+
+    def _note_loss(self, what: str, value: np.ndarray) -> None:
+        found = find_loss(value) if what not in self.lost else None
+        if found is not None:
+            entry, before, after = found
+            self.lost[what if value.ndim == 1 else f"{what}, entry {entry}"] = before, after
 
     def _leaf(self, leaf: Leaf, value: np.ndarray, ends: np.ndarray | None, length: np.ndarray | None = None) -> Tensor:
         what = f"observation {leaf.name!r}"
@@ -78,6 +89,7 @@ class Converter:
             raise ValueError(f"dataset {self.source.name!r}: {error}") from error
         if tensor.is_floating_point():
             self._require(torch.isfinite(tensor).numpy(), value, what, "a finite float32", ends, length)
+            self._note_loss(what, value)
         return tensor
 
     def _action(self, value: np.ndarray, ends: np.ndarray) -> Tensor:
@@ -89,9 +101,11 @@ class Converter:
             found = f"{list(value.shape[1:])} {value.dtype}"
             raise ValueError(f"dataset {self.source.name!r}: action: expected {list(shape)} of {space}, got {found}")
         if isinstance(space, gym.spaces.Box):
+            given = value
             with np.errstate(over="ignore"):
                 value = np.array(value, dtype=np.float32)
             self._require(np.isfinite(value), value, "action", "a finite float32", ends)
+            self._note_loss("action", given)
             self._note_outside(value, space, ends)
         else:
             flat = value.reshape(len(value), -1).astype(np.int64)
@@ -115,6 +129,7 @@ class Converter:
         with np.errstate(over="ignore"):
             reward = np.array(value, dtype=np.float32)
         self._require(np.isfinite(reward), value, "reward", "a finite float32", ends)
+        self._note_loss("reward", value)
         return torch.from_numpy(reward)
 
     def _require(

@@ -1,13 +1,15 @@
 """Episodes in memory or from an iterator as a source of blocks."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from rlmin.data.dataset import Episode
+from rlmin.data.skipped import Skipped
 from rlmin.data.source import BLOCK_BYTES, Block, Source
 from rlmin.data.space_of import space_of
 from rlmin.spaces import Leaf, leaves_of, require_leaf
@@ -19,6 +21,7 @@ def open_episodes(
     name: str,
     observation_space: gym.Space[Any] | None = None,
     action_space: gym.Space[Any] | None = None,
+    skipped: Skipped | None = None,
 ) -> Source:
     """Episodes that are in memory.
 
@@ -26,6 +29,7 @@ def open_episodes(
         episodes: at least one.
         name: for errors.
         observation_space, action_space: of a single environment; None: derived from the values, see `space_of`.
+        skipped: gets bad episodes, which are left out; None: they are errors.
 
     Raises:
         ValueError: there is no episode, or one has no step or parts of different lengths.
@@ -33,31 +37,66 @@ def open_episodes(
     wrong = {e: type(x).__name__ for e, x in enumerate(episodes) if not isinstance(x, Episode)}
     for e, kind in wrong.items():
         raise TypeError(f"dataset {name!r}: episode {e}: expected a rlmin.data.Episode, got {kind}")
-    lengths = [_length(episode, f"dataset {name!r}: episode {e}") for e, episode in enumerate(episodes)]
-    if not episodes:
-        raise ValueError(f"dataset {name!r}: expected at least one episode, got none")
     where = f"dataset {name!r}"
-    seen = observation_space or space_of([x.observations for x in episodes], where=f"{where}: observations")
-    taken = action_space or space_of([x.actions for x in episodes], where=f"{where}: actions", action=True)
+    if skipped is not None:
+        _skip_unlike(episodes, where, skipped)
+    good = [episode for e, episode in enumerate(episodes) if skipped is None or e not in skipped.reasons]
+    if not good:
+        found = "none" if skipped is None or not skipped.reasons else f"none: {skipped.describe(len(episodes))}"
+        raise ValueError(f"{where}: expected at least one episode, got {found}")
+    lengths = [_length(episode, f"{where}: episode {e}") for e, episode in enumerate(good)]
+    seen = observation_space or space_of([x.observations for x in good], where=f"{where}: observations")
+    taken = action_space or space_of([x.actions for x in good], where=f"{where}: actions", action=True)
 
     def blocks() -> Iterator[Block]:
-        return blocks_of(episodes, seen, taken, name=name)
+        return blocks_of(episodes, seen, taken, name=name, skipped=skipped)
 
     return Source(
         name=name,
         observation_space=seen,
         action_space=taken,
         num_steps=sum(lengths),
-        num_episodes=len(episodes),
+        num_episodes=len(good),
         blocks=blocks,
         fingerprint=lambda: _digest(blocks()),
     )
 
 
+def _skip_unlike(episodes: Sequence[Episode], where: str, skipped: Skipped) -> None:
+    """Leave out episodes without a step, and those whose arrays have other shapes than most."""
+    shapes = dict[int, str]()
+    for e, episode in enumerate(episodes):
+        try:
+            _length(episode, f"{where}: episode {e}")
+            shapes[e] = f"{_shapes(episode.observations)}, actions {_shapes(episode.actions)}"
+        except ValueError as error:
+            skipped.add(e, error, unread=True)
+    usual = Counter(shapes.values()).most_common(1)
+    for e, shape in shapes.items():
+        if shape != usual[0][0]:
+            skipped.add(
+                e, ValueError(f"episode {e}: observations {shape} a step, most have {usual[0][0]}"), unread=True
+            )
+
+
+def _shapes(x: Any) -> str:
+    """The shapes of arrays a step, nested like them."""
+    if isinstance(x, Mapping):
+        return f"({', '.join(f'{key}: {_shapes(part)}' for key, part in x.items())})"
+    if isinstance(x, tuple):
+        return f"({', '.join(map(_shapes, x))})"
+    return str(list(_array(x, "array").shape[1:]))
+
+
 def blocks_of(
-    episodes: Iterable[Episode], observation_space: gym.Space[Any], action_space: gym.Space[Any], *, name: str
+    episodes: Iterable[Episode],
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    *,
+    name: str,
+    skipped: Skipped | None = None,
 ) -> Iterator[Block]:
-    """Blocks of some megabytes from single episodes.
+    """Blocks of some megabytes from single episodes; bad ones are left out where there is a list for them.
 
     Raises:
         ValueError: an episode has no step, lacks a leaf of the space, or has parts of other lengths or shapes.
@@ -69,7 +108,15 @@ def blocks_of(
     held: list[_Parts] = []
     size = 0
     for e, episode in enumerate(episodes):
-        held.append(_Parts(episode, leaves, action_space.shape, f"dataset {name!r}: episode {e}"))
+        if skipped is not None and e in skipped.unread:
+            continue
+        try:
+            held.append(_Parts(episode, leaves, action_space.shape, f"dataset {name!r}: episode {e}"))
+        except ValueError as error:
+            if skipped is None:
+                raise
+            skipped.add(e, error, unread=True)
+            continue
         size += held[-1].nbytes
         if size >= BLOCK_BYTES:
             yield _join(held, leaves)

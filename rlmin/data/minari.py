@@ -25,6 +25,7 @@ from rlmin.data.d4rl import file_digest
 from rlmin.data.dataset import Episode, Reference
 from rlmin.data.episodes import blocks_of
 from rlmin.data.reference import reference_in, reference_of
+from rlmin.data.skipped import Skipped
 from rlmin.data.source import Source, plain
 from rlmin.data.written import check_all_written, check_links
 from rlmin.files.read_json import read_json
@@ -38,13 +39,14 @@ METADATA = "metadata.json"
 NOT_RECIPE = {"observation_space", "action_space", "env_spec", "total_episodes", "total_steps", "dataset_size"}
 
 
-def open_minari(source: "str | MinariDataset", *, trust: bool = False) -> Source:
+def open_minari(source: "str | MinariDataset", *, trust: bool = False, skipped: Skipped | None = None) -> Source:
     """A Minari dataset.
 
     Args:
         source: its id, which is searched in Minari's folder (MINARI_DATASETS_PATH) and, if it is not there, on Minari's
             remote; or a MinariDataset, which may be a selection of episodes.
         trust: whether it may import the modules that its metadata name: see `rlmin.files.trust`.
+        skipped: gets episodes that do not fit the spaces, which are left out; None: they are errors.
 
     Raises:
         ValueError: there is no such dataset in either place, it is damaged, or it needs `trust`.
@@ -65,7 +67,7 @@ def open_minari(source: "str | MinariDataset", *, trust: bool = False) -> Source
         action_space=action_space,
         num_steps=dataset.total_steps,
         num_episodes=dataset.total_episodes,
-        blocks=lambda: blocks_of(_episodes(dataset, name), observation_space, action_space, name=name),
+        blocks=lambda: blocks_of(_episodes(dataset, name), observation_space, action_space, name=name, skipped=skipped),
         fingerprint=lambda: _fingerprint(dataset),
         slow=True,
         env=(None if spec is None else env_of(spec, trust=trust)) or _collector_env(metadata, trust=trust),

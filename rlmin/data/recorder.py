@@ -131,7 +131,7 @@ class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
         return Recorded(
             row=row,
             turn=int(self._turn[row]),
-            observations=_nest(self.stored_space, parts, ()),
+            observations=nest(self.stored_space, parts, ()),
             actions=self._action[row, :L].copy(),
             rewards=self._reward[row, :L].copy(),
             terminated=terminated,
@@ -174,12 +174,12 @@ def _walk(space: gym.Space[Any], path: Path) -> Iterator[tuple[Path, gym.Space[A
         yield from _walk(part, (*path, key))
 
 
-def _nest(space: gym.Space[Any], parts: dict[Path, Array], path: Path) -> Any:
+def nest(space: gym.Space[Any], parts: dict[Path, Array], path: Path) -> Any:
     """The inverse of `_walk`: arrays by path, as nested as the space."""
     if isinstance(space, spaces.Dict):
-        return {name: _nest(part, parts, (*path, name)) for name, part in space.spaces.items()}
+        return {name: nest(part, parts, (*path, name)) for name, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(_nest(part, parts, (*path, i)) for i, part in enumerate(space.spaces))
+        return tuple(nest(part, parts, (*path, i)) for i, part in enumerate(space.spaces))
     return list(parts[path]) if isinstance(space, spaces.Text) else parts[path]
 
 

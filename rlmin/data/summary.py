@@ -33,7 +33,7 @@ def summary(dataset: "Dataset") -> str:
         "action": str(dataset.action_space),
         "environment": environment,
         "reference": scores,
-        **{key: _short(value) for key, value in dataset.recipe.items()},
+        **{key: str(value) if key == "skipped" else _short(value) for key, value in dataset.recipe.items()},
     }
     width = max(map(len, lines)) + 2
     return "\n".join(f"{key:<{width}}{value}" for key, value in lines.items())

@@ -95,6 +95,7 @@ OPTIONAL: dict[str, Check] = {
     "dataset.digest": text,
     "dataset.episodes": whole(),
     "dataset.steps": whole(),
+    "dataset.skip_bad_episodes": lambda x: x is True,
 }
 
 
