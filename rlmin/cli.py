@@ -41,7 +41,7 @@ USAGE = """usage: rlmin COMMAND ...
   plot RUN ... [--file PNG|SVG|PDF]           draw learning curves, seeds as one line; --over time
   compare RUN ... [--file CSV|MD|TEX]         means, intervals and probabilities of improvement at equal budgets
   hub card RUN; hub push RUN USER/NAME        write a run's model card; push it to the Hugging Face hub
-  list presets|envs|encoders|datasets         what there is
+  list presets|envs|encoders|datasets|zoo     what there is; zoo: policies that come with rlmin, `evaluate zoo:tmaze`
   new env|encoder NAME                        begin an environment or a memory of your own: a skeleton and its test
   completion bash|zsh|fish                    a script that lets your shell complete commands and options
   bench NAME|all|memory|offline|defaults      measure speed, or learning over a suite; `rlmin bench` lists the names
@@ -307,7 +307,8 @@ def completion_command(arguments: list[str]) -> None:
 
 
 def list_command(arguments: list[str]) -> None:
-    kinds = {"presets": describe_presets, "envs": list_envs, "encoders": list_encoders, "datasets": list_datasets}
+    listed = {"envs": list_envs, "encoders": list_encoders, "datasets": list_datasets, "zoo": list_zoo}
+    kinds = {"presets": describe_presets, **listed}
     if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
         print(f"usage: rlmin list {'|'.join(kinds)}")
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
@@ -364,6 +365,13 @@ def list_encoders() -> list[str]:
     from rlmin.encoders.capabilities import lines
 
     return lines()
+
+
+def list_zoo() -> list[str]:
+    """The policies that come with rlmin: names, scores, and the commands that trained them."""
+    from rlmin.runs.policy_zoo import describe_zoo
+
+    return describe_zoo()
 
 
 def list_datasets() -> list[str]:

@@ -177,7 +177,7 @@ def test_every_kind_of_fault_is_left_out_and_named() -> None:
         episode(actions=np.array([0, 1, 2, 0.5])),
         episode(actions=np.zeros(0), rewards=np.zeros(0)),
     ]
-    kept = {"action_space": gym.spaces.Discrete(3)}
+    kept: dict[str, Any] = {"action_space": gym.spaces.Discrete(3)}
     with pytest.warns(UserWarning, match="left out 6 of 8 episodes") as caught:
         found = load_dataset(episodes, skip_bad_episodes=True, **kept)
     assert found.lengths.tolist() == [4, 5]

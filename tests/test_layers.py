@@ -40,19 +40,19 @@ LATE = {
         (
             *("rlmin.bench", "rlmin.bench.options", "rlmin.bench.run", "rlmin.data.minari"),
             *("rlmin.encoders.capabilities", "rlmin.encoders.cell", "rlmin.envs.catalog"),
-            *("rlmin.vector.faults", "rlmin.vector.make"),
+            *("rlmin.runs.policy_zoo", "rlmin.vector.faults", "rlmin.vector.make"),
             *("rlmin.interop.hub_command", "rlmin.suite", "rlmin.suite.defaults", "rlmin.suite.offline"),
             "rlmin.suite.seeds",
             *(
                 f"rlmin.commands.{name}"
-                for name in ("collect", "compare", "completion", "evaluate", "export", "inspect")
+                for name in ("collect", "compare", "completion", "convert", "evaluate", "export", "inspect")
             ),
             *(f"rlmin.commands.{name}" for name in ("new", "parse_agent", "plot", "presets", "train", "train_config")),
         ),
         COMMAND,
     ),
     "rlmin.commands.evaluate": dict.fromkeys(("rlmin.data", "rlmin.data.reference"), TENSORDICT),
-    "rlmin.commands.inspect": dict.fromkeys(("rlmin.data", "rlmin.data.summary"), TENSORDICT),
+    "rlmin.commands.inspect": dict.fromkeys(("rlmin.data", "rlmin.data.env_fit", "rlmin.data.summary"), TENSORDICT),
     "rlmin.commands.train": {"rlmin.runs.plots": LOGGER},
     "rlmin.commands.training_run": {"rlmin.runs.logs": LOGGER},
     "rlmin.encoders.gru": {"rlmin.kernels.gru": NUMBA},

@@ -15,8 +15,8 @@ def load(folder: str | Path, *, env: Any = None, device: torch.device | str = "c
     """The agent saved in `folder`, of the algorithm that the folder names, ready to act or to continue learning.
 
     Args:
-        folder: a run folder, where `agent.save` wrote, or "hf://user/name" or "hf://user/name@revision" on the
-            Hugging Face hub.
+        folder: a run folder, where `agent.save` wrote; "hf://user/name" or "hf://user/name@revision" on the
+            Hugging Face hub; or "zoo:name", a policy that comes with rlmin (`rlmin list zoo`).
         env: environment for further training, with new episodes. None: the environment is made from its id once it is
             needed. `agent.resume(folder)` also restores the state of an environment that has one.
         device: device of the weights.

@@ -28,7 +28,7 @@ def describe_machine() -> dict[str, str]:
 def cpu_model() -> str:
     """The processor's name, if the system has one, with the vector units that torch uses."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.lower().startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"

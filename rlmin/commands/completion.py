@@ -42,7 +42,7 @@ def completion_words(commands: Collection[str]) -> Words:
     words: dict[str, list[str]] = {name: option_flags(KINDS[name]) if name in KINDS else [] for name in commands}
     words["train"] += ["--resume", "--dataset", *preset_names()]
     names = {"new": ["env", "encoder"], "completion": list(SHELLS), "hub": ["card", "push"]}
-    names["list"] = ["presets", "envs", "encoders", "datasets"]
+    names["list"] = ["presets", "envs", "encoders", "datasets", "zoo"]
     return words | {name: found for name, found in names.items() if name in words}
 
 

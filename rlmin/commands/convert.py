@@ -10,7 +10,7 @@ from rlmin.commands.collect import handle_termination
 from rlmin.data.env_fit import check_env_fit
 from rlmin.data.load import open_source
 from rlmin.data.source import Source
-from rlmin.data.to_minari import check_source, stored_space_of, write_source
+from rlmin.data.to_minari import check_source, space_to_store, write_source
 from rlmin.data.writer import DatasetWriter
 from rlmin.settings import Settings
 from rlmin.vector.arena import Arena
@@ -62,7 +62,7 @@ def run_convert(options: Convert) -> str:
 def _writer(source: Source, options: Convert, env: dict[str, Any] | None) -> DatasetWriter:
     """What will write the dataset; it has the environment's spec, where one can be made."""
     spec = None if env is None else Arena(id=env["id"], kwargs=env["kwargs"]).spec()
-    seen = stored_space_of(source)
+    seen = space_to_store(source)
     given: dict[str, Any] = {"observation_space": seen, "action_space": source.action_space, "env_spec": spec}
     return DatasetWriter(options.to, **given, overwrite=options.overwrite)
 

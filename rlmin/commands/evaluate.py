@@ -35,7 +35,7 @@ class Evaluate(Shift):
     A return-conditioned policy is asked for returns; a table, a CSV and a picture show what it achieved.
     """
 
-    run: tyro.conf.Positional[Path]  # Run folder, or hf://USER/NAME
+    run: tyro.conf.Positional[Path]  # Run folder, zoo:NAME or hf://USER/NAME
     env: str | None = None  # Gymnasium id of another environment with the same spaces; None: the run's own
     env_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from the run's own
     episodes: Count = 200  # Episodes of each target

@@ -27,7 +27,7 @@ REPORT = "inspection.html"
 class Inspect(Settings):
     """Report on the memory of a trained policy, set two runs side by side, or summarise a dataset."""
 
-    what: tyro.conf.Positional[str]  # Run folder, hf://user/name, or dataset: Minari id or D4RL file
+    what: tyro.conf.Positional[str]  # Run folder, zoo:NAME, hf://USER/NAME, or dataset: Minari id or file
     other: tyro.conf.Positional[str | None] = None  # Second run, to be set beside the first in a table
     file: Path | None = None  # File to write; None: inspection.html in the run folder, NAME-returns.png of a dataset
     episodes: Count = 64  # Episodes of each evaluation of a run

@@ -21,7 +21,7 @@ def describe_presets() -> list[str]:
 
 
 def _first_sentence(path: Path) -> str:
-    lines = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
     return " ".join(line.lstrip("# ") for line in lines).split(". ")[0].rstrip(".") + "."
 
 

@@ -110,7 +110,7 @@ def _convert(converter: Converter, folder: Path, digest: str) -> None:
 
 def _is_whole(folder: Path, digest: str) -> bool:
     try:
-        stated, files = json.loads((folder / INFO).read_text()), _sizes(folder)
+        stated, files = json.loads((folder / INFO).read_text(encoding="utf-8")), _sizes(folder)
         tensors = all(name.endswith((".memmap", ".json")) for name in files)  # tensordict would unpickle others
         return bool(tensors and stated == {"digest": digest, "files": files})
     except (OSError, ValueError):

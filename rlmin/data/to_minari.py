@@ -36,7 +36,7 @@ def check_source(source: Source, *, progress: bool = False) -> np.ndarray:
 
 def write_source(source: Source, writer: DatasetWriter, *, progress: bool = False) -> None:
     """Add every episode of a source that has been checked."""
-    space, paths = stored_space_of(source), {leaf.name: leaf.path for leaf in leaves_of(source.observation_space)}
+    space, paths = space_to_store(source), {leaf.name: leaf.path for leaf in leaves_of(source.observation_space)}
     number = 0
     for block in _watch(source, "written  ", progress):
         for e, end in enumerate(np.cumsum(block.length)):
@@ -57,7 +57,7 @@ def write_source(source: Source, writer: DatasetWriter, *, progress: bool = Fals
             number += 1
 
 
-def stored_space_of(source: Source) -> gym.Space[Any]:
+def space_to_store(source: Source) -> gym.Space[Any]:
     """The observation space of the dataset: that of the source, without text.
 
     Raises:

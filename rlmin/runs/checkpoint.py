@@ -12,6 +12,7 @@ edited file is refused. rlmin never reads a run's settings from config.yaml.
 
 import hashlib
 import json
+import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -42,6 +43,9 @@ STAMPED = 10**15
 """Stamps of saves are larger than this, numbers of steps smaller."""
 LARGEST_CONFIG = 2**20
 """Bytes of config.yaml that are read."""
+
+LOCKS_MAPPED_FILES = os.name == "nt"
+"""Whether a file cannot be replaced while a tensor read from it is alive, as on Windows."""
 
 Tensors = dict[str, Tensor]
 
@@ -226,6 +230,8 @@ def _read_plain(folder: Path, file: str) -> tuple[str, Tensors]:
         with safe_open(path, framework="pt") as opened:
             metadata = dict(opened.metadata() or {})
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            if LOCKS_MAPPED_FILES:
+                tensors = {name: x.clone() for name, x in tensors.items()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: damaged, expected a safetensors file ({error})") from None
     found = metadata.get("format")

@@ -1,10 +1,14 @@
-"""Download of a run from the Hugging Face hub: only the files that rlmin reads, none of which can execute code."""
+"""Runs by their address: on the Hugging Face hub, or of the zoo that comes with rlmin.
+
+Of a run on the hub only the files that rlmin reads are downloaded, none of which can execute code.
+"""
 
 import re
 from pathlib import Path, PurePosixPath
 
 from rlmin.checks import require
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY
+from rlmin.runs.policy_zoo import PREFIX, zoo_folder
 
 PICKLED = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".bin", ".zip"}
 """Endings of files that are pickles or may contain one."""
@@ -14,22 +18,24 @@ ADDRESS = re.compile(r"hf:/+(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>.+))?")
 
 
 def is_address(place: str | Path) -> bool:
-    """Whether this is the address of a repository on the hub, not a local folder."""
-    return str(place).startswith("hf:/")
+    """Whether this is an address, "hf://user/name" or "zoo:name", not a local folder."""
+    return _text(place).startswith(("hf:/", PREFIX))
 
 
 def fetch(place: str | Path) -> Path:
-    """The local folder of a run on the hub.
+    """The local folder of a run on the hub or of the zoo.
 
     Args:
-        place: "hf://user/name", or "hf://user/name@revision": a branch, a tag or a commit.
+        place: "hf://user/name", or "hf://user/name@revision": a branch, a tag or a commit; or "zoo:name".
 
     Raises:
         ImportError: huggingface_hub is not installed.
         ValueError: no such address, repository or revision, or no run of rlmin in it.
         ConnectionError: the hub cannot be reached, and there is no local copy.
     """
-    found = ADDRESS.fullmatch(str(place))
+    if _text(place).startswith(PREFIX):
+        return zoo_folder(_text(place))
+    found = ADDRESS.fullmatch(_text(place))
     if found is None:
         raise ValueError(f"{place}: expected hf://USER/NAME or hf://USER/NAME@REVISION")
     return download(found["repo"], found["revision"])
@@ -48,6 +54,11 @@ def download(repo_id: str, revision: str | None = None) -> Path:
     except errors.LocalEntryNotFoundError as error:
         raise ConnectionError(f"{place}: not reached, and not brought here before ({_first_line(error)})") from error
     return folder
+
+
+def _text(place: str | Path) -> str:
+    """The address as it was typed, less a stroke: a Path of Windows turns strokes around."""
+    return place if isinstance(place, str) else place.as_posix()
 
 
 def _describe_content(names: list[str]) -> str:

@@ -92,7 +92,7 @@ class ContinuedCSV(CSVOutputFormat):
             writer.writeheader()
             writer.writerows(rows)
         write_atomic(self.path, text.getvalue().encode())
-        self.file = self.path.open("r+", newline="\n")
+        self.file = self.path.open("r+", newline="\n", encoding="utf-8")
         self.file.seek(0, SEEK_END)
         self.keys = keys
 
