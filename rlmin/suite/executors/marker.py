@@ -38,7 +38,7 @@ class Marker:
 
     def _is_seen(self) -> bool:
         try:
-            return self.path.read_text() == self.token
+            return self.path.read_text(encoding="utf-8") == self.token
         except OSError:
             return False
 
