@@ -161,6 +161,15 @@ def test_workers_that_the_user_made_are_watched_too(what: str) -> None:
     vector.close()
 
 
+def test_workers_of_make_vec_are_watched_without_an_agent() -> None:
+    env = make_vec(ID, 2, workers=2, step_timeout=2.0, what="killed")
+    env.reset(seed=0)
+    with pytest.raises(EnvError, match=f"worker 1 .*{IN_WORKERS['killed']}"):
+        for _ in range(3):
+            env.step(np.zeros(2, np.int64))
+    env.close()
+
+
 def test_workers_that_do_not_fail_are_as_before() -> None:
     vector = adapt(ID, num_envs=2, workers=2)
     step(vector, 12)

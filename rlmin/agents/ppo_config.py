@@ -13,7 +13,9 @@ class PPOConfig(PolicyConfig):
     """Settings of PPO, beside those of the policy. Derived sizes are properties, so they cannot disagree."""
 
     num_envs: Size = 8  # Number of environments B, where the environment is given by its id
-    step_timeout: Positive | None = STEP_TIMEOUT  # Seconds that a worker may take for a step or reset; None: for ever
+    step_timeout: Positive | None = (
+        STEP_TIMEOUT  # Seconds that a worker process may take for a step or reset; None: for ever
+    )
     horizon: Size = 128  # Steps T of each environment between updates
     epochs: Count = 10  # Passes over a rollout
     minibatches: Count | None = None  # Gradient steps a pass, each on whole environments or windows; None: 4 if it can

@@ -8,6 +8,7 @@ import gymnasium as gym
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from rlmin.envs.tensor_env import TensorEnv
 from rlmin.settings import Positive, Seed, Size, Workers
 from rlmin.settings.boundary import checked
 from rlmin.vector.base import Vector
@@ -37,7 +38,9 @@ def adapt(
         device: device of the tensors of a `Step`.
         seed: seed of the first reset.
         step_timeout: seconds that a worker process of an AsyncVectorEnv, or of a SubprocVecEnv of stable-baselines3,
-            may take for a step; None: no limit. Environments in this process are never interrupted.
+            may take for a step; None: no limit. Any other vector environment may keep processes its own way, so a call
+            of it is ended too (`rlmin.vector.deadline`). What SyncVectorEnv, DummyVecEnv and native environments run
+            in this process is never interrupted.
 
     Raises:
         TypeError: `env` is none of these.
@@ -56,18 +59,32 @@ def adapt(
     if isinstance(env, VectorEnv):
         if isinstance(env.unwrapped, AsyncVectorEnv):
             watch(env.unwrapped, step_timeout)
-        return GymVector(env, device=device, seed=seed)
+        return _limit(GymVector(env, device=device, seed=seed), step_timeout)
     sb3 = sys.modules.get("stable_baselines3.common.vec_env.base_vec_env")  # loaded, if the user has made a VecEnv
     if sb3 is not None and isinstance(env, sb3.VecEnv):
         from rlmin.vector.sb3 import SB3Vector  # needs stable-baselines3, which the user has imported
 
         if has_processes(env.unwrapped):
             watch(env.unwrapped, step_timeout)
-        return SB3Vector(env, device=device, seed=seed)
+        return _limit(SB3Vector(env, device=device, seed=seed), step_timeout, _dummy())
     raise TypeError(
         "env: expected an id, a gymnasium Env or VectorEnv or a stable-baselines3 VecEnv, "
         f"got {type(env).__module__}.{type(env).__name__}"
     )
+
+
+def _dummy() -> type:
+    """Stable-baselines3's VecEnv of environments in this process."""
+    kind: type = sys.modules["stable_baselines3.common.vec_env.dummy_vec_env"].DummyVecEnv
+    return kind
+
+
+def _limit(vector: Vector, timeout: float | None, *in_process: type) -> Vector:
+    """`vector`, whose calls have a limit of time unless its environments run in this process or are watched."""
+    env = vector.env.unwrapped
+    known = isinstance(env, (SyncVectorEnv, AsyncVectorEnv, TensorEnv, *in_process)) or has_processes(env)
+    vector.limit = None if known else timeout
+    return vector
 
 
 def _check_made(env: Any, *, num_envs: int | None, env_kwargs: Mapping[str, Any] | None, workers: int) -> None:

@@ -34,9 +34,12 @@ from torch import Tensor
 
 from rlmin.spaces import leaf_tensor, leaves_of, require_leaf, without
 from rlmin.types import Observation, Step
+from rlmin.vector.deadline import end_processes, limit_time
 from rlmin.vector.faults import EnvError, in_words
 from rlmin.vector.make import existing
 
+GRACE = 10.0
+"""Seconds that an environment which did not answer may take to close."""
 MASK = "action_mask"
 SUCCESS = ("is_success", "success")
 LARGEST_REWARD = 1e18
@@ -78,6 +81,8 @@ class Vector(ABC):
         self._flags = _flags(action_space)
         self._seed = seed  # of the first reset
         self.heard: tuple[Any, Any] = (None, {})  # raw observation and infos of the latest reset or step
+        self.limit: float | None = None  # seconds that a call of `env` may take, see `rlmin.vector.deadline`
+        self._failed = False  # whether such a call took longer
         self._steps = -1  # since the last reset; -1 before the first
 
     @abstractmethod
@@ -115,7 +120,8 @@ class Vector(ABC):
 
     def close(self) -> None:
         """Close the environment inside; workers that no longer answer are stopped."""
-        with suppress(EnvError):
+        failed = self._failed  # then its own errors at the end say nothing new
+        with suppress(Exception if failed else EnvError), limit_time(GRACE if failed else None, "close"):
             self.env.close()
 
     def _first_seed(self, seed: int | None) -> int | None:
@@ -150,7 +156,10 @@ class Vector(ABC):
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """`env.reset` or `env.step`; an error inside is reported with its step."""
         try:
-            return function(*args, **kwargs)
+            if self.limit is None:
+                return function(*args, **kwargs)
+            with limit_time(self.limit, f"{type(self.env.unwrapped).__name__}: {function.__name__}"):
+                return function(*args, **kwargs)
         except (ValueError, TypeError, KeyError) as error:
             self._name_bad_leaf()
             raise ValueError(
@@ -159,6 +168,9 @@ class Vector(ABC):
                 "one number as reward and observations as the space declares them"
             ) from error
         except EnvError as error:  # of a worker
+            if self.limit is not None:  # its processes would be waited for at the end of this one
+                self._failed = True
+                end_processes(self.env)
             raise EnvError(f"{error}{self._where()}") from error.__cause__
         except Exception as error:  # any error of its author's code
             raise EnvError(

@@ -15,7 +15,7 @@ WORKERS = [
         "vector/make.py",
         "                watch(env, step_timeout)\n",
         "                pass\n",
-        FAILS + "[killed]",
+        WORKERS_OF + "test_workers_of_make_vec_are_watched_without_an_agent",
     ),
     Mend(
         "C1",
@@ -40,6 +40,14 @@ WORKERS = [
         "ready = wait([self.pipe, self.process.sentinel], self.timeout)",
         "ready = wait([self.pipe, self.process.sentinel], None)",
         FAILS + "[hangs]",
+    ),
+    Mend(
+        "C1",
+        "a VecEnv that keeps processes its own way is waited for without end",
+        "vector/adapter.py",
+        "    vector.limit = None if known else timeout\n",
+        "    vector.limit = None\n",
+        "test_deadline.py::test_a_call_that_hangs_ends_and_its_process_with_it",
     ),
     Mend(
         "C1",
