@@ -188,6 +188,8 @@ def games(_: str) -> str:
         parts += [
             f"### {name}",
             about[0].upper() + about[1:],
+            f"![{name}, drawn after a few steps](../images/games/{file}.png)"
+            "{ loading=lazy }",
             variants(module.VARIANTS),
         ]
         parts += [f'??? note "Rules"\n\n    ```text\n{folded}\n    ```']

@@ -1,13 +1,18 @@
 """The list of environments: every id, with its spaces, its length and what its returns mean."""
 
+from pathlib import Path
+
 import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium import spaces
+from PIL import Image
 
-from rlmin.envs import register
+from rlmin.envs import GAMES, register
 from rlmin.envs.catalog import brief, lines, variants
 
 register()
+PICTURES = Path(__file__).parent.parent / "docs" / "images" / "games"
 
 
 def test_every_id_of_the_library_has_a_line_and_every_game_its_numbers() -> None:
@@ -33,3 +38,11 @@ def test_every_id_of_the_library_has_a_line_and_every_game_its_numbers() -> None
 )
 def test_spaces_are_said_in_a_few_characters(space: gym.Space[object], words: str) -> None:
     assert brief(space) == words
+
+
+def test_every_game_has_a_small_picture_in_the_gallery() -> None:
+    assert {path.stem for path in PICTURES.iterdir()} == set(GAMES)
+    for path in PICTURES.iterdir():
+        assert path.stat().st_size < 40 * 1024, path
+        colours = np.unique(np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3), axis=0)
+        assert len(colours) > 3, f"{path} is blank"
