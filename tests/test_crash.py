@@ -20,7 +20,7 @@ from rlmin.agents.agent import Agent
 from rlmin.commands.evaluate import evaluate_run
 from rlmin.commands.train import TrainConfig, resume, train
 from rlmin.data import Episode
-from rlmin.files.atomic import write_atomic
+from rlmin.files.atomic import write_atomic, write_in_order
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, newest, read, read_newest
 
 SMALL: dict[str, Any] = {"width": 8, "horizon": 8, "num_envs": 4, "minibatches": 2, "epochs": 1}
@@ -300,6 +300,22 @@ def test_a_link_at_a_temporary_name_is_not_followed(tmp_path: Path, monkeypatch:
     os.symlink(victim, run / f".a.{os.getpid()}")  # as it could be foreseen once
     write_atomic(run / "a", b"content")
     assert victim.read_text() == "precious" and (run / "a").read_bytes() == b"content" and not (run / "a").is_symlink()
+
+
+def test_where_one_file_cannot_be_written_none_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    real, written = os.write, list[int]()
+
+    def full(handle: int, content: bytes) -> int:
+        written.append(len(content))
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return real(handle, content)
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="no space"):
+        write_in_order(tmp_path, {"a": b"new", "b": b"too much"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
 
 
 def test_a_write_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

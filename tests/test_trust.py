@@ -5,6 +5,7 @@ these tests are what they claim to be.
 """
 
 import ast
+import contextlib
 import gc
 import json
 import re
@@ -19,6 +20,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import yaml
+from tensordict import NonTensorData, TensorDict
 
 from rlmin import PPO, DecisionAgent, load, make_vec
 from rlmin.cli import main
@@ -317,14 +319,19 @@ def test_a_pickle_in_the_cache_is_not_read(tmp_path: Path, mark: Path) -> None:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.write_text, (mark, "ran")
 
-    import pickle
-
     minari_dataset("some/where-v0")
     load_dataset("some/where-v0", cache=tmp_path / "cache")
     folder = next(path for path in (tmp_path / "cache").iterdir() if path.is_dir())
-    (folder / "step" / "other.pickle").write_bytes(pickle.dumps({"x": Bomb()}))
+    TensorDict({"bad": NonTensorData(Bomb())}).memmap(tmp_path / "bad")  # as tensordict itself keeps an object
+    shutil.copytree(tmp_path / "bad" / "bad", folder / "step" / "bad")
     meta = json.loads((folder / "step" / "meta.json").read_text())
+    meta["bad"] = json.loads((tmp_path / "bad" / "meta.json").read_text())["bad"]
     (folder / "step" / "meta.json").write_text(json.dumps(meta))
+    with warnings.catch_warnings(), contextlib.suppress(Exception):
+        warnings.simplefilter("ignore")  # the arm that must fail: tensordict reads it
+        TensorDict.load_memmap(folder / "step")
+    assert mark.exists()
+    mark.unlink()
     told = json.loads((folder / "dataset.json").read_text())
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "dataset.json")
     told["files"] = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}

@@ -81,7 +81,9 @@ class Trouble(gym.Env):
     def unsendable(self): raise Unsendable(1, 2)
     def wordless(self): raise Wordless
     def unsendable_info(self): return threading.Lock()
-    def hangs(self): time.sleep(1000)
+    def hangs(self):
+        open("hanging", "w").close()
+        time.sleep(1000)
     def stubborn(self):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(1000)
@@ -331,6 +333,9 @@ def test_workers_end_with_a_trainer_that_is_killed(what: str) -> None:
     process = start("--workers", "2", "--total-timesteps", "100_000_000", "--env-kwargs", f"what={what}")
     workers = begun(process)
     assert len(workers) == 2
+    end = time.monotonic() + PATIENCE
+    while what == "hangs" and not Path("hanging").exists() and time.monotonic() < end:
+        time.sleep(0.1)  # one that waits for its parent would end with it in any case
     process.kill()
     process.communicate()
     assert gone(workers)

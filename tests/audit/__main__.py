@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
     @property
     def fails(self) -> bool:
         """Whether a test failed, or hung; with another exit code none has run."""
-        return self.code in (None, pytest.ExitCode.TESTS_FAILED)
+        return self.code in (None, pytest.ExitCode.TESTS_FAILED) or " failed" in self.last
 
 
 def run_tests(copy: Path, tests: Sequence[str], *options: str, seconds: float = SECONDS) -> Outcome:

@@ -130,11 +130,11 @@ KEEPING = [
     ),
     Mend(
         "A3",
-        "a copy shares the worker processes",
+        "a copy is one that the environment's author did not mean",
         "agents/copying.py",
-        'not hasattr(env, "processes") and not any(',
-        "not any(",
-        COPIES + "test_workers_stay_with_the_original_and_a_copy_starts_its_own",
+        "any(_decides(type(env), name) for name in OWN)",
+        "False",
+        COPIES + "test_an_environment_that_cannot_be_copied_is_made_anew_or_asked_for",
     ),
     Mend(
         "A3",
@@ -160,7 +160,7 @@ KEEPING = [
         "            os.replace(temporary, folder / name)\n",
         "            _write_new(made[-1], content)\n            os.replace(made[-1], folder / name)\n"
         "        for temporary, name in zip(made, contents, strict=True):\n",
-        CRASH + "test_a_disk_that_fails_at_any_operation_is_an_error_and_leaves_a_whole_run[28]",
+        CRASH + "test_where_one_file_cannot_be_written_none_is_new",
     ),
     Mend(
         "A4",
