@@ -5,21 +5,20 @@ before the user's own, which therefore win. Each command imports what it runs, s
 answered before torch is loaded.
 """
 
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rlmin import __version__
 from rlmin.checks import check_names
 from rlmin.commands.known_options import check_early
-from rlmin.commands.parse import flag, options_of, parse, values
+from rlmin.commands.parse import flags, option_flags, parse, split_options, values
 from rlmin.commands.preset_files import describe_presets, preset_names, preset_path
-from rlmin.files.trust import Foreign, allow_typed
+from rlmin.files.trust import allow_typed
 from rlmin.settings import Count, Settings
 
 USAGE = """usage: rlmin COMMAND ...
@@ -29,6 +28,7 @@ USAGE = """usage: rlmin COMMAND ...
                                               `rlmin train --dataset ID --help` shows its keys
   train --resume RUN [--total-timesteps N]    go on with a run
   train PRESET --seeds 5 [--jobs 2]           train many seeds at once; --on ray|slurm trains them on a cluster
+  tune PRESET [--trials N] [--jobs 2]         look for better settings; the best are written as a preset
   evaluate RUN [--episodes N] [--env ID]      play whole episodes with a trained policy, also under
                                               --noise SIGMA, --drop P, --sticky P
   evaluate RUN --target-return R ...          ask a decision agent for returns; --target-score 100 50 for scores
@@ -124,14 +124,12 @@ def train_command(arguments: list[str]) -> None:
     own = arguments[1 if name else 0 :]
     if name and "--resume" not in flags(own):
         preset_path(name)  # a mistyped name is answered before torch is loaded
-    check_early("train", flags(own), others=BESIDE_SETTINGS)
-    from rlmin.commands.parse_agent import parse_agent
-    from rlmin.commands.presets import config_class, preset_arguments, read_preset
+    check_early("train", flags(own), others=(*BESIDE_SETTINGS, *OF_SEEDS))
     from rlmin.commands.train import resume, train
-    from rlmin.commands.train_config import OfflineRun, OnlineRun
-    from rlmin.vector.make import import_provider
 
-    many, own = take_seeds(own)
+    many, own = split_options(own, OF_SEEDS)
+    if many and "--seeds" not in many:
+        raise ValueError(f"{many[0]}: belongs to --seeds N, which trains N runs")
     if "--resume" in flags(own):
         if many:
             raise ValueError("--resume: goes on with a single run; seeds go on by the command that began them")
@@ -142,26 +140,9 @@ def train_command(arguments: list[str]) -> None:
         with plain_warnings():
             resume(given.resume, **settings)
         return
-    settings = read_preset(name) if name else {}
-    algorithm = [settings.get("algorithm"), *values(own, "--algorithm")][-1]
-    kind: Any = config_class({*settings, *("dataset" for option in flags(own) if option == "--dataset")}, algorithm)
-    online = issubclass(kind, OnlineRun)
-    if name and online != issubclass(config_class(settings, settings.get("algorithm")), OnlineRun):
-        raise ValueError(f"{name}: a preset for an environment, not for data; leave it out, or leave out --dataset")
-    settings = {key: value for key, value in settings.items() if key not in foreign(own)}
-    config: Any = parse_agent(
-        kind,
-        preset_arguments(settings) + own,
-        prog="rlmin train PRESET" if online else "rlmin train",
-        others=BESIDE_SETTINGS,
-        description=_training(online),
-    )
-    if isinstance(settings.get("env"), Foreign) and config.env == settings["env"] and not config.trust:
-        import_provider(settings["env"])  # raises where it may not
-    pairs = [*settings.get("env_kwargs", []), *config.env_kwargs]  # changing one key of a preset keeps the others
-    config = replace(config, env_kwargs=tuple({pair.split("=")[0]: pair for pair in pairs}.values()))
-    what = Path(config.dataset).stem if isinstance(config, OfflineRun) else config.env
-    called = Path(name).stem if name else re.split("[/:]", what)[-1]
+    from rlmin.commands.typed_run import read_typed_run
+
+    config, called = read_typed_run(name, own, command="train", others=BESIDE_SETTINGS)
     with plain_warnings():
         if not many:
             train(config, name=called)
@@ -171,47 +152,22 @@ def train_command(arguments: list[str]) -> None:
         print(train_seeds(config, parse(SeedsOptions, many, prog="rlmin train --seeds N"), name=called))
 
 
-def take_seeds(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The options that concern many seeds, and the other arguments; both as typed."""
-    if not set(flags(arguments)) & set(OF_SEEDS):
-        return [], arguments
-    many, own = list[str](), list[str]()
-    for option, texts in options_of(arguments):
-        (many if option in OF_SEEDS else own).extend([option, *texts] if option else texts)
-    if many and "--seeds" not in many:
-        raise ValueError(f"{many[0]}: belongs to --seeds N, which trains N runs")
-    return many, own
+def tune_command(arguments: list[str]) -> None:
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    if name:
+        preset_path(name)
+    from rlmin.suite.tuning.options import TuneOptions
 
+    typed, own = split_options(arguments[1 if name else 0 :], option_flags(TuneOptions))
+    if (not own and not name) or any(word in ("-h", "--help") for word in own):
+        parse(TuneOptions, [*typed, "--help"], prog="rlmin tune PRESET")
+    options = parse(TuneOptions, typed, prog="rlmin tune PRESET")
+    from rlmin.commands.typed_run import read_typed_run
+    from rlmin.suite.tuning.study import tune
 
-def foreign(arguments: Sequence[str]) -> set[str]:
-    """What a preset says that does not fit what is typed: of its own environment, and of its own encoder."""
-    from rlmin.commands.train_config import PAIRS
-    from rlmin.encoders.cell import option_names, select_options
-
-    names: set[str] = set(PAIRS) if "--env" in flags(arguments) else set()
-    for encoder in values(arguments, "--encoder")[-1:]:
-        names |= option_names() - set(select_options(dict.fromkeys(option_names()), encoder))
-    return names
-
-
-def _training(online: bool) -> str:
-    """What the help of `rlmin train` says first."""
-    if not online:
-        return (
-            "Train a decision agent on logged data. The dataset is the id of a Minari dataset (`rlmin collect` writes "
-            "them) or the path of a D4RL file (.hdf5, .h5); --env says where to play at the end, if the data do not."
-        )
-    return (
-        f"Train an agent in an environment. Presets: {', '.join(preset_names())}, or your own .yaml file; keys given "
-        "here win. To learn from logged data instead: `rlmin train --dataset ID|FILE.hdf5`, whose settings are shown "
-        "by `rlmin train --dataset ID --help`. Many seeds: `--seeds 5 --jobs 2`, with --on, --retries and --resources "
-        "as in `rlmin bench memory --help`."
-    )
-
-
-def flags(arguments: Sequence[str]) -> list[str]:
-    """The options among the arguments, as --with-dashes; a value may follow after "="."""
-    return [flag(argument.split("=")[0][2:]) for argument in arguments if argument.startswith("--")]
+    config, called = read_typed_run(name, own, command="tune", others=option_flags(TuneOptions))
+    with plain_warnings():
+        print(tune(config, options, name=called))
 
 
 def answer(
@@ -383,6 +339,7 @@ def list_datasets() -> list[str]:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
+    "tune": tune_command,
     "evaluate": evaluate_command,
     "collect": collect_command,
     "convert": convert_command,

@@ -44,6 +44,7 @@ SLOW = {
     "results/learning.md": "a suite of cells, each trained in a process of its own",
     "tutorials/environment-to-figure.md": "four runs and a report",
     "howto/gymnasium.md": "a film is made",
+    "howto/tuning.md": "a search",
     "howto/many-runs.md": "seeds and cells in processes of their own",
     "howto/inspect.md": "a policy that has learnt something, and three reports on it",
     "results/stability.md": "two suites of cells",
@@ -60,6 +61,7 @@ LARGE = {
     "--video": "moviepy",
     "ALE/": "ale_py",
     "Hopper": "mujoco",
+    "rlmin tune": "optuna",
 }
 """What a page writes where it needs a large package."""
 

@@ -39,15 +39,15 @@ LATE = {
     "rlmin.cli": dict.fromkeys(
         (
             *("rlmin.bench", "rlmin.bench.options", "rlmin.bench.run", "rlmin.data.minari"),
-            *("rlmin.encoders.capabilities", "rlmin.encoders.cell", "rlmin.envs.catalog"),
+            *("rlmin.encoders.capabilities", "rlmin.envs.catalog"),
             *("rlmin.runs.policy_zoo", "rlmin.vector.faults", "rlmin.vector.make"),
             *("rlmin.interop.hub_command", "rlmin.suite", "rlmin.suite.defaults", "rlmin.suite.offline"),
-            "rlmin.suite.seeds",
+            *("rlmin.suite.seeds", "rlmin.suite.tuning.options", "rlmin.suite.tuning.study"),
             *(
                 f"rlmin.commands.{name}"
                 for name in ("collect", "compare", "completion", "convert", "evaluate", "export", "inspect")
             ),
-            *(f"rlmin.commands.{name}" for name in ("new", "parse_agent", "plot", "presets", "train", "train_config")),
+            *(f"rlmin.commands.{name}" for name in ("new", "plot", "train", "typed_run")),
         ),
         COMMAND,
     ),

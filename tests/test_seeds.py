@@ -10,7 +10,8 @@ import torch
 from test_compare import run
 
 from rlmin import load
-from rlmin.cli import main, take_seeds
+from rlmin.cli import OF_SEEDS, main
+from rlmin.commands.parse import split_options
 from rlmin.suite.run import SCORE
 from rlmin.suite.seeds import write_report
 from rlmin.suite.seeds_view import SeedsView, read_state
@@ -21,17 +22,16 @@ COMMAND = ["train", "tmaze", "--env-kwargs", "length=3", "--total-timesteps", "5
 
 def test_options_of_seeds_are_told_from_those_of_a_run() -> None:
     typed = ["--lr", "1e-3", "--seeds", "5", "--env-kwargs", "length=3", "start=-1", "--jobs=2", "--on", "ray"]
-    many, own = take_seeds(typed)
+    many, own = split_options(typed, OF_SEEDS)
     assert many == ["--seeds", "5", "--jobs", "2", "--on", "ray"]
     assert own == ["--lr", "1e-3", "--env-kwargs", "length=3", "start=-1"]
-    assert take_seeds(own) == ([], own)
-    with pytest.raises(ValueError, match="--jobs: belongs to --seeds N"):
-        take_seeds(["--jobs", "2"])
+    assert split_options(own, OF_SEEDS) == ([], own)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("train tmaze --jobs 2", "--jobs: belongs to --seeds N"),
         ("train tmaze --seeds 0", "seeds: expected a whole number from 1 to 1000, got 0"),
         ("train tmaze --seeds 2 --on slurn", "did you mean 'slurm'"),
         ("train tmaze --seeds 2 --lrr 1e-3", "no option '--lrr'; did you mean '--lr'"),

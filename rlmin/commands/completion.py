@@ -36,11 +36,15 @@ KINDS = {
 }
 """Command -> class of its settings."""
 
+OF_SEARCHES = ("--trials", "--space", "--seeds", "--objective", "--checks", "--episodes", "--pruner", "--jobs", "--on")
+"""Options of `rlmin tune` beside those of `rlmin train`."""
+
 
 def completion_words(commands: Collection[str]) -> Words:
     """What may follow each of the commands."""
     words: dict[str, list[str]] = {name: option_flags(KINDS[name]) if name in KINDS else [] for name in commands}
-    words["train"] += ["--resume", "--dataset", *preset_names()]
+    words["train"] += ["--resume", "--dataset", "--seeds", *preset_names()]
+    words["tune"] = [*option_flags(TrainConfig), "--dataset", *OF_SEARCHES, *preset_names()]
     names = {"new": ["env", "encoder"], "completion": list(SHELLS), "hub": ["card", "push"]}
     names["list"] = ["presets", "envs", "encoders", "datasets", "zoo"]
     return words | {name: found for name, found in names.items() if name in words}

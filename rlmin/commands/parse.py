@@ -195,3 +195,18 @@ def values(arguments: Sequence[str], option: str) -> list[str]:
     """The values given for one option, as `--option value` or `--option=value`."""
     after = [value for given, value in pairwise(arguments) if given == option]
     return after + [argument[len(option) + 1 :] for argument in arguments if argument.startswith(f"{option}=")]
+
+
+def flags(arguments: Sequence[str]) -> list[str]:
+    """The options among the arguments, as --with-dashes; a value may follow after "="."""
+    return [flag(argument.split("=")[0][2:]) for argument in arguments if argument.startswith("--")]
+
+
+def split_options(arguments: Sequence[str], options: Collection[str]) -> tuple[list[str], list[str]]:
+    """The arguments that belong to these options, and the other arguments."""
+    chosen, others = list[str](), list[str]()
+    if not set(flags(arguments)) & set(options):
+        return chosen, list(arguments)
+    for option, texts in options_of(arguments):
+        (chosen if option in options else others).extend([option, *texts] if option else texts)
+    return chosen, others

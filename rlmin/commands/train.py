@@ -60,7 +60,7 @@ def train(config: OnlineRun | OfflineRun, *, name: str = "run", progress_bar: bo
     check_folder(config.folder)
     if config.wandb is not None:
         require("wandb", extra="wandb")
-    agent = _online(config) if isinstance(config, OnlineRun) else _offline(config)
+    agent = make_agent(config)
     agent.run |= config.run
     warm_up(agent)
     folder = new_folder(name) if config.folder is None else config.folder
@@ -151,6 +151,15 @@ def _check_wandb() -> None:
         require("wandb", extra="wandb")
     except ImportError as error:
         raise ImportError(f"{error}, or continue without W&B: --wandb none") from None
+
+
+def make_agent(config: OnlineRun | OfflineRun) -> Agent:
+    """The agent of a run, which has not learned yet.
+
+    Raises:
+        ValueError: environment or data are unusable.
+    """
+    return _online(config) if isinstance(config, OnlineRun) else _offline(config)
 
 
 def _online(config: OnlineRun) -> Agent:

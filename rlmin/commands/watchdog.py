@@ -109,18 +109,9 @@ class Watchdog(Hook):
             agent.save(self.folder)
 
     def _play(self) -> Evaluation:
-        policy, data = self.agent.policy, self.agent.run.get("data")
-        if is_conditioned(policy):
-            assert data is not None, "a conditioned agent has learned from data"
-            options: dict[str, Any] = {"num_envs": EPISODES, "return_scale": self.agent.return_scale}
-            options["max_steps"] = self.longest
-            report = evaluate_targets(
-                policy, self.arena, [max(data["returns"])], episodes=EPISODES, seed=SEED, **options
-            )
-            return report.asked[0].evaluation
-        if self.vector is None:
+        if self.vector is None and not is_conditioned(self.agent.policy):
             self.vector = adapt(self.arena(EPISODES), device=self.agent.device)
-        return evaluate(policy, self.vector, episodes=EPISODES, seed=SEED, max_steps=self.longest)
+        return play(self.agent, self.arena, self.vector, episodes=EPISODES, max_steps=self.longest)
 
     def _log(self, found: Evaluation) -> None:
         logger = self.agent.logger
@@ -130,6 +121,29 @@ class Watchdog(Hook):
         if found.success_rate is not None:
             logger.record("eval/success_rate", found.success_rate)
         logger.dump(self.agent.num_timesteps)
+
+
+def play(
+    agent: Agent, arena: Arena, vector: Vector | None, *, episodes: int, max_steps: int = LONGEST, seed: int = SEED
+) -> Evaluation:
+    """Greedy episodes; a return-conditioned agent is asked for the largest return of its data.
+
+    Args:
+        agent: plays.
+        arena: makes environments for a conditioned agent.
+        vector: environments for any other agent, reset by `seed`.
+        episodes, max_steps, seed: see `rlmin.evaluation.evaluate.evaluate`.
+
+    Raises:
+        ValueError: an episode is longer than `max_steps`.
+    """
+    if vector is not None:
+        return evaluate(agent.policy, vector, episodes=episodes, seed=seed, max_steps=max_steps)
+    data = agent.run.get("data")
+    assert data is not None, "a conditioned agent has learned from data"
+    options: dict[str, Any] = {"num_envs": EPISODES, "return_scale": agent.return_scale, "max_steps": max_steps}
+    asked = [max(data["returns"])]
+    return evaluate_targets(agent.policy, arena, asked, episodes=episodes, seed=seed, **options).asked[0].evaluation
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ class Event(NamedTuple):
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     executor: Executor,
     *,
     folder: Path,
@@ -34,7 +35,7 @@ def run_jobs(
     """Run every job; yields what became of each attempt as it ends.
 
     Args:
-        jobs: with names that differ.
+        jobs: with names that differ; the next one is taken as soon as there is room for it.
         executor: runs attempts.
         folder: shared by all nodes; made where there is none.
         retries: further attempts at a job whose process was lost.
@@ -44,13 +45,16 @@ def run_jobs(
         ValueError, ImportError: the executor cannot run anything here.
         KeyboardInterrupt: a signal came; what ran has been stopped, and saved.
     """
-    if not jobs:
+    new = iter(jobs)
+    waiting = deque((job, 0) for job in islice(new, 1))
+    if not waiting:  # nothing needs to be started
         return
-    waiting = deque((job, 0) for job in jobs)
     running: dict[Hashable, tuple[Job, int]] = {}
     with put_marker(folder) as marker, executor.open(folder):
         while waiting or running:
-            chosen = [waiting.popleft() for _ in range(min(len(waiting), executor.slots - len(running)))]
+            room = executor.slots - len(running)
+            waiting.extend((job, 0) for job in islice(new, max(room - len(waiting), 0)))
+            chosen = [waiting.popleft() for _ in range(min(len(waiting), room))]
             handles = executor.submit([Attempt(job, marker) for job, _ in chosen]) if chosen else ()
             running |= dict(zip(handles, chosen, strict=True))
             for handle in executor.wait(running, TICK):
@@ -59,6 +63,7 @@ def run_jobs(
                 if event.again:
                     waiting.append((job, lost + 1))
                 yield event
+            waiting.extend((job, 0) for job in islice(new, 0 if running or waiting else 1))
             on_tick()
 
 
