@@ -19,6 +19,7 @@ NAMES = (
     "cell",
     "act",
     "update",
+    "count",
     "growth",
     "train",
     "recurrent_policy",

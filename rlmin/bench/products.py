@@ -41,7 +41,7 @@ class Products:
             for operator, arguments, named in watch.calls
         ]
         self.count = len(self._calls)
-        self.flops = sum(_flops(arguments) for _, arguments, _ in self._calls)
+        self.flops = sum(count_flops(arguments) for _, arguments, _ in self._calls)
 
     @torch.no_grad()
     def __call__(self) -> None:
@@ -88,7 +88,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **named)
 
 
-def _flops(arguments: list[Any]) -> int:
+def count_flops(arguments: list[Any]) -> int:
     """2 m k n of a product of [.., m, k] and [.., k, n] (or [.., k]), the last two tensors among the arguments."""
     *_, left, right = [x for x in arguments if isinstance(x, Tensor)]
     return 2 * left.numel() * (right.shape[-1] if right.dim() > 1 else 1)
