@@ -4,7 +4,7 @@ Every operation of a rollout and of an update is watched on the CPU, on the code
 each operation that is no view, the bytes of what it reads and writes, 2 m k n for a matrix product. A fused kernel of
 rlmin is one operation. Two numbers of environments are counted; everything is linear in them, so 4,096 follow.
 
-T-maze, T = 32 (as good as 128, since all parts are linear in T), width 128, 2 layers, 4 epochs of 4 minibatches. `floor`
+T-maze, T = 32 (as good as 128, as all parts are linear in T), width 128, 2 layers, 4 epochs of 4 minibatches. `floor`
 is the fastest that a GPU could be which moves 4 TB/s and makes 50 TFLOP/s, one after the other.
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -87,7 +86,7 @@ def run(options: Options) -> Table:
 
 def count_iteration(num_envs: int, settings: dict[str, Any]) -> tuple[Work, Work]:
     """Work of a rollout and of the update from it, as on a GPU."""
-    fixed = {"num_envs": num_envs, "minibatches": 4, "epochs": 4, "env_kwargs": {"length": 10}}
+    fixed: dict[str, Any] = {"num_envs": num_envs, "minibatches": 4, "epochs": 4, "env_kwargs": {"length": 10}}
     agent = PPO("rlmin/TMaze-v0", **fixed, **settings)
     take_gpu_path(agent)
     rollouts: list[Any] = []
@@ -101,7 +100,8 @@ def count_iteration(num_envs: int, settings: dict[str, Any]) -> tuple[Work, Work
 
 def count(function: Callable[[], object]) -> Work:
     """The work of one call."""
-    with Watch() as watch:
+    watch = Watch()
+    with watch:
         function()
     return watch.work
 

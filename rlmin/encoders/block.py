@@ -8,7 +8,7 @@ from torch.nn.functional import dropout as drop
 
 from rlmin.encoders.base import Encoder, one, parts
 from rlmin.encoders.conv import CausalConv
-from rlmin.kernels import block as fused
+from rlmin.kernels import block, norm_conv
 from rlmin.types import State
 
 
@@ -54,8 +54,12 @@ class Block(Encoder):
     def _read(self, x: Tensor, seen: State, start: Tensor, *, step: bool) -> tuple[Tensor, State]:
         """The input of the mixer, conv(norm(x)), and the convolution's state."""
         norm, conv = self.norm, self.conv
-        if isinstance(conv, CausalConv) and isinstance(norm, nn.LayerNorm) and fused.usable(x, norm.weight):
-            return fused.norm_conv(x, norm, one(seen), start, conv.weight, conv.bias)
+        if isinstance(conv, CausalConv) and isinstance(norm, nn.LayerNorm):
+            inputs = (x, norm, one(seen), start, conv.weight, conv.bias)
+            if block.usable(x, norm.weight):
+                return block.norm_conv(*inputs)
+            if norm_conv.usable(x, norm.weight):
+                return norm_conv.norm_conv(*inputs)
         y = norm(x)
         if conv is None:
             return y, seen
@@ -68,9 +72,9 @@ class Block(Encoder):
             update = drop(update, self.dropout)
         if norm is None or mlp is None:
             return x + update
-        if isinstance(norm, nn.LayerNorm) and not drops and fused.usable(x, norm.weight) and update.dtype is x.dtype:
+        if isinstance(norm, nn.LayerNorm) and not drops and block.usable(x, norm.weight) and update.dtype is x.dtype:
             first, _, second = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(mlp))
-            return fused.feed_forward(x, update, norm, first, second)
+            return block.feed_forward(x, update, norm, first, second)
         x = x + update
         update = mlp(norm(x))
         return x + (drop(update, self.dropout) if drops else update)

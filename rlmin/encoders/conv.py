@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rlmin.encoders.base import Encoder, one, wipe
+from rlmin.kernels.causal_conv import convolve, convolve_backward
 from rlmin.settings import Size
 from rlmin.settings.boundary import checked
 from rlmin.types import State
@@ -62,46 +63,16 @@ class CausalConv(Encoder):
         return (seen * self.weight).sum(1) + self.bias, seen[:, :-1]
 
 
-def older(lag: Tensor, first: Tensor, start: Tensor) -> Tensor:
-    """`lag` one step later: [T, B, D], `first` [B, D] entering at 0, wiped where `start` [T, B, 1]."""
-    out = torch.empty_like(lag)
-    zero = lag.new_zeros(())
-    torch.where(start[0], zero, first, out=out[0])
-    torch.where(start[1:], zero, lag[:-1], out=out[1:])
-    return out
-
-
 class _CausalConv(torch.autograd.Function):
-    """The sum over lags, in one pass per lag, keeping only x: the lags are rebuilt in backward."""
+    """The sum over lags, keeping only x: the lags are rebuilt in backward."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, state: Tensor, start: Tensor, weight: Tensor, bias: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        start = start.unsqueeze(-1)
-        lag, y, last = x, torch.addcmul(bias, x, weight[0]), [x[-1]]
-        for k in range(1, len(weight)):
-            lag = older(lag, state[:, k - 1], start)
-            y.addcmul_(lag, weight[k])
-            last.append(lag[-1])
-        ctx.save_for_backward(x, state, start, weight)
-        return y, torch.stack(last[:-1], dim=1)
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(*tensors[:-1])
+        return convolve(*tensors)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dlast: Tensor) -> tuple[Tensor | None, ...]:
-        x, state, start, weight = ctx.saved_tensors
-        lags = [x]
-        for k in range(1, len(weight)):
-            lags.append(older(lags[-1], state[:, k - 1], start))
-        dweight = torch.stack([(dy * lag).sum((0, 1)) for lag in lags])
-        dstate = torch.empty_like(state)
-        dlag = dy * weight[-1]
-        for k in range(len(weight) - 1, 0, -1):  # lag k at t came from lag k - 1 at t - 1
-            dlag.masked_fill_(start, 0)
-            dstate[:, k - 1] = dlag[0]
-            younger = dy * weight[k - 1]
-            younger[:-1] += dlag[1:]
-            younger[-1] += dlast[:, k - 1]
-            dlag = younger
-        return dlag, dstate, None, dweight, dy.sum((0, 1))
+        dx, dstate, dweight, dbias = convolve_backward(dy, dlast, *ctx.saved_tensors)
+        return dx, dstate, None, dweight, dbias

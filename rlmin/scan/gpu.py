@@ -114,7 +114,7 @@ def _launch(
     module, options = plan(kernel, T, lanes, like.element_size(), aligned)
     run: Any = getattr(module, kernel)
     block = options["BLOCK"]
-    with _use_device(like.device):
+    with use_device(like.device):
         run[(triton.cdiv(lanes, block),)](
             *arrays,
             T,
@@ -156,7 +156,7 @@ def tile(kernel: str, lanes: int, itemsize: int, aligned: bool) -> Plan:
     return gpu_tile, {"STEPS": 32, "STAGES": 3, "BLOCK": block, "num_warps": 4, "enable_fp_fusion": True}
 
 
-def _use_device(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def use_device(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Make the device of the tensors current, as Triton launches on the current one."""
     if device.type != "cuda" or device.index == torch.cuda.current_device():
         return contextlib.nullcontext()
