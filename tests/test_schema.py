@@ -271,6 +271,18 @@ def test_a_decision_agent_is_checked_alike(cloner: Path, tmp_path: Path) -> None
             load(run)
 
 
+def test_a_memory_that_no_tensor_bounds_has_a_largest_size(tmp_path: Path) -> None:
+    PPO("CartPole-v1", encoder="attention", context=8, **SMALL).save(tmp_path / "good")
+    assert load(tmp_path / "good").num_timesteps == 0
+    for name, context in (("small", 9), ("large", 2**23)):
+        run = forge(tmp_path / "good", tmp_path / name, at("config.context", context))
+        if name == "small":
+            load(run)  # another context belongs to the same weights
+            continue
+        with pytest.raises(ValueError, match=r"numbers to remember are too many \(context\?\)"):
+            load(run)
+
+
 @pytest.mark.parametrize("encoder", MIXERS)
 def test_every_encoder_passes_its_own_check(encoder: str, tmp_path: Path) -> None:
     for share in (True, False):

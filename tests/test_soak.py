@@ -80,6 +80,15 @@ def test_a_warm_up_an_outlier_and_noise_are_no_growth() -> None:
     assert not any(growth.too_fast for growth in growths(times, samples))
 
 
+def test_a_mebibyte_an_hour_is_found_in_half_an_hour_and_less_is_not() -> None:
+    times = [16.0 * i for i in range(113)]
+    pages = [round((i * 7919) % 5) * 4 / 1024 for i in range(113)]  # resident memory goes up and down by pages
+    for per_hour, too_fast in ((1.2, True), (0.3, False), (0.0, False), (-5.0, False)):
+        samples = [flat(memory=640 + per_hour * t / 3600 + page) for t, page in zip(times, pages, strict=True)]
+        found = {one.name: one for one in growths(times, samples)}["memory"]
+        assert found.too_fast is too_fast and found.per_hour == pytest.approx(per_hour, abs=0.1)
+
+
 def test_slopes_are_an_hour_s() -> None:
     times = [60.0 * i for i in range(60)]
     found = {one.name: one for one in growths(times, [flat(memory=500 + i) for i in range(60)])}

@@ -163,6 +163,25 @@ def test_workers_that_the_user_made_are_watched_too(what: str) -> None:
     vector.close()
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers here")
+def test_an_interrupted_wait_leaves_nobody_to_wait_for() -> None:
+    vector = adapt(ID, num_envs=2, workers=2, step_timeout=None, env_kwargs={"what": "hangs"})
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        vector.reset(seed=0)
+        signal.setitimer(signal.ITIMER_REAL, 3.0)
+        with pytest.raises(KeyboardInterrupt):
+            step(vector, 5)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    vector.close()
+
+
 def test_workers_of_make_vec_are_watched_without_an_agent() -> None:
     env = make_vec(ID, 2, workers=2, step_timeout=2.0, what="killed")
     env.reset(seed=0)

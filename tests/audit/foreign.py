@@ -149,11 +149,11 @@ FOREIGN = [
     ),
     Mend(
         "B1",
-        "a file with objects is read as a dataset",
-        "data/written.py",
-        '    if dtype.kind not in "biufcSU":\n',
+        "a pickle is read as a dataset",
+        "data/from_files.py",
+        "    if suffix in PICKLES:\n",
         "    if False:\n",
-        "test_data_people_have.py::test_an_npz_is_loaded_by_its_path_and_objects_in_it_are_not",
+        "test_data_people_have.py::test_a_pickle_is_never_read",
     ),
     Mend(
         "B2",
@@ -213,14 +213,19 @@ FOREIGN = [
     ),
     Mend(
         "B3",
-        "a policy is made before its weights are looked at",
+        "weights are not compared with the policy that a header describes",
         CHECKS,
-        'torch.random.fork_rng(devices=[]), torch.device("meta"):',
-        "torch.random.fork_rng(devices=[]):",
-        FORGED,
+        "    check_weights(skeleton, weights)\n",
+        "",
+        FORGED + "[width of the file-whole]",
     ),
     Mend(
-        "B3", "a memory has any size", CHECKS, "    _check_memory(skeleton)\n", "", FORGED + "[another encoder-whole]"
+        "B3",
+        "a memory has any size",
+        CHECKS,
+        "    _check_memory(skeleton)\n",
+        "",
+        SCHEMA + "test_a_memory_that_no_tensor_bounds_has_a_largest_size",
     ),
     Mend(
         "B3",

@@ -87,7 +87,7 @@ WORKERS = [
         POOL,
         "            stop(self.env)\n            raise\n",
         "            raise\n",
-        WORKERS_OF + "test_a_second_sigterm_ends_a_run_that_hangs",
+        WORKERS_OF + "test_an_interrupted_wait_leaves_nobody_to_wait_for",
     ),
     Mend(
         "C1",
@@ -175,7 +175,7 @@ WORKERS = [
         READ,
         "    kind = asked or _guess(space)\n",
         "    kind = _guess(space)\n",
-        READINGS + "test_what_may_be_a_picture_is_asked_about",
+        READINGS + "test_training_says_how_each_leaf_is_read",
     ),
     Mend(
         "C3",
@@ -215,7 +215,7 @@ WORKERS = [
         "cli.py",
         "    return isinstance(error, EnvError)\n",
         "    return False\n",
-        WORKERS_OF + "test_every_command_answers_in_one_line[evaluate]",
+        WORKERS_OF + "test_training_says_how_to_go_on",
     ),
     Mend(
         "C5",
