@@ -5,7 +5,7 @@
 PPO on a native environment, on worker processes and on a VecEnv of stable-baselines3, and a decision agent on
 memory-mapped data. In each cycle every agent learns on, and is made, saved, loaded and closed once more beside it.
 After each cycle resident memory, descriptors and threads are counted. The slopes are Theil and Sen's, the median of the
-slopes of all pairs, without the first third. A slope counts where it is beyond its bound and adds up to more than noise.
+slopes of all pairs, without the first third. A slope counts if it is beyond its bound and adds up to more than noise.
 Resident memory moves by pages: by 0.05 MiB in ten minutes after the first cycle (measured), so 0.25 MiB are more than
 noise. Of thirty minutes twenty count, in which a leak of 1 MiB an hour adds up to 0.33 MiB: it is found. In a shorter
 time only a faster one is.

@@ -101,8 +101,12 @@ def audit(mends: Sequence[Mend], copy: Path) -> Iterator[tuple[Mend, str, str]]:
         if kinds != {"PASSED"}:
             yield mend, "ERROR" if kinds else "skipped", f"not undone: {', '.join(sorted(kinds)) or whole.last}"
             continue
-        with mend.undo(copy / "rlmin"):
-            found = run_tests(copy, [mend.test], "-x")
+        try:
+            with mend.undo(copy / "rlmin"):
+                found = run_tests(copy, [mend.test], "-x")
+        except ValueError as error:
+            yield mend, "ERROR", str(error)
+            continue
         yield mend, "found" if found.fails else "MISSED" if found.passes else "ERROR", found.last
 
 
