@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_suite import MAZE
 
 from rlmin.cli import main
 from rlmin.suite.executors.job import Job
@@ -20,15 +21,6 @@ from rlmin.suite.executors.on_ray import OnRay
 from rlmin.suite.executors.on_slurm import OnSlurm
 from rlmin.suite.executors.options import ExecutorOptions
 from rlmin.suite.executors.run_jobs import Event, run_jobs
-
-SUITE = """
-steps: 512
-encoders: [min_gru, mlp]
-seeds: 2
-settings: {num_envs: 8, width: 8, layers: 1, mlp: 0, horizon: 16}
-tasks:
-  rlmin/TMaze-v0: {env_kwargs: {length: 3}}
-"""
 
 
 def work(file: Path, *, dies: int = 0, error: str = "") -> None:
@@ -98,7 +90,7 @@ def test_a_ray_address_that_nobody_answers_is_one_line(
     address: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
-    (tmp_path / "small.yaml").write_text(SUITE)
+    (tmp_path / "small.yaml").write_text(MAZE)
     line = run_line(capsys, "bench", "memory", "--suite", str(tmp_path / "small.yaml"), "--on", "ray")
     assert line.startswith(f"rlmin: RAY_ADDRESS={address}: ") and message in line
 
@@ -108,7 +100,7 @@ def test_slurm_that_is_missing_is_one_line(
 ) -> None:
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
-    (tmp_path / "small.yaml").write_text(SUITE)
+    (tmp_path / "small.yaml").write_text(MAZE)
     out = ("--out", str(tmp_path / "out"))
     line = run_line(capsys, "bench", "memory", "--suite", str(tmp_path / "small.yaml"), "--on", "slurm", *out)
     assert "expected the command sbatch on this machine, found none" in line
@@ -177,7 +169,7 @@ def check_three(events: list[Event], folder: Path) -> None:
 
 @pytest.mark.slow
 def test_workers_stop_when_their_command_was_killed(tmp_path: Path) -> None:
-    (tmp_path / "long.yaml").write_text(SUITE.replace("steps: 512", "steps: 10_000_000"))
+    (tmp_path / "long.yaml").write_text(MAZE.replace("steps: 512", "steps: 10_000_000"))
     out = tmp_path / "out"
     command = ["bench", "memory", "--suite", str(tmp_path / "long.yaml"), "--out", str(out), "--jobs", "1"]
     program = [sys.executable, "-c", f"from rlmin.cli import main; main({command!r})"]

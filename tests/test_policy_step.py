@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from one_call import CHANGES, check_fallback, optimise
 from torch import Tensor, nn
-from weight_changes import CHANGES, optimise
 
 from rlmin.kernels.step import product
 from rlmin.policy import Policy, PolicyConfig
@@ -292,17 +292,7 @@ def test_other_memories_are_called(settings: dict[str, Any]) -> None:
 def test_with_gradients_or_autocast_or_another_kernel_the_modules_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make(dtype=torch.float32)
     seen, before, start = observations(policy)[0], policy.initial_state(B), resets()[0]
-    assert policy.step(seen, before, start).value.requires_grad and not taken(policy)
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        policy.step(seen, before, start)
-    assert not taken(policy)
-    monkeypatch.setenv("RLMIN_KERNEL", "portable")
-    with torch.no_grad():
-        policy.step(seen, before, start)
-        assert not taken(policy)
-        monkeypatch.delenv("RLMIN_KERNEL")
-        policy.step(seen, before, start)
-    assert taken(policy)
+    check_fallback(lambda: policy.step(seen, before, start).value, lambda: taken(policy), monkeypatch)
 
 
 def test_updates_that_are_dropped_are_dropped_in_training_mode_only() -> None:

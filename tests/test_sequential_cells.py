@@ -1,6 +1,7 @@
 """Cells without a scan, each against another implementation or its paper's recurrence written naively."""
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +119,6 @@ def slstm(cell: Any, x: Tensor, begins: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def test_slstm_is_its_equations_without_the_scale() -> None:
-    cell, x = made(SLSTM, heads=2), random(T, B, D, seed=1).requires_grad_()
-    y, _ = cell(x, cell.initial_state(B), start)
-    assert_same(y, slstm(cell, x, start), [x, *cell.parameters()])
-    assert not torch.allclose(y, slstm(cell, x, never))
-
-
 def test_slstm_survives_a_reset_of_one_row_and_gates_of_any_size() -> None:
     """An input gate of -120 in a row that has just begun, beside rows that go on: 0 / 0 where m is not of each row."""
     cell: Any = SLSTM(D, H)
@@ -157,13 +151,6 @@ def srwm(cell: Any, x: Tensor, begins: Tensor) -> Tensor:
     return cell.output(torch.stack(rows).view(out.shape))  # type: ignore[no-any-return]
 
 
-def test_srwm_is_its_equations() -> None:
-    cell, x = made(SRWM, heads=2), random(T, B, D, seed=1).requires_grad_()
-    y, _ = cell(x, cell.initial_state(B), start)
-    assert_same(y, srwm(cell, x, start), [x, *cell.parameters()])
-    assert not torch.allclose(y, srwm(cell, x, never))
-
-
 # -- RegularLRNN: Fan et al. 2023, equations 5 to 7, and the norm of its code -----------------------------------------
 
 
@@ -185,13 +172,6 @@ def regular_lrnn(cell: Any, x: Tensor, begins: Tensor) -> Tensor:
     return torch.stack(rows).view(B, T, H).transpose(0, 1)
 
 
-def test_regular_lrnn_is_its_equations() -> None:
-    cell, x = made(RegularLRNN, block=3), random(T, B, D, seed=1).requires_grad_()
-    y, _ = cell(x, cell.initial_state(B), start)
-    assert_same(y, regular_lrnn(cell, x, start), [x, *cell.parameters()])
-    assert not torch.allclose(y, regular_lrnn(cell, x, never))
-
-
 def test_its_products_hardly_grow() -> None:
     """No column is longer than 1 in the p-norm, so that no step adds to the sum of the sizes of all units."""
     cell: Any = RegularLRNN(D, 8)
@@ -202,3 +182,17 @@ def test_its_products_hardly_grow() -> None:
     for t in range(500):
         product = A[t, 0, 0] @ product
     assert float(product.norm()) < 1
+
+
+# -- all three --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cls", "equations", "options"),
+    [(SLSTM, slstm, {"heads": 2}), (SRWM, srwm, {"heads": 2}), (RegularLRNN, regular_lrnn, {"block": 3})],
+)
+def test_a_cell_is_its_equations(cls: Any, equations: Callable[..., Tensor], options: dict[str, Any]) -> None:
+    cell, x = made(cls, **options), random(T, B, D, seed=1).requires_grad_()
+    y, _ = cell(x, cell.initial_state(B), start)
+    assert_same(y, equations(cell, x, start), [x, *cell.parameters()])
+    assert not torch.allclose(y, equations(cell, x, never))

@@ -25,15 +25,15 @@ from rlmin.suite.cells import SUITES, anchors, read_suite, score
 from rlmin.suite.report import as_markdown, iqm, summarise
 from rlmin.suite.run import SCORE, read_finished, train_cell
 
-SMALL = """
+MAZE = """
 steps: 512
 encoders: [min_gru, mlp]
 seeds: 2
 settings: {num_envs: 8, width: 8, layers: 1, mlp: 0, horizon: 16}
 tasks:
   rlmin/TMaze-v0: {env_kwargs: {length: 3}}
-  cart pole: {env: CartPole-v1, steps: 256}
 """
+SMALL = MAZE + "  cart pole: {env: CartPole-v1, steps: 256}\n"
 
 
 @pytest.fixture

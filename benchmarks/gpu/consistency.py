@@ -7,9 +7,10 @@ import gymnasium as gym
 import numpy as np
 import torch
 from iteration import LENGTH, is_graph, make_maze
-from record import DEVICE, DRY, add, attempt, fail, measure, portable_kernels, set_precision, wait
+from record import DEVICE, DRY, add, attempt, fail, measure, set_precision, wait
 
 import rlmin
+from rlmin.bench.scan import force_kernel
 from rlmin.encoders import CELLS
 from rlmin.evaluation.evaluate import evaluate
 from rlmin.vector import adapt
@@ -55,7 +56,7 @@ def _travel() -> None:
         again.resume(folder)
     observation = np.zeros((5, 2), np.float32)
     back.predict(observation, back.predict(observation, deterministic=True)[1], deterministic=False)
-    with portable_kernels():
+    with force_kernel("portable"):  # numba would compile for a minute what is called once
         action, state = there.predict(observation, deterministic=True)
         there.predict(observation, state, deterministic=False)
     add("prediction on the CPU of a run of the device", str(action.tolist()))
@@ -66,7 +67,7 @@ def _travel() -> None:
     add("resumed run equals the one that went on, bit for bit", str(same))
     if not same:
         fail("resume", "weights differ")
-    with portable_kernels(), tempfile.TemporaryDirectory() as folder:
+    with force_kernel("portable"), tempfile.TemporaryDirectory() as folder:
         agent.save(folder)
         sizes: dict[str, Any] = {"num_envs": config.num_envs, "horizon": config.horizon, "width": config.width}
         moved = rlmin.PPO("rlmin/TMaze-v0", env_kwargs={"length": LENGTH}, **sizes)

@@ -1,11 +1,10 @@
 """Rows of results, checks that go on after a failure, and clocks that wait for the device."""
 
-import contextlib
 import csv
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +65,3 @@ def measure(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[fl
 def set_precision(*, tf32: bool) -> None:
     """Choose TF32 or float32 for products and convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-
-
-@contextlib.contextmanager
-def portable_kernels() -> Iterator[None]:
-    """Run on the CPU without numba, which would compile for a minute what is called once."""
-    before = os.environ.get("RLMIN_KERNEL")
-    os.environ["RLMIN_KERNEL"] = "portable"
-    try:
-        yield
-    finally:
-        del os.environ["RLMIN_KERNEL"]
-        if before is not None:
-            os.environ["RLMIN_KERNEL"] = before

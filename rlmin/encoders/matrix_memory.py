@@ -133,6 +133,22 @@ class LowRank(nn.Module):
         return y
 
 
+class TimeMixing(MatrixMemory):
+    """The layers that RWKV-6 and RWKV-7 share; each head is a group of the norm.
+
+    Attributes:
+        projection: nn.Linear(D, heads * (2K + V)) without bias; decay: `LowRank`; norm: nn.GroupNorm; output: linear.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, heads: int) -> None:
+        super().__init__(input_size, hidden_size, heads)
+        width = heads * self.size
+        self.projection = nn.Linear(input_size, 3 * width, bias=False)
+        self.decay = LowRank(input_size, width, activation=torch.tanh)
+        self.norm = nn.GroupNorm(heads, width, eps=64e-5)
+        self.output = nn.Linear(width, hidden_size)
+
+
 def in_shape(x: Tensor, *sizes: int) -> Tensor:
     """[..., product of sizes] as [..., *sizes]."""
     return x.reshape(*x.shape[:-1], *sizes)

@@ -7,8 +7,8 @@ from torch import Tensor
 from rlmin.encoders.cell import Cell, FastStep, register
 from rlmin.encoders.gate_options import GateOptions
 from rlmin.encoders.gated_average import GatedAverage, has_output_gate, read, terms
-from rlmin.encoders.numpy_average import approach, check_known
-from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negate
+from rlmin.encoders.numpy_average import approach, project
+from rlmin.encoders.numpy_program import After, NumpyForm, Program
 
 
 class MinGRU(GatedAverage):
@@ -60,10 +60,8 @@ class MinGRU(GatedAverage):
 
 def write_numpy(program: Program, name: str, mixer: MinGRU, read: str, after: After) -> str:
     """One step for numpy: see `NumpyForm`."""
-    check_known(mixer)
     H = mixer.output_size
-    h = program.remember(f"{name}.h", H)
-    p = program.product(f"{name}.mixer", read, *negate(after(linear(mixer.projection)), H))
+    h, p = project(program, name, mixer, read, after, gates=1)
     gate, candidate = (program.view(f"{p}.{i}", p, "columns", i * H, (i + 1) * H) for i in range(2))
     return approach(program, name, h, candidate, gate, mixer)
 

@@ -9,8 +9,8 @@ from torch.nn.functional import logsigmoid
 from rlmin.encoders.cell import Cell, FastStep, register
 from rlmin.encoders.gate_options import GateOptions
 from rlmin.encoders.gated_average import GatedAverage, has_output_gate, read, terms
-from rlmin.encoders.numpy_average import approach, check_known
-from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negate
+from rlmin.encoders.numpy_average import approach, project
+from rlmin.encoders.numpy_program import After, NumpyForm, Program
 
 
 class MinLSTM(GatedAverage):
@@ -62,10 +62,8 @@ class MinLSTM(GatedAverage):
 
 def write_numpy(program: Program, name: str, mixer: MinLSTM, read: str, after: After) -> str:
     """One step for numpy: i / (f + i) = sigmoid(log i - log f), and -log sigmoid(x) = log(1 + exp(-x))."""
-    check_known(mixer)
     H = mixer.output_size
-    h = program.remember(f"{name}.h", H)
-    p = program.product(f"{name}.mixer", read, *negate(after(linear(mixer.projection)), 2 * H))
+    h, p = project(program, name, mixer, read, after, gates=2)
     gates = program.view(f"{p}.gates", p, "columns", 0, 2 * H)
     forget, input, candidate = (program.view(f"{p}.{i}", p, "columns", i * H, (i + 1) * H) for i in range(3))
     program.call("logaddexp", "zero", gates, gates)

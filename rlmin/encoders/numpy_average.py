@@ -3,13 +3,23 @@
 import numpy as np
 
 from rlmin.encoders.gated_average import GatedAverage
-from rlmin.encoders.numpy_program import INSTEAD, Program
+from rlmin.encoders.numpy_program import INSTEAD, After, Program, linear, negate
 
 
 def check_known(mixer: GatedAverage) -> None:
     """Raise a ValueError for options that numpy calls cannot express."""
     if mixer.output_gate is not None:
         raise ValueError(f"export to numpy: a {type(mixer).__name__} with an output gate is not supported; {INSTEAD}")
+
+
+def project(
+    program: Program, name: str, mixer: GatedAverage, read: str, after: After, *, gates: int
+) -> tuple[str, str]:
+    """The memory, and the projection of `read` whose first `gates` parts have the opposite sign."""
+    check_known(mixer)
+    H = mixer.output_size
+    h = program.remember(f"{name}.h", H)
+    return h, program.product(f"{name}.mixer", read, *negate(after(linear(mixer.projection)), gates * H))
 
 
 def approach(program: Program, name: str, h: str, candidate: str, gate: str, mixer: GatedAverage) -> str:

@@ -6,12 +6,12 @@ from torch.nn.functional import silu
 
 from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.heads import HeadOptions
-from rlmin.encoders.matrix_memory import LowRank, MatrixMemory, Parts
+from rlmin.encoders.matrix_memory import Parts, TimeMixing
 from rlmin.settings import Count, Size
 from rlmin.settings.boundary import checked
 
 
-class RWKV6(MatrixMemory):
+class RWKV6(TimeMixing):
     """One layer of the time mixing of RWKV-6 ("Finch").
 
         y[t] = output(norm(S[t-1]' query[t] + (query[t] . (bonus * key[t])) value[t]) * silu(gate(x[t])))
@@ -38,12 +38,8 @@ class RWKV6(MatrixMemory):
     def __init__(self, input_size: Size, hidden_size: Size, *, heads: Count = 4) -> None:
         super().__init__(input_size, hidden_size, heads)
         width = heads * self.size
-        self.projection = nn.Linear(input_size, 3 * width, bias=False)
-        self.decay = LowRank(input_size, width, activation=torch.tanh)
         self.bonus = nn.Parameter(torch.linspace(-0.5, 0.5, self.size).repeat(heads, 1))
         self.gate = nn.Linear(input_size, width, bias=False)
-        self.norm = nn.GroupNorm(heads, width, eps=64e-5)
-        self.output = nn.Linear(width, hidden_size)
         with torch.no_grad():  # from decays of exp(-exp(-6)), hundreds of steps, to exp(-exp(-1)), three
             self.decay.last.bias.copy_(torch.linspace(-6, -1, self.size).repeat(heads))
 

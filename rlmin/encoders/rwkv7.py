@@ -6,12 +6,12 @@ from torch import Tensor, nn
 from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.delta_net import unit
 from rlmin.encoders.heads import HeadOptions
-from rlmin.encoders.matrix_memory import LowRank, MatrixMemory, Parts
+from rlmin.encoders.matrix_memory import LowRank, Parts, TimeMixing
 from rlmin.settings import Count, Size
 from rlmin.settings.boundary import checked
 
 
-class RWKV7(MatrixMemory):
+class RWKV7(TimeMixing):
     """One layer of the time mixing of RWKV-7 ("Goose").
 
         S[t] = decay[t] * S[t-1] - (rate[t] * taken[t]) (taken[t]' S[t-1]) + key[t] value[t]'         [K, V] per head
@@ -38,15 +38,11 @@ class RWKV7(MatrixMemory):
     def __init__(self, input_size: Size, hidden_size: Size, *, heads: Count = 4) -> None:
         super().__init__(input_size, hidden_size, heads)
         width = heads * self.size
-        self.projection = nn.Linear(input_size, 3 * width, bias=False)
-        self.decay = LowRank(input_size, width, activation=torch.tanh)
         self.rate = LowRank(input_size, width, activation=nn.Identity())
         self.gate = LowRank(input_size, width, activation=torch.sigmoid, gain=1.0)
         self.scale = nn.Parameter(torch.full((heads, self.size), 0.71))
         self.share = nn.Parameter(torch.full((heads, self.size), 1.02))
         self.bonus = nn.Parameter(torch.full((heads, self.size), -0.04))
-        self.norm = nn.GroupNorm(heads, width, eps=64e-5)
-        self.output = nn.Linear(width, hidden_size)
         with torch.no_grad():
             self.decay.last.bias.copy_(torch.linspace(-5.5, 0.5, self.size).repeat(heads))
             self.rate.last.bias.fill_(-0.19)

@@ -1,8 +1,10 @@
-"""Ways in which the weights of a module change after its first call."""
+"""What the steps in one call share: changes of weights after the first call, and when modules are called instead."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import TypeVar
 
+import pytest
 import torch
 from torch import nn
 
@@ -42,3 +44,20 @@ def copy_and_optimise(module: Module) -> Module:
 
 
 CHANGES = (optimise, load, assign, convert_and_back, copy_and_optimise)
+
+
+def check_fallback(
+    step: Callable[[], torch.Tensor], is_taken: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With gradients, autocast or another kernel the modules are called; otherwise the one call is taken."""
+    assert step().requires_grad and not is_taken()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        step()
+    assert not is_taken()
+    monkeypatch.setenv("RLMIN_KERNEL", "portable")
+    with torch.no_grad():
+        step()
+        assert not is_taken()
+        monkeypatch.delenv("RLMIN_KERNEL")
+        step()
+    assert is_taken()
