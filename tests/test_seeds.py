@@ -12,6 +12,7 @@ from test_compare import run
 from rlmin import load
 from rlmin.cli import OF_SEEDS, main
 from rlmin.commands.parse import split_options
+from rlmin.runs.groups import expand_seeds
 from rlmin.suite.run import SCORE
 from rlmin.suite.seeds import write_report
 from rlmin.suite.seeds_view import SeedsView, read_state
@@ -101,3 +102,13 @@ def test_seeds_are_single_runs_and_are_trained_once(
     with pytest.raises(SystemExit):
         main([*seeds, "--lr", "1e-2"])
     assert "lr=0.0005 and not 0.01; choose another --folder" in capsys.readouterr().err
+
+
+def test_a_folder_of_seeds_stands_for_its_runs(tmp_path: Path) -> None:
+    for name in ("many/seed-2", "many/seed-10", "many/other", "one"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("many/seed-2", "many/seed-10", "one"):
+        (tmp_path / name / "config.yaml").write_text("seed: 0\n")
+    (tmp_path / "one/seed-0").mkdir()
+    found = expand_seeds([tmp_path / "many", tmp_path / "one", tmp_path / "none"])
+    assert found == [tmp_path / name for name in ("many/seed-2", "many/seed-10", "one", "none")]

@@ -9,6 +9,7 @@ from rlmin.checks import check_names
 from rlmin.files.atomic import write_atomic
 from rlmin.runs.compare import compare_runs
 from rlmin.runs.compare_tables import WRITERS, write_text
+from rlmin.runs.groups import expand_seeds
 from rlmin.settings import Count, Settings
 
 
@@ -16,7 +17,7 @@ from rlmin.settings import Count, Settings
 class Compare(Settings):
     """Compare runs at equal budgets; runs that differ in the seed alone are one row, the first row is the baseline."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]  # Run folders
+    runs: tyro.conf.Positional[tuple[Path, ...]]  # Run folders, or folders of many seeds
     column: str | None = None  # Column of metrics.csv, more is better; None: greedy return, or return while training
     at: Count | None = None  # Step at which scores are taken; None: the end, which has to be the same for all runs
     threshold: float | None = None  # Score whose first step is looked for; None: none
@@ -32,7 +33,7 @@ def run_compare(options: Compare) -> str:
     if not options.runs:
         raise ValueError("compare: name at least one run folder")
     check_names("kind of table", [file.suffix.lower() for file in options.file], WRITERS)
-    found = compare_runs(options.runs, column=options.column, at=options.at, threshold=options.threshold)
+    found = compare_runs(expand_seeds(options.runs), column=options.column, at=options.at, threshold=options.threshold)
     for file in options.file:
         write_atomic(file, WRITERS[file.suffix.lower()](found).encode())
     return "\n".join([write_text(found), *map(str, options.file)])

@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from rlmin.runs.groups import expand_seeds
 from rlmin.runs.plots import plot_runs
 from rlmin.settings import Settings, ShareBelowOne
 
@@ -14,7 +15,7 @@ from rlmin.settings import Settings, ShareBelowOne
 class Plot(Settings):
     """Draw the learning curves of runs into one picture; runs that differ only in the seed share a line."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]  # Run folders
+    runs: tyro.conf.Positional[tuple[Path, ...]]  # Run folders, or folders of many seeds
     file: tuple[Path, ...] = (Path("curves.png"),)  # Files to write: .png, .svg or .pdf
     over: Literal["steps", "time"] = "steps"  # Horizontal axis; time: seconds of training without interruptions
     columns: tuple[str, ...] = ()  # Columns of metrics.csv; none: return and success, or losses on logged data
@@ -34,7 +35,7 @@ def run_plot(options: Plot) -> str:
     if not options.runs:
         raise ValueError("plot: name at least one run folder")
     groups = plot_runs(
-        options.runs,
+        expand_seeds(options.runs),
         options.file,
         columns=options.columns,
         over=options.over,

@@ -64,6 +64,15 @@ def group_runs(folders: Sequence[Path], *, by_seed: bool = True) -> list[Group]:
     return [Group(name, tuple(of)) for name, of in zip(names, members, strict=True)]
 
 
+def expand_seeds(folders: Sequence[Path]) -> list[Path]:
+    """The runs, where a folder of `rlmin train --seeds` stands for all of its seeds."""
+    found: list[Path] = []
+    for folder in folders:
+        seeds = [] if (folder / CONFIG).exists() else sorted(folder.glob("seed-*"), key=lambda x: (len(x.name), x.name))
+        found += [seed for seed in seeds if seed.is_dir()] or [folder]
+    return found
+
+
 def read_settings(folder: Path) -> Settings:
     """The settings of a run without its seed; without a config.yaml, the folder."""
     said = _read_config(folder)

@@ -142,7 +142,8 @@ def read_finished(cell: Cell, out: Path) -> Row | None:
     row: Row = read_json(file)
     own = {"task": cell.task, "encoder": cell.encoder, "seed": cell.seed}
     numbers = [row[name] for name in NUMBERS if name in row]
-    fits = all(row.get(name) == x for name, x in own.items()) and isinstance(row.get("settings"), dict)
+    fits = "seed" in row and all(row.get(name, x) == x for name, x in own.items())  # one of many seeds names no task
+    fits = fits and isinstance(row.get("settings"), dict)
     if not fits or not all(map(number, numbers)):
         raise ValueError(f"{file}: expected the row of a finished cell; delete the file to score the cell anew")
     differ = differences(*({**settings, "trust": None} for settings in (row["settings"], cell.settings)))

@@ -67,10 +67,12 @@ def adapt(
         if has_processes(env.unwrapped):
             watch(env.unwrapped, step_timeout)
         return _limit(SB3Vector(env, device=device, seed=seed), step_timeout, _dummy())
-    raise TypeError(
-        "env: expected an id, a gymnasium Env or VectorEnv or a stable-baselines3 VecEnv, "
-        f"got {type(env).__module__}.{type(env).__name__}"
-    )
+    found = f"the class {env.__name__}; make one, {env.__name__}()" if isinstance(env, type) else _kind(env)
+    raise TypeError(f"env: expected an id, a gymnasium Env or VectorEnv or a stable-baselines3 VecEnv, got {found}")
+
+
+def _kind(env: Any) -> str:
+    return f"{type(env).__module__}.{type(env).__name__}"
 
 
 def _dummy() -> type:

@@ -35,7 +35,7 @@ from torch import Tensor
 from rlmin.spaces import leaf_tensor, leaves_of, require_leaf, without
 from rlmin.types import Observation, Step
 from rlmin.vector.deadline import end_processes, limit_time
-from rlmin.vector.faults import EnvError, in_words
+from rlmin.vector.faults import EnvError, in_words, is_raised_in
 from rlmin.vector.make import existing
 
 GRACE = 10.0
@@ -160,20 +160,22 @@ class Vector(ABC):
                 return function(*args, **kwargs)
             with limit_time(self.limit, f"{type(self.env.unwrapped).__name__}: {function.__name__}"):
                 return function(*args, **kwargs)
-        except (ValueError, TypeError, KeyError) as error:
-            self._name_bad_leaf()
-            raise ValueError(
-                f"the environment's {function.__name__} failed{self._where()} ({type(error).__name__}: {error}); "
-                "a step returns (observation, reward, terminated, truncated, info), a reset (observation, info), with "
-                "one number as reward and observations as the space declares them"
-            ) from error
         except EnvError as error:  # of a worker
             if self.limit is not None:  # its processes would be waited for at the end of this one
                 self._failed = True
                 end_processes(self.env)
             raise EnvError(f"{error}{self._where()}") from error.__cause__
-        except Exception as error:  # any error of its author's code
-            raise EnvError(
+        except Exception as error:
+            malformed = isinstance(error, ValueError | TypeError | KeyError)
+            if malformed:
+                self._name_bad_leaf()
+            if malformed or is_raised_in(error, "gymnasium"):
+                raise ValueError(
+                    f"the environment's {function.__name__} failed{self._where()} ({type(error).__name__}: {error}); "
+                    "a step returns (observation, reward, terminated, truncated, info), a reset (observation, info), "
+                    "with one number as reward and observations as the space declares them"
+                ) from error
+            raise EnvError(  # any other error of its author's code
                 f"{self._name_of_env(error)}: {function.__name__} failed{self._where()} ({in_words(error)})"
             ) from error
 

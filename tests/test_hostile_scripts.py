@@ -1,0 +1,88 @@
+"""What people who come from elsewhere type: it works, or one line says what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from rlmin.cli import main
+
+SMALL = "n_steps=8, batch_size=8, n_epochs=1, policy_kwargs=dict(lstm_hidden_size=8)"
+ENV = """
+import gymnasium as gym, numpy as np
+from rlmin import PPO
+class Mine(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2)
+    def reset(self, **options): return {reset}
+    def step(self, action): return {step}
+PPO(Mine(), width=8, layers=1, horizon=8).learn(8)
+"""
+SEEN = "np.zeros(2, np.float32)"
+
+SCRIPTS: dict[str, tuple[str, str | None]] = {
+    "a float of steps": (f'PPO("MlpLstmPolicy", "CartPole-v1", {SMALL}).learn(total_timesteps=1e1)', None),
+    "steps as text": (f'PPO("MlpPolicy", "CartPole-v1", {SMALL}).learn("1e5")', "expected a whole number"),
+    "a policy of another library": ('PPO("LstmPolicy", "CartPole-v1")', "expected one of MlpLstmPolicy"),
+    "state-dependent noise": ('PPO("MlpPolicy", "Pendulum-v1", use_sde=True)', "`use_sde` has no setting here"),
+    "a typo in an id": ('PPO("CartPol-v1")', "did you mean 'CartPole-v1'?"),
+    "nothing for an env": ('PPO("MlpLstmPolicy", None)', "env is missing; expected an id or an environment"),
+    "a class for an env": ("import gymnasium as gym; PPO(gym.Env)", "got the class Env; make one, Env()"),
+    "a rate as text": ('PPO("MlpPolicy", "CartPole-v1", learning_rate="linear")', "lr: expected a number above 0"),
+    "a batch that does not divide": (
+        'PPO("MlpPolicy", "CartPole-v1", n_steps=100, batch_size=64)',
+        "set `minibatches` and `bptt` instead",
+    ),
+    "no such run": ('PPO.load("logs/best_model")', "no such run folder"),
+    "a zip of stable-baselines3": (
+        'import zipfile; zipfile.ZipFile("model.zip", "w").writestr("data", "{}"); PPO.load("model")',
+        "holds pickles, which rlmin does not read",
+    ),
+    "a wrong observation": ('PPO("CartPole-v1", width=8).predict([0.0] * 5)', "the space declares"),
+    "an observation of NaN": ('PPO("CartPole-v1", width=8).predict([float("nan")] * 4)', "holds NaN or infinity"),
+    "the old form of gym": (
+        ENV.format(reset=SEEN, step=f"{SEEN}, 0.0, False, {{}}"),
+        "a step returns (observation, reward, terminated, truncated, info), a reset (observation, info)",
+    ),
+    "rewards of NaN": (
+        ENV.format(reset=f"({SEEN}, {{}})", step=f'{SEEN}, float("nan"), False, False, {{}}'),
+        "reward: NaN or inf from environment 0",
+    ),
+    "a pickle of data": (
+        'import pathlib; pathlib.Path("d.pkl").write_bytes(b"a pickle"); DecisionAgent("d.pkl")',
+        "rlmin.data.episodes_from_trajectories",
+    ),
+    "a dict of arrays": ('DecisionAgent({"obs": [0], "acts": [0]})', "rlmin.data.episodes_from_columns"),
+    "a negative bonus": ('PPO("CartPole-v1", ent_coef=-1)', "entropy: expected a number of at least 0, got -1"),
+    "another task": ('PPO("CartPole-v1", width=8).set_env("Pendulum-v1")', "the environment has Box"),
+    "a policy that nobody trained": ('load("zoo:nothing")', "no policy of the zoo 'nothing'; known: cartpole"),
+}
+
+COMMANDS = {
+    "train --env CartPole-v1 --learning-rate fast": "lr: expected a number above 0, got 'fast'",
+    "plot": "runs is missing",
+    "convert": "source is missing",
+    "convert d.pkl --to aa/bb": "is a pickle",
+    "evaluate runs/none": "runs/none: no such run folder",
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_it_works_or_one_line_says_what_to_do(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, words = SCRIPTS[name]
+    message = ""
+    try:
+        exec(f"from rlmin import PPO, DecisionAgent, load\n{code}", {"__name__": "__main__"})
+    except Exception as error:
+        message = str(error)
+    assert (words is None and not message) or (words and words in message and "\n" not in message), message
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_answers_in_one_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(command.split())
+    said = capsys.readouterr().err.strip()
+    assert ended.value.code == 2 and COMMANDS[command] in said and len(said.splitlines()) == 1
