@@ -11,7 +11,7 @@ import yaml
 
 from rlmin import PPO
 from rlmin.cli import main
-from rlmin.commands.presets import PRESETS
+from rlmin.commands.presets import PRESETS, read_preset
 from rlmin.files.read_yaml import BYTES, DEPTH, VALUES, parse_yaml, read_yaml
 from rlmin.vector.make import parse_pairs
 
@@ -183,3 +183,10 @@ def test_without_the_fast_parser_it_says_the_same() -> None:
         "x: not readable as YAML ",
         "x: not readable as YAML ",
     ]
+
+
+@pytest.mark.parametrize("key", ["1", "1.5", "true", "null", "2001-01-01", "[a]"])
+def test_a_setting_whose_name_is_no_text_is_one_error(key: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"? {key}\n: 2\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml: "):
+        read_preset(str(tmp_path / "mine.yaml"))

@@ -20,6 +20,7 @@ from rlmin.agents.agent import Agent
 from rlmin.commands.train import TrainConfig, resume, train
 from rlmin.encoders import MIXERS
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
+from rlmin.runs.curves import read_columns
 
 T, B = 10, 4
 SMALL: dict[str, Any] = {"width": 8, "horizon": T, "num_envs": B, "minibatches": 2, "lr_final": None}
@@ -400,3 +401,18 @@ def test_a_run_from_before_values_had_a_unit_acts_and_goes_on_as_it_was(tmp_path
     assert same(again.advantages.return_norm.state_dict(), agent.advantages.return_norm.state_dict())
     assert torch.equal(again.advantages.discounted, agent.advantages.discounted)
     assert float(again.policy.value_head.scale) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+@pytest.mark.parametrize("name", [CONFIG, POLICY, LEARNER, "metrics.csv"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name: str, run: Path) -> None:
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    if name == "metrics.csv":
+        with pytest.raises(ValueError, match=r"metrics\.csv: expected a file"):
+            read_columns(run)
+    elif name == CONFIG:
+        assert load(run).num_timesteps == 3 * T * B
+    else:
+        with pytest.raises(ValueError, match=rf"{name}: damaged, expected a file"):
+            read(run, name)

@@ -70,6 +70,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, holds something else than numbers, or says more than is in it.
     """
+    if path.exists() and not path.is_file():  # of a pipe nobody might ever write the end
+        raise ValueError(f"{path} cannot be read as .npz of plain arrays (it is no file)")
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():

@@ -18,6 +18,8 @@ def read_json(path: Path, kind: type = dict) -> Any:
     Raises:
         ValueError: it cannot be read, is larger than any file of this kind, or holds something else.
     """
+    if path.exists() and not path.is_file():  # of a pipe nobody might ever write the end
+        raise ValueError(f"{path}: cannot be read (it is no file)")
     try:
         with path.open("rb") as file:
             content = file.read(BYTES + 1)

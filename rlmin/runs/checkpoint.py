@@ -146,6 +146,8 @@ def read_stamp(path: Path) -> int:
 
     Older files without such a stamp count by their steps of training, and are older than any file with one.
     """
+    if not path.is_file():
+        return -1
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
@@ -208,6 +210,8 @@ def warn_of_edits(folder: Path, file: str) -> None:
 
 def _config_lines(folder: Path) -> list[str] | None:
     """The first lines of config.yaml; None if there is none, as the file is only for people."""
+    if not (folder / CONFIG).is_file():
+        return None
     try:
         with (folder / CONFIG).open("rb") as config:
             return config.read(LARGEST_CONFIG).decode(errors="replace").splitlines()
@@ -226,6 +230,8 @@ def _read_plain(folder: Path, file: str) -> tuple[str, Tensors]:
         raise ValueError(f"{folder}: no such run folder")
     if not path.exists():
         raise ValueError(f"{folder}: incomplete run, expected {file} in it; did training stop before its first save?")
+    if not path.is_file():  # of a pipe nobody might ever write the end
+        raise ValueError(f"{path}: damaged, expected a file")
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = dict(opened.metadata() or {})

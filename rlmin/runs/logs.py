@@ -40,6 +40,8 @@ def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     Raises:
         ValueError: `file` is not a csv file.
     """
+    if file.exists() and not file.is_file():  # of a pipe nobody might ever write the end
+        raise ValueError(f"{file}: expected a file")
     with file.open("rb") as opened:
         content = opened.read(LARGEST + 1)
     if len(content) > LARGEST:
