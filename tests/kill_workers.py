@@ -5,7 +5,7 @@
 `rlmin bench memory --jobs 2` trains eight tiny cells in processes of its own, which SIGKILL ends one by one; a command
 that was killed is given again. As often as all cells are finished, each has to be finished once, with the row and the
 table of a suite that nobody disturbed; then they are trained anew. Linux only. Prints counts; the exit code is 1 where
-something differs.
+something differs. The tasks are rlmin's own: other environments begin new episodes where a run goes on.
 """
 
 import argparse
@@ -29,7 +29,7 @@ seeds: 2
 settings: {num_envs: 8, width: 8, layers: 1, mlp: 0, horizon: 16, save_interval: 128}
 tasks:
   rlmin/TMaze-v0: {env_kwargs: {length: 3}}
-  cart pole: {env: CartPole-v1, steps: 512}
+  rlmin/RepeatFirstEasy-v0: {steps: 512}
 """
 
 

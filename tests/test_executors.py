@@ -188,3 +188,53 @@ def wait_for(happens: Callable[[], bool], *, seconds: float = 300.0) -> None:
     while not happens():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+class OnLocalCluster(ExecutorOptions):
+    """SLURM's executor, on submitit's cluster of this machine."""
+
+    def make_executor(self) -> OnSlurm:
+        return OnSlurm(2, cluster="local")
+
+
+TABLE = """
+from pathlib import Path
+from rlmin.suite import SuiteOptions
+from rlmin.suite.executors.options import ExecutorOptions
+from rlmin.suite.report import write_report
+from rlmin.suite.run import run_cells
+from test_executors import OnLocalCluster
+
+root = Path({root!r})
+suite = SuiteOptions(suite=str(root / "small.yaml"), seeds=1).select()
+places = {{"local": ExecutorOptions(jobs=2), "slurm": OnLocalCluster()}}
+if {ray}:
+    places["ray"] = ExecutorOptions(on="ray", jobs=2)
+for place, options in places.items():
+    out = root / place
+    print("TABLE", repr(write_report(run_cells(suite.cells(), out, options), suite.cells(), out, out, name="small")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ray", [False, pytest.param(True, marks=pytest.mark.needs("ray"))])
+def test_the_table_is_the_same_wherever_cells_are_trained(ray: bool, tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    (tmp_path / "small.yaml").write_text(MAZE)
+    root = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{root.parent}{os.pathsep}{root}", "RAY_ADDRESS": "local"}
+    program = [sys.executable, "-c", TABLE.format(root=str(tmp_path), ray=ray)]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=2400)
+    tables = [line for line in done.stdout.splitlines() if line.startswith("TABLE")]
+    assert len(tables) == 2 + ray and len(set(tables)) == 1, done.stderr[-3000:]
+    assert "rlmin/TMaze-v0" in tables[0] and "mlp" in tables[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the processes of a command are read from /proc")
+def test_killed_workers_leave_no_difference() -> None:
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "tests.kill_workers", "--kills", "4"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=2400)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
