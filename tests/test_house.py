@@ -15,6 +15,7 @@ LONG = {
     ("scan/gpu_sequential.py", "forward"): KERNEL,
     ("scan/gpu_sequential.py", "backward"): KERNEL,
     ("scan/gpu_tile.py", "backward"): KERNEL,
+    ("kernels/norm_conv_gpu.py", "_backward"): KERNEL,
 }
 """Functions that may be longer, and why."""
 
