@@ -5,6 +5,8 @@ before the user's own, which therefore win. Each command imports what it runs, s
 answered before torch is loaded.
 """
 
+import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +17,12 @@ from typing import Any, TypeVar
 
 from rlmin import __version__
 from rlmin.checks import check_names
+from rlmin.commands.errors import report_error
 from rlmin.commands.known_options import check_early
 from rlmin.commands.parse import flags, option_flags, parse, split_options, values
 from rlmin.commands.preset_files import describe_presets, preset_names, preset_path
-from rlmin.files.trust import allow_typed
-from rlmin.settings import Count, Settings
+from rlmin.files.trust import Foreign, allow_typed
+from rlmin.settings import Count, Positive, Settings
 
 USAGE = """usage: rlmin COMMAND ...
 
@@ -67,6 +70,7 @@ class Resume(Settings):
     wandb: str | None = None  # Project of Weights & Biases to log to from here on, or "none"; None: as before
     env: str | None = None  # Id of the run's own environment, typed, so that it may import the module that it names
     trust: bool = False  # Whether that module is imported because the run says so
+    rank_timeout: Positive = 600.0  # Seconds that a process under torchrun waits for another one that hangs
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -85,22 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             import_named(ids)
             COMMANDS[arguments[0]](arguments[1:])
     except (ValueError, ArithmeticError, OSError, ImportError, RuntimeError) as error:
-        if not is_answered(error):
+        if not report_error(error):
             raise
-        print(f"rlmin: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("rlmin: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
-
-
-def is_answered(error: Exception) -> bool:
-    """Whether an error is bad input, or one of an environment's own; any other is a fault of rlmin."""
-    if isinstance(error, ValueError | FloatingPointError | OSError | ImportError):
-        return True
-    from rlmin.vector.faults import EnvError
-
-    return isinstance(error, EnvError)
 
 
 def import_named(ids: Sequence[str]) -> None:
@@ -222,8 +216,9 @@ def plain_warnings() -> Iterator[None]:
     def show(message: Warning | str, *place: Any, **more: Any) -> None:
         print(f"rlmin: warning: {message}", file=sys.stderr)
 
+    is_main = os.environ.get("RANK", "0") == "0"  # processes of a run under torchrun warn of the same
     with warnings.catch_warnings():
-        warnings.simplefilter("default", UserWarning)  # once for each place: training warns in a loop
+        warnings.simplefilter("default" if is_main else "ignore", UserWarning)  # once a place: training is a loop
         warnings.showwarning = show
         yield
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.agents.ppo_config import PPOConfig
+from rlmin.distributed import ALONE, Ranks
 from rlmin.learning.returns import discounted_return, gae
 from rlmin.policy.heads import ValueHead
 from rlmin.policy.normalize import RunningNorm
@@ -42,14 +43,15 @@ class Advantages(nn.Module):
 
     Args:
         config: gamma, lam and the switches of normalisation.
+        ranks: those whose rollouts are one; statistics are of all their rows.
     """
 
     discounted: Tensor
     largest_reward: Tensor
 
-    def __init__(self, config: PPOConfig) -> None:
+    def __init__(self, config: PPOConfig, ranks: Ranks = ALONE) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.ranks = config, ranks
         self.return_norm, self.value_norm = RunningNorm(()), RunningNorm(())
         self.register_buffer("largest_reward", torch.zeros(()))
         self.register_buffer("discounted", torch.zeros(0), persistent=False)  # [B] return so far of running episodes
@@ -80,11 +82,11 @@ class Advantages(nn.Module):
         if not bool(torch.isfinite(target).all()):
             largest = f"the largest reward is {float(reward.abs().max()):g}"
             raise FloatingPointError(f"advantage: expected finite numbers, got NaN or infinity; {largest}")
-        spread = target[real].std()
+        _, spread = self.ranks.mean_and_std(target[real])
         if config.normalize_value:
             spread = self._rescale(head, target[real])
-        if config.normalize_advantage and int(real.sum()) > 1:
-            advantage = _normalise(advantage, advantage[real], SMALLEST_SPREAD * spread)
+        if config.normalize_advantage and int(self.ranks.sum(real.sum())) > 1:
+            advantage = self._normalise(advantage, advantage[real], SMALLEST_SPREAD * spread)
         return batch.clone(recurse=False).update({"advantage": advantage, "target": target})
 
     def keep(self, head: ValueHead) -> Kept:
@@ -102,7 +104,7 @@ class Advantages(nn.Module):
         """Rewards in units of the deviation of the discounted return so far."""
         sums, last = discounted_return(reward, start, self.discounted, gamma=self.config.gamma)
         self.discounted = last
-        self.return_norm.update(sums[real])
+        self.return_norm.update(sums[real], self.ranks)
         scale = self.return_norm.var.sqrt().to(reward.dtype)
         return (reward / scale.clamp(min=torch.finfo(reward.dtype).tiny)).clamp(-10, 10)
 
@@ -113,11 +115,11 @@ class Advantages(nn.Module):
 
         A value beyond it is wrong for any policy. Bootstrapping would make it the next target, and it would grow.
         """
-        torch.maximum(self.largest_reward, reward.abs().max(), out=self.largest_reward)
+        torch.maximum(self.largest_reward, self.ranks.max(reward.abs().max()), out=self.largest_reward)
         if self.config.gamma == 1:
             return values
         bound = self.largest_reward / (1 - self.config.gamma)
-        share = float((values[0].abs() > TOO_FAR * bound).float().mean())
+        share = float(self.ranks.sum((values[0].abs() > TOO_FAR * bound).float().mean())) / self.ranks.size
         if share > TOO_MANY:
             warnings.warn(
                 f"the value of {share:.0%} of the steps is far beyond {float(bound):.3g}, the most that rewards up to "
@@ -132,28 +134,31 @@ class Advantages(nn.Module):
 
         Old targets are never forgotten. The targets of a solved task hardly vary, and noise must not become the unit.
         """
-        self.value_norm.update(target)
+        self.value_norm.update(target, self.ranks)
         mean = self.value_norm.mean
         spread = torch.maximum(self.value_norm.var.sqrt(), SMALLEST_SCALE * mean.abs())
         head.rescale(mean, torch.where(spread > 0, spread, 1.0))  # 0: nothing but zeros so far
         return head.scale
 
+    def _normalise(self, advantage: Tensor, kept: Tensor, smallest: Tensor) -> Tensor:
+        """(advantage - mean) / max(deviation, smallest), mean and deviation over `kept`.
 
-def blame(error: str, reward: Tensor) -> str:
-    """The message of an infinite loss, with the reward [T, B] behind it if one is that large."""
+        If the value explains all but a hundredth of the targets' variance, the rest is noise. Divided by its own
+        deviation it would be as large as a signal, and destroy a solved policy.
+        """
+        mean, std = self.ranks.mean_and_std(kept)
+        scale = torch.maximum(std, smallest).clamp(min=torch.finfo(kept.dtype).tiny)
+        return (advantage - mean) / scale
+
+
+def blame(error: str, reward: Tensor, *, first_row: int = 0) -> str:
+    """The message of an infinite loss, with the reward [T, B] behind it if one is that large.
+
+    Row 0 is environment `first_row`.
+    """
     row = int(reward.abs().argmax())
     largest, (t, b) = float(reward.flatten()[row]), divmod(row, reward.shape[1])
     if abs(largest) < LARGE_REWARD:
         return error
-    where = f"a reward of {largest:g}, from environment {b} at step {t} of the rollout"
+    where = f"a reward of {largest:g}, from environment {first_row + b} at step {t} of the rollout"
     return f"{error.partition('. Try')[0]}. The cause may be {where}: scale the rewards"
-
-
-def _normalise(advantage: Tensor, kept: Tensor, smallest: Tensor) -> Tensor:
-    """(advantage - mean) / max(deviation, smallest), mean and deviation over `kept`.
-
-    If the value explains all but a hundredth of the targets' variance, the rest is noise. Divided by its own
-    deviation it would be as large as a signal, and destroy a solved policy.
-    """
-    scale = torch.maximum(kept.std(), smallest).clamp(min=torch.finfo(kept.dtype).tiny)
-    return (advantage - kept.mean()) / scale

@@ -20,6 +20,7 @@ from rlmin.agents.env_spec import describe_env, keepable
 from rlmin.agents.restore import restore
 from rlmin.agents.sb3_habits import Habits
 from rlmin.agents.schema import check_learner, check_weights, policy_weights
+from rlmin.distributed import ALONE, Ranks
 from rlmin.learning.flat_adam import FlatAdam
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.policy.actor import Actor, EnvActor, make_actor
@@ -52,6 +53,7 @@ class Agent(Habits, ABC):
         stop_requested: if set from outside (a signal handler), `learn` returns after the current update.
         run: settings of the training run, saved with the agent; plain values only.
         trust: whether modules named in files may be imported, see `rlmin.files.trust`; not saved.
+        ranks: the processes that train this agent together; `learn`, `save` and `resume` are called on all of them.
     """
 
     name: ClassVar[str]
@@ -69,7 +71,10 @@ class Agent(Habits, ABC):
         if "name" in vars(cls):
             AGENTS[cls.name] = cls
 
-    def __init__(self, *, seed: int, device: torch.device | str, env_spec: dict[str, Any]) -> None:
+    def __init__(
+        self, *, seed: int, device: torch.device | str, env_spec: dict[str, Any], ranks: Ranks = ALONE
+    ) -> None:
+        self.ranks = ranks
         self.seed, self.device, self.env_spec = check_setting("seed", seed, Seed), torch.device(device), env_spec
         self.num_timesteps = self.total_timesteps = self.num_updates = 0
         self.seconds = 0.0
@@ -97,17 +102,18 @@ class Agent(Habits, ABC):
         seed: Seed = 0,
         device: torch.device | str = "cpu",
         env_spec: dict[str, Any] | None = None,
+        ranks: Ranks = ALONE,
     ) -> Self:
         """An agent that can predict and save at once, and learn once it has an environment or data.
 
         Args:
             observation_space, action_space: of the policy.
             config: of the class `settings`.
-            seed, device: as for the class.
+            seed, device, ranks: as for the class.
             env_spec: see `describe_env`.
         """
         agent = cls.__new__(cls)
-        Agent.__init__(agent, seed=seed, device=device, env_spec=env_spec or describe_env(None))
+        Agent.__init__(agent, seed=seed, device=device, env_spec=env_spec or describe_env(None), ranks=ranks)
         agent._build(config, observation_space, action_space)
         return agent
 
@@ -157,7 +163,10 @@ class Agent(Habits, ABC):
         """See the subclass."""
 
     def learner_state(self) -> Tensors:
-        """Everything training depends on beside the weights, as named tensors; a subclass adds its own."""
+        """Everything training depends on beside the weights, as named tensors; a subclass adds its own.
+
+        Rows are those of all ranks.
+        """
         state = {f"optimizer.{name}": x for name, x in optimizer_tensors(self.optimizer).items()}
         return state | {f"generator.{self.device.type}": self.generator.get_state()}
 
@@ -181,8 +190,10 @@ class Agent(Habits, ABC):
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """Context of `learn`: a request to stop ends with it, also on errors."""
+        """Context of `learn`: all ranks begin with equal weights. A request to stop ends with it, also on errors."""
         try:
+            if not self.ranks.is_alone:
+                self.policy.load_state_dict({n: self.ranks.broadcast(x) for n, x in self.policy.state_dict().items()})
             yield
         finally:
             self.stop_requested = False  # not before: a request that came before the first update counts too
@@ -267,10 +278,19 @@ class Agent(Habits, ABC):
 
     @checked
     def save(self, folder: str | Path) -> None:
-        """Write config, weights and learner state to `folder`; each file appears whole or not at all."""
+        """Write config, weights and learner state to `folder`; each file appears whole or not at all.
+
+        Of several ranks all call this, and the main one writes.
+
+        Raises:
+            FloatingPointError: the weights of the ranks differ.
+        """
         self.warn_of_schedules()
-        spaces = (self.policy.observation_space, self.policy.action_space)
-        write(Path(folder), self.header(), spaces, self.policy.state_dict(), self.learner_state())
+        spaces, weights = (self.policy.observation_space, self.policy.action_space), self.policy.state_dict()
+        self.ranks.check_same(weights, when=f"step {self.num_timesteps}")
+        state = self.learner_state()
+        if self.ranks.is_main:
+            write(Path(folder), self.header(), spaces, weights, state)
 
     def header(self) -> dict[str, Any]:
         """The plain values of a checkpoint, beside its tensors and spaces."""

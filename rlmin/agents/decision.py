@@ -26,6 +26,7 @@ from rlmin.agents.decision_config import DecisionConfig as DecisionConfig
 from rlmin.agents.env_spec import describe_env
 from rlmin.agents.offline import OfflineAgent
 from rlmin.agents.warmup import warm_up_policy
+from rlmin.distributed import ALONE, Ranks
 from rlmin.learning.flat_adam import FlatAdam
 from rlmin.learning.losses import weighted_mean
 from rlmin.learning.schedule import schedule
@@ -67,6 +68,8 @@ class DecisionAgent(OfflineAgent):
         device: "cpu", "cuda", ...
         trust: let the data import the module that their environment id names, if it names one: see `rlmin.files.trust`.
         skip_bad_episodes: leave out episodes with a fault, with a warning that says which and why.
+        ranks: processes that train one agent together, see `rlmin.distributed.join`; each has all data, and reads its
+            share of the rows of every batch.
 
     Raises:
         ValueError: the data cannot be read, or an unknown setting or space, or settings that contradict each other.
@@ -88,6 +91,7 @@ class DecisionAgent(OfflineAgent):
         device: torch.device | str = "cpu",
         trust: bool = False,
         skip_bad_episodes: bool = False,
+        ranks: Ranks = ALONE,
         **settings: Any,
     ) -> None:
         config = (config or DecisionConfig()).with_settings(settings)
@@ -96,7 +100,7 @@ class DecisionAgent(OfflineAgent):
         found, source = data.open_data(dataset, env, trust=trust, skip_bad_episodes=skip_bad_episodes)
         if config.return_scale is None:
             config = replace(config, return_scale=data.round_scale(found))
-        super().__init__(seed=seed, device=device, env_spec=found.env or describe_env(None))
+        super().__init__(seed=seed, device=device, env_spec=found.env or describe_env(None), ranks=ranks)
         self.trust = trust
         self._build(
             config, data.make_policy_space(found.observation_space, conditioned=config.conditioned), found.action_space
@@ -111,6 +115,10 @@ class DecisionAgent(OfflineAgent):
     def _build(self, config: DecisionConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Everything that needs no data."""
         super()._build(config, observation_space, action_space)
+        self._rows = self.ranks.share(config.rows, "rows")  # B of this rank
+        if config.dropout and not self.ranks.is_alone:
+            message = "several processes would drop other numbers than one; train in one, or set dropout=0"
+            raise ValueError(f"dropout={config.dropout}: {message}")
         self._names = frozenset(leaf_spaces(observation_space))
         fixed = ("value_head", "action_head.log_std") if config.loss == "mse" else ("value_head",)
         trained = [x for name, x in self.policy.named_parameters() if not name.startswith(fixed)]
@@ -127,6 +135,7 @@ class DecisionAgent(OfflineAgent):
         data.check_masks(dataset, self.policy)
         train, held_out = data.split(dataset, config, self.seed)
         self.packing: Packing = data.make_packing(dataset, config, train, seed=self.seed, stagger=True)
+        self.packing.columns = slice(self.ranks.rank * self._rows, (self.ranks.rank + 1) * self._rows)
         self._held_out: Packing | None = None
         if len(held_out):
             self._held_out = data.make_packing(dataset, config, held_out, seed=self.seed, stagger=False)
@@ -158,7 +167,7 @@ class DecisionAgent(OfflineAgent):
     def warm_up(self) -> None:
         """Compile the code of an update, once."""
         if not self._warm:
-            warm_up_policy(self.policy, horizon=self.config.steps, num_envs=self.config.rows)
+            warm_up_policy(self.policy, horizon=self.config.steps, num_envs=self._rows)
         self._warm = True
 
     @checked
@@ -193,19 +202,21 @@ class DecisionAgent(OfflineAgent):
         self.total_timesteps = total
         updates = -(-total // (self.config.rows * self.config.steps))  # of all training, also when resumed
         interval = max(1, min(50, updates // ROWS)) if log_interval is None else log_interval
-        hook = start_callback(self, callback, total)
-        self.warm_up()
-        self.optimizer.read()
+        hook, ranks = start_callback(self, callback, total), self.ranks
+        with ranks.first_on_machine():
+            self.warm_up()
         before, began, going_on = self.seconds, time.perf_counter(), True
-        with self.learning(), Progress(total, first, enabled=progress_bar) as progress:
-            while going_on and self.num_timesteps < total and not self.stop_requested:
+        with self.learning(), Progress(total, first, enabled=progress_bar and ranks.is_main) as progress:
+            self.optimizer.read()
+            while going_on and self.num_timesteps < total and not ranks.any(self.stop_requested):
                 hook.on_rollout_start()
                 metrics, going_on = self._round(interval, hook)
                 hook.on_rollout_end()
                 took = time.perf_counter() - began
                 self.seconds, speed = before + took, (self.num_timesteps - first) / took
                 progress.update(self.num_timesteps, speed, f"loss {metrics['loss']:.4g}  ")
-                self._log(metrics, speed)
+                if ranks.is_main:
+                    self._log(metrics, speed)
             hook.on_training_end()
         return self
 
@@ -215,7 +226,7 @@ class DecisionAgent(OfflineAgent):
         with self.training():
             while not taken or (going_on and len(taken) < steps and self.num_timesteps < total):
                 taken.append(self._step(self.num_timesteps / total))
-                going_on = hook.on_step(None) and not self.stop_requested
+                going_on = hook.on_step(None) and not (self.stop_requested and self.ranks.is_alone)
         return {name: sum(one[name] for one in taken) / len(taken) for name in taken[0]}, going_on
 
     def _step(self, done: float) -> dict[str, float]:
@@ -242,14 +253,18 @@ class DecisionAgent(OfflineAgent):
         """
         config, batch = self.config, batch.to(self.device)
         weight = batch.get("weight", None)
-        state = self.policy.initial_state(config.rows) if self.memory is None else self.memory
+        state = self.policy.initial_state(self._rows) if self.memory is None else self.memory
         with self._dropout(), self._autocast():
             out = self.policy.unroll(
                 self._select_inputs(batch), state, batch["start"], data.legal_actions(batch, self.policy)
             )
-        measured = self._measure_loss(out.distribution, batch)
-        measured["loss"].backward()  # type: ignore[no-untyped-call]
-        measured["grad_norm"] = norm = self.optimizer.take_gradient()
+        means = self._measure_loss(out.distribution, batch)
+        means["loss"].backward()  # type: ignore[no-untyped-call]
+        residuals = self._residuals(out.distribution, batch)
+        norm, found, rows = self.optimizer.average_gradient(
+            self.ranks, {**means, **residuals}, batch.numel() if weight is None else weight.sum()
+        )
+        measured = {name: found[name] for name in means} | {"grad_norm": norm}
         numbers = torch.stack([x.detach().float() for x in measured.values()]).tolist()  # one transfer
         values: dict[str, float] = dict(zip(measured, numbers, strict=True))
         self.check_finite({name: values[name] for name in ("loss", "grad_norm")})
@@ -257,11 +272,11 @@ class DecisionAgent(OfflineAgent):
         warm = min(max((self.num_timesteps + size) / max(config.warmup_steps * size, 1), done / WARMUP_SHARE), 1.0)
         lr = self.optimizer.param_groups[0]["lr"] = warm * schedule(config.lr, config.last_lr, done)
         memory = map_state(Tensor.detach, out.state) if self.packing.carries else None
-        steps, fit = batch.numel() if weight is None else int(weight.sum()), self._spread(out.distribution, batch)
+        fit = self._spread(out.distribution, [found[name] for name in residuals])
         self.optimizer.step_within(norm, config.max_grad_norm)
         if fit is not None:
             fit[0].copy_(fit[1])
-        self.memory, self.num_timesteps, self.num_updates = memory, self.num_timesteps + steps, self.num_updates + 1
+        self.memory, self.num_timesteps, self.num_updates = memory, self.num_timesteps + int(rows), self.num_updates + 1
         return values | {"learning_rate": lr}
 
     @torch.no_grad()
@@ -309,21 +324,28 @@ class DecisionAgent(OfflineAgent):
         return found if right is None else found | {"accuracy": weighted_mean(right, weight)}
 
     @torch.no_grad()
-    def _spread(self, distribution: Distribution, batch: "TensorDict") -> tuple[Tensor, Tensor] | None:
+    def _residuals(self, distribution: Distribution, batch: "TensorDict") -> dict[str, Tensor]:
+        """The mean of (action - mean)^2 on each axis of a point trained by squared error; of other actions none."""
+        if self.config.loss != "mse" or not isinstance(distribution, Gaussian):
+            return {}
+        square, weight = (distribution.mean - batch["action"]).square(), batch.get("weight", None)
+        return {f"residual {axis}": weighted_mean(part, weight) for axis, part in enumerate(square.unbind(-1))}
+
+    @torch.no_grad()
+    def _spread(self, distribution: Distribution, residuals: list[Tensor]) -> tuple[Tensor, Tensor] | None:
         """The spread of a point trained by squared error, which has none of its own: that of the residuals.
 
-        var <- var + rate * (mean of (action - mean)^2 - var),    rate = 1 / (updates + 1), at least SPREAD_RATE
+        var <- var + rate * (residual - var),    rate = 1 / (updates + 1), at least SPREAD_RATE
 
         Returns:
             the tensor that keeps the log of the spread, and its new value; None if there is none to fit.
         """
-        if self.config.loss != "mse" or not isinstance(distribution, Gaussian):
+        if not residuals:
             return None
-        log_std, weight = distribution.log_std, batch.get("weight", None)
-        square = (distribution.mean - batch["action"]).square()
-        found = torch.stack([weighted_mean(part, weight) for part in square.unbind(-1)])
-        rate = max(1 / (self.num_updates + 1), SPREAD_RATE)
-        return log_std.data, (2 * log_std).exp().lerp_(found, rate).clamp_(min=SMALLEST_VARIANCE).log_().mul_(0.5)
+        assert isinstance(distribution, Gaussian), "only a point has residuals"
+        log_std, rate = distribution.log_std, max(1 / (self.num_updates + 1), SPREAD_RATE)
+        var = (2 * log_std).exp().lerp_(torch.stack(residuals), rate)
+        return log_std.data, var.clamp_(min=SMALLEST_VARIANCE).log_().mul_(0.5)
 
     @contextmanager
     def _dropout(self) -> Iterator[None]:
@@ -353,7 +375,7 @@ class DecisionAgent(OfflineAgent):
             return state | self._order
         state |= {f"packing.{name}": x for name, x in self.packing.state_dict().items()}
         if self.memory is not None:
-            state |= {f"memory.{i}": x for i, x in enumerate(tensors_of(self.memory))}
+            state |= {f"memory.{i}": self.ranks.gather(x) for i, x in enumerate(tensors_of(self.memory))}
         return state
 
     def load_learner_state(self, tensors: Tensors) -> None:
@@ -370,5 +392,5 @@ class DecisionAgent(OfflineAgent):
             return
         self.packing.load_state_dict(section(tensors, "packing"))
         kept = section(tensors, "memory")
-        parts = iter([kept[str(i)].to(self.device) for i in range(len(kept))])
+        parts = iter([self.ranks.part(kept[str(i)]).to(self.device) for i in range(len(kept))])
         self.memory = map_state(lambda _: next(parts), self.policy.initial_state(self.config.rows)) if kept else None

@@ -25,12 +25,17 @@ class OnlineAgent(Agent):
     @property
     @abstractmethod
     def rows(self) -> int:
-        """B, if the environment is made from its id."""
+        """B of this rank, if the environment is made from its id."""
 
     @property
     @abstractmethod
     def step_timeout(self) -> float | None:
         """Seconds that worker processes may take for a step; None: for ever."""
+
+    @property
+    def env_seed(self) -> int:
+        """Seed of new episodes: environment i of this rank gets seed + i, and no two of the run have the same."""
+        return self.seed + self.num_timesteps + self.ranks.rank * self.rows
 
     @property
     def vector(self) -> Vector:

@@ -25,6 +25,8 @@ from rlmin.agents.sb3_form import read_form
 from rlmin.agents.sb3_habits import PPOHabits, draw_seed
 from rlmin.agents.unroll import Unroll, compile_unroll
 from rlmin.agents.warmup import warm_up_policy
+from rlmin.distributed import ALONE, Ranks
+from rlmin.distributed.streams import make_streams
 from rlmin.learning.flat_adam import FlatAdam
 from rlmin.learning.losses import (
     clipped_surrogate,
@@ -67,6 +69,8 @@ class PPO(PPOHabits, OnlineAgent):
         workers: processes that step the environments, if `env` is an id; 0 steps them in this one.
         verbose: 1 prints a table of the log after updates.
         tensorboard_log: folder of TensorBoard events, one run in it for each `learn`; None: none.
+        ranks: processes that train one agent together, see `rlmin.distributed.join`; each plays its share of the
+            environments. An environment that is no id is this rank's share.
 
     Raises:
         ValueError: an unknown id, space or setting, settings that contradict each other, or an argument of
@@ -91,14 +95,17 @@ class PPO(PPOHabits, OnlineAgent):
         workers: Workers = 0,
         verbose: CountOrZero = 0,
         tensorboard_log: str | Path | None = None,
+        ranks: Ranks = ALONE,
         **settings: Any,
     ) -> None:
         form: dict[str, Any] = {"env": env, "policy": policy, "env_kwargs": env_kwargs, "workers": workers}
         made = read_form(type(self).__name__, args, config=config or self.settings(), settings=settings, **form)
-        super().__init__(seed=draw_seed() if seed is None else seed, device=device, env_spec=made.env_spec)
+        seed = draw_seed() if seed is None else seed
+        super().__init__(seed=seed, device=device, env_spec=made.env_spec, ranks=ranks)
         self.verbose, self.tensorboard_log = verbose, tensorboard_log
         options: dict[str, Any] = {"workers": workers, "step_timeout": made.config.step_timeout}
-        vector = adapt(made.env, num_envs=made.num_envs, device=device, env_kwargs=made.env_kwargs, **options)
+        num_envs = None if made.num_envs is None else ranks.share(made.num_envs, "num_envs")
+        vector = adapt(made.env, num_envs=num_envs, device=device, env_kwargs=made.env_kwargs, **options)
         self._build(made.config, vector.observation_space, vector.action_space)
         self.schedules |= made.schedules
         warn_of_doubts(self.policy.readings)
@@ -108,7 +115,8 @@ class PPO(PPOHabits, OnlineAgent):
         """Everything that needs no environment."""
         super()._build(config, observation_space, action_space)
         self.optimizer = FlatAdam(self.policy.parameters(), lr=config.lr, betas=(0.9, config.beta2), eps=1e-5)
-        self.advantages = Advantages(config).to(self.device)
+        self.advantages = Advantages(config, self.ranks).to(self.device)
+        self.streams = make_streams(self.seed, config.shards, self.ranks, self.generator)
         self.schedules: dict[str, Schedule] = {}  # courses of settings that are no straight line; not saved
         self.usual_norm = 0.0  # running mean over updates: see `_compare_norm`
 
@@ -124,19 +132,20 @@ class PPO(PPOHabits, OnlineAgent):
     def attach(self, vector: Vector) -> None:
         """Train in `vector` from now on: see `OnlineAgent.attach`."""
         check_spaces(self.policy, vector, value=True)
-        self.config.minibatches_of(vector.num_envs)
-        self._vector, self.config = vector, replace(self.config, num_envs=vector.num_envs)
+        num_envs = vector.num_envs * self.ranks.size
+        self.config.minibatches_of(num_envs)
+        self._vector, self.config = vector, replace(self.config, num_envs=num_envs)
         self._warm = False  # whether the code for updates of this size is compiled
         self.advantages.begin(vector.num_envs)
-        settings = {"horizon": self.config.horizon, "seed": self.seed + self.num_timesteps}
+        settings: dict[str, Any] = {"horizon": self.config.horizon, "cuda_graph": self.config.cuda_graph}
         self.collector = Collector(
-            vector, self.policy, generator=self.generator, cuda_graph=self.config.cuda_graph, **settings
+            vector, self.policy, generator=self.streams, seed=self.env_seed, ranks=self.ranks, **settings
         )
 
     @property
     def rows(self) -> int:
-        """B, if the environment is made from its id."""
-        return self.config.num_envs
+        """B of this rank, if the environment is made from its id."""
+        return self.ranks.share(self.config.num_envs, "num_envs")
 
     @property
     def step_timeout(self) -> float | None:
@@ -175,6 +184,7 @@ class PPO(PPOHabits, OnlineAgent):
                 those of the last good gradient step.
         """
         self.ready()
+        ranks = self.ranks
         if reset_num_timesteps:
             self.num_timesteps, self.seconds = 0, 0.0
         first, total = self.num_timesteps, self.num_timesteps + total_timesteps
@@ -182,11 +192,12 @@ class PPO(PPOHabits, OnlineAgent):
         self.open_logger(tb_log_name, reset_num_timesteps)
         hook = start_callback(self, callback, total)
 
-        self.warm_up()
+        with ranks.first_on_machine():
+            self.warm_up()
         before, began = self.seconds, time.perf_counter()
         self.began = began - before
-        with self.learning(), Progress(total, first, enabled=progress_bar) as progress:
-            while self.num_timesteps < total and not self.stop_requested:
+        with self.learning(), Progress(total, first, enabled=progress_bar and ranks.is_main) as progress:
+            while self.num_timesteps < total and not ranks.any(self.stop_requested):
                 # before the rollout, so that the last update has a learning rate above 0
                 metrics = self._collect_and_update(hook, done=self.num_timesteps / total)
                 if metrics is None:  # the callback asked to stop
@@ -194,14 +205,14 @@ class PPO(PPOHabits, OnlineAgent):
                 took = time.perf_counter() - began
                 self.seconds, speed = before + took, (self.num_timesteps - first) / took
                 progress.update(self.num_timesteps, speed, describe_episodes(self.collector.statistics))
-                if log_interval is not None and self.num_updates % log_interval == 0:
+                if ranks.is_main and log_interval is not None and self.num_updates % log_interval == 0:
                     self.write_log(metrics, speed)
         hook.on_training_end()
         return self
 
     def _collect_and_update(self, hook: Hook, *, done: float) -> dict[str, float] | None:
         """One rollout under `hook`, and the update from it: what that measured; None where the hook ends training."""
-        num_envs = self.vector.num_envs
+        num_envs = self.config.num_envs
 
         def on_step(step: Step) -> bool:
             self.num_timesteps += num_envs
@@ -250,17 +261,19 @@ class PPO(PPOHabits, OnlineAgent):
             if not steps:  # else the unit belongs to the weights of the last step
                 self.advantages.give_back(kept, head)
             if isinstance(error, FloatingPointError):
-                raise FloatingPointError(blame(str(error), rollout.batch["reward"])) from None
+                first_row = self.ranks.rank * self.rows
+                raise FloatingPointError(blame(str(error), rollout.batch["reward"], first_row=first_row)) from None
             raise
         self.num_updates += 1
         real = ~batch["filler"]
         if config.normalize_observation:
-            self.policy.update_normalizer(batch["observation"], real)
-        variance = explained_variance(batch["value"], batch["target"], real.float())
-        last = steps[-self.config.minibatches_of(self.vector.num_envs) :]  # the whole update but one epoch behind them
+            self.policy.update_normalizer(batch["observation"], real, self.ranks)
+        variance = explained_variance(batch["value"], batch["target"], real.float(), self.ranks)
+        last = steps[-config.minibatches_of(config.num_envs) :]  # the whole update but one epoch behind them
+        kl_max = torch.tensor(max(step["kl_max"] for step in last))  # of this rank, as no mean gives the largest
         return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]} | {
             "update_kl": sum(step["approx_kl"] for step in last) / len(last),
-            "kl_max": max(step["kl_max"] for step in last),
+            "kl_max": float(self.ranks.max(kl_max)),
             **self._compare_norm(float((self.optimizer.flat.detach() - weights).norm())),
             "explained_variance": float(variance),
             "learning_rate": lr,
@@ -299,20 +312,20 @@ class PPO(PPOHabits, OnlineAgent):
         )
 
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = self.optimizer.take_gradient()
         with torch.no_grad():
             ratio, kl = (log_prob - before).exp(), step_kl(log_prob, before, weight)
-            measured = {
+            means = {
                 "loss": loss.detach(),
                 "policy_loss": policy_loss.detach(),
                 "value_loss": critic_loss.detach(),
                 "entropy": entropy.detach(),
                 "ratio_penalty": penalty.detach(),
                 "approx_kl": weighted_mean(kl, weight),
-                "kl_max": kl.max(),
                 "clip_fraction": weighted_mean(((ratio - 1).abs() > clip).float(), weight),
-                "grad_norm": norm,
             }
+            count = kl.numel() if weight is None else weight.sum()
+            norm, means, _ = self.optimizer.average_gradient(self.ranks, means, count)
+            measured = {**means, "kl_max": kl.max(), "grad_norm": norm}
             values = dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))  # one transfer
         self.check_finite({name: values[name] for name in ("policy_loss", "value_loss", "entropy", "grad_norm")})
         self.optimizer.step_within(norm, config.max_grad_norm)
@@ -335,8 +348,8 @@ class PPO(PPOHabits, OnlineAgent):
             batch = cast("TensorDict", torch.cat(split, dim=1))  # [W, windows * B], window-major
         for _ in range(self.config.epochs):
             state = self._window_states(rollout, first)
-            rows = torch.randperm(batch.shape[1], generator=self.generator, device=self.device)
-            for chosen in rows.chunk(self.config.minibatches_of(self.config.num_envs)):
+            windows, number = batch.shape[1] // rollout.shape[1], self.config.minibatches_of(self.config.num_envs)
+            for chosen in self.streams.deal(windows, rollout.shape[1], number):
                 yield batch[:, chosen], map_state(lambda x, chosen=chosen: x[chosen], state)  # type: ignore[misc]
 
     @torch.no_grad()
@@ -364,21 +377,23 @@ class PPO(PPOHabits, OnlineAgent):
     def learner_state(self) -> Tensors:
         """Everything training depends on beside the weights, as named tensors."""
         state = super().learner_state()
+        state |= self.streams.state_dict(self.ranks)
         state["usual_norm"] = torch.tensor(self.usual_norm, dtype=torch.float64)
         state |= self.advantages.state_dict()
         if self._vector is not None:
-            state["discounted"] = self.advantages.discounted
+            state["discounted"] = self.ranks.gather(self.advantages.discounted)
             state |= {f"collector.{name}": x for name, x in self.collector.state_dict().items()}
         return state
 
     def load_learner_state(self, tensors: Tensors) -> None:
         """The inverse of `learner_state`, as far as the environment and the device allow."""
         super().load_learner_state(tensors)
+        self.streams.load_state_dict(tensors, self.ranks, seed=self.seed + self.num_timesteps)
         self.usual_norm = float(tensors.get("usual_norm", 0.0))
         known = self.advantages.state_dict()  # older versions saved less
         self.advantages.load_state_dict({name: tensors.get(name, x) for name, x in known.items()})
-        rows = 0 if self._vector is None else self._vector.num_envs
+        rows = 0 if self._vector is None else self.config.num_envs
         if rows and "discounted" in tensors and len(tensors["discounted"]) == rows:
-            exact = self.collector.load_state_dict(section(tensors, "collector"), seed=self.seed + self.num_timesteps)
+            exact = self.collector.load_state_dict(section(tensors, "collector"), seed=self.env_seed)
             if exact:
-                self.advantages.discounted = tensors["discounted"].to(self.device)
+                self.advantages.discounted = self.ranks.part(tensors["discounted"]).to(self.device)

@@ -13,6 +13,7 @@ class PPOConfig(PolicyConfig):
     """Settings of PPO, beside those of the policy. Derived sizes are properties, so they cannot disagree."""
 
     num_envs: Size = 8  # Number of environments B, where the environment is given by its id
+    shards: Size = 1  # Groups of environments with random numbers of their own; several processes hold whole groups
     step_timeout: Positive | None = (
         STEP_TIMEOUT  # Seconds that a worker process may take for a step or reset; None: for ever
     )
@@ -53,13 +54,16 @@ class PPOConfig(PolicyConfig):
 
     def minibatches_of(self, num_envs: int) -> int:
         """Minibatches of a rollout of `num_envs` environments; a ValueError if they would not be equal parts."""
-        rows = num_envs * (self.horizon // self.window)
+        if num_envs % self.shards:
+            raise ValueError(f"shards={self.shards} must divide num_envs={num_envs}: shards are of equal size")
+        rows = num_envs // self.shards * (self.horizon // self.window)
         if self.minibatches is None:
             return math.gcd(4, rows)
         if rows % self.minibatches:
             what = "environments" if self.window == self.horizon else f"windows of {self.window} steps"
+            of = "a rollout" if self.shards == 1 else f"each of the {self.shards} shards of a rollout"
             raise ValueError(
-                f"minibatches={self.minibatches} must divide the {rows} {what} of a rollout (num_envs={num_envs}): "
+                f"minibatches={self.minibatches} must divide the {rows} {what} of {of} (num_envs={num_envs}): "
                 f"recurrent minibatches are whole {what}; a shorter bptt gives more of them"
             )
         return self.minibatches

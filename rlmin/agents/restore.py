@@ -8,6 +8,7 @@ import torch
 
 from rlmin.agents.schema import read_settings
 from rlmin.checks import check_names
+from rlmin.distributed import ALONE, Ranks
 from rlmin.files.trust import mark_header
 from rlmin.policy.config import check_registered
 from rlmin.runs.checkpoint import find_folder, read_newest
@@ -27,6 +28,7 @@ def restore(
     env: Any = None,
     device: torch.device | str = "cpu",
     trust: bool = False,
+    ranks: Ranks = ALONE,
 ) -> "Agent":
     """The agent saved in `folder`, one of `kinds`; see `rlmin.load` for the other arguments and errors."""
     folder = fetch(folder) if is_address(folder) else find_folder(folder)
@@ -48,6 +50,7 @@ def restore(
         seed=header["seed"],
         device=device,
         env_spec=header["env"],
+        ranks=ranks,
     )
     agent.trust = trust
     agent.restore(header, tensors)

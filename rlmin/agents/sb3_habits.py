@@ -13,6 +13,7 @@ import torch
 
 from rlmin.agents.sb3_form import convert_settings
 from rlmin.agents.schema import policy_weights
+from rlmin.distributed import Ranks
 from rlmin.learning.rollout import Collector
 from rlmin.policy import PolicyConfig
 from rlmin.runs.checkpoint import find_folder, read_newest
@@ -50,6 +51,7 @@ class Habits:
     total_timesteps: int
     num_updates: int
     seed: int
+    ranks: Ranks
     generator: torch.Generator
     device: torch.device
     verbose: int = 0
@@ -112,7 +114,8 @@ class Habits:
             name: of the run in the folder of events.
             new: whether a run begins; False goes on with the last one of that name.
         """
-        if (self._logger is None or self._opened_logger) and (self.verbose or self.tensorboard_log is not None):
+        wanted = self.ranks.is_main and (self.verbose or self.tensorboard_log is not None)
+        if wanted and (self._logger is None or self._opened_logger):
             from stable_baselines3.common.utils import configure_logger
 
             folder = None if self.tensorboard_log is None else str(self.tensorboard_log)

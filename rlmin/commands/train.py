@@ -29,8 +29,10 @@ from rlmin.commands.training_run import (
     warm_up,
 )
 from rlmin.commands.watchdog import BEST, Score, read_best
+from rlmin.distributed import ALONE, Ranks, join
+from rlmin.distributed.join import TIMEOUT, own_device
 from rlmin.runs.checkpoint import LEARNER, read_header
-from rlmin.settings import Count
+from rlmin.settings import Count, Positive
 from rlmin.settings.boundary import checked
 from rlmin.vector import adapt
 from rlmin.vector.make import make_vec, readable_errors
@@ -40,6 +42,8 @@ from rlmin.vector.make import parse_pairs as parse_pairs
 @checked
 def train(config: OnlineRun | OfflineRun, *, name: str = "run", progress_bar: bool = True) -> Path:
     """Train, save and evaluate: an agent in an environment, or one on logged data.
+
+    All processes that torchrun started train one agent; the first of them writes, logs and evaluates.
 
     Args:
         config: everything.
@@ -57,16 +61,20 @@ def train(config: OnlineRun | OfflineRun, *, name: str = "run", progress_bar: bo
     """
     if not isinstance(config, OnlineRun | OfflineRun):
         raise TypeError(f"config: expected a TrainConfig or a DecisionTrainConfig, got {type(config).__name__}")
-    check_folder(config.folder)
-    if config.wandb is not None:
-        require("wandb", extra="wandb")
-    agent = make_agent(config)
-    agent.run |= config.run
-    warm_up(agent)
-    folder = new_folder(name) if config.folder is None else config.folder
-    with run_folder(folder, new=True):
-        learn_into(agent, folder, config.total_timesteps, cast(Any, config).to_saved(), progress_bar=progress_bar)
-        _report(agent, folder)
+    with join(timeout=config.rank_timeout) as ranks:
+        if ranks.is_main:
+            check_folder(config.folder)
+            if config.wandb is not None:
+                require("wandb", extra="wandb")
+        agent = make_agent(config, ranks)
+        agent.run |= config.run
+        warm_up(agent)
+        folder = new_folder(name) if config.folder is None and ranks.is_main else config.folder
+        folder = Path(ranks.broadcast_text(str(folder)))
+        with run_folder(folder, new=True, ranks=ranks):
+            learn_into(agent, folder, config.total_timesteps, cast(Any, config).to_saved(), progress_bar=progress_bar)
+            if ranks.is_main:
+                _report(agent, folder)
     return folder
 
 
@@ -80,6 +88,7 @@ def resume(
     wandb: str | None = None,
     env: str | None = None,
     trust: bool = False,
+    rank_timeout: Positive = TIMEOUT,
     progress_bar: bool = True,
 ) -> Path:
     """Resume a run that was stopped or killed, or extend a finished one.
@@ -94,6 +103,7 @@ def resume(
         wandb: project of Weights & Biases to log to from here on, or "none"; None: as before.
         env: the run's own environment id; naming it here allows the import of its module.
         trust: whether the run may import that module by itself: see `rlmin.files.trust`.
+        rank_timeout: seconds that a process of several waits for one that hangs; their number may differ from before.
         progress_bar: show progress.
 
     Raises:
@@ -101,7 +111,7 @@ def resume(
             is training there.
         ImportError, FloatingPointError, SystemExit: see `train`.
     """
-    with run_folder(folder, new=False):
+    with join(timeout=rank_timeout) as ranks, run_folder(folder, new=False, ranks=ranks):
         header = read_header(folder, LEARNER)
         total = total_timesteps or header["total_timesteps"]
         over = header["num_timesteps"] >= total
@@ -110,10 +120,10 @@ def resume(
             raise ValueError(f"{folder}: {message}")
         _check_env(folder, header, env)
         project = _wandb(header, wandb)
-        device = device or header.get("run", {}).get("device", "cpu")
+        device = own_device(device or header.get("run", {}).get("device", "cpu"), ranks)
         known = header["env"]
         with readable_errors(known["id"] or str(folder)), ignore_interrupts(known["workers"]):
-            agent = load(folder, device=device, trust=trust or env is not None)
+            agent = load(folder, device=device, trust=trust or env is not None, ranks=ranks)
             if dataset is not None:
                 _give(agent, dataset, header)
             if not over:
@@ -123,7 +133,8 @@ def resume(
         if not over:  # otherwise it was stopped between its last save and its curve
             warm_up(agent)
             learn_into(agent, folder, total, header["config"], progress_bar=progress_bar)
-        _report(agent, folder)
+        if ranks.is_main:
+            _report(agent, folder)
     return folder
 
 
@@ -153,36 +164,42 @@ def _check_wandb() -> None:
         raise ImportError(f"{error}, or continue without W&B: --wandb none") from None
 
 
-def make_agent(config: OnlineRun | OfflineRun) -> Agent:
+def make_agent(config: OnlineRun | OfflineRun, ranks: Ranks = ALONE) -> Agent:
     """The agent of a run, which has not learned yet.
 
     Raises:
         ValueError: environment or data are unusable.
     """
-    return _online(config) if isinstance(config, OnlineRun) else _offline(config)
+    return _online(config, ranks) if isinstance(config, OnlineRun) else _offline(config, ranks)
 
 
-def _online(config: OnlineRun) -> Agent:
+def _online(config: OnlineRun, ranks: Ranks) -> Agent:
     kwargs, other = parse_pairs(config.env_kwargs), parse_pairs(config.eval_kwargs)
     kind: Any = config.agent_class
     with readable_errors(config.env):
         if other and config.eval_episodes:  # an error there should not appear after hours of training
             adapt(config.env, env_kwargs={**kwargs, **other}).close()
-        settings: dict[str, Any] = {"seed": config.seed, "device": config.device, "workers": config.workers}
+        settings: dict[str, Any] = {"seed": config.seed, "workers": config.workers, **_place(config.device, ranks)}
         with ignore_interrupts(config.workers):
             agent: Agent = kind(config.env, config=config.agent_settings, env_kwargs=kwargs, **settings)
     return agent
 
 
-def _offline(config: OfflineRun) -> Agent:
+def _place(device: str, ranks: Ranks) -> dict[str, Any]:
+    """Where an agent learns: the device, and the ranks where there are several."""
+    place: dict[str, Any] = {"device": own_device(device, ranks)}
+    return place if ranks.is_alone else {**place, "ranks": ranks}
+
+
+def _offline(config: OfflineRun, ranks: Ranks) -> Agent:
     env = None if config.env is None else {"id": config.env, "kwargs": parse_pairs(config.env_kwargs)}
     kind: Any = config.agent_class
     with readable_errors(f"dataset {config.dataset!r}"):
-        settings: dict[str, Any] = {"seed": config.seed, "device": config.device, "trust": config.trust}
+        settings: dict[str, Any] = {"seed": config.seed, "trust": config.trust, **_place(config.device, ranks)}
         if config.skip_bad_episodes:
             settings["skip_bad_episodes"] = True
         agent: Agent = kind(config.dataset, env=env, config=config.agent_settings, **settings)
-    if agent.env_spec["id"] is None:
+    if agent.env_spec["id"] is None and ranks.is_main:
         message = "the data do not name their environment, so the bounds of its spaces are a guess"
         print(f"{message}; name it with --env ID", file=sys.stderr, flush=True)
     return agent

@@ -10,6 +10,7 @@ from rlmin.agents.decision_config import DecisionConfig
 from rlmin.agents.online import OnlineAgent
 from rlmin.agents.ppo_config import PPOConfig
 from rlmin.checks import check_names
+from rlmin.distributed.join import TIMEOUT
 from rlmin.encoders.cell import option_names
 from rlmin.settings import Count, CountOrZero, Known, Positive, Seed, Settings, Threads, Workers
 from rlmin.vector.make import parse_pairs
@@ -59,6 +60,7 @@ class OnlineRun(Run, Settings):
     device: str = "cpu"  # Device of the weights: cpu, cuda, ...
     workers: Workers = 0  # Processes that step the environments; 0: none beside this one
     threads: Threads | None = None  # Threads of torch on the CPU; None: as torch decides
+    rank_timeout: Positive = TIMEOUT  # Seconds that a process under torchrun waits for another one that hangs
     folder: Path | None = None  # Folder of the run; None: runs/NAME-NUMBER, the next free number
     wandb: str | None = None  # Project of Weights & Biases to log to as well; None: none
     save_interval: Count = 100_000  # Environment steps between checkpoints
@@ -86,6 +88,7 @@ class OfflineRun(Run, Settings):
     seed: Seed = 0  # Random seed for weights, order of the data and actions
     device: str = "cpu"  # Device of the weights: cpu, cuda, ...
     threads: Threads | None = None  # Threads of torch on the CPU; None: as torch decides
+    rank_timeout: Positive = TIMEOUT  # Seconds that a process under torchrun waits for another one that hangs
     folder: Path | None = None  # Folder of the run; None: runs/NAME-NUMBER, the next free number
     wandb: str | None = None  # Project of Weights & Biases to log to as well; None: none
     save_interval: Count = 1_000_000  # Logged steps between checkpoints

@@ -14,6 +14,8 @@ import torch
 
 from rlmin.agents.agent import Agent
 from rlmin.commands.watchdog import BEST, watch
+from rlmin.distributed import ALONE, LostRank, Ranks
+from rlmin.distributed.join import leave
 from rlmin.files.atomic import remove_leftovers
 from rlmin.files.lock import check_free, lock_folder
 from rlmin.runs.callbacks import Hook, Hooks
@@ -60,16 +62,21 @@ def _check_empty(folder: Path) -> None:
 
 
 @contextmanager
-def run_folder(folder: Path, *, new: bool) -> Iterator[None]:
+def run_folder(folder: Path, *, new: bool, ranks: Ranks = ALONE) -> Iterator[None]:
     """Hold the folder of a run while it trains, and remove what a killed process left there.
 
     Args:
         folder: made where there is none.
         new: whether a run begins there; False: one is resumed.
+        ranks: of which the main one holds the folder, before the others go on.
 
     Raises:
         ValueError: another process holds it, or has put a run there in the meantime.
     """
+    if not ranks.is_main:
+        ranks.barrier()
+        yield
+        return
     if not new and not folder.is_dir():
         raise ValueError(f"{folder}: no such run folder")
     try:
@@ -82,6 +89,7 @@ def run_folder(folder: Path, *, new: bool) -> Iterator[None]:
                     remove_leftovers(folder / BEST, (CONFIG, POLICY, LEARNER))
             if not new:
                 finish_save(folder)
+            ranks.barrier()
             yield
     except BaseException:
         if new:
@@ -94,19 +102,22 @@ def warm_up(agent: Agent) -> None:
     """Set the threads and compile, before a folder is made: a kernel that cannot run leaves none behind."""
     if agent.run.get("threads") is not None:
         torch.set_num_threads(agent.run["threads"])
-    agent.warm_up()
+    with agent.ranks.first_on_machine():
+        agent.warm_up()
 
 
 def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, Any], *, progress_bar: bool) -> None:
     """Train to `total` steps with logs and checkpoints; a signal ends it early, saved, with SystemExit.
 
-    The folder has to be held, see `run_folder`.
+    The folder has to be held, see `run_folder`. Several ranks part at the end: what follows is the main one's.
     """
-    agent.total_timesteps = total
-    agent.set_logger(_logger(agent, folder, settings))  # first: W&B may refuse, and the run can then be started again
+    ranks, agent.total_timesteps = agent.ranks, total
+    if ranks.is_main:
+        agent.set_logger(_logger(agent, folder, settings))  # first: W&B may refuse, and the run can be started again
     if agent.num_timesteps == 0:
         agent.save(folder)  # from here on there is always a last good checkpoint
-    print("\n".join([f"run: {folder}", *agent.policy.input_lines()]), flush=True)
+    if ranks.is_main:
+        print("\n".join([f"run: {folder}", *agent.policy.input_lines()]), flush=True)
     save = SaveEvery(agent, folder, agent.run.get("save_interval", SAVE_INTERVAL))
     try:
         with watch(agent, folder, total) as watchdog, _signals(agent) as caught:
@@ -114,15 +125,18 @@ def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, An
             steps = total - agent.num_timesteps
             agent.learn(steps, hooks, progress_bar=progress_bar, reset_num_timesteps=False)
             agent.save(folder)
-    except EnvError as error:
+            stopped = int(ranks.max(torch.tensor(caught[0] if caught else 0)))
+        leave(ranks)
+    except (EnvError, LostRank) as error:
         where = f"the last checkpoint, of step {save.saved:,}, is whole; resume with: rlmin train --resume {folder}"
-        raise EnvError(f"{error}; {where}") from error.__cause__
+        raise type(error)(f"{error}; {where}") from error.__cause__
     finally:
         agent.logger.close()
         agent.close()
-    if caught:
-        print(f"stopped at {agent.num_timesteps:,} steps and saved; resume with: rlmin train --resume {folder}")
-        raise SystemExit(128 + caught[0])
+    if stopped:
+        if ranks.is_main:
+            print(f"stopped at {agent.num_timesteps:,} steps and saved; resume with: rlmin train --resume {folder}")
+        raise SystemExit(128 + stopped)
 
 
 def _logger(agent: Agent, folder: Path, settings: Mapping[str, Any]) -> "Logger":
@@ -179,9 +193,12 @@ def _signals(agent: Agent) -> Iterator[list[int]]:
         agent.stop_requested = True
 
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, handle) for number in numbers}
+    before: dict[signal.Signals, Any] = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield caught
+    except LostRank:  # torchrun ends the others as soon as one has ended, and this one has to say so first
+        before = dict.fromkeys(before, signal.SIG_IGN)
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from rlmin.agents.agent import Agent
 from rlmin.evaluation.evaluate import Evaluation, evaluate
 from rlmin.evaluation.play import LONGEST
@@ -90,23 +92,35 @@ class Watchdog(Hook):
         return (steps // self.interval + 1) * self.interval
 
     def evaluate(self) -> None:
-        """Evaluate now. If episodes are too long for this training, a line says so, and evaluations stop."""
+        """Evaluate now, on the main rank; the others wait, and all save where the policy is the best."""
+        ranks = self.agent.ranks
+        is_best = self._evaluate() if ranks.is_main else False
+        self.played, self.longest = ranks.broadcast(torch.tensor([self.played, self.longest])).tolist()
+        if ranks.any(is_best):
+            self.agent.save(self.folder)
+
+    def _evaluate(self) -> bool:
+        """Evaluate and log; returns whether no policy was better.
+
+        If episodes are too long for this training, a line says so, and evaluations stop.
+        """
         agent = self.agent
         try:
             found = self._play()
         except ValueError as error:
             print(f"no more evaluations while training: {error}", flush=True)
-            self.next, self.longest = agent.total_timesteps + 1, 0
-            return
+            self.longest = 0
+            return False
         self.played += int(found.lengths.sum())
         agent.run["watchdog"] = {"interval": self.interval, "next": self.next, "played": self.played}
         self._log(found)
         score = Score(found.mean_return, agent.num_timesteps, found.return_error)
         agent.run["last"] = score._asdict()
-        if self.best is None or score.mean_return >= self.best.mean_return:
-            self.best = score
-            agent.run["best"] = score._asdict()
-            agent.save(self.folder)
+        if self.best is not None and score.mean_return < self.best.mean_return:
+            return False
+        self.best = score
+        agent.run["best"] = score._asdict()
+        return True
 
     def _play(self) -> Evaluation:
         if self.vector is None and not is_conditioned(self.agent.policy):

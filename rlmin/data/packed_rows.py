@@ -64,7 +64,8 @@ class PackedRows(Packing):
         start = np.zeros((self.rows, self.steps), dtype=np.bool_)
         start.flat[(ends - count)[opens]] = True
         start[:, 0] |= opening
-        return self._gather(index.reshape(start.shape).T.copy(), start.T.copy())
+        own = self.columns
+        return self._gather(index.reshape(start.shape)[own].T.copy(), start[own].T.copy())
 
     def _advance(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Advance one stream by T steps; returns first step and length of each piece, and which open an episode."""

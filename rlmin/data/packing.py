@@ -63,6 +63,8 @@ class Packing(ABC):
 
     steps: int
     """T of a batch."""
+    columns: slice = slice(None)
+    """Of a drawn batch, the rows that this process reads; the order is that of all."""
 
     @abstractmethod
     def draw(self) -> "TensorDict":

@@ -55,6 +55,7 @@ class Windows(Packing):
         episode = np.searchsorted(self.ends, position, side="right")
         last = self.first[episode] + self.length[episode] - 1
         begin = last - (self.ends[episode] - 1 - position)
+        begin, last = begin[self.columns], last[self.columns]
         index = begin + np.arange(self.steps)[:, None]
         start = np.zeros(index.shape, dtype=np.bool_)
         start[0] = True

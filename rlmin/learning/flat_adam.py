@@ -1,10 +1,20 @@
 """Adam on all parameters as one vector."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from rlmin.distributed import Ranks
+
+
+class Averaged(NamedTuple):
+    """Means over the rows of all ranks."""
+
+    norm: Tensor  # 2-norm of the mean gradient
+    means: dict[str, Tensor]
+    rows: Tensor | int
 
 
 class FlatAdam(torch.optim.Adam):
@@ -66,6 +76,30 @@ class FlatAdam(torch.optim.Adam):
             x.grad = None
         norm: Tensor = torch.linalg.vector_norm(grad)
         return norm
+
+    @torch.no_grad()
+    def average_gradient(self, ranks: Ranks, means: dict[str, Tensor], rows: Tensor | int) -> Averaged:
+        """`take_gradient`; and of several ranks the mean gradient, by one exchange.
+
+            mean = sum over ranks of (rows x) / sum over ranks of rows,    x: the gradient, and each of `means`
+
+        Args:
+            ranks: those that take this step together.
+            means: scalars by name, each a mean over this rank's rows, as the loss is.
+            rows: number of these rows; ranks may have different numbers.
+        """
+        norm = self.take_gradient()
+        if ranks.is_alone:
+            return Averaged(norm, means, rows)
+        gradient = self.flat.grad
+        assert gradient is not None, "take_gradient sets it"
+        own = torch.cat([gradient, torch.stack([x.detach() for x in means.values()]).to(gradient.dtype)])
+        weight = torch.as_tensor(rows, dtype=own.dtype, device=own.device).reshape(1)
+        total = ranks.sum(torch.cat([own * weight, weight]))
+        found = total[:-1] / total[-1].clamp(min=1)
+        gradient.copy_(found[: len(gradient)])
+        averages = dict(zip(means, found[len(gradient) :], strict=True))
+        return Averaged(torch.linalg.vector_norm(gradient), averages, total[-1])
 
     @torch.no_grad()
     def step_within(self, norm: Tensor, largest: float) -> None:

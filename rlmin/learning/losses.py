@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlmin.checks import check_alike
+from rlmin.distributed import ALONE, Ranks
 from rlmin.settings import Positive
 from rlmin.settings.boundary import checked
 
@@ -126,13 +127,16 @@ def approximate_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None
 
 @torch.no_grad()
 @checked
-def explained_variance(value: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """1 - Var(target - value) / Var(target) over kept rows: 1 is perfect, 0 no better than a constant.
+def explained_variance(value: Tensor, target: Tensor, weight: Tensor, ranks: Ranks = ALONE) -> Tensor:
+    """1 - Var(target - value) / Var(target) over kept rows of all ranks: 1 is perfect, 0 no better than a constant.
 
     A scalar; NaN if no row is kept. The variance of the target is at least 1e-8.
     """
     check_alike(value=value, target=target, weight=weight)
     keep = weight.bool()
+    if not ranks.is_alone:
+        count, _, (unexplained, whole) = ranks.moments(torch.stack([target - value, target], -1)[keep])
+        return 1 - unexplained / whole.clamp(min=1e-8) if count else target.new_full((), torch.nan)
     if not bool(keep.any()):
         return target.new_full((), torch.nan)
     target, error = target[keep], (target - value)[keep]

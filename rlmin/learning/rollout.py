@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rlmin.distributed import ALONE, Ranks
+from rlmin.distributed.streams import Source, generators_of
 from rlmin.learning.rollout_graph import CUDARecorder, RolloutGraph, obstacle
 from rlmin.policy import Policy
 from rlmin.policy.heads import Distribution
@@ -36,10 +38,11 @@ class Collector:
         vector: the environments.
         policy: samples actions; it is not trained here.
         horizon: T, steps a rollout.
-        generator: source of the sampled actions, on the policy's device.
+        generator: source of the sampled actions, on the policy's device; of several shards, their `Streams`.
         seed: of the first reset.
         cuda_graph: replay rollouts of a native environment on a CUDA device as one graph, see
             `rlmin.learning.rollout_graph`; no effect elsewhere.
+        ranks: those that play the environments of one run, B each.
     """
 
     def __init__(
@@ -48,10 +51,12 @@ class Collector:
         policy: Policy,
         *,
         horizon: int,
-        generator: torch.Generator,
+        generator: Source,
         seed: int | None = None,
         cuda_graph: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.vector, self.policy, self.horizon, self.generator = vector, policy, horizon, generator
         self.asks = vector.device.type == "cpu"  # reading which rows were truncated would wait for a GPU
         self.statistics = EpisodeStatistics(vector.num_envs)
@@ -68,7 +73,7 @@ class Collector:
         """The recorder of rollouts, if it is wanted and possible."""
         if not self.cuda_graph or obstacle(self.vector, self.policy) is not None:
             return None
-        return RolloutGraph(self, CUDARecorder(self.generator), horizon=self.horizon)
+        return RolloutGraph(self, CUDARecorder(generators_of(self.generator)), horizon=self.horizon)
 
     def __getstate__(self) -> dict[str, Any]:
         """State for a copy, without the graph, which belongs to these tensors."""
@@ -110,10 +115,11 @@ class Collector:
             self.graph.run()
         elif not self.play(on_step):
             return None
-        self.statistics.settle()
+        self.statistics.settle(self.ranks)
         lead = (self.horizon, self.vector.num_envs)
         batch = TensorDict({**self.buffer, "observation": TensorDict(dict(self.observed), lead)}, lead)
-        check_finite(batch, first_step=self.num_steps - self.horizon)
+        first_row = self.ranks.rank * self.vector.num_envs
+        check_finite(batch, first_step=self.num_steps - self.horizon, first_row=first_row)
         return Rollout(batch, before)
 
     @torch.no_grad()
@@ -197,29 +203,32 @@ class Collector:
         self.buffer["log_prob"].copy_(whole.log_prob(self.buffer["action"]))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Statistics and counter and, for an environment with a state, that state, its observation and the memory."""
-        saved = {f"statistics.{name}": x for name, x in self.statistics.state_dict().items()}
+        """Statistics and counter and, for an environment with a state, that state, its observation and the memory.
+
+        Rows of all ranks."""
+        saved = {f"statistics.{name}": x for name, x in self.statistics.state_dict(self.ranks).items()}
         saved["num_steps"] = torch.tensor(self.num_steps)
         if not hasattr(self.vector.env, "get_state"):
             return saved
-        return saved | {name: x.clone() for name, x in self._situation().items()}
+        return saved | {name: self.ranks.gather(x).clone() for name, x in self._situation().items()}
 
     def load_state_dict(self, saved: dict[str, Tensor], *, seed: int | None = None) -> bool:
         """Continue from `state_dict`.
 
         Args:
-            saved: of a collector with the same environments and policy.
+            saved: of a collector with the same environments and policy, on any number of ranks.
             seed: of the new episodes, if the environment's state was not saved.
 
         Returns:
             whether environment and memory were restored exactly.
         """
-        self.statistics.load_state_dict(section(saved, "statistics"))
+        self.statistics.load_state_dict(section(saved, "statistics"), self.ranks)
         self.num_steps = int(saved["num_steps"])
         if "start" not in saved:
             self.reset(seed)
             return False
-        self._enter(saved)
+        rows = {name: x for name, x in saved.items() if name != "num_steps" and not name.startswith("statistics.")}
+        self._enter({name: self.ranks.part(x) for name, x in rows.items()})
         return True
 
     def _value_of_final(self, t: int, step: Step, action: Tensor) -> None:
@@ -267,18 +276,18 @@ class Collector:
             self.buffer["action_mask"] = zeros(self.now.action_mask.shape[1:], torch.bool)
 
 
-def check_finite(batch: "TensorDict", *, first_step: int) -> None:
+def check_finite(batch: "TensorDict", *, first_step: int, first_row: int = 0) -> None:
     """Raise a FloatingPointError that names the first tensor, step and environment that is NaN or infinite.
 
     Args:
         batch: [T, B] tensors, nested or not.
         first_step: number of the batch's step 0, counted since training began.
+        first_row: number of the batch's first environment.
     """
     for name, x in batch.flatten_keys(".").items():
         if not x.is_floating_point() or bool(torch.isfinite(x).all()):
             continue
         bad = (~torch.isfinite(x)).reshape(*x.shape[:2], -1).any(-1)
         t, row = (int(i) for i in bad.nonzero()[0])
-        raise FloatingPointError(
-            f"{name}: expected finite numbers, got {x[t, row].tolist()} at step {first_step + t} of environment {row}"
-        )
+        where = f"at step {first_step + t} of environment {first_row + row}"
+        raise FloatingPointError(f"{name}: expected finite numbers, got {x[t, row].tolist()} {where}")

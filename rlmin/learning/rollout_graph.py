@@ -9,14 +9,14 @@ A graph replays fixed work on fixed addresses. So a rollout becomes a function o
               replay of body
               carry(held)
 
-Every random draw inside comes from the generator that is registered with the graph, so each replay continues its
-random numbers, and gives the same result as the ordinary loop.
+Every random draw inside comes from a generator that is registered with the graph, so each replay continues the random
+numbers, and gives the same result as the ordinary loop.
 The first rollout, and the first after weights have moved to other addresses, is an ordinary one and warms up. The next
 one is captured, which runs nothing, and replayed.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -64,14 +64,14 @@ class Recorder(Protocol):
 class CUDARecorder:
     """Records device work as a `torch.cuda.CUDAGraph`."""
 
-    def __init__(self, generator: torch.Generator) -> None:
-        """`generator`: the only source of random numbers in the recorded work, on the GPU."""
-        self.generator = generator
-        self.stream: torch.cuda.Stream = torch.cuda.Stream(generator.device)  # type: ignore[no-untyped-call]
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        """`generators`: the only sources of random numbers in the recorded work, on one GPU."""
+        self.generators, self.device = generators, generators[0].device
+        self.stream: torch.cuda.Stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def warm_up(self, function: Callable[[], Any]) -> None:
         """On a side stream, since libraries set up resources for each stream, which a capture forbids."""
-        present = torch.cuda.current_stream(self.generator.device)
+        present = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(present)
         with torch.cuda.stream(self.stream):
             function()
@@ -79,13 +79,14 @@ class CUDARecorder:
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         """See `Recorder.record`."""
-        device = self.generator.device
+        device = self.device
         present = torch.cuda.current_stream(device)
         default = torch.cuda.default_generators[present.device_index]  # every capture includes it
-        spares = [(source, source.clone_state()) for source in (self.generator, default)]
+        spares = [(source, source.clone_state()) for source in (*self.generators, default)]
         graph = torch.cuda.CUDAGraph()
         if VERSION < (2, 14):  # later versions register a generator on use, and warn of this call
-            graph.register_generator_state(self.generator)
+            for generator in self.generators:
+                graph.register_generator_state(generator)
         try:
             # after a failed capture, torch.cuda.graph leaves its stream current: the outer `stream` undoes that
             with torch.cuda.device(device), torch.cuda.stream(present), torch.cuda.graph(graph, stream=self.stream):

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlmin.distributed.streams import Source, fill_exponential, fill_normal
+
 EDGE = 1 - 1e-6
 """Largest size of a squashed action: the inverse of tanh is finite there, and float32 can tell it from 1."""
 
@@ -18,7 +20,7 @@ class Distribution(ABC):
     """An action distribution over the last axis; leading axes are [B] or [T, B]."""
 
     @abstractmethod
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, generator: Source = None) -> Tensor:
         """Draw an action; no gradient flows."""
 
     @abstractmethod
@@ -50,10 +52,10 @@ class Categorical(Distribution):
         """[..., K, n] log-probabilities; acting needs none, so they are computed where they are asked for."""
         return self.logits.log_softmax(-1)
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, generator: Source = None) -> Tensor:
         # argmax(logit - log E), E ~ Exp(1): one pass, and a NaN is reported by name later instead of raising here
         # (an E of exactly 0, where a backend can draw it, would choose an entry of probability 0)
-        noise = torch.empty_like(self.logits).exponential_(generator=generator).clamp_(min=1e-30)
+        noise = fill_exponential(torch.empty_like(self.logits), generator).clamp_(min=1e-30)
         return (self.logits.detach() - noise.log_()).argmax(-1)
 
     def mode(self) -> Tensor:
@@ -77,8 +79,8 @@ class Gaussian(Distribution):
         self.mean = mean.float() if mean.dtype != torch.float64 else mean
         self.log_std = log_std
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
+    def sample(self, generator: Source = None) -> Tensor:
+        noise = fill_normal(torch.empty_like(self.mean), generator)
         return torch.addcmul(self.mean, noise, self.log_std.exp()).detach()
 
     def mode(self) -> Tensor:
@@ -108,7 +110,7 @@ class SquashedGaussian(Gaussian):
 
     NODES, WEIGHTS = (torch.from_numpy(x) for x in np.polynomial.hermite_e.hermegauss(32))
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, generator: Source = None) -> Tensor:
         return super().sample(generator).tanh_().clamp_(-EDGE, EDGE)
 
     def mode(self) -> Tensor:

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlmin.distributed import ALONE, Moments, Ranks
 from rlmin.kernels import block
 from rlmin.policy.heads import box_unit, choice_sizes
 from rlmin.policy.normalize import Range, RunningNorm
@@ -99,8 +100,8 @@ class Inputs(nn.Module):
         return embed if type(embed) is Numbers else None
 
     @torch.no_grad()
-    def update_normalizer(self, observation: Mapping[str, Tensor], keep: Tensor) -> None:
-        """Merge a rollout's numbers and choices into the running statistics.
+    def update_normalizer(self, observation: Mapping[str, Tensor], keep: Tensor, ranks: Ranks = ALONE) -> None:
+        """Merge the numbers and choices of all ranks' rollouts into the running statistics.
 
         Args:
             observation: leaves [T, B, ...]; one that is not there keeps the statistics it has.
@@ -108,7 +109,7 @@ class Inputs(nn.Module):
         """
         for name, embed in zip(self.names, self.embed, strict=True):
             if isinstance(embed, Numbers | Choices) and embed.norm is not None and name in observation:
-                embed.update_normalizer(observation[name][keep])
+                embed.update_normalizer(observation[name][keep], ranks)
 
 
 class Numbers(nn.Module):
@@ -148,10 +149,10 @@ class Numbers(nn.Module):
         x = (x.long() - self.low).to(dtype) / self.span.to(dtype) if self.scaled else x.to(dtype)
         return x if self.norm is None else cast(Tensor, self.norm(x))
 
-    def update_normalizer(self, x: Tensor) -> None:
-        """Merge [N, *shape]."""
+    def update_normalizer(self, x: Tensor, ranks: Ranks = ALONE) -> None:
+        """Merge the [N, *shape] of all ranks."""
         if self.norm is not None:
-            self.norm.update(x.reshape(-1, self.size))
+            self.norm.update(x.reshape(-1, self.size), ranks)
 
 
 class Choices(nn.Module):
@@ -177,11 +178,11 @@ class Choices(nn.Module):
         one_hot = weight.new_zeros((*index.shape[:-1], self.total)).scatter_(-1, index, 1.0)
         return cast(Tensor, self.projection(one_hot if self.norm is None else self.norm(one_hot)))
 
-    def update_normalizer(self, x: Tensor) -> None:
-        """Merge [N, *shape]."""
-        if self.norm is not None and len(x):
-            share = torch.bincount(self._index(x).flatten(), minlength=self.total).double() / len(x)
-            self.norm.merge(len(x), share, share * (1 - share))
+    def update_normalizer(self, x: Tensor, ranks: Ranks = ALONE) -> None:
+        """Merge the [N, *shape] of all ranks."""
+        if self.norm is not None:
+            share = torch.bincount(self._index(x).flatten(), minlength=self.total).double() / max(len(x), 1)
+            self.norm.merge(ranks.pool(Moments(len(x), share, share * (1 - share))))
 
     def _index(self, x: Tensor) -> Tensor:
         """[..., *shape] -> [..., entries] int64: the places of the ones."""

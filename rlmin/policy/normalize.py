@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rlmin.distributed import ALONE, Moments, Ranks
+
 CLIP = 10.0
 """Deviations from the mean beyond which a normalised number is cut off."""
 
@@ -36,17 +38,16 @@ class RunningNorm(nn.Module):
         return ((x - self.mean.to(x.dtype)) * scale.to(x.dtype)).clamp(-self.clip, self.clip)
 
     @torch.no_grad()
-    def update(self, x: Tensor) -> None:
-        """Merge [N, *shape] samples into the statistics (Chan et al. 1979); N = 0 changes nothing."""
-        added = x.shape[0]
-        if added == 0:
-            return
-        x = x.double()
-        self.merge(added, x.mean(0), x.var(0, correction=0))
+    def update(self, x: Tensor, ranks: Ranks = ALONE) -> None:
+        """Merge the [N, *shape] samples of all ranks into the statistics; N = 0 changes nothing."""
+        self.merge(ranks.moments(x))
 
     @torch.no_grad()
-    def merge(self, added: int, mean: Tensor, var: Tensor) -> None:
-        """Merge `added` > 0 samples of that mean and variance, [*shape] float64."""
+    def merge(self, found: Moments) -> None:
+        """Merge samples of these moments, [*shape] each (Chan et al. 1979)."""
+        added, mean, var = found
+        if added == 0:
+            return
         total = self.count + added
         delta = mean - self.mean
         spread = self.var * self.count + var * added + delta.square() * (self.count * added / total)
@@ -74,8 +75,9 @@ class Range(nn.Module):
         return torch.clamp(x, self.low.to(x.dtype), self.high.to(x.dtype))
 
     @torch.no_grad()
-    def update(self, x: Tensor) -> None:
-        """Widen the range to [N, *shape] samples; N = 0 changes nothing."""
+    def update(self, x: Tensor, ranks: Ranks = ALONE) -> None:
+        """Widen the range to the [N, *shape] samples of all ranks; N = 0 changes nothing."""
+        x = ranks.gather(torch.stack([*torch.aminmax(x, dim=0)]) if len(x) else x)
         if len(x) == 0:
             return
         low, high = (bound.double() for bound in torch.aminmax(x, dim=0))

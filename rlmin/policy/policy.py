@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.checks import check, check_flags
+from rlmin.distributed import ALONE, Ranks
 from rlmin.encoders import Stack
 from rlmin.encoders.base import parts
 from rlmin.policy.config import EncoderName as EncoderName
@@ -175,10 +176,10 @@ class Policy(nn.Module):
         device = next(self.parameters()).device
         return torch.zeros((rows, *self.action_head.event_shape), dtype=self.action_head.dtype, device=device)
 
-    def update_normalizer(self, observation: Observation, keep: Tensor) -> None:
-        """Merge a rollout ([T, B, ...] leaves, rows where `keep`) into the running observation statistics."""
+    def update_normalizer(self, observation: Observation, keep: Tensor, ranks: Ranks = ALONE) -> None:
+        """Merge all ranks' rollouts ([T, B, ...] leaves, rows where `keep`) into the observation statistics."""
         for trunk in self._each_trunk():
-            trunk.inputs.update_normalizer(observation, keep)
+            trunk.inputs.update_normalizer(observation, keep, ranks)
 
     def _run(
         self, observation: Observation, state: State, start: Tensor, action_mask: Tensor | None, *, step: bool

@@ -19,6 +19,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from rlmin.distributed import ALONE, Ranks
 from rlmin.encoders import Encoder
 from rlmin.policy.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs, PreviousAction, PreviousReward, check_switches
 from rlmin.policy.readings import Reading, read_as
@@ -74,11 +75,11 @@ class TokenInputs(nn.Module):
             tokens.append(self.asked(observation, start))
         return torch.stack([*tokens, self.seen(observation, start)], dim=-3)
 
-    def update_normalizer(self, observation: Observation, keep: Tensor) -> None:
+    def update_normalizer(self, observation: Observation, keep: Tensor, ranks: Ranks = ALONE) -> None:
         """See `rlmin.policy.inputs.Inputs.update_normalizer`."""
         for inputs in (self.asked, self.seen):
             if inputs is not None:
-                inputs.update_normalizer(observation, keep)
+                inputs.update_normalizer(observation, keep, ranks)
 
     def _before(self, observation: Observation, start: Tensor) -> Tensor | None:
         """[..., B, width] of the previous action and reward; None where neither is switched on."""

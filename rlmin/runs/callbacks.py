@@ -124,11 +124,15 @@ def start_callback(agent: Any, callback: Any, total: int) -> Hook:
 
     Raises:
         TypeError: any other object.
+        ValueError: the agent is trained by several processes, and the callback is no `Hook`.
     """
     if callback is None:
         return Hook()
     if isinstance(callback, Hook):
         return callback
+    if not agent.ranks.is_alone:
+        reason = "it would save or stop in one of them while the others wait"
+        raise ValueError(f"callback: {agent.ranks.size} processes train this agent, and take none, as {reason}")
     from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
     def convert(one: Any) -> BaseCallback:

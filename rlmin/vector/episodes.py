@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlmin.distributed import ALONE, Ranks
 from rlmin.types import Step
 
 
@@ -66,19 +67,22 @@ class EpisodeStatistics:
         self.pending.append((ended, self._return, self._length, step.success))
         self._return, self._length = self._return * ~ended, self._length * ~ended
 
-    def settle(self) -> list[Episode]:
-        """The episodes that ended in the records added since the last call, in temporal order."""
+    def settle(self, ranks: Ranks = ALONE) -> list[Episode]:
+        """The episodes that ended in the records added since the last call, in temporal order.
+
+        Those of all ranks; a property asks this rank alone, and finds nothing after such a call.
+        """
         if not self.pending:
             return []
         pending, self.pending = self.pending, []
         ends, returns, lengths, successes = zip(*pending, strict=True)
         ended = torch.stack(ends).cpu()
-        if not bool(ended.any()):
+        if ranks.is_alone and not bool(ended.any()):
             return []
         unknown = torch.full_like(ends[0], -1, dtype=torch.int8)
         told = [unknown if success is None else success.to(torch.int8) for success in successes]
-        stacks = (torch.stack(column).cpu()[ended].tolist() for column in (returns, lengths, told))
-        columns = zip(*stacks, strict=True)
+        stacks = [torch.stack(column).cpu()[ended] for column in (returns, lengths, told)]
+        columns = zip(*(x.tolist() for x in _exchange(ended, stacks, ranks)), strict=True)
         episodes = [Episode(return_=r, length=n, success=None if won < 0 else bool(won)) for r, n, won in columns]
         self._window.extend(episodes)
         self._episodes += len(episodes)
@@ -124,28 +128,32 @@ class EpisodeStatistics:
         self.settle()
         return self._window
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The whole state, as new tensors, for an exact resume."""
+    def state_dict(self, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+        """The whole state of all ranks, as new tensors, for an exact resume."""
         self.settle()
         success = [-1 if episode.success is None else int(episode.success) for episode in self._window]
         return {
-            "return": self._return.cpu().clone(),
-            "length": self._length.cpu().clone(),
-            "steps": self._steps.cpu().clone(),
+            "return": ranks.gather(self._return.cpu()).clone(),
+            "length": ranks.gather(self._length.cpu()).clone(),
+            "steps": ranks.sum(self._steps.cpu()).clone(),
             "episodes": torch.tensor(self._episodes),
             "window_return": torch.tensor([episode.return_ for episode in self._window], dtype=torch.float64),
             "window_length": torch.tensor([episode.length for episode in self._window], dtype=torch.int64),
             "window_success": torch.tensor(success, dtype=torch.int64),
         }
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from `state_dict()`; the window keeps its own size.
+    def load_state_dict(self, state: dict[str, Tensor], ranks: Ranks = ALONE) -> None:
+        """Continue from `state_dict()`, of any number of ranks; the window keeps its own size.
 
         Raises:
             ValueError: another number of environments.
         """
-        if state["return"].shape != self._return.shape:
-            raise ValueError(f"state: expected [B={len(self._return)}], got {list(state['return'].shape)}")
+        num_envs = len(self._return) * ranks.size
+        if state["return"].shape != (num_envs,):
+            raise ValueError(f"state: expected [B={num_envs}], got {list(state['return'].shape)}")
+        state = state | {name: ranks.part(state[name]) for name in ("return", "length")}
+        if not ranks.is_main:  # the sum over ranks is what was saved
+            state["steps"] = torch.zeros_like(state["steps"])
         self.pending.clear()
         device = self._return.device
         self.run_on({name: state[name].clone().to(device) for name in ("return", "length", "steps")})
@@ -155,6 +163,22 @@ class EpisodeStatistics:
         finished = [Episode(return_=r, length=n, success=None if won < 0 else bool(won)) for r, n, won in rows]
         self._window.clear()
         self._window.extend(finished)
+
+
+def _exchange(ended: Tensor, columns: list[Tensor], ranks: Ranks) -> list[Tensor]:
+    """Columns [N] of the episodes that ended on any rank, in the order of one process: by time, then by environment.
+
+    Args:
+        ended: [T, B] of this rank, where each of its episodes ended.
+    """
+    if ranks.is_alone:
+        return columns
+    num_envs = ended.shape[1]
+    time, row = ended.nonzero().unbind(1)
+    place = (time * ranks.size + ranks.rank) * num_envs + row
+    found = ranks.gather(torch.stack([place, *columns], 1).double())
+    found = found[found[:, 0].argsort()]
+    return [x.to(column.dtype) for x, column in zip(found[:, 1:].unbind(1), columns, strict=True)]
 
 
 def _mean(values: list[float]) -> float | None:

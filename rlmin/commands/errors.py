@@ -1,0 +1,34 @@
+"""How a command that fails says so: one line, once, also where several processes run it."""
+
+import os
+import sys
+
+
+def report_error(error: Exception) -> bool:
+    """Print an error that has an answer as one line; returns whether it has one, as bad input has.
+
+    Any other is a fault of rlmin. Of several processes under torchrun, one prints.
+    """
+    if not _has_answer(error):
+        return False
+    if not _is_reported(error):
+        print(f"rlmin: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return True
+
+
+def _has_answer(error: Exception) -> bool:
+    """Whether an error is bad input, or one of an environment's own."""
+    if isinstance(error, ValueError | FloatingPointError | OSError | ImportError):
+        return True
+    from rlmin.vector.faults import EnvError
+
+    return isinstance(error, EnvError)
+
+
+def _is_reported(error: Exception) -> bool:
+    """Whether another process of a run under torchrun has printed its error, which ends this process too."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return False
+    from rlmin.distributed.join import is_reported
+
+    return is_reported(error)
