@@ -6,7 +6,6 @@ answered before torch is loaded.
 """
 
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from rlmin.commands.errors import report_error
 from rlmin.commands.known_options import check_early
 from rlmin.commands.parse import flags, option_flags, parse, split_options, values
 from rlmin.commands.preset_files import describe_presets, preset_names, preset_path
-from rlmin.files.trust import Foreign, allow_typed
+from rlmin.files.trust import allow_typed
 from rlmin.settings import Count, Positive, Settings
 
 USAGE = """usage: rlmin COMMAND ...
