@@ -29,6 +29,9 @@ OTHERS_WORDS = re.compile(
 )
 
 EXEMPT = {
+    "rlmin.distributed.Ranks": "made by join",
+    "rlmin.distributed.LostRank": "an error",
+    "rlmin.distributed.join": "a context, of what torchrun has set",
     "rlmin.PPOConfig": "settings, see test_settings.py",
     "rlmin.DecisionConfig": "settings",
     "rlmin.PolicyConfig": "settings",

@@ -161,7 +161,7 @@ def test_regressed_points_are_sampled_with_the_spread_of_the_residuals() -> None
     found = agent.policy.state_dict()["action_head.log_std"].exp().numpy()
     assert found == pytest.approx(spread / 2, rel=0.25), "in the unit where [-2, 2] is [-1, 1]"
     agent.config = replace(agent.config, loss="nll")
-    assert agent._spread(agent.policy.unroll(*_inputs(agent)).distribution, agent.packing.draw()) is None
+    assert agent._residuals(agent.policy.unroll(*_inputs(agent)).distribution, agent.packing.draw()) == {}
     agent.learn(256)
     assert np.array_equal(found, agent.policy.state_dict()["action_head.log_std"].exp().numpy())
 

@@ -163,7 +163,7 @@ def all_settings() -> list[Any]:
 
 KINDS = all_settings()
 REQUIRED = {"env": "a", "dataset": "a", "run": "a", "runs": ["a"], "what": "a", "episodes": 4, "resume": "a"}
-REQUIRED |= {"repo_id": "a/b", "kind": "env", "name": "a"}
+REQUIRED |= {"repo_id": "a/b", "kind": "env", "name": "a", "source": "a", "to": "a", "seeds": 2}
 
 
 def made(kind: Any, /, **given: Any) -> Any:
@@ -203,9 +203,10 @@ def test_every_number_has_a_bound_and_none_is_silently_out_of_it(kind: Any) -> N
 
 
 UNBOUNDED = {
-    ("Evaluate", "target_return"): "a return is any number",
+    **{(kind, "target_return"): "a return is any number" for kind in ("Evaluate", "Collect", "Export", "Inspect")},
     ("Evaluate", "target_score"): "a score is any number",
-    ("Evaluate", "reference"): "a return is any number",
+    **{(kind, "reference"): "a return is any number" for kind in ("Evaluate", "Collect")},
+    ("Compare", "threshold"): "a return is any number",
 }
 """Numbers in settings without a bound, and why."""
 

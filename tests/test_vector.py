@@ -233,7 +233,7 @@ def test_an_unknown_id_names_the_nearest_and_other_things_are_refused() -> None:
         make_vec("nope", 2)
     with pytest.raises(TypeError, match="expected an id, a gymnasium Env"):
         adapt(3)
-    with pytest.raises(ValueError, match=r"wrappers.Autoreset off"):
+    with pytest.raises(ValueError, match=r"remove gymnasium.wrappers.Autoreset"):
         adapt(gym.wrappers.Autoreset(Climb()))
     with pytest.raises(ValueError, match="action space"):
         env = Climb()

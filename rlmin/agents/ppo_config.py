@@ -14,9 +14,7 @@ class PPOConfig(PolicyConfig):
 
     num_envs: Size = 8  # Number of environments B, where the environment is given by its id
     shards: Size = 1  # Groups of environments with random numbers of their own; several processes hold whole groups
-    step_timeout: Positive | None = (
-        STEP_TIMEOUT  # Seconds that a worker process may take for a step or reset; None: for ever
-    )
+    step_timeout: Positive | None = STEP_TIMEOUT  # Seconds that workers may take for a step or reset; None: for ever
     horizon: Size = 128  # Steps T of each environment between updates
     epochs: Count = 10  # Passes over a rollout
     minibatches: Count | None = None  # Gradient steps a pass, each on whole environments or windows; None: 4 if it can

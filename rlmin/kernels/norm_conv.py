@@ -27,7 +27,8 @@ def usable(x: Tensor, weight: Tensor) -> bool:
     such operations.
     """
     return (
-        x.shape[0] > 0
+        x.device.type in ("cpu", "cuda")
+        and x.shape[0] > 0
         and x.dtype in (torch.float32, torch.float64)
         and x.dtype is weight.dtype
         and not torch.is_autocast_enabled(x.device.type)
