@@ -157,6 +157,7 @@ def test_a_rank_that_hangs_is_given_up(tmp_path: Path) -> None:
 
 FAULTY = '''
 import gymnasium as gym
+import numpy as np
 
 
 class Faulty(gym.Env):
