@@ -1,15 +1,18 @@
 """The audit's table: every row has mends, each stands where the table says, and names a test that there is."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from audit import MENDS, ROWS
-from audit.__main__ import audit, make_copy
 from audit.mend import Mend
 
 TESTS = Path(__file__).parent
-PACKAGE = TESTS.parent / "rlmin"
+ROOT = TESTS.parent
+PACKAGE = ROOT / "rlmin"
 
 
 def test_every_row_has_a_mend() -> None:
@@ -48,9 +51,22 @@ def test_a_mend_that_has_moved_is_an_error(tmp_path: Path) -> None:
         assert (tmp_path / "a.py").read_text().endswith("y = 3\n")
 
 
+PROGRAM = """
+import sys
+from pathlib import Path
+from tests.audit import MENDS
+from tests.audit.__main__ import audit, make_copy
+
+found = next(mend for mend in MENDS if mend.row == "A6")
+unmissed = found._replace(file="waiting.py", text="return True\\n", instead="return 1\\n")
+print(*(kind for _, kind, _ in audit([found, unmissed], make_copy(Path(sys.argv[1])))))
+"""
+"""A program of its own: a process that has loaded the package already would not load the copy's."""
+
+
 @pytest.mark.slow
 def test_the_audit_finds_a_mend_undone_and_one_that_no_test_misses(tmp_path: Path) -> None:
-    found = next(mend for mend in MENDS if mend.row == "A6")
-    unmissed = found._replace(file="waiting.py", text="return True\n", instead="return 1\n")
-    outcomes = [kind for _, kind, _ in audit([found, unmissed], make_copy(tmp_path))]
-    assert outcomes == ["found", "MISSED"]
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.stdout.split() == ["found", "MISSED"], done.stdout + done.stderr
