@@ -21,7 +21,7 @@ from rlmin.commands.train_config import DecisionTrainConfig, TrainConfig
 from rlmin.commands.typed_run import read_typed_run
 from rlmin.suite.tuning.options import TuneOptions
 from rlmin.suite.tuning.report import find_differences, write_report
-from rlmin.suite.tuning.space import Choices, Numbers, read_space
+from rlmin.suite.tuning.space import Choices, Numbers, change_settings, read_space
 from rlmin.suite.tuning.trial import STOP, Trial, read_returns, summarise
 
 SMALL: dict[str, Any] = {"num_envs": 8, "width": 8, "layers": 1, "mlp": 0, "horizon": 16, "epochs": 2}
@@ -43,6 +43,14 @@ def test_a_space_is_read_as_numbers(tmp_path: Path) -> None:
     space = read_space(str(tmp_path / "mine.yaml"), CONFIG)
     assert space["lr"] == Numbers(1e-3, 1e-2, log=True) and space["layers"] == Numbers(1, 3)
     assert space["lam"] == Choices((0.9, 0.95)) and space["encoder"] == Choices(("min_gru", "gru"))
+
+
+def test_another_encoder_is_tried_without_the_options_of_the_first() -> None:
+    signed = replace(CONFIG, encoder_options={"signed": True})
+    assert change_settings(signed, {"encoder": "gru"}).encoder_options == {}
+    assert change_settings(signed, {"lr": 1e-3}).encoder_options["signed"] is True
+    with pytest.raises(ValueError, match="gru"):
+        signed.with_settings({"encoder": "gru"})
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ width: [32, 64, 128]                       one of these
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlmin.checks import check_names, require
+from rlmin.encoders.cell import select_options
 from rlmin.files.read_yaml import read_yaml
 from rlmin.settings import from_text
 
@@ -81,10 +82,16 @@ def read_space(name: str, config: Any) -> Space:
         space = {key: _read_entry(key, entry) for key, entry in entries.items()}
         for key, dimension in space.items():
             for value in dimension.examples:
-                config.with_settings({key: value})
+                change_settings(config, {key: value})
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
     return space
+
+
+def change_settings(config: Any, settings: Mapping[str, Any]) -> Any:
+    """A run's config with the settings of a trial; another encoder does not get the options that it does not have."""
+    kept = select_options(config.encoder_options, settings.get("encoder", config.encoder))
+    return replace(config, encoder_options=kept).with_settings(settings)
 
 
 def settings_of(config: Any) -> list[str]:

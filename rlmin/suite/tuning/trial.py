@@ -20,6 +20,7 @@ from rlmin.policy.fit import is_conditioned
 from rlmin.runs.callbacks import Hook
 from rlmin.runs.checkpoint import LEARNER
 from rlmin.runs.statistics import interquartile_mean
+from rlmin.suite.tuning.space import change_settings
 from rlmin.vector import adapt
 from rlmin.vector.arena import Arena
 
@@ -75,7 +76,7 @@ class Trial:
         write_atomic(self.folder / RETURNS, json.dumps(returns).encode())
 
     def _make_agent(self, number: int) -> Agent:
-        agent = make_agent(replace(self.config.with_settings(self.settings), seed=self.config.seed + number))
+        agent = make_agent(replace(change_settings(self.config, self.settings), seed=self.config.seed + number))
         agent.run |= self.config.run
         if (self._folder(number) / LEARNER).exists():
             agent.resume(self._folder(number))
