@@ -18,7 +18,7 @@ SCANS = [(1, 1, 1), (128, 64, 64), (512, 64, 128), (128, 1024, 128), (128, 8192,
 
 def run_benches(*names: str) -> None:
     runner: Any = importlib.import_module("rlmin.bench.run")
-    runner.warmup = lambda: None  # of the CPU's loops, which are not measured here
+    runner.warm_up = lambda: None  # of the CPU's loops, which are not measured here
     folder = Path(os.environ.get("GPU_WORK", tempfile.gettempdir())) / "bench"
     options = Options(device=DEVICE, rounds=None if DRY else 5, out=folder, quick=DRY, threads=2)
     for name in names:

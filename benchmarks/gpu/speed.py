@@ -64,12 +64,12 @@ def _measure(num_envs: int, name: str, settings: dict[str, Any]) -> float:
 
 
 def _measure_peer() -> None:
-    from rlmin.bench.sb3 import recurrent_ppo
+    from rlmin.bench.sb3 import make_recurrent_ppo
 
     num_envs, horizon, width = (4, 8, 8) if DRY else (1024, 128, 128)
     sizes: dict[str, Any] = {"num_envs": num_envs, "horizon": horizon, "batch": num_envs * horizon // 4, "width": width}
     kind: dict[str, Any] = {"policy": "MlpLstmPolicy", "shared_lstm": False, "enable_critic_lstm": True}
-    peer = recurrent_ppo("rlmin/TMaze-v0", {"length": 50}, epochs=1 if DRY else 4, device=DEVICE, **sizes, **kind)
+    peer = make_recurrent_ppo("rlmin/TMaze-v0", {"length": 50}, epochs=1 if DRY else 4, device=DEVICE, **sizes, **kind)
     steps = num_envs * horizon
     took = min(measure(peer.learn, steps, reset_num_timesteps=False)[0] for _ in range(2))
     add(f"RecurrentPPO {num_envs} envs", steps / took, "steps/s", "its LSTM, games on the CPU as it needs them")
