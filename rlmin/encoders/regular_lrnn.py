@@ -87,7 +87,7 @@ class RegularLRNN(Encoder):
     def transitions(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A [..., blocks, block, block] and v [..., blocks, block] of x [..., D], in `dtype`."""
         M = self.matrix(x).to(dtype).unflatten(-1, (*self.base.shape, self.block))
-        M = M - M.mean(-2, keepdim=True)
+        M = M - M.sum(-2, keepdim=True) / self.block  # mean() becomes a name twice in ONNX graphs
         with full_precision(x):
             norm = torch.linalg.vector_norm(M, NORM, dim=-2, keepdim=True).amax(-1, keepdim=True)
             A = M / norm.clamp(min=torch.finfo(dtype).tiny)
