@@ -4,14 +4,12 @@ The interpreter is a setting of the whole process, so this file is also a progra
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_scan_gpu_compile import assembler
+from test_scan_gpu_compile import assemble, run_program
 
 pytestmark = pytest.mark.slow  # half a minute of Triton's compiler
 
@@ -39,25 +37,13 @@ def report(folder: Path) -> list[int]:
         hints = {(i,): [["tt.divisibility", 16]] for i in whole}
         code = ASTSource(function, types, constants, hints)
         ptx = triton.compile(code, target=GPUTarget("cuda", 90, 32), options=norm_conv_gpu.OPTIONS).asm["ptx"]
-        path = folder / "kernel.ptx"
-        path.write_text(ptx)
-        command = [assembler(), "-v", "--gpu-name=sm_90a", str(path), "-o", str(folder / "kernel.cubin")]
-        log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        log = assemble(ptx, folder)
         found.append(int(log.split(" bytes spill stores")[0].split()[-1]))
     return found
 
 
 def test_no_kernel_spills(tmp_path: Path) -> None:
-    pytest.importorskip("triton.backends.nvidia.compiler", exc_type=ImportError)
-    try:
-        assembler()
-    except RuntimeError as error:
-        pytest.skip(f"no assembler for NVIDIA GPUs: {error}")
-    environment = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "RLMIN_KERNEL")}
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    done = subprocess.run([sys.executable, __file__, str(tmp_path)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert dict(zip(CASES, json.loads(done.stdout.splitlines()[-1]), strict=True)) == dict.fromkeys(CASES, 0)
+    assert dict(zip(CASES, run_program(__file__, tmp_path), strict=True)) == dict.fromkeys(CASES, 0)
 
 
 if __name__ == "__main__":

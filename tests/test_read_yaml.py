@@ -1,5 +1,6 @@
 """YAML that a stranger wrote: plain values or one line, in no time, wherever the command line reads it."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,13 @@ def test_a_file_has_a_largest_size(tmp_path: Path) -> None:
         read_yaml(file)
     with pytest.raises(ValueError, match=r"cannot be read"):
         read_yaml(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "preset.yaml")
+    with pytest.raises(ValueError, match=r"preset\.yaml: cannot be read \(it is no file\)"):
+        read_yaml(tmp_path / "preset.yaml")
 
 
 def test_an_argument_is_read_in_the_same_way() -> None:

@@ -71,14 +71,19 @@ def report(folder: Path) -> list[dict[str, Any]]:
     for case in CASES:
         code, options = source(*case)
         ptx = triton.compile(code, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
-        path = folder / "kernel.ptx"
-        path.write_text(ptx)
-        command = [assembler(), "-v", "--gpu-name=sm_90a", str(path), "-o", str(folder / "kernel.cubin")]
-        log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        log = assemble(ptx, folder)
         widths = re.findall(r"cp\.async\.c[ag]\.shared\.global \[[^]]*\], \[[^]]*\], (0x\w+|\d+)", ptx)
         found.append({"spilled": int(re.findall(r"(\d+) bytes spill stores", log)[0]), "registers": log})
         found[-1]["loads"] = sorted({int(width, 0) for width in widths})
     return found
+
+
+def assemble(ptx: str, folder: Path) -> str:
+    """What the assembler says of a kernel: registers, and bytes of them spilled."""
+    path = folder / "kernel.ptx"
+    path.write_text(ptx)
+    command = [assembler(), "-v", "--gpu-name=sm_90a", str(path), "-o", str(folder / "kernel.cubin")]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
 
 def assembler() -> str:
@@ -89,8 +94,8 @@ def assembler() -> str:
     return str((found[0] if isinstance(found, tuple) else found).path)
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def run_program(file: str, folder: Path) -> Any:
+    """What a file of tests prints as a program without the interpreter; skips where nothing can be compiled."""
     pytest.importorskip("triton", exc_type=ImportError)
     pytest.importorskip("triton.backends.nvidia.compiler", exc_type=ImportError)
     try:
@@ -99,10 +104,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         pytest.skip(f"no assembler for NVIDIA GPUs: {error}")
     environment = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "RLMIN_KERNEL")}
     environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    program = [sys.executable, __file__, str(tmp_path_factory.mktemp("ptx"))]
-    done = subprocess.run(program, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, file, str(folder)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = run_program(__file__, tmp_path_factory.mktemp("ptx"))
     return found
 
 

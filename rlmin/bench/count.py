@@ -8,9 +8,7 @@ T-maze, T = 32 (as good as 128, as all parts are linear in T), width 128, 2 laye
 is the fastest that a GPU could be which moves 4 TB/s and makes 50 TFLOP/s, one after the other.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
@@ -21,6 +19,7 @@ from rlmin.agents.ppo import PPO
 from rlmin.bench.options import Options
 from rlmin.bench.products import NAMES, count_flops
 from rlmin.bench.report import LIMIT, Table, Target, number
+from rlmin.bench.scan import force_kernel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +74,7 @@ def run(options: Options) -> Table:
     """Every variant; see the top of this file."""
     table = Table()
     sizes: dict[str, Any] = {"width": 8, "horizon": 4} if options.quick else {"width": 128, "horizon": HORIZON}
-    with _portable_kernels():
+    with force_kernel("portable"):  # one operation each, and none of the fused blocks of the CPU
         for name, settings in VARIANTS.items():
             _add_row(table, name, {**sizes, **settings})
     (row,) = table.where(variant="defaults")
@@ -166,19 +165,6 @@ def _tensors(tree: Any) -> list[Tensor]:
 def _bytes(x: Tensor) -> int:
     """Bytes behind a tensor; what is expanded is read once."""
     return min(x.numel() * x.element_size(), x.untyped_storage().nbytes())
-
-
-@contextmanager
-def _portable_kernels() -> Iterator[None]:
-    """Kernels of torch, as one operation each, and none of the CPU's fused blocks."""
-    before = os.environ.get("RLMIN_KERNEL")
-    os.environ["RLMIN_KERNEL"] = "portable"
-    try:
-        yield
-    finally:
-        del os.environ["RLMIN_KERNEL"]
-        if before is not None:
-            os.environ["RLMIN_KERNEL"] = before
 
 
 def draw(table: Table, figure: "Figure") -> None:

@@ -3,7 +3,7 @@
 The environments of a run are cut into S shards of equal size, each with a stream of its own. A rank holds whole shards.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -93,17 +93,18 @@ def generators_of(source: Source) -> list[torch.Generator]:
 
 def fill_exponential(x: Tensor, source: Source) -> Tensor:
     """`x` [B, ...], filled with draws from the exponential distribution of rate 1."""
-    if not isinstance(source, Streams):
-        return x.exponential_(generator=source)
-    for part, generator in zip(x.chunk(len(source.each)), source.each, strict=True):
-        part.exponential_(generator=generator)
-    return x
+    return _fill(x, source, Tensor.exponential_)
 
 
 def fill_normal(x: Tensor, source: Source) -> Tensor:
     """`x` [B, ...], filled with draws from the standard normal distribution."""
+    return _fill(x, source, Tensor.normal_)
+
+
+def _fill(x: Tensor, source: Source, draw: Callable[..., Tensor]) -> Tensor:
+    """`x` [B, ...], its rows filled by `draw` from the generator of their shard."""
     if not isinstance(source, Streams):
-        return x.normal_(generator=source)
+        return draw(x, generator=source)
     for part, generator in zip(x.chunk(len(source.each)), source.each, strict=True):
-        part.normal_(generator=generator)
+        draw(part, generator=generator)
     return x

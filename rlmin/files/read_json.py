@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rlmin.files.read_bounded import read_bounded
+
 BYTES = 16 * 2**20
 """Of a file."""
 
@@ -18,15 +20,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     Raises:
         ValueError: it cannot be read, is larger than any file of this kind, or holds something else.
     """
-    if path.exists() and not path.is_file():  # of a pipe nobody might ever write the end
-        raise ValueError(f"{path}: cannot be read (it is no file)")
-    try:
-        with path.open("rb") as file:
-            content = file.read(BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(content) > BYTES:
-        raise ValueError(f"{path}: expected at most {BYTES / 2**20:g} MiB of JSON")
+    content = read_bounded(path, most=BYTES, form="JSON")
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from rlmin.files.read_bounded import read_bounded
+
 BYTES = 2**20
 """Of a file."""
 VALUES = 100_000
@@ -28,13 +30,7 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ValueError: it cannot be read, or is larger or nests deeper than any file of settings.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(content) > BYTES:
-        raise ValueError(f"{path}: expected at most {BYTES / 2**20:g} MiB of YAML")
+    content = read_bounded(path, most=BYTES, form="YAML")
     try:
         text = content.decode()
     except UnicodeDecodeError as error:

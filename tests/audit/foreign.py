@@ -190,8 +190,8 @@ FOREIGN = [
     Mend(
         "B3",
         "a file of settings has any size",
-        "files/read_yaml.py",
-        "    if len(content) > BYTES:\n",
+        "files/read_bounded.py",
+        "    if len(content) > most:\n",
         "    if False:\n",
         YAML + "test_a_file_has_a_largest_size",
     ),
@@ -310,8 +310,8 @@ FOREIGN = [
     Mend(
         "B3",
         "JSON has any size",
-        "files/read_json.py",
-        "    if len(content) > BYTES:\n",
+        "files/read_bounded.py",
+        "    if len(content) > most:\n",
         "    if False:\n",
         HOSTILE + "test_json_that_is_none_is_one_error_wherever_it_is_read",
     ),

@@ -1,0 +1,26 @@
+"""Bytes of a file of a bounded size: whatever is wrong with the file is one ValueError that names it."""
+
+from pathlib import Path
+
+
+def read_bounded(path: Path, *, most: int, form: str) -> bytes:
+    """The content of a file.
+
+    Args:
+        path: of the file.
+        most: bytes that a file of this form may have.
+        form: name of the format, for the error message.
+
+    Raises:
+        ValueError: it cannot be read, or is larger.
+    """
+    if path.exists() and not path.is_file():  # of a pipe nobody might ever write the end
+        raise ValueError(f"{path}: cannot be read (it is no file)")
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(content) > most:
+        raise ValueError(f"{path}: expected at most {most / 2**20:g} MiB of {form}")
+    return content
