@@ -13,8 +13,8 @@ from rlmin.waiting import CHOSEN as _CHOSEN  # first, as it has no effect once t
 import importlib as _importlib
 from typing import TYPE_CHECKING
 
-from rlmin._moved import keep_old_names as _keep_old_names
-from rlmin._registration import register_with_gymnasium as _register_with_gymnasium
+from rlmin._import_hooks import keep_old_names as _keep_old_names
+from rlmin._import_hooks import register_with_gymnasium as _register_with_gymnasium
 
 if TYPE_CHECKING:
     from rlmin.agents.decision import DecisionAgent as DecisionAgent

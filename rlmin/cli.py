@@ -18,7 +18,7 @@ from rlmin import __version__
 from rlmin.checks import check_names
 from rlmin.commands.errors import report_error
 from rlmin.commands.known_options import check_early
-from rlmin.commands.parse import flags, option_flags, parse, split_options, values
+from rlmin.commands.parse import HELP, flags, option_flags, parse, split_options, values
 from rlmin.commands.preset_files import describe_presets, preset_names, preset_path
 from rlmin.files.trust import allow_typed
 from rlmin.settings import Count, Positive, Settings
@@ -84,6 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         check_names("command", arguments[:1], COMMANDS)
         ids = values(arguments, "--env")
+        if set(arguments[1:]) & set(HELP) and not any(":" in id for id in ids):  # a module may register settings
+            from rlmin.commands.early_help import answer_help
+
+            answer_help(arguments)
         with allow_typed(ids):
             import_named(ids)
             COMMANDS[arguments[0]](arguments[1:])

@@ -85,7 +85,7 @@ def test_a_file_of_ones_own_is_a_preset() -> None:
 def test_help_names_every_setting_with_its_comment(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["train", "--help"])
-    said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    said = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0
     for key in set(TrainConfig.__dataclass_fields__) - {"encoder_options"}:  # its entries have options of their own
         assert "--" + key.replace("_", "-") in said, key

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rlmin._moved import MOVED
+from rlmin._import_hooks import MOVED
 
 PACKAGE = Path(__file__).parent.parent / "rlmin"
 

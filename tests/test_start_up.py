@@ -1,6 +1,7 @@
 """What `import rlmin` and quick answers of the command line load: no torch, and yet every name and id is there."""
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -9,9 +10,14 @@ from pathlib import Path
 import pytest
 
 import rlmin
+from rlmin.agents import AGENTS
 from rlmin.commands.completion import KINDS
+from rlmin.commands.early_help import SETTINGS
+from rlmin.commands.help_text import write_help
 from rlmin.commands.known_options import ENCODERS, SOURCES, check_early, setting_names
+from rlmin.commands.sketch import NeedsImport, find_agents, find_cells, sketch
 from rlmin.commands.train_config import DecisionTrainConfig, TrainConfig
+from rlmin.encoders import CELLS
 from rlmin.encoders.cell import option_names
 from rlmin.settings import describe_settings
 
@@ -56,6 +62,15 @@ def loaded_by(code: str, *arguments: str) -> list[str]:
         "collect runs/x --datset y",
         "export runs/x --onxx x.onnx",
         "inspect runs/x --vray length=3",
+        "train --help",
+        "train tmaze --help",
+        "train tmaze --encoder mamba --help",
+        "train --dataset logged -h",
+        "train --resume runs/x --help",
+        "tune tmaze --help",
+        "evaluate --help",
+        "bench act --help",
+        "hub push --help",
     ],
 )
 def test_help_and_mistyped_names_are_answered_without_torch(arguments: str) -> None:
@@ -81,6 +96,39 @@ def test_only_a_slip_is_answered_early(option: str, answer: str | None, monkeypa
         return
     with pytest.raises(ValueError, match=f"no option '{option}'; did you mean '{answer}'?"):
         check_early("train", [option])
+
+
+def test_help_from_the_sources_is_that_of_the_classes() -> None:
+    for module, name in SETTINGS.values():
+        real = getattr(importlib.import_module(module), name)
+        assert write_help([sketch(module, name)], prog="x") == write_help([real], prog="x"), name
+    for kind in (TrainConfig, DecisionTrainConfig):
+        assert write_help([sketch(kind.__module__, kind.__name__)], prog="x") == write_help([kind], prog="x")
+    assert list(CELLS) == list(find_cells()) and list(AGENTS) == find_agents()
+    for name, found in find_cells().items():
+        own, real = sketch(found.module, found.options) if found.options else None, CELLS[name].options
+        assert (own is None) == (real is None), name
+        assert own is None or write_help([own], prog="x") == write_help([real], prog="x"), name
+
+
+@pytest.mark.parametrize("name", ["torch", "make_actor", "nothing"])
+def test_what_takes_more_than_the_sources_is_refused(name: str) -> None:
+    module = {"make_actor": "rlmin.policy.actor"}.get(name, "rlmin.encoders.gru")
+    with pytest.raises(NeedsImport, match=name):
+        sketch(module, name)
+
+
+def test_help_has_groups_and_what_the_preset_sets() -> None:
+    said = " ".join(in_a_process(CALL, "train", "tmaze", "--seeds", "3", "--help").split())
+    for part in (
+        "A training run in an environment",
+        "Settings of PPO",
+        "What the policy is made of",
+        "Options of minGRU",
+    ):
+        assert f"{part}" in said
+    assert "(tmaze: 51; default: 128)" in said and "--candidate {tanh,identity,g,silu}|None" in said
+    assert said.count("--candidate ") == 1 and "--seeds INT" in said
 
 
 def test_a_command_that_needs_torch_is_told_apart() -> None:

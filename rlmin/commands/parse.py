@@ -20,7 +20,8 @@ from tyro.constructors import (
 )
 
 from rlmin.checks import check_names
-from rlmin.settings import About, Known, Settings, check_setting, describe_settings, from_text, limits, words
+from rlmin.commands.help_text import has_option, is_positional, write_help
+from rlmin.settings import About, Known, Settings, check_setting, describe_settings, from_text, words
 from rlmin.settings.sb3_names import answer
 
 Config = TypeVar("Config", bound=Settings)
@@ -35,7 +36,7 @@ REGISTRY = ConstructorRegistry()
 
 @REGISTRY.struct_rule
 def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """A class of settings: the help of every field names its range."""
+    """A class of settings."""
     kind: Any = info.type
     if not _is_settings(kind):
         return None
@@ -45,7 +46,7 @@ def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 def _options(kind: Any) -> dict[str, About]:
     """Every setting of a class that has an option: all but mappings, whose entries have options of their own."""
-    return {name: about for name, about in describe_settings(kind).items() if get_origin(about.hint) is not dict}
+    return {name: about for name, about in describe_settings(kind).items() if has_option(about)}
 
 
 def _is_settings(kind: Any) -> bool:
@@ -54,11 +55,9 @@ def _is_settings(kind: Any) -> bool:
 
 def _field(name: str, about: About) -> StructFieldSpec:
     default = tyro.MISSING if about.default is MISSING else about.default
-    bounds = limits(about.hint)
-    help = f"{about.help} [{bounds}]" if bounds else about.help
     known = [list(mark.names) for mark in getattr(about.hint, "__metadata__", ()) if isinstance(mark, Known)]
     kind: Any = Literal[tuple(known[0])] if known else about.hint
-    return StructFieldSpec(name=name, type=kind, default=default, helptext=help)
+    return StructFieldSpec(name=name, type=kind, default=default)
 
 
 @REGISTRY.primitive_rule
@@ -100,13 +99,15 @@ def parse(
     """
     if not switches:
         arguments = _complete_trust(kind, arguments)
-    if not any(word in HELP for word in arguments):
-        _check(kind, arguments, prog=prog, switches=switches, others=others)
+    if any(word in HELP for word in arguments):
+        print(write_help([kind], prog=prog, description=description, switches=switches), end="")
+        raise SystemExit(0)
+    _check(kind, arguments, prog=prog, switches=switches, others=others)
     options = () if switches else (FlagConversionOff,)
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            return tyro.cli(kind, args=arguments, prog=prog, description=description, config=options, registry=REGISTRY)
+            return tyro.cli(kind, args=arguments, prog=prog, config=options, registry=REGISTRY)
     except SystemExit as end:
         if not end.code:
             raise
@@ -118,7 +119,7 @@ def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, ot
     """Raise a ValueError if the arguments do not fit; tyro would print a box of many lines."""
     settings = _options(kind)
     given = {option: texts for option, texts in options_of(arguments) if option}
-    named = {flag(name): (name, about) for name, about in settings.items() if not _is_positional(about)}
+    named = {flag(name): (name, about) for name, about in settings.items() if not is_positional(about)}
     negated = ["--no-" + option[2:] for option, (_, about) in named.items() if switches and about.hint is bool]
     for option in given:
         hint = answer(option[2:].replace("-", "_"), settings) if option not in named else None
@@ -131,16 +132,16 @@ def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, ot
             _check_words(name, texts, about.hint)
     for name, about in settings.items():
         option = flag(name)
-        is_there = option in given or (_is_positional(about) and not all(word.startswith("-") for word in arguments))
+        is_there = option in given or (is_positional(about) and not all(word.startswith("-") for word in arguments))
         if about.default is MISSING and not is_there:
-            raise ValueError(f"{prog}: {name if _is_positional(about) else option} is missing: {about.help}")
+            raise ValueError(f"{prog}: {name if is_positional(about) else option} is missing: {about.help}")
 
 
 def _complete_trust(kind: Any, arguments: Sequence[str]) -> list[str]:
     """The arguments, with a lone `--trust` as `--trust True`; a word after it may belong to the command."""
     settings = describe_settings(kind)
     alone = {flag(name) for name, about in settings.items() if about.hint is bool}
-    has_words = any(map(_is_positional, settings.values()))
+    has_words = any(map(is_positional, settings.values()))
     words = list[str]()
     for word, after in zip(arguments, [*arguments, "--"][1:], strict=True):
         words.append(word)
@@ -177,13 +178,9 @@ def options_of(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield option, texts
 
 
-def _is_positional(about: About) -> bool:
-    return tyro.conf.Positional in getattr(about.hint, "__metadata__", ())
-
-
 def option_flags(kind: Any) -> list[str]:
     """Every option of a command whose settings are of this class."""
-    return [flag(name) for name, about in _options(kind).items() if not _is_positional(about)]
+    return [flag(name) for name, about in _options(kind).items() if not is_positional(about)]
 
 
 def flag(name: str) -> str:

@@ -23,7 +23,6 @@ def parse_agent(
     arguments: Sequence[str],
     *,
     prog: str,
-    description: str | None = None,
     others: Collection[str] = (),
 ) -> Config:
     """The settings that the arguments of a command give: see `parse`.
@@ -32,7 +31,7 @@ def parse_agent(
         kind: class of the settings.
         arguments: without the command; options of the encoder that `--encoder` names may be among them, and for PPO
             stable-baselines3's names of its settings.
-        prog, description, others: as for `parse`.
+        prog, others: as for `parse`.
 
     Raises:
         ValueError: no such encoder, an option that is not its own, or see `parse`.
@@ -47,7 +46,7 @@ def parse_agent(
         if word.startswith("--") and name in option_names() and name not in own:
             cell.check_options((name,))
     carrier: Any = cast(Any, _carrier)(kind, cell.options)
-    given: Any = parse(carrier, arguments, prog=prog, description=description, others=others)
+    given: Any = parse(carrier, arguments, prog=prog, others=others)
     settings = {name: getattr(given, name) for name in own if name != "encoder_options"}
     return kind(**settings, encoder_options={n: getattr(given, n) for n in cell.option_names if n not in own})
 

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlmin.commands.parse import flags, values
+from rlmin.checks import check_names
+from rlmin.commands.help_text import write_train_help
+from rlmin.commands.parse import HELP, flags, values
 from rlmin.commands.parse_agent import parse_agent
-from rlmin.commands.preset_files import preset_names
 from rlmin.commands.presets import config_class, preset_arguments, read_preset
 from rlmin.commands.train_config import PAIRS, OfflineRun, OnlineRun
+from rlmin.encoders import CELLS
 from rlmin.encoders.cell import option_names, select_options
 from rlmin.files.trust import Foreign
 from rlmin.vector.make import import_provider
@@ -39,12 +41,18 @@ def read_typed_run(
     if name and online != issubclass(config_class(settings, settings.get("algorithm")), OnlineRun):
         raise ValueError(f"{name}: a preset for an environment, not for data; leave it out, or leave out --dataset")
     settings = {key: value for key, value in settings.items() if key not in find_foreign(arguments)}
+    if any(word in HELP for word in arguments):
+        encoder = [settings.get("encoder", kind.encoder), *values(arguments, "--encoder")][-1]
+        check_names("encoder", [encoder], CELLS)
+        own, called = CELLS[encoder].options, Path(name).stem if name else ""
+        kinds = [kind] if own is None else [kind, own]
+        print(write_train_help(kinds, command=command, is_logged=not online, preset=called, given=settings), end="")
+        raise SystemExit(0)
     config: Any = parse_agent(
         kind,
         preset_arguments(settings) + list(arguments),
         prog=f"rlmin {command} PRESET" if online else f"rlmin {command}",
         others=others,
-        description=_describe(online),
     )
     if isinstance(settings.get("env"), Foreign) and config.env == settings["env"] and not config.trust:
         import_provider(settings["env"])  # raises where it may not
@@ -60,18 +68,3 @@ def find_foreign(arguments: Sequence[str]) -> set[str]:
     for encoder in values(arguments, "--encoder")[-1:]:
         names |= option_names() - set(select_options(dict.fromkeys(option_names()), encoder))
     return names
-
-
-def _describe(online: bool) -> str:
-    """What the help of `rlmin train` says first."""
-    if not online:
-        return (
-            "Train a decision agent on logged data. The dataset is the id of a Minari dataset (`rlmin collect` writes "
-            "them) or the path of a D4RL file (.hdf5, .h5); --env says where to play at the end, if the data do not."
-        )
-    return (
-        f"Train an agent in an environment. Presets: {', '.join(preset_names())}, or your own .yaml file; keys given "
-        "here win. To learn from logged data instead: `rlmin train --dataset ID|FILE.hdf5`, whose settings are shown "
-        "by `rlmin train --dataset ID --help`. Many seeds: `--seeds 5 --jobs 2`, with --on, --retries and --resources "
-        "as in `rlmin bench memory --help`."
-    )

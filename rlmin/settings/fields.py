@@ -57,13 +57,19 @@ class Range:
         return all(BOUNDS[name][0](x, bound) for name, bound in self.bounds.items())
 
     def __str__(self) -> str:
-        bounds = self.bounds
+        bounds = {name: _show_bound(bound) for name, bound in self.bounds.items()}
         if len(bounds) < 2:
             return "".join(f"{BOUNDS[name][1]} {bound}" for name, bound in bounds.items())
         (low, least), (high, most) = bounds.items()
         if low == "least":
             return f"from {least} to {most}" if high == "most" else f"from {least} to below {most}"
         return f"above {least} and {'at most' if high == 'most' else 'below'} {most}"
+
+
+def _show_bound(bound: float) -> str:
+    """A bound as text, large powers of two as such."""
+    power = int(bound).bit_length() - 1
+    return f"2**{power}" if power > 16 and bound == 2**power else str(bound)
 
 
 @dataclass(frozen=True)
@@ -275,7 +281,7 @@ def describe_settings(kind: type) -> dict[str, About]:
 def _read_source(kind: type) -> dict[str, tuple[str, str]]:
     """Field -> default and comment, from the source of one class; empty without source."""
     try:
-        source = textwrap.dedent(inspect.getsource(kind))
+        source = vars(kind).get("__source__") or textwrap.dedent(inspect.getsource(kind))
     except (OSError, TypeError):
         return {}
     lines, (tree,) = source.splitlines(), ast.parse(source).body
