@@ -9,7 +9,7 @@ from pathlib import Path
 from rlmin.commands.help_text import write_help, write_train_help
 from rlmin.commands.parse import HELP, flags, values
 from rlmin.commands.preset_files import preset_path
-from rlmin.commands.sketch import NeedsImport, read_source, find_cells, sketch
+from rlmin.commands.sketch import NeedsImport, find_cells, read_source, sketch
 from rlmin.files.read_yaml import read_yaml
 
 SETTINGS = {
