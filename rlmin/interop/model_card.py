@@ -114,7 +114,7 @@ def _usage(agent: Agent) -> str:
         lines += ["act = agent.actor()          # action = act(observation); act.reset() where an episode starts"]
     else:
         lines += [
-            f"act = agent.actor(rlmin.make_vec({str(spec['id'])!r}, 1{_arguments(spec['kwargs'])}))",
+            f"act = agent.actor(rlmin.make_vec({_literal(str(spec['id']))}, 1{_arguments(spec['kwargs'])}))",
             "act.reset(seed=0)",
             "for _ in range(10):",
             "    observation, reward, terminated, truncated, info = act.step()",
@@ -139,7 +139,13 @@ def _arguments(kwargs: Mapping[str, Any]) -> str:
     """Arguments in the form of a call; a name that is not valid in Python is quoted."""
     plain = {key: value for key, value in kwargs.items() if key.isidentifier() and not iskeyword(key)}
     other = {key: value for key, value in kwargs.items() if key not in plain}
-    return "".join(f", {key}={value!r}" for key, value in plain.items()) + (f", **{other!r}" if other else "")
+    named = "".join(f", {key}={_literal(value)}" for key, value in plain.items())
+    return named + (f", **{other!r}" if other else "")
+
+
+def _literal(value: Any) -> str:
+    """A value as Python code, text in the quotes that formatters use."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _spaces(agent: Agent) -> str:
