@@ -5,6 +5,7 @@ where there is one, and else in Triton's interpreter. That is a setting of the w
 is imported, so it is made here, before any test module can import it.
 """
 
+import multiprocessing
 import os
 import sys
 from collections import Counter
@@ -27,6 +28,7 @@ from rlmin.cli import main
 from rlmin.encoders import CELLS
 from rlmin.scan import KERNELS
 
+START = multiprocessing.get_start_method(allow_none=True)
 VARIANTS = [name for name in KERNELS if name != "gpu"] + ["gpu sequential", "gpu tile"]
 
 
@@ -54,6 +56,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def one_thread() -> None:
     """Before each test, as a run with `threads` set changes it for the whole process."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def usual_workers() -> None:
+    """Before each test, as torchrl makes every later worker of the process import everything anew, seconds each."""
+    if multiprocessing.get_start_method(allow_none=True) != START:
+        multiprocessing.set_start_method(START, force=True)
 
 
 @pytest.fixture(params=VARIANTS)

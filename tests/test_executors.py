@@ -53,6 +53,21 @@ def test_a_killed_process_costs_its_job_a_retry_and_nothing_else(tmp_path: Path)
     assert not list(tmp_path.glob(".marker*"))
 
 
+def write_variable(file: Path, name: str) -> None:
+    file.write_text(os.environ.get(name, ""))
+
+
+def test_a_process_sees_the_environment_of_its_command_not_of_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in ("first", "second"):  # the server of new processes was started with the first one at the latest
+        monkeypatch.setenv("RLMIN_TEST", value)
+        file = tmp_path / value
+        jobs = [Job(value, partial(write_variable, file, "RLMIN_TEST"))]
+        assert [event.error for event in run_jobs(jobs, Local(), folder=tmp_path, retries=0)] == [None]
+        assert file.read_text() == value
+
+
 @pytest.mark.slow
 def test_a_job_that_always_dies_ends_after_its_retries(tmp_path: Path) -> None:
     events = list(run_jobs([job(tmp_path, "dying", dies=9)], Local(), folder=tmp_path, retries=2))

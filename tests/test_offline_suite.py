@@ -46,7 +46,7 @@ recipes:
     steps: 4096
     checkpoints: 2
     episodes: 7
-    ppo: {num_envs: 16, horizon: 64, width: 16, layers: 1, lr: 3e-3}
+    ppo: {num_envs: 16, horizon: 64, width: 16, layers: 1, lr: 3e-3, epochs: 2}
   maze: {env: rlmin/TMaze-v0, env_kwargs: {length: 6}, qualities: [oracle], episodes: 23, wrong: 0.3}
 tasks:
   rlmin/pole-medium-replay-v0: {agents: [min_gru]}
@@ -124,7 +124,7 @@ def test_a_bot_recipe_makes_a_dataset_that_can_be_read() -> None:
 
 
 def behaviour(folder: Path, **changes: Any) -> Behaviour:
-    config = PPOConfig(num_envs=8, horizon=16, width=8, layers=1, mlp=0)
+    config = PPOConfig(num_envs=8, horizon=16, width=8, layers=1, mlp=0, epochs=1)
     arena = Arena(id="rlmin/PositionOnlyCartPoleEasy-v0")
     return Behaviour(**{"folder": folder, "arena": arena, "steps": 384, "checkpoints": 3, "config": config, **changes})
 

@@ -29,7 +29,7 @@ MAZE = """
 steps: 512
 encoders: [min_gru, mlp]
 seeds: 2
-settings: {num_envs: 8, width: 8, layers: 1, mlp: 0, horizon: 16}
+settings: {num_envs: 8, width: 8, layers: 1, mlp: 0, horizon: 16, epochs: 1}
 tasks:
   rlmin/TMaze-v0: {env_kwargs: {length: 3}}
 """

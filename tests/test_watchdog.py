@@ -22,7 +22,7 @@ STEPS = 1600
 
 
 def config(folder: Path, **settings: Any) -> TrainConfig:
-    usual: dict[str, Any] = {"width": 8, "horizon": 5, "num_envs": 8, "lr": 0.02, "eval_episodes": 0}
+    usual: dict[str, Any] = {"width": 8, "horizon": 5, "num_envs": 8, "lr": 0.02, "epochs": 1, "eval_episodes": 0}
     usual |= {"evaluations": 4, "total_timesteps": STEPS, "folder": folder}
     usual |= {"env": "rlmin/TMaze-v0", "env_kwargs": ("length=4",)}
     return TrainConfig(**{**usual, **settings})

@@ -80,7 +80,7 @@ class Local:
                 continue
             self.used[future] = pool
             return future
-        pool = ProcessPoolExecutor(1, mp_context=_context(), initializer=_stand_apart)
+        pool = ProcessPoolExecutor(1, mp_context=_context(), initializer=_begin, initargs=(dict(os.environ),))
         future = pool.submit(attempt)
         self.used[future] = pool
         return future
@@ -95,8 +95,13 @@ def _context() -> Any:
     return context
 
 
-def _stand_apart() -> None:
-    """Leave the group of the parent, so that Ctrl-C reaches the parent alone; stop when the parent has gone."""
+def _begin(environment: dict[str, str]) -> None:
+    """Take the parent's environment and leave its group, so that Ctrl-C reaches it alone; stop when it has gone.
+
+    A forked process has the environment that the server was started with, which may be an old one.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     threading.Thread(target=_follow_parent, daemon=True).start()
