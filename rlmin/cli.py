@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from rlmin.commands.early_help import answer_help
 
             answer_help(arguments)
+        check_alone(arguments)
         with allow_typed(ids):
             import_named(ids)
             COMMANDS[arguments[0]](arguments[1:])
@@ -98,6 +99,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("rlmin: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def check_alone(arguments: Sequence[str]) -> None:
+    """Refuse whatever several processes under torchrun would each do, instead of doing it together."""
+    if arguments[0] == "train" and "--seeds" not in flags(arguments):
+        return
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return
+    from rlmin.distributed import is_one_of_many
+
+    if is_one_of_many():
+        what, size = "train --seeds" if arguments[0] == "train" else arguments[0], os.environ["WORLD_SIZE"]
+        raise ValueError(
+            f"{what}: expected one process, torchrun started {size}, which would each do all of it; run it without "
+            "torchrun, only `rlmin train` of a single run takes several"
+        )
 
 
 def import_named(ids: Sequence[str]) -> None:

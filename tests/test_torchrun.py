@@ -201,6 +201,19 @@ def test_nan_on_one_rank_is_one_line_that_names_the_environment(
     assert state(tmp_path / "run")[0] == 0, "the first checkpoint is whole"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"), [(["train", "tmaze", "--seeds", "2"], "train --seeds"), (["list", "envs"], "list")]
+)
+def test_what_every_process_would_do_alone_is_refused(
+    arguments: list[str], name: str, refuse: Callable[[list[str], str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in {"WORLD_SIZE": "3", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(variable, value)
+    refuse(arguments, f"{name}: expected one process, torchrun started 3, which would each do all of it; run it")
+    monkeypatch.delenv("MASTER_PORT")  # another program's variable WORLD_SIZE means nothing
+    main(["list", "encoders"])
+
+
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     for arguments, message in (
         ([*SMALL, "--num-envs", "9"], "num_envs=9: 2 processes need a multiple of 2, for example num_envs=10"),

@@ -20,6 +20,11 @@ PATIENCE = 2.0
 """Seconds in which a process that fails reports its error."""
 
 
+def is_one_of_many() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return os.environ.get("WORLD_SIZE", "1") != "1" and all(name in os.environ for name in RENDEZVOUS)
+
+
 @contextmanager
 def join(*, timeout: float = TIMEOUT) -> Iterator[Ranks]:
     """The ranks of the run that torchrun began; `ALONE` in a process that it did not start.
@@ -29,7 +34,7 @@ def join(*, timeout: float = TIMEOUT) -> Iterator[Ranks]:
     Args:
         timeout: seconds that a process waits for another one that hangs.
     """
-    if os.environ.get("WORLD_SIZE", "1") == "1" or not all(name in os.environ for name in RENDEZVOUS):
+    if not is_one_of_many():
         yield ALONE
         return
     nccl = torch.cuda.is_available() and dist.is_nccl_available()
