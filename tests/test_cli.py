@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from unix import SIGNALS
 
 from rlmin import PPO, __version__, load
 from rlmin.cli import main
@@ -267,6 +268,7 @@ def until_it_trains(process: subprocess.Popen[str], run: Path) -> None:
         time.sleep(0.05)
 
 
+@SIGNALS
 @pytest.mark.parametrize(
     ("number", "workers"),
     [

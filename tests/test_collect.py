@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from unix import SIGNALS
 
 from rlmin import PPO, DecisionAgent
 from rlmin.cli import main
@@ -339,6 +340,7 @@ def test_what_was_replaced_comes_back_where_its_successor_was_killed_between_two
     assert minari.load_dataset("odd/kept-v0").total_episodes == 4 and not list((root / "odd").glob(".*"))
 
 
+@SIGNALS
 def test_a_terminated_process_leaves_nothing_behind(root: Path) -> None:
     command = ["collect", "--env", "CartPole-v1", "--policy", "random", "--dataset", "ab/c", "--episodes", "1000000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}

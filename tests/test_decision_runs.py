@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from unix import SIGNALS
 
 from rlmin import DecisionAgent, load
 from rlmin.cli import main
@@ -154,6 +155,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         DecisionTrainConfig(dataset="swing.hdf5", save_interval=0)
 
 
+@SIGNALS
 def test_ctrl_c_saves_and_the_run_goes_on() -> None:
     command = [sys.executable, "-c", "from rlmin.cli import main; main()", "train", "--dataset", "swing.hdf5", *SMALL]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}

@@ -4,7 +4,6 @@ import gc
 import io
 import json
 import random
-import resource
 import struct
 import sys
 import warnings
@@ -17,6 +16,7 @@ import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
+from unix import LINKS
 
 from rlmin.cli import main
 from rlmin.data import load_dataset, written
@@ -52,6 +52,7 @@ def columns() -> dict[str, Any]:
 
 def grown(act: Callable[[], object]) -> int:
     """MiB by which the largest size of this process grows."""
+    resource = pytest.importorskip("resource")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     act()
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // (
@@ -300,6 +301,7 @@ def test_a_file_of_arrows_that_lies_is_one_error(
 
 
 @ARROW
+@LINKS
 def test_an_arrow_file_may_not_be_packed_and_its_offsets_lead_to_its_own_bytes(here: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     (path,) = (record("arrow") / "1").glob("*.arrow")

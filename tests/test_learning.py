@@ -5,7 +5,6 @@ machines, so a test that asks for a solution gives a second seed a chance.
 """
 
 import gc
-import resource
 from pathlib import Path
 
 import pytest
@@ -49,6 +48,7 @@ def test_memory_use_is_flat_over_a_million_steps() -> None:
     agent = PPO("rlmin/TMaze-v0", env_kwargs={"length": 20}, num_envs=64, horizon=64, width=32, epochs=1)
     agent.learn(100_000)
     gc.collect()
+    resource = pytest.importorskip("resource")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
     agent.learn(1_000_000, reset_num_timesteps=False)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from unix import BASH
 
 from rlmin.cli import COMMANDS, main
 from rlmin.commands.completion import completion_words, write_completion
@@ -55,6 +56,7 @@ def test_a_name_that_is_none_is_refused(name: str, reader: Path, capsys: pytest.
     assert "name" in capsys.readouterr().err and not list(Path().iterdir())
 
 
+@BASH
 def test_a_shell_completes_commands_options_and_presets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["completion", "bash"])
     script = tmp_path / "rlmin.bash"

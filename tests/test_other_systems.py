@@ -129,3 +129,41 @@ def test_an_address_survives_a_path_of_windows() -> None:
     assert not is_address(PureWindowsPath("C:/runs/zoo")) and not is_address("runs/hf")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no policy of the zoo 'none'"):
         fetch("zoo:none")
+
+
+HELPERS = {"audit", "fuzz", "kill.py", "kill_workers.py", "soak.py", "forking.py", "dying.py", "rank_runs.py"}
+"""Programs of their own, and what tests with a guard import."""
+LACKING = {"resource", "fcntl", "pty", "termios", "grp", "pwd"}
+"""Modules that are missing on Windows."""
+SENDS = {"send_signal", "symlink_to", "symlink"}
+"""Methods that do something else there than on Unix."""
+GUARDS = ("SIGNALS", "LINKS", "linux", "skipif")
+
+
+def find_unguarded(tree: ast.Module) -> set[str]:
+    """What a file of tests uses that Windows lacks: while it is imported, or in a test without a mark."""
+    found = set[str]()
+    for one in tree.body:
+        if isinstance(one, ast.Assign) and ("pytestmark" in (text := ast.unparse(one)) or "importorskip" in text):
+            return set()  # the whole file has a guard
+        if isinstance(one, ast.Import):
+            found |= {alias.name for alias in one.names} & LACKING
+        elif isinstance(one, ast.FunctionDef):
+            marks = " ".join(map(ast.unparse, one.decorator_list))
+            own = {name for name in UNIX if name in marks and "hasattr" not in marks}
+            if one.name.startswith("test_") and not any(guard in marks for guard in GUARDS):
+                sent = {node.attr for node in ast.walk(one) if isinstance(node, ast.Attribute)} & SENDS
+                own |= unix_names(one) | sent
+            found |= {f"{one.name}: {name}" for name in own}
+        elif not isinstance(one, ast.ClassDef) and "hasattr" not in ast.unparse(one):
+            found |= unix_names(one)
+    return found
+
+
+def test_the_tests_themselves_can_be_collected_on_windows_and_skip_what_it_lacks() -> None:
+    tests = ROOT / "tests"
+    files = [path for path in tests.rglob("*.py") if path.relative_to(tests).parts[0] not in HELPERS]
+    trees = {path.name: ast.parse(path.read_text(encoding="utf-8")) for path in files}
+    assert {name: found for name, tree in trees.items() if (found := find_unguarded(tree))} == {}
+    bad = "import resource\nX = os.killpg\n@mark([os.fork])\ndef test_x(): process.send_signal(2)"
+    assert find_unguarded(ast.parse(bad)) == {"resource", "os.killpg", "test_x: os.fork", "test_x: send_signal"}

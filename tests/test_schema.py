@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -194,6 +193,8 @@ def deep(depth: int) -> dict[str, Any]:
 
 def limited(act: Callable[[], Any]) -> str:
     """The error of `act` in a child that may take 300 MiB and 30 s of processor time more; "" where there is none."""
+
+    resource = pytest.importorskip("resource")
 
     def act_within_limits(written: int) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])

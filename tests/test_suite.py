@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import trim_mean
+from unix import SIGNALS
 
 from rlmin import PPO, load
 from rlmin.commands.train import train
@@ -223,11 +223,10 @@ def test_unknown_names_suggest_the_right_one(small: Path) -> None:
         read_suite("nothing")
 
 
+@SIGNALS
 @pytest.mark.slow
-@pytest.mark.parametrize(("send", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)])
-def test_one_signal_stops_every_process_and_the_next_start_goes_on(
-    send: Callable[[int, int], None], number: int, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("send", "number"), [("killpg", signal.SIGINT), ("kill", signal.SIGTERM)])
+def test_one_signal_stops_every_process_and_the_next_start_goes_on(send: str, number: int, tmp_path: Path) -> None:
     file = tmp_path / "long.yaml"
     file.write_text(SMALL.replace("steps: 512", "steps: 10_000_000"))
     command = ["bench", "memory", "--suite", str(file), "--out", str(tmp_path), "--results", str(tmp_path)]
@@ -242,7 +241,7 @@ def test_one_signal_stops_every_process_and_the_next_start_goes_on(
             time.sleep(0.1)
         time.sleep(1)
         began = time.monotonic()
-        send(running.pid, number)  # a terminal sends to the group, a scheduler to the one process it knows
+        getattr(os, send)(running.pid, number)  # a terminal sends to the group, a scheduler to the one process it knows
         try:
             said = running.communicate(timeout=60)[1]
         finally:

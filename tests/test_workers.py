@@ -87,7 +87,7 @@ class Trouble(gym.Env):
     def stubborn(self):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(1000)
-    def killed(self): os.kill(os.getpid(), signal.SIGKILL)
+    def killed(self): os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
     def terminated(self): os.kill(os.getpid(), signal.SIGTERM)
     def exits(self): os._exit(3)
     def quits(self): raise SystemExit(4)
@@ -112,6 +112,9 @@ ID = "trouble:Trouble-v0"
 SMALL: dict[str, Any] = {"width": 8, "layers": 1, "horizon": 8, "num_envs": 2, "minibatches": 1, "epochs": 1}
 OPTIONS = [word for key, x in SMALL.items() for word in ("--" + key.replace("_", "-"), str(x))]
 
+POSIX = os.name == "posix"
+WINDOWS = f"ended with exit code {signal.SIGTERM:d} during step"
+"""There a signal is an exit code."""
 IN_WORKERS = {
     "raises": r"step failed \(RuntimeError: the pole is gone\)",
     "divides": r"step failed \(ZeroDivisionError: division by zero\)",
@@ -120,8 +123,8 @@ IN_WORKERS = {
     "unsendable_info": r"step failed \(TypeError: cannot pickle",
     "hangs": r"no answer to step within 2 s; step_timeout sets how long to wait",
     "stubborn": r"no answer to step within 2 s",
-    "killed": r"killed by SIGKILL during step, as where memory runs out",
-    "terminated": r"killed by SIGTERM during step",
+    "killed": r"killed by SIGKILL during step, as where memory runs out" if POSIX else WINDOWS,
+    "terminated": r"killed by SIGTERM during step" if POSIX else WINDOWS,
     "exits": r"ended with exit code 3 during step",
     "quits": r"ended with exit code 4 during step",
 }
@@ -204,7 +207,7 @@ def test_workers_that_do_not_fail_are_as_before() -> None:
 def test_a_worker_that_is_gone_does_not_keep_its_environment_from_being_closed() -> None:
     vector = adapt(ID, num_envs=2, workers=2)
     vector.reset(seed=0)
-    os.kill(vector.env.processes[1].pid, signal.SIGKILL)
+    vector.env.processes[1].kill()
     vector.env.processes[1].join(PATIENCE)
     vector.close()
 
@@ -223,9 +226,9 @@ def test_without_a_timeout_an_answer_is_waited_for() -> None:
     thread.start()
     thread.join(4.0)
     assert thread.is_alive(), "the arm that waits"
-    os.kill(vector.env.processes[1].pid, signal.SIGKILL)
+    vector.env.processes[1].kill()
     thread.join(PATIENCE)
-    assert not thread.is_alive() and "killed by SIGKILL" in raised[0]
+    assert not thread.is_alive() and re.search(IN_WORKERS["killed"], raised[0])
 
 
 def test_the_timeout_is_a_setting_of_ppo_and_kept(tmp_path: Path) -> None:
