@@ -56,7 +56,7 @@ def test_public_ci_runs_the_commands_of_the_readme_and_of_the_own_ci() -> None:
         assert command in readme
     for line in ("ruff check .", "ruff format --check .", "mypy", "mkdocs build --strict"):
         assert line in own and line in steps["house"]
-    for line in ('pytest -m "needs and not slow"', "pytest -m slow"):
+    for line in ('pytest -n auto -m "needs and not slow"', "pytest -n auto --dist worksteal -m slow"):
         assert line in own and line in steps["nightly"]
 
 

@@ -15,7 +15,7 @@ from rlmin.runs.checkpoint import POLICY
 from rlmin.runs.policy_zoo import POLICIES, read_score, zoo_folder, zoo_names
 
 NAMES = zoo_names()
-UNTRAINED = {"cartpole-novel", "pendulum-novel", "tmaze"}
+UNTRAINED = {"cartpole-novel", "pendulum-novel"}
 """Presets without a policy so far."""
 EACH, ALL = 200_000, 4_000_000
 
