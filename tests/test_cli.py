@@ -15,6 +15,7 @@ from unix import SIGNALS
 from rlmin import PPO, __version__, load
 from rlmin.cli import main
 from rlmin.commands.train import TrainConfig, read_preset
+from rlmin.commands.training_run import stop_on_signals
 from rlmin.runs.checkpoint import LEARNER, read
 
 SMALL = ["--width", "8", "--horizon", "10", "--num-envs", "4", "--minibatches", "2", "--env-kwargs", "length=4"]
@@ -295,6 +296,20 @@ def test_a_signal_saves_says_how_to_go_on_and_the_run_can_be_finished(
         main(["train", "--resume", "run", "--total-timesteps", str(steps + 100)])
         lines = Path("run/metrics.csv").read_text().splitlines()[1:]
         assert load("run").num_timesteps >= steps + 100 and len(lines) == load("run").num_updates
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no hang-ups here")
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_terminal_that_closes_saves_too_and_under_nohup_nothing_happens(nohup: bool) -> None:
+    agent = PPO("rlmin/TMaze-v0", width=8, layers=1, num_envs=2, horizon=8)
+    first = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+    try:
+        with stop_on_signals(agent) as caught:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert caught == ([] if nohup else [signal.SIGHUP]) and agent.stop_requested is not nohup
+        assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if nohup else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, first)
 
 
 POISON = """

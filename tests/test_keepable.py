@@ -85,6 +85,9 @@ OTHER: dict[str, Any] = {
     "array of objects": np.array([{}], dtype=object),
     "array of text": np.array(["a"]),
     "complex": 1j,
+    "year of numpy": np.datetime64("2020"),  # whose item() is a date
+    "nanoseconds of numpy": np.datetime64(1, "ns"),  # a number
+    "span of numpy": np.timedelta64(1, "s"),
     "tensor": torch.zeros(2),
     "generator": np.random.default_rng(0),
     "large array": np.zeros(200_000),

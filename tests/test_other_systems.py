@@ -22,6 +22,7 @@ UNIX = {
 """Names that are missing on Windows."""
 GUARDED = {
     "rlmin/bench/machine.py": {"os.sched_getaffinity", "os.sysconf"},
+    "rlmin/commands/training_run.py": {"signal.SIGHUP"},
     "rlmin/data/tables.py": {"os.sysconf"},
     "rlmin/files/lock.py": {"os.register_at_fork"},
     "rlmin/scan/cpu_threads.py": {"os.register_at_fork"},

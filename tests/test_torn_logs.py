@@ -18,8 +18,8 @@ from rlmin.runs.logs import METRICS, STEPS, ContinuedBoard, ContinuedCSV, read_r
 NONE: dict[str, tuple[str, ...]] = {}
 
 
-def row(i: int, **more: Any) -> dict[str, Any]:
-    return {STEPS: 100 * i, "rollout/ep_rew_mean": 12.25 + i, "note": 'a, "b"\nc'} | more
+def row(i: int, text: str = "note", **more: Any) -> dict[str, Any]:
+    return {STEPS: 100 * i, "rollout/ep_rew_mean": 12.25 + i, text: 'a, "b"\nc'} | more
 
 
 @pytest.fixture
@@ -37,14 +37,21 @@ def values(file: Path) -> list[tuple[float, float]]:
         return [(float(row[STEPS]), float(row["rollout/ep_rew_mean"])) for row in csv.DictReader(lines)]
 
 
-def test_a_row_that_was_cut_at_any_position_is_dropped_and_no_other_one(written: Path) -> None:
+@pytest.mark.parametrize("text", ["note", "say", "words"], ids=["first", "between", "last"])
+def test_a_row_that_was_cut_at_any_position_is_dropped_and_no_other_one(text: str, tmp_path: Path) -> None:
+    written = tmp_path / METRICS
+    out = ContinuedCSV(written, 0)
+    for i in (1, 2, 3):
+        out.write(row(i, text), NONE)
+    out.close()
     content = written.read_bytes()
+    assert content.splitlines()[0] == ",".join(sorted(row(1, text))).encode(), "in every process the same"
     whole = values(written)
     for cut in range(len(content) + 1):
         written.write_bytes(content[:cut])
         keys, rows = read_rows(written)
         found = [(float(x[STEPS]), float(x["rollout/ep_rew_mean"])) for x in rows]
-        assert all(x["note"] == 'a, "b"\nc' for x in rows)
+        assert all(x[text] == 'a, "b"\nc' for x in rows)
         assert found == whole[: len(found)] and all(list(x) == keys for x in rows)
         assert len(found) >= content[:cut].count(b"\n") // 2 - 1, "a row has two lines, the columns have one"
         ContinuedCSV(written, 250).close()

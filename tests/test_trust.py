@@ -505,6 +505,8 @@ def test_a_module_that_fails_is_one_line(lamp: None, capsys: pytest.CaptureFixtu
     assert "importing 'lamp' failed (SyntaxError" in refused(["train", "--env", "lamp:Lamp-v0"], capsys)
     Path("lamp.py").write_text("raise RuntimeError('no light')\n")
     assert "importing 'lamp' failed (RuntimeError: no light)" in refused(["train", "--env", "lamp:Lamp-v0"], capsys)
+    Path("lamp.py").write_text("import sys\nsys.exit(0)\n")
+    assert "importing 'lamp' failed (SystemExit: 0)" in refused(["train", "--env", "lamp:Lamp-v0"], capsys)
     Path("lamp.py").write_text("import nothing_of_that_name\n")
     said = refused(["train", "--env", "lamp:Lamp-v0"], capsys)
     assert "No module named 'nothing_of_that_name'" in said and "PYTHONPATH" not in said

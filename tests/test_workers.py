@@ -55,6 +55,8 @@ class Trouble(gym.Env):
         Trouble.made += 1
         name = multiprocessing.current_process().name
         self.second = name.endswith("-1") if name.startswith("Worker<") else Trouble.made % 2 == 0
+        if at == -1:
+            getattr(self, what)()
         if what == "make":
             raise KeyError("no file")
 
@@ -91,6 +93,9 @@ class Trouble(gym.Env):
     def terminated(self): os.kill(os.getpid(), signal.SIGTERM)
     def exits(self): os._exit(3)
     def quits(self): raise SystemExit(4)
+    def leaves(self): raise SystemExit(0)
+    def moves(self): os.chdir(os.environ["ELSEWHERE"])
+    def paints(self): raise RuntimeError("\\x1b[2J" + "red" * 10**6)
 
 gym.register("Trouble-v0", "trouble:Trouble")
 '''
@@ -127,6 +132,7 @@ IN_WORKERS = {
     "terminated": r"killed by SIGTERM during step" if POSIX else WINDOWS,
     "exits": r"ended with exit code 3 during step",
     "quits": r"ended with exit code 4 during step",
+    "leaves": r"ended with exit code 0 during step",
 }
 
 
@@ -245,12 +251,12 @@ def test_the_timeout_is_a_setting_of_ppo_and_kept(tmp_path: Path) -> None:
 # in this process
 
 
-@pytest.mark.parametrize("what", ["raises", "divides", "wordless"])
+@pytest.mark.parametrize("what", ["raises", "divides", "wordless", "quits", "leaves"])
 def test_what_an_environment_raises_names_it(what: str) -> None:
     vector = adapt(ID, num_envs=2, env_kwargs={"what": what})
-    with pytest.raises(EnvError, match=rf"^environment 1 of Trouble-v0: {IN_WORKERS[what][:11]} at step 3") as found:
+    with pytest.raises(EnvError, match=r"^environment 1 of Trouble-v0: step failed at step 3") as found:
         step(vector, 5)
-    assert type(found.value.__cause__).__name__ in ("RuntimeError", "ZeroDivisionError", "Wordless")
+    assert type(found.value.__cause__).__name__ in ("RuntimeError", "ZeroDivisionError", "Wordless", "SystemExit")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -295,6 +301,30 @@ def test_training_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert "environment 1 of Trouble-v0: step failed at step 3 since reset (RuntimeError: the pole is gone)" in said
     assert "the last checkpoint, of step 0, is whole; resume with: rlmin train --resume run" in said
     assert load("run").num_timesteps == 0
+
+
+@pytest.mark.parametrize("at", [-1, 0, 3])  # as it is made, in a reset, in a step
+def test_an_environment_may_change_the_working_folder(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("ELSEWHERE", str(elsewhere))
+    command = ["train", "--env", ID, *OPTIONS, "--total-timesteps", "64", "--folder", "run", "--eval-episodes", "2"]
+    main([*command, "--env-kwargs", "what=moves", f"at={at}"])
+    assert Path.cwd() == elsewhere and not list(elsewhere.iterdir())
+    os.chdir(tmp_path)
+    main(["train", "--resume", "run", "--env", ID, "--total-timesteps", "96"])
+    os.chdir(tmp_path)
+    assert load("run").num_timesteps == 96 and not list(elsewhere.iterdir()) and not Path("run/.lock").exists()
+    assert "run: run\n" in capsys.readouterr().out
+
+
+def test_an_error_is_short_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--env", ID, *OPTIONS, "--folder", "run", "--env-kwargs", "what=paints"])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert r"RuntimeError: \x1b[2Jredred" in said and said.isprintable() and len(said) < 1500
 
 
 @pytest.mark.parametrize("name", ["evaluate", "collect", "export", "inspect"])

@@ -12,8 +12,13 @@ def report_error(error: Exception) -> bool:
     if not _has_answer(error):
         return False
     if not _is_reported(error):
-        print(f"rlmin: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(f"rlmin: {_one_line(str(error))}", file=sys.stderr, flush=True)
     return True
+
+
+def _one_line(text: str) -> str:
+    """Text as one line that moves no cursor and changes no colour: a file or an environment may say anything."""
+    return "".join(x if x.isprintable() else repr(x)[1:-1] for x in " ".join(text.split()))
 
 
 def _has_answer(error: Exception) -> bool:

@@ -61,6 +61,7 @@ def train(config: OnlineRun | OfflineRun, *, name: str = "run", progress_bar: bo
     """
     if not isinstance(config, OnlineRun | OfflineRun):
         raise TypeError(f"config: expected a TrainConfig or a DecisionTrainConfig, got {type(config).__name__}")
+    here = Path.cwd()  # an environment may change it
     with join(timeout=config.rank_timeout) as ranks:
         if ranks.is_main:
             check_folder(config.folder)
@@ -69,12 +70,13 @@ def train(config: OnlineRun | OfflineRun, *, name: str = "run", progress_bar: bo
         agent = make_agent(config, ranks)
         agent.run |= config.run
         warm_up(agent)
-        folder = new_folder(name) if config.folder is None and ranks.is_main else config.folder
+        folder = new_folder(name, here) if config.folder is None and ranks.is_main else config.folder
         folder = Path(ranks.broadcast_text(str(folder)))
-        with run_folder(folder, new=True, ranks=ranks):
-            learn_into(agent, folder, config.total_timesteps, cast(Any, config).to_saved(), progress_bar=progress_bar)
+        place, total, settings = here / folder, config.total_timesteps, cast(Any, config).to_saved()
+        with run_folder(place, new=True, ranks=ranks):
+            learn_into(agent, place, total, settings, folder=folder, progress_bar=progress_bar)
             if ranks.is_main:
-                _report(agent, folder)
+                _report(agent, place)
     return folder
 
 
@@ -111,6 +113,7 @@ def resume(
             is training there.
         ImportError, FloatingPointError, SystemExit: see `train`.
     """
+    place = Path(folder).absolute()  # an environment may change the working folder
     with join(timeout=rank_timeout) as ranks, run_folder(folder, new=False, ranks=ranks):
         header = read_header(folder, LEARNER)
         total = total_timesteps or header["total_timesteps"]
@@ -127,14 +130,14 @@ def resume(
             if dataset is not None:
                 _give(agent, dataset, header)
             if not over:
-                agent.resume(folder)
+                agent.resume(place)
         if project != agent.run.get("wandb"):
             agent.run["wandb"] = project
         if not over:  # otherwise it was stopped between its last save and its curve
             warm_up(agent)
-            learn_into(agent, folder, total, header["config"], progress_bar=progress_bar)
+            learn_into(agent, place, total, header["config"], folder=folder, progress_bar=progress_bar)
         if ranks.is_main:
-            _report(agent, folder)
+            _report(agent, place)
     return folder
 
 

@@ -106,25 +106,35 @@ def warm_up(agent: Agent) -> None:
         agent.warm_up()
 
 
-def learn_into(agent: Agent, folder: Path, total: int, settings: Mapping[str, Any], *, progress_bar: bool) -> None:
+def learn_into(
+    agent: Agent, place: Path, total: int, settings: Mapping[str, Any], *, folder: Path, progress_bar: bool
+) -> None:
     """Train to `total` steps with logs and checkpoints; a signal ends it early, saved, with SystemExit.
 
     The folder has to be held, see `run_folder`. Several ranks part at the end: what follows is the main one's.
+
+    Args:
+        agent: that learns.
+        place: of the run, an absolute path, as an environment may change the working folder.
+        total: steps.
+        settings: hyper-parameters, for the logs.
+        folder: the same as the user named it, for messages.
+        progress_bar: show progress.
     """
     ranks, agent.total_timesteps = agent.ranks, total
     if ranks.is_main:
-        agent.set_logger(_logger(agent, folder, settings))  # first: W&B may refuse, and the run can be started again
+        agent.set_logger(_logger(agent, place, settings))  # first: W&B may refuse, and the run can be started again
     if agent.num_timesteps == 0:
-        agent.save(folder)  # from here on there is always a last good checkpoint
+        agent.save(place)  # from here on there is always a last good checkpoint
     if ranks.is_main:
         print("\n".join([f"run: {folder}", *agent.policy.input_lines()]), flush=True)
-    save = SaveEvery(agent, folder, agent.run.get("save_interval", SAVE_INTERVAL))
+    save = SaveEvery(agent, place, agent.run.get("save_interval", SAVE_INTERVAL))
     try:
-        with watch(agent, folder, total) as watchdog, _signals(agent) as caught:
+        with watch(agent, place, total) as watchdog, stop_on_signals(agent) as caught:
             hooks = Hooks([watchdog, save])  # a checkpoint knows of the evaluations before it
             steps = total - agent.num_timesteps
             agent.learn(steps, hooks, progress_bar=progress_bar, reset_num_timesteps=False)
-            agent.save(folder)
+            agent.save(place)
             stopped = int(ranks.max(torch.tensor(caught[0] if caught else 0)))
         leave(ranks)
     except (EnvError, LostRank) as error:
@@ -156,13 +166,13 @@ def _logger(agent: Agent, folder: Path, settings: Mapping[str, Any]) -> "Logger"
         raise
 
 
-def new_folder(name: str) -> Path:
-    """runs/NAME-NUMBER, the first that does not exist, created."""
+def new_folder(name: str, here: Path) -> Path:
+    """runs/NAME-NUMBER, the first that does not exist in `here`, created there."""
     number = 0
     while True:
         folder = Path("runs") / f"{name}-{number}"
         try:
-            folder.mkdir(parents=True)
+            (here / folder).mkdir(parents=True)
             return folder
         except FileExistsError:
             number += 1
@@ -182,8 +192,11 @@ def ignore_interrupts(workers: int) -> Iterator[None]:
 
 
 @contextmanager
-def _signals(agent: Agent) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM ask the agent to stop after its update; a second one stops at once. Main thread only."""
+def stop_on_signals(agent: Agent) -> Iterator[list[int]]:
+    """SIGINT, SIGTERM and SIGHUP ask the agent to stop after its update; a second one stops at once. Main thread only.
+
+    SIGHUP comes when a terminal or a connection closes; under nohup it stays ignored.
+    """
     caught: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -192,7 +205,11 @@ def _signals(agent: Agent) -> Iterator[list[int]]:
         caught.append(number)
         agent.stop_requested = True
 
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
     before: dict[signal.Signals, Any] = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield caught

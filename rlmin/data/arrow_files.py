@@ -41,6 +41,8 @@ def check_arrow(folder: Path, kind: str, where: str) -> None:
         name = f"{where}: {path.relative_to(folder)}"
         if path.is_symlink():
             raise ValueError(f"{name}: expected a file, found a link")
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ValueError(f"{name}: expected a file, found a pipe or a device")
         if path.name == "metadata.json":
             read_json(path)
         elif path.is_file() and not path.name.startswith(("_", ".")):

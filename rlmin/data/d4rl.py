@@ -182,5 +182,5 @@ def _open(path: Path) -> Iterator[Any]:
         with h5py.File(path, "r") as file:
             yield file
     except (OSError, RuntimeError, KeyError) as error:
-        hint = "the file is damaged or was not copied whole; get it again"
-        raise ValueError(f"dataset {path.stem!r}: {path} cannot be read as HDF5 ({error}); {hint}") from error
+        hint, words = "the file is damaged or was not copied whole; get it again", " ".join(str(error).split())
+        raise ValueError(f"dataset {path.stem!r}: {path} cannot be read as HDF5 ({words:.300}); {hint}") from error

@@ -137,8 +137,8 @@ def _episodes(dataset: "MinariDataset", name: str) -> Iterator[Episode]:
                 early = f"dataset {name!r}: episode {e}: step {int(np.argmax(episode.terminations))} is marked terminal"
             yield Episode(episode.observations, episode.actions, episode.rewards, last)
     except Exception as error:  # Minari and h5py raise errors of many classes for damaged files
-        hint = "its files are damaged or were not copied whole; get it again"
-        raise ValueError(f"dataset {name!r}: cannot be read after episode {e} ({error}); {hint}") from error
+        hint, words = "its files are damaged or were not copied whole; get it again", " ".join(str(error).split())
+        raise ValueError(f"dataset {name!r}: cannot be read after episode {e} ({words:.300}); {hint}") from error
     if early:
         warnings.warn(f"{early}, but the episode continues; only a mark on the last step counts", stacklevel=2)
 
@@ -165,7 +165,10 @@ def _find(id: str, *, trust: bool) -> "MinariDataset":
         dataset: MinariDataset = minari.load_dataset(id)
         _ = dataset.total_steps, dataset.total_episodes, dataset.env_spec  # as its metadata say
     except Exception as error:  # see `_episodes`
-        raise ValueError(f"dataset {id!r}: {root / id} cannot be read by Minari ({error}); get it again") from error
+        words = " ".join(str(error).split())
+        raise ValueError(
+            f"dataset {id!r}: {root / id} cannot be read by Minari ({words:.300}); get it again"
+        ) from error
     if min(dataset.total_steps, dataset.total_episodes) < 0:
         raise ValueError(f"dataset {id!r}: expected counts of steps and episodes in its metadata; get it again")
     return dataset
@@ -182,9 +185,11 @@ def _check_spaces(entries: dict[str, Any], id: str) -> None:
 
 
 def _check_columns(folder: Path, id: str) -> None:
-    """Raise a ValueError if Minari would read more than its files contain."""
+    """Raise a ValueError if Minari would read more than its files contain, or wait for a pipe."""
     h5py = require("h5py", extra="offline")
     for path in folder.glob("*.hdf5"):
+        if path.exists() and not path.is_file():
+            raise ValueError(f"dataset {id!r}: {path}: expected a file, found a folder, a pipe or a device")
         try:
             with h5py.File(path, "r") as file:
                 check_all_written(file, f"dataset {id!r}: {path.name}")

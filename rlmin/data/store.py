@@ -20,6 +20,7 @@ from rlmin.data.convert import Converter
 from rlmin.data.dataset import Dataset
 from rlmin.data.source import Source
 from rlmin.data.tables import IN_MEMORY, Columns, allocate, cache_folder, open_table, row_bytes, temporary_folder
+from rlmin.files.read_json import read_json
 from rlmin.runs.checkpoint import write_atomic
 from rlmin.spaces.as_json import space_to_json
 
@@ -110,7 +111,7 @@ def _convert(converter: Converter, folder: Path, digest: str) -> None:
 
 def _is_whole(folder: Path, digest: str) -> bool:
     try:
-        stated, files = json.loads((folder / INFO).read_text(encoding="utf-8")), _sizes(folder)
+        stated, files = read_json(folder / INFO), _sizes(folder)
         tensors = all(name.endswith((".memmap", ".json")) for name in files)  # tensordict would unpickle others
         return bool(tensors and stated == {"digest": digest, "files": files})
     except (OSError, ValueError):

@@ -82,7 +82,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     except FileNotFoundError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise errors of many classes
-        raise ValueError(f"{path} cannot be read as .npz of plain arrays ({error})") from None
+        words = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as .npz of plain arrays ({words:.300})") from None
 
 
 def _check_array(file: Any, entry: zipfile.ZipInfo, name: str) -> None:

@@ -26,6 +26,7 @@ from rlmin.export.form import Form
 from rlmin.export.numpy_inputs import embed
 from rlmin.export.numpy_memory import add_block, add_norm
 from rlmin.export.numpy_policy import DESCRIPTION, NumpyPolicy
+from rlmin.files.read_bounded import read_bounded
 from rlmin.policy import Policy, Trunk
 from rlmin.policy.heads import BoxHead
 from rlmin.runs.checkpoint import write_atomic
@@ -79,7 +80,8 @@ def check_beside(file: Path) -> None:
         raise ValueError(f"{file}: is the name of the runner beside the file; use policy.npz")
     if not beside.exists():
         return
-    if beside.is_dir() or beside.read_bytes().partition(b"\n")[0] != _runner().partition(b"\n")[0]:
+    content = read_bounded(beside, most=2**20, form="Python") if beside.is_file() else b""
+    if content.partition(b"\n")[0] != _runner().partition(b"\n")[0]:
         raise ValueError(f"{beside}: is not a runner, and one would overwrite it; choose another folder")
 
 

@@ -18,10 +18,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-FORMAT = 1
-"""Version of descriptions and programs; any other is refused."""
-DESCRIPTION = "description"
-"""Name of the array in an .npz file that holds the description: JSON as bytes."""
+FORMAT = 1  # version of descriptions and programs; any other is refused
+DESCRIPTION = "description"  # name of the array in an .npz file that holds the description: JSON as bytes
 SIZES = 8  # numbers of rows for which buffers are kept
 TYPES = {"bool", "float16", "float32", "float64", *(f"{kind}{2**n}" for kind in ("int", "uint") for n in (3, 4, 5, 6))}
 LARGEST = 2**26  # numbers in one array, and in all buffers of a row: a file with more is damaged
@@ -303,8 +301,10 @@ class NumpyPolicy(ExportedPolicy):
 
     def __init__(self, file: str | Path | bytes, *, seed: int | None = None) -> None:
         source = "content" if isinstance(file, bytes) else str(file)
-        content = file if isinstance(file, bytes) else Path(file).read_bytes()
         try:
+            if not isinstance(file, bytes) and not Path(file).is_file():  # of a pipe nobody might write the end
+                raise ValueError("there is no such file")
+            content = file if isinstance(file, bytes) else Path(file).read_bytes()
             with np.load(BytesIO(content), allow_pickle=False) as opened:
                 arrays = {name: opened[name] for name in opened.files}
         except Exception as error:  # zipfile, zlib and numpy raise errors of many classes

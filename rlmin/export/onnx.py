@@ -18,7 +18,8 @@ import torch
 from rlmin.checks import require
 from rlmin.export.form import Form, GraphOptions
 from rlmin.export.numpy_policy import ExportedPolicy
-from rlmin.export.torch_export import StepModule, export_program
+from rlmin.export.torch_export import LARGEST, StepModule, export_program
+from rlmin.files.read_bounded import read_bounded
 from rlmin.policy import Policy
 from rlmin.runs.checkpoint import write_atomic
 from rlmin.settings.boundary import checked
@@ -47,7 +48,7 @@ class OnnxPolicy(ExportedPolicy):
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = threads
         options.log_severity_level = FATAL  # an error is raised, and would be printed too
-        content = file if isinstance(file, bytes) else Path(file).read_bytes()
+        content = file if isinstance(file, bytes) else read_bounded(Path(file), most=LARGEST, form="a program")
         source = "content" if isinstance(file, bytes) else str(file)
         try:
             self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

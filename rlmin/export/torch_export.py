@@ -32,6 +32,7 @@ from rlmin.encoders.cell import cell_of
 from rlmin.export.description import describe_policy
 from rlmin.export.form import Form, GraphOptions
 from rlmin.export.numpy_policy import ExportedPolicy, input_name
+from rlmin.files.read_bounded import read_bounded
 from rlmin.policy import Policy
 from rlmin.policy.heads import Categorical, Gaussian
 from rlmin.policy.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD
@@ -42,6 +43,8 @@ from rlmin.types import State, map_state, tensors_of
 
 DESCRIPTION = "rlmin.json"
 """Name of the description inside a .pt2 file."""
+LARGEST = 2**31
+"""Bytes of a file that is read."""
 EXAMPLE_ROWS = 3  # torch would take a batch of one for a constant
 
 
@@ -144,7 +147,7 @@ class TorchExportPolicy(ExportedPolicy):
     """
 
     def __init__(self, file: str | Path | bytes, *, seed: int | None = None) -> None:
-        content = file if isinstance(file, bytes) else Path(file).read_bytes()
+        content = file if isinstance(file, bytes) else read_bounded(Path(file), most=LARGEST, form="a program")
         extra = {DESCRIPTION: ""}
         try:
             program = torch.export.load(io.BytesIO(content), extra_files=extra)

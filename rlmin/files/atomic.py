@@ -30,8 +30,12 @@ def write_in_order(folder: Path, contents: Mapping[str, bytes]) -> None:
     first new too. Where writing fails, every file is as it was before.
 
     Raises:
+        ValueError: a folder, a pipe or a device has that name, which a rename would replace.
         OSError: the disk is full or cannot be written to.
     """
+    for name in contents:
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise ValueError(f"{folder / name}: expected the name of a file, found a folder, a pipe or a device")
     folder.mkdir(parents=True, exist_ok=True)
     made: list[Path] = []
     try:

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import platform
+import stat
 import time
 import warnings
 from collections.abc import Iterator
@@ -52,7 +53,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _release(folder, key)
+        _release(key)
 
 
 @contextlib.contextmanager
@@ -88,6 +89,9 @@ def _lock_file(folder: Path) -> int:
     while True:
         handle = os.open(path, FLAGS, 0o666)
         try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                os.close(handle)
+                raise ValueError(f"{path}: expected a file that locks the folder, found a pipe or a device; remove it")
             _lock(handle)
         except BlockingIOError:
             holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
@@ -142,14 +146,14 @@ def _is_at(path: Path, handle: int) -> bool:
         return False
 
 
-def _release(folder: Path, key: Path) -> None:
+def _release(key: Path) -> None:
     handle = _held.pop(key, -1)
     if handle < 0:
         return
     if fcntl is None:
         os.close(handle)  # Windows removes no open file, be it ours or that of the next holder
     with contextlib.suppress(OSError):  # the folder was removed
-        (folder / LOCK).unlink()  # while it is locked: nobody else can have it
+        (key / LOCK).unlink()  # while it is locked: nobody else can have it
     if fcntl is not None:
         os.close(handle)
 

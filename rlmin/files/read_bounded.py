@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+PART = 2**20
+"""Bytes that are read at once."""
+
 
 def read_bounded(path: Path, *, most: int, form: str) -> bytes:
     """The content of a file.
@@ -16,11 +19,13 @@ def read_bounded(path: Path, *, most: int, form: str) -> bytes:
     """
     if path.exists() and not path.is_file():  # of a pipe nobody might ever write the end
         raise ValueError(f"{path}: cannot be read (it is no file)")
+    content = bytearray()
     try:
-        with path.open("rb") as file:
-            content = file.read(most + 1)
+        with path.open("rb") as file:  # a part at a time: all that may be there would be allocated first
+            while len(content) <= most and (part := file.read(PART)):
+                content += part
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
     if len(content) > most:
         raise ValueError(f"{path}: expected at most {most / 2**20:g} MiB of {form}")
-    return content
+    return bytes(content)

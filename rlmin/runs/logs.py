@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rlmin.checks import require
 from rlmin.files.atomic import write_atomic
+from rlmin.files.read_bounded import read_bounded
 from rlmin.vector.episodes import EpisodeStatistics
 
 METRICS = "metrics.csv"
@@ -40,12 +41,7 @@ def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     Raises:
         ValueError: `file` is not a csv file.
     """
-    if file.exists() and not file.is_file():  # of a pipe nobody might ever write the end
-        raise ValueError(f"{file}: expected a file")
-    with file.open("rb") as opened:
-        content = opened.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise ValueError(f"{file}: expected a log of at most {LARGEST // 2**20} MiB")
+    content = read_bounded(file, most=LARGEST, form="CSV")
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(content)  # keeps the bytes of a cut letter back
         whole = text[: text.rfind("\n") + 1]  # a cut number is still a number, so the end of the line decides
@@ -81,7 +77,7 @@ class ContinuedCSV(CSVOutputFormat):
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Write one row. A new column rewrites the file, whole or not at all, so a kill never loses a row."""
         new = filter_excluded_keys(key_values, key_excluded, "csv").keys() - self.keys
-        if new and self.keys:
+        if new:  # sorted: the order of a set differs from process to process
             self.file.close()
             self._begin([*self.keys, *sorted(new)], read_rows(self.path)[1])
         super().write(key_values, key_excluded, step)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlmin.files.read_bounded import read_bounded
 from rlmin.runs.checkpoint import write_atomic
 from rlmin.runs.curves import mean_curve
 from rlmin.runs.statistics import iqm_interval, mean_interval, normalise
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 NUMBERS = ("seed", "steps", "final", "worst", "reached", "floor", "ceiling", "seconds")
 LISTS = ("points", "curve")
 CELLS = ["task", "encoder", *NUMBERS[:-1], *LISTS, "seconds"]
+LARGEST = 64 * 2**20
+"""Bytes of a file of cells."""
 LEGEND = """\
 Everything at its default. final: greedy return of the last policy, mean over seeds [95 % bootstrap interval].
 worst: the lowest of the last five evaluations of any seed. 90 %: steps (median over seeds) after which a policy first
@@ -46,16 +49,17 @@ def read_cells(file: Path) -> list[Row]:
     Raises:
         ValueError: the file does not exist, or is not of that kind.
     """
-    if not file.is_file():
+    if not file.exists():
         raise ValueError(f"{file}: no such file")
-    with file.open(newline="", encoding="utf-8", errors="replace") as lines:
-        table = csv.DictReader(lines)
-        if table.fieldnames != CELLS:
-            raise ValueError(f"{file}: expected the columns {', '.join(CELLS)}, got {table.fieldnames!r:.200}")
-        try:
-            return [_read_row(row) for row in table]
-        except (ValueError, TypeError, AttributeError):  # no number; a line that is too short
-            raise ValueError(f"{file}, line {table.line_num}: expected numbers in {', '.join(CELLS[2:])}") from None
+    text = read_bounded(file, most=LARGEST, form="CSV").decode(errors="replace")
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        names, lines = table.fieldnames, [(table.line_num, line) for line in table]
+    except csv.Error as error:
+        raise ValueError(f"{file}: not readable as CSV ({error})") from None
+    if names != CELLS:
+        raise ValueError(f"{file}: expected the columns {', '.join(CELLS)}, got {names!r:.200}")
+    return [_read_row(line, where=f"{file}, line {number}") for number, line in lines]
 
 
 def join_cells(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
@@ -141,12 +145,15 @@ def _entry(line: dict[str, Any]) -> str:
     return f"{interval}, worst {line['worst']:.4g}, 90 % {steps}"
 
 
-def _read_row(entries: dict[str, str]) -> Row:
+def _read_row(entries: dict[str, str], *, where: str) -> Row:
     """A row, from the text of its entries."""
     row: Row = {key: entries[key] for key in ("task", "encoder")}
-    row |= {key: float(entries[key]) if entries[key] else None for key in NUMBERS}
-    row |= {key: [float(x) for x in entries[key].split()] for key in LISTS}
-    return row | {key: int(entries[key]) for key in ("seed", "steps")}
+    try:
+        row |= {key: float(entries[key]) if entries[key] else None for key in NUMBERS}
+        row |= {key: [float(x) for x in entries[key].split()] for key in LISTS}
+        return row | {key: int(entries[key]) for key in ("seed", "steps")}
+    except (ValueError, TypeError, AttributeError):  # no number; a line that is too short
+        raise ValueError(f"{where}: expected numbers in {', '.join(CELLS[2:])}") from None
 
 
 def _flat(x: Any) -> Any:

@@ -165,7 +165,9 @@ class Vector(ABC):
                 self._failed = True
                 end_processes(self.env)
             raise EnvError(f"{error}{self._where()}") from error.__cause__
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            if isinstance(error, SystemExit) and is_raised_in(error, "rlmin"):
+                raise  # of a signal's handler
             malformed = isinstance(error, ValueError | TypeError | KeyError)
             if malformed:
                 self._name_bad_leaf()
@@ -179,7 +181,7 @@ class Vector(ABC):
                 f"{self._name_of_env(error)}: {function.__name__} failed{self._where()} ({in_words(error)})"
             ) from error
 
-    def _name_of_env(self, error: Exception) -> str:
+    def _name_of_env(self, error: BaseException) -> str:
         """The environment that raised it: its index, if they run one after the other, and its id."""
         spec = getattr(self.env, "spec", None)
         row = "" if (i := _place(error)) is None else f" {i}"
@@ -280,7 +282,7 @@ class Vector(ABC):
         return mask | ~known.unsqueeze(1)
 
 
-def _place(error: Exception) -> int | None:
+def _place(error: BaseException) -> int | None:
     """The environment at which the loop of a SyncVectorEnv was; None if there was no such loop."""
     trace, file = error.__traceback__, inspect.getfile(SyncVectorEnv)
     while trace is not None:

@@ -2,6 +2,9 @@
 
 from contextlib import suppress
 
+LONGEST = 1000
+"""Letters of an error's text that are shown."""
+
 
 class EnvError(RuntimeError):
     """An environment, or its process, failed; `__cause__` is its own error, if there is one."""
@@ -19,5 +22,5 @@ def in_words(error: BaseException) -> str:
     """The kind of an error and its text, if it has one."""
     text = ""
     with suppress(Exception):  # its text raises an error too
-        text = str(error)
+        text = str(error)[:LONGEST]
     return f"{type(error).__name__}: {text}" if text.strip() else type(error).__name__

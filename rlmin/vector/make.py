@@ -20,7 +20,7 @@ from rlmin.files.read_yaml import parse_yaml
 from rlmin.files.trust import check_import
 from rlmin.settings import Positive, Seed, Size, Workers
 from rlmin.settings.boundary import checked
-from rlmin.vector.faults import EnvError, in_words
+from rlmin.vector.faults import EnvError, in_words, is_raised_in
 from rlmin.vector.workers import STEP_TIMEOUT, watch, worker
 
 PROVIDERS = {r"MiniGrid-|BabyAI-": "minigrid", r"ALE/|\w+NoFrameskip-v": "ale_py", r"popgym-": "popgym"}
@@ -118,7 +118,9 @@ def _name_package(id: str) -> Iterator[None]:
         raise  # errors for unsuitable arguments
     except EOFError as error:
         raise EnvError(f"environment {id!r}: a worker ended while it made its environment") from error
-    except Exception as error:  # any error of its author's code
+    except (Exception, SystemExit) as error:  # any error of its author's code
+        if isinstance(error, SystemExit) and is_raised_in(error, "rlmin"):
+            raise  # of a signal's handler
         raise EnvError(f"environment {id!r}: making it failed ({in_words(error)})") from error
 
 
@@ -155,7 +157,7 @@ def _import(module: str, id: str) -> None:
             raise ModuleNotFoundError(f"No module named {error.name!r}, to import {id!r}", name=error.name) from None
         hint = f"./{file} is there: name the environment by --env {id}, or set PYTHONPATH=."
         raise ModuleNotFoundError(f"{error}; {hint}", name=error.name) from error
-    except Exception as error:  # any error of its author's code
+    except (Exception, SystemExit) as error:  # any error of its author's code
         raise ValueError(f"environment {str(id)!r}: importing {module!r} failed ({in_words(error)})") from error
 
 

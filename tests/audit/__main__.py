@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -24,6 +25,8 @@ SLOW_TO_LOAD = ("torch.utils.tensorboard", "stable_baselines3", "tensordict", "n
 """What most tests import, loaded once; the package itself is loaded anew for each."""
 SECONDS = 300.0
 """After which a test that hangs has missed the mend."""
+MEMORY = 8 * 2**30
+"""Bytes that a test may ask for; without a mend it may ask for terabytes."""
 
 
 class Outcome(NamedTuple):
@@ -35,7 +38,11 @@ class Outcome(NamedTuple):
     @property
     def last(self) -> str:
         """The last line of its summary."""
-        return f"no end within {SECONDS:g} s" if self.code is None else "".join(self.lines[-1:]).strip("= ")
+        if self.code is None:
+            return f"no end within {SECONDS:g} s"
+        if self.code < 0:
+            return f"ended by {signal.Signals(-self.code).name}"
+        return "".join(self.lines[-1:]).strip("= ")
 
     @property
     def passes(self) -> bool:
@@ -44,8 +51,10 @@ class Outcome(NamedTuple):
 
     @property
     def fails(self) -> bool:
-        """Whether a test failed, or hung; with another exit code none has run."""
-        return self.code in (None, pytest.ExitCode.TESTS_FAILED) or " failed" in self.last
+        """Whether a test failed, hung, or ended its process by a signal; with another exit code none has run."""
+        if self.code is None or self.code < 0:
+            return True
+        return self.code == pytest.ExitCode.TESTS_FAILED or " failed" in self.last
 
 
 def run_tests(copy: Path, tests: Sequence[str], *options: str, seconds: float = SECONDS) -> Outcome:
@@ -66,6 +75,7 @@ def _run_pytest(copy: Path, arguments: list[str], out: int) -> None:
     """Never returns."""
     try:
         os.setsid()
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         os.dup2(out, 1)
         os.dup2(out, 2)
         os.chdir(copy)

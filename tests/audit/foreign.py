@@ -273,7 +273,7 @@ FOREIGN = [
         "data/written.py",
         "    if claimed > entry.file_size:\n",
         "    if False:\n",
-        HOSTILE + "test_an_npz_that_lies_is_one_error[a shape without end]",
+        HOSTILE + "test_an_npz_that_lies_is_one_error[more rows than there are]",
     ),
     Mend(
         "B3",
@@ -367,7 +367,7 @@ FOREIGN = [
         "B5",
         "an id stands in the code of a card as it is",
         "interop/model_card.py",
-        "rlmin.make_vec({str(spec['id'])!r}, 1",
+        "rlmin.make_vec({_literal(str(spec['id']))}, 1",
         "rlmin.make_vec('{spec['id']}', 1",
         TRUST + "test_a_model_card_quotes_an_id_whatever_it_holds",
     ),

@@ -162,7 +162,7 @@ SETTINGS = [
         "D5",
         "a module that fails is a traceback",
         "vector/make.py",
-        "    except Exception as error:\n        raise ValueError(",
+        "    except (Exception, SystemExit) as error:\n        raise ValueError(",
         "    except InterruptedError as error:\n        raise ValueError(",
         TRUST + "test_a_module_that_fails_is_one_line",
     ),
