@@ -15,10 +15,16 @@ start[t] says that observation[t] opens an episode: memory is wiped before it is
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
+from gymnasium.vector import VectorWrapper
 from torch import Tensor
+
+if TYPE_CHECKING:
+    AnyVectorWrapper: TypeAlias = VectorWrapper[Any, Any, Any, Any, Any]
+else:
+    AnyVectorWrapper = VectorWrapper  # gymnasium before 1.3 gives it no parameters
 
 Observation: TypeAlias = dict[str, Tensor]
 """An observation is always a dict of its leaves. A Dict or Tuple space is flattened to dotted names ("image",

@@ -55,6 +55,7 @@ SLOW = {
 LARGE = {
     "rlmin.interop.zoo": "rl_zoo3",
     "torchrl": "torchrl",
+    "rllib": "ray",
     "onnx": "onnxruntime",
     "wandb": "wandb",
     "hub": "huggingface_hub",

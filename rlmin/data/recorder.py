@@ -14,9 +14,10 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rlmin.spaces.leaves import pick
+from rlmin.types import AnyVectorWrapper
 
 Path: TypeAlias = tuple[str | int, ...]
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -41,7 +42,7 @@ class Recorded:
         return sum(leaf.nbytes for leaf in _leaves(self.observations)) + self.actions.nbytes + self.rewards.nbytes
 
 
-class Recorder(VectorWrapper[Any, Any, Any, Any, Any]):
+class Recorder(AnyVectorWrapper):
     """A vector environment, in any autoreset mode, of arrays or tensors, which collects finished episodes."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:

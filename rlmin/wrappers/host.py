@@ -18,6 +18,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from rlmin.envs.draws import to_signed
+from rlmin.types import AnyVectorWrapper
 from rlmin.wrappers.transform import Like, Memory, Transform, mix, where
 
 
@@ -47,7 +48,7 @@ class Wrapped(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
         return self.transform.see(self._memory, observation), float(given), terminated, truncated, info
 
 
-class VectorWrapped(VectorWrapper[Any, Any, Any, Any, Any]):
+class VectorWrapped(AnyVectorWrapper):
     """A vector environment, seen through a transform. Tensors stay tensors."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any], transform: Transform) -> None:
