@@ -37,7 +37,7 @@ def read(file: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
 # every benchmark
 
 
-LONG = ("scan", "busy", "deploy")
+LONG = ("scan", "busy", "ranks", "deploy")
 """Benchmarks that take more than a few seconds, however quick."""
 EACH = [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in NAMES]
 

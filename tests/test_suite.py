@@ -235,7 +235,7 @@ def test_one_signal_stops_every_process_and_the_next_start_goes_on(send: str, nu
     program = [sys.executable, "-c", f"{heard}; from rlmin.cli import main; main({command!r})"]
     with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
         learner = tmp_path / "long" / "rlmin-TMaze-v0" / "min_gru-0" / LEARNER
-        for _ in range(600):
+        for _ in range(3000):  # seconds on a free machine, minutes beside other tests
             if learner.is_file():
                 break
             time.sleep(0.1)
@@ -243,9 +243,9 @@ def test_one_signal_stops_every_process_and_the_next_start_goes_on(send: str, nu
         began = time.monotonic()
         getattr(os, send)(running.pid, number)  # a terminal sends to the group, a scheduler to the one process it knows
         try:
-            said = running.communicate(timeout=60)[1]
+            said = running.communicate(timeout=300)[1]
         finally:
             running.kill()  # if it did not listen, or this would wait for it
     assert running.returncode == 130 and "the same command continues" in said and "Traceback" not in said
-    assert time.monotonic() - began < 30, "millions of steps were still to come"
+    assert time.monotonic() - began < 200, "millions of steps were still to come"
     assert read_header(learner.parent, LEARNER)["total_timesteps"] == 10_000_000

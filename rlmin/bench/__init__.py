@@ -26,6 +26,7 @@ NAMES = (
     "deploy",
     "overhead",
     "busy",
+    "ranks",
     "envs",
     "decision",
 )
