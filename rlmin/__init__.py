@@ -38,12 +38,20 @@ else:
         "PolicyConfig": "rlmin.policy",
         "make_vec": "rlmin.vector",
     }
+    _ELSEWHERE = {
+        "RecurrentPPO": "`from rlmin import PPO as RecurrentPPO` is the same, as every PPO here may have a memory",
+        **dict.fromkeys(
+            ("A2C", "DQN", "SAC", "TD3", "DDPG"), "its algorithms are PPO and, on logged data, DecisionAgent"
+        ),
+    }
     _FACES = ("agents", "data", "encoders", "envs", "policy", "scan", "vector", "wrappers")
 
     def __getattr__(name):
         """A public name from its module, or a package that users import from."""
         if name in _FACES:
             return _importlib.import_module(f"rlmin.{name}")
+        if name in _ELSEWHERE:  # an AttributeError would reach nobody who writes `from rlmin import RecurrentPPO`
+            raise ImportError(f"rlmin has no {name!r}; {_ELSEWHERE[name]}")
         if name not in _HOME:
             raise AttributeError(f"module 'rlmin' has no attribute {name!r}")
         found = globals()[name] = getattr(_importlib.import_module(_HOME[name]), name)

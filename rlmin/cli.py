@@ -75,6 +75,8 @@ class Resume(Settings):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Bad input prints one line and exits with code 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return

@@ -40,7 +40,7 @@ LATE = {
         (
             *("rlmin.bench", "rlmin.bench.options", "rlmin.bench.run", "rlmin.data.minari"),
             *("rlmin.encoders.capabilities", "rlmin.envs.catalog"),
-            *("rlmin.runs.policy_zoo", "rlmin.vector.make"),
+            *("rlmin.distributed", "rlmin.runs.policy_zoo", "rlmin.vector.make"),
             *("rlmin.interop.hub_command", "rlmin.suite", "rlmin.suite.defaults", "rlmin.suite.offline"),
             *("rlmin.suite.seeds", "rlmin.suite.tuning.options", "rlmin.suite.tuning.study"),
             *(

@@ -22,6 +22,7 @@ from rlmin.settings.sb3_convert import Schedule
 NETWORK = {field.name for field in fields(PolicyConfig)} - {"dropout"}
 """Settings that the weights in a file were made with."""
 
+ACT = "`agent.predict(observation, state, episode_start)` returns the action and the memory after it"
 ANSWERS = {
     "rollout_buffer": "the last rollout is `agent.collector.buffer`, tensors [T, B] by name",
     "replay_buffer": "PPO keeps no steps from before the last rollout",
@@ -32,6 +33,10 @@ ANSWERS = {
     "_last_lstm_states": "the memory is `agent.collector.state`",
     "_last_episode_starts": "it is `agent.collector.now.start`",
     "_setup_model": "an agent is ready once it is made",
+    "fit": "`agent.learn(total_timesteps)` trains it",
+    "get_action": ACT,
+    "select_action": ACT,
+    "compute_single_action": ACT,
 }
 """Attributes that rlmin has not under stable-baselines3's name, and what to write."""
 

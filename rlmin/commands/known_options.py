@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from rlmin.commands.parse import HELP, flag
-from rlmin.settings.sb3_names import SB3_NAMES
+from rlmin.settings.sb3_names import SB3_NAMES, answer
 
 PACKAGE = Path(__file__).parent.parent
 SHIFT = "wrappers/shift.py"
@@ -42,9 +42,12 @@ def check_early(command: str, options: Iterable[str], others: Collection[str] = 
         return
     own = {*map(flag, setting_names(SOURCES[command])), *others}
     foreign = {*map(flag, {*setting_names(ENCODERS), *SB3_NAMES})} - own if command == "train" else set[str]()
+    names = {name[2:].replace("-", "_") for name in own}
     for option in options:
         if option in own or option in foreign or option in HELP:
             continue
+        if (hint := answer(option[2:].replace("-", "_"), names)) is not None:
+            raise ValueError(f"no option {option!r}: {hint}")
         near = get_close_matches(option, sorted(own | foreign), n=1)
         if near and near[0] in own:
             raise ValueError(f"no option {option!r}; did you mean {near[0]!r}?")

@@ -29,6 +29,8 @@ Config = TypeVar("Config", bound=Settings)
 HELP = ("-h", "--help")
 BOX = re.compile(r"[\u2500-\u257f]|-{3,}")
 """Lines that tyro draws around what it says."""
+TITLE = "\u256d"
+"""Corner before the title of its box, which the text repeats."""
 
 REGISTRY = ConstructorRegistry()
 """How tyro reads settings."""
@@ -111,7 +113,9 @@ def parse(
     except SystemExit as end:
         if not end.code:
             raise
-    words_ = " ".join(BOX.sub(" ", printed.getvalue().partition("For full helptext")[0]).split())
+    box = printed.getvalue().partition("For full helptext")[0]
+    text = "\n".join(line for line in box.splitlines() if not line.startswith(TITLE))
+    words_ = " ".join(BOX.sub(" ", text).split())
     raise ValueError(f"{prog}: {words_}")
 
 
@@ -121,6 +125,9 @@ def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, ot
     given = {option: texts for option, texts in options_of(arguments) if option}
     named = {flag(name): (name, about) for name, about in settings.items() if not is_positional(about)}
     negated = ["--no-" + option[2:] for option, (_, about) in named.items() if switches and about.hint is bool]
+    has_words = any(map(is_positional, settings.values()))
+    if not has_words:
+        check_stray(arguments, prog=prog)
     for option in given:
         hint = answer(option[2:].replace("-", "_"), settings) if option not in named else None
         if hint is not None:
@@ -129,12 +136,21 @@ def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, ot
     for option, texts in given.items():
         name, about = named.get(option, (option, None))
         if about is not None and not (switches and about.hint is bool):
-            _check_words(name, texts, about.hint)
+            _check_words(name, texts, about.hint, has_words=has_words)
     for name, about in settings.items():
         option = flag(name)
         is_there = option in given or (is_positional(about) and not all(word.startswith("-") for word in arguments))
         if about.default is MISSING and not is_there:
             raise ValueError(f"{prog}: {name if is_positional(about) else option} is missing: {about.help}")
+
+
+def check_stray(arguments: Sequence[str], *, prog: str) -> None:
+    """Raise a ValueError for a word before the first option, of a command that takes none."""
+    stray = next((texts[0] for option, texts in options_of(arguments) if not option), None)
+    if stray is not None:
+        key, equals, value = stray.partition("=")
+        hint = f"; write {flag(key)} {value}" if equals else ""
+        raise ValueError(f"{prog}: expected options as --key value, got {stray!r}{hint}")
 
 
 def _complete_trust(kind: Any, arguments: Sequence[str]) -> list[str]:
@@ -151,10 +167,12 @@ def _complete_trust(kind: Any, arguments: Sequence[str]) -> list[str]:
     return words
 
 
-def _check_words(name: str, texts: Sequence[str], hint: Any) -> None:
+def _check_words(name: str, texts: Sequence[str], hint: Any, *, has_words: bool) -> None:
     """Raise a ValueError if the words after an option do not fit its setting."""
     kind = hint.__origin__ if get_origin(hint) is Annotated else hint
     tuples = [one for one in (kind, *get_args(kind)) if get_origin(one) is tuple]
+    if len(texts) > 1 and not tuples and not has_words:
+        raise ValueError(f"{name}: expected {words(hint)}, got {' '.join(texts)!r}")
     if not texts and not tuples:
         raise ValueError(f"{name}: expected {words(hint)}, got nothing")
     if texts and tuples and list(texts) != ["None"]:

@@ -1,10 +1,13 @@
 """The presets that there are: YAML files in rlmin/configs, or the user's own."""
 
+import re
 from itertools import takewhile
 from pathlib import Path
 
 from rlmin.checks import check_names
 
+ENV_ID = re.compile(r"-v\d+$|[/:]")
+"""Words that name an environment, or a dataset, and no preset."""
 PRESETS = Path(__file__).parent.parent / "configs"
 
 
@@ -35,5 +38,7 @@ def preset_path(name: str) -> Path:
         if not Path(name).is_file():
             raise ValueError(f"{name}: no such file")
         return Path(name)
+    if ENV_ID.search(name):
+        raise ValueError(f"no preset {name!r}; an environment is given by its option: --env {name}")
     check_names("preset", [name], preset_names())
     return PRESETS / f"{name}.yaml"

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlmin.checks import check_names
 from rlmin.commands.help_text import write_train_help
-from rlmin.commands.parse import HELP, flags, values
+from rlmin.commands.parse import HELP, check_stray, flags, values
 from rlmin.commands.parse_agent import parse_agent
 from rlmin.commands.presets import config_class, preset_arguments, read_preset
 from rlmin.commands.train_config import PAIRS, OfflineRun, OnlineRun
@@ -48,6 +48,7 @@ def read_typed_run(
         kinds = [kind] if own is None else [kind, own]
         print(write_train_help(kinds, command=command, is_logged=not online, preset=called, given=settings), end="")
         raise SystemExit(0)
+    check_stray(arguments, prog=f"rlmin {command}")  # before the preset's arguments, it would belong to the last
     config: Any = parse_agent(
         kind,
         preset_arguments(settings) + list(arguments),

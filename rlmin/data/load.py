@@ -118,8 +118,11 @@ def _open(
         raise ValueError(f"{source}: expected a D4RL file, .hdf5 or .h5; a Minari dataset is loaded by its id")
     if not isinstance(source, Sequence):
         kind = type(source).__name__
-        hint = "; columns become episodes by rlmin.data.episodes_from_columns" if isinstance(source, Mapping) else ""
-        raise TypeError(f"dataset: expected an id, a path, a MinariDataset or a list of Episode, got {kind}{hint}")
+        maker = (
+            "episodes_from_columns" if isinstance(source, Mapping) else "episodes_from_trajectories, _buffer or _table"
+        )
+        hint = f"rlmin.data.{maker} makes episodes of other libraries' data"
+        raise TypeError(f"dataset: expected an id, a path, a MinariDataset or a list of Episode, got {kind}; {hint}")
     observation_space, action_space = _spaces(env, observation_space, action_space)
     spaces = {"observation_space": observation_space, "action_space": action_space}
     return open_episodes(source, name="episodes", skipped=skipped, **spaces)

@@ -63,15 +63,46 @@ SB3_NAMES: dict[str, Here] = {
 }
 """Arguments of the algorithms and, from `policy_kwargs`, of their policies."""
 
+OTHER_NAMES = {
+    "hidden_size": "width",
+    "hidden_dim": "width",
+    "num_layers": "layers",
+    "memory": "encoder",
+    "num_steps": "horizon",
+    "num_minibatches": "minibatches",
+    "update_epochs": "epochs",
+    "clip_coef": "clip",
+    "clip_eps": "clip",
+    "entropy_coef": "entropy",
+    "value_coef": "value_weight",
+    "discount": "gamma",
+    "seq_len": "horizon",
+    "n_timesteps": "total_timesteps",
+    "timesteps": "total_timesteps",
+    "num_timesteps": "total_timesteps",
+}
+"""Names of CleanRL, rl_zoo3, d3rlpy and others -> the setting here; they are answered, and not taken."""
+
+FIRST_WORDS = {
+    "preset": "train tmaze",
+    "config": "train mine.yaml",
+    "model": "evaluate runs/tmaze-0",
+    "run": "evaluate runs/tmaze-0",
+    "checkpoint": "evaluate runs/tmaze-0",
+}
+"""What is an option elsewhere, and stands here without one."""
+
 
 def answer(name: str, known: Collection[str]) -> str | None:
-    """What a user of stable-baselines3's `name` should write; None where it is not one of its names.
+    """What a user of another library's `name` should write; None where it is not known from there.
 
     Args:
         name: given, with underscores.
         known: settings there are.
     """
-    here = SB3_NAMES.get(name)
+    if name in FIRST_WORDS:
+        return f"it is the first word, as in `rlmin {FIRST_WORDS[name]}`"
+    here = SB3_NAMES.get(name, Here(OTHER_NAMES[name]) if name in OTHER_NAMES else None)
     if here is None or (here.setting is not None and here.setting not in known):
         return None
     clause = f"; {here.note}" if here.note else ""

@@ -67,7 +67,11 @@ def adapt(
         if has_processes(env.unwrapped):
             watch(env.unwrapped, step_timeout)
         return _limit(SB3Vector(env, device=device, seed=seed), step_timeout, _dummy())
-    found = f"the class {env.__name__}; make one, {env.__name__}()" if isinstance(env, type) else _kind(env)
+    if isinstance(env, type):
+        raise TypeError(f"env: expected an environment, got the class {env.__name__}; make one, {env.__name__}()")
+    found = _kind(env)
+    if isinstance(env, list | tuple) or callable(env):
+        found += "; several, or functions that make them, are one DummyVecEnv"
     raise TypeError(f"env: expected an id, a gymnasium Env or VectorEnv or a stable-baselines3 VecEnv, got {found}")
 
 

@@ -91,7 +91,8 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
     """
     for pair in pairs:
         if "=" not in pair:
-            raise ValueError(f"expected key=value, got {pair!r}")
+            key, colon, value = pair.partition(":")
+            raise ValueError(f"expected key=value, got {pair!r}" + (f"; write {key}={value}" if colon else ""))
     return {key: parse_yaml(value, where=key) for key, value in (pair.split("=", 1) for pair in pairs)}
 
 

@@ -133,7 +133,9 @@ def as_vec_env(env: Any, rows: int, kwargs: dict[str, Any]) -> VecEnv:
         ValueError: there is no such environment, or its arguments do not fit.
     """
     if not isinstance(env, str | gym.Env):
-        raise TypeError(f"env: expected an id, a gymnasium Env or a VecEnv, got {type(env).__name__}")
+        several = callable(env) or isinstance(env, list | tuple)
+        hint = "; several, or functions that make them, are one DummyVecEnv" if several else ""
+        raise TypeError(f"env: expected an id, a gymnasium Env or a VecEnv, got {type(env).__name__}{hint}")
 
     def make() -> gym.Env[Any, Any]:
         one = _drawable(env, kwargs) if isinstance(env, str) else env
