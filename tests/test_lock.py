@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,11 +97,40 @@ def test_a_lock_ends_with_its_holder_though_a_worker_of_it_lives_on(tmp_path: Pa
 def test_two_runs_of_one_process_are_refused_and_a_save_inside_of_one_is_not(tmp_path: Path) -> None:
     agent = PPO("rlmin/TMaze-v0", num_envs=4, horizon=8, width=8)
     with lock_folder(tmp_path):
-        with pytest.raises(ValueError, match="this process is training there already"), lock_folder(tmp_path / "."):
+        with (
+            pytest.raises(ValueError, match="this process is training or saving there already"),
+            lock_folder(tmp_path / "."),
+        ):
             pass
         agent.save(tmp_path)
         assert (tmp_path / LOCK).exists()
     assert not (tmp_path / LOCK).exists()
+
+
+def test_threads_that_save_in_one_folder_are_refused_or_save_whole(tmp_path: Path) -> None:
+    agent = PPO("rlmin/TMaze-v0", num_envs=4, horizon=8, width=8)
+    said, saved = list[str](), list[int]()
+
+    def save() -> None:
+        for _ in range(10):
+            try:
+                agent.save(tmp_path)
+                saved.append(1)
+            except Exception as error:
+                said.append(f"{type(error).__name__}: {error}")
+
+    threads = [threading.Thread(target=save) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert saved and all("this process is training or saving there already" in words for words in said)
+    assert load(tmp_path).num_timesteps == 0 and not list(tmp_path.glob(".*"))
+    with lock_folder(tmp_path):
+        threads = [threading.Thread(target=save)]
+        threads[0].start()
+        threads[0].join()
+    assert len(said) >= 10, "while another thread trains there"
 
 
 def test_a_training_holds_its_folder_from_its_first_to_its_last_step(tmp_path: Path) -> None:

@@ -69,6 +69,34 @@ def test_a_letter_that_was_cut_is_dropped_with_its_row(tmp_path: Path) -> None:
     assert [row["note"] for row in read_rows(file)[1]] == ["a", "\N{SNOWMAN}"]
 
 
+DAMAGED = {
+    "a spreadsheet's": lambda content: content.replace(b",", b";"),
+    "another file": lambda content: b"hello\nworld\n",
+    "a quote too many": lambda content: b'"' + content.replace(b'"', b""),
+    "no UTF-8": lambda content: content[:-3] + b"\xe9\xe9\n",
+    "a field without end": lambda content: content + b"x" * 200_000 + b"\n",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_log_that_cannot_be_continued_is_kept_under_another_name(kind: str, written: Path) -> None:
+    content = DAMAGED[kind](written.read_bytes())
+    written.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"metrics\.csv: .*; a new log is begun, and this one is kept as"):
+        out = ContinuedCSV(written, 250)
+    out.write(row(4), NONE)
+    out.close()
+    assert written.with_name(f"{METRICS}.before-250").read_bytes() == content and values(written) == [(400, 16.25)]
+
+
+def test_zeros_of_a_power_cut_cost_the_rows_they_replaced(written: Path) -> None:
+    content, whole = written.read_bytes(), values(written)
+    for changed, rows in ((content + bytes(50), 3), (content[:-10] + bytes(10), 2), (bytes(len(content)), 0)):
+        written.write_bytes(changed)
+        ContinuedCSV(written, 250).close()
+        assert (values(written) if rows else []) == whole[: min(rows, 2)] and len(list(written.parent.iterdir())) == 1
+
+
 def test_curves_are_drawn_of_the_rows_that_are_whole(written: Path) -> None:
     content = written.read_bytes()
     written.write_bytes(content[:-1])

@@ -1,5 +1,6 @@
 """How to make an agent's environment again, for a checkpoint."""
 
+import json
 import warnings
 from typing import Any
 
@@ -12,6 +13,9 @@ from rlmin.vector import Vector
 
 MAKING = {"device", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers"}
 """Arguments in a gymnasium spec that belong to `gym.make`, not to the environment."""
+
+LARGEST = 2**18
+"""Letters of arguments in a header: as YAML for people, which reads at most a MiB, they are three times as long."""
 
 
 def describe_env(env: Any, env_kwargs: dict[str, Any] | None = None, workers: int = 0) -> dict[str, Any]:
@@ -40,7 +44,9 @@ def keepable(spec: dict[str, Any]) -> dict[str, Any]:
     Arguments without a plain form (a function, an object) make it unknown, with a warning.
     """
     try:
-        encode(spec["kwargs"], "env_kwargs")
+        size = len(json.dumps(encode(spec["kwargs"], "env_kwargs")))
+        if size > LARGEST:
+            raise TypeError(f"env_kwargs: cannot be written to a file, expected {LARGEST:,} letters, got {size:,}")
     except TypeError as error:
         hint = "a saved agent will not know its environment; load it with rlmin.load(folder, env=env)"
         warnings.warn(f"{error}: {hint}", stacklevel=6)  # points at the line that makes the agent

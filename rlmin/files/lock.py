@@ -9,6 +9,7 @@ import errno
 import os
 import platform
 import stat
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -36,6 +37,9 @@ FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 _held: dict[Path, int] = {}
 """Folders that this process holds, and the handles of their locks."""
 
+_threads: dict[Path, int] = {}
+"""The thread that holds each of them."""
+
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
@@ -44,12 +48,15 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: another process, or another run in this one, holds it.
     """
-    key = folder.resolve()
-    if key in _held:
-        raise ValueError(f"{folder}: this process is training there already; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = _lock_file(folder)
-    _held[key] = handle
+    key, thread = folder.resolve(), threading.get_ident()
+    if _threads.setdefault(key, thread) != thread or key in _held:
+        raise ValueError(f"{folder}: this process is training or saving there already; choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _held[key] = _lock_file(folder)
+    except BaseException:
+        _threads.pop(key, None)
+        raise
     try:
         yield
     finally:
@@ -58,8 +65,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lock_or_own(folder: Path) -> Iterator[None]:
-    """As `lock_folder`; a folder that this process holds already is simply used."""
-    if folder.resolve() in _held:
+    """As `lock_folder`; a folder that this thread holds already is simply used."""
+    if folder.resolve() in _held and _threads.get(folder.resolve()) == threading.get_ident():
         yield
         return
     with lock_folder(folder):
@@ -149,6 +156,7 @@ def _is_at(path: Path, handle: int) -> bool:
 def _release(key: Path) -> None:
     handle = _held.pop(key, -1)
     if handle < 0:
+        _threads.pop(key, None)
         return
     if fcntl is None:
         os.close(handle)  # Windows removes no open file, be it ours or that of the next holder
@@ -156,6 +164,7 @@ def _release(key: Path) -> None:
         (key / LOCK).unlink()  # while it is locked: nobody else can have it
     if fcntl is not None:
         os.close(handle)
+    _threads.pop(key, None)  # last: another thread may then take it
 
 
 def _forget() -> None:
@@ -164,6 +173,7 @@ def _forget() -> None:
         if handle >= 0:
             os.close(handle)
     _held.clear()
+    _threads.clear()
 
 
 if hasattr(os, "register_at_fork"):

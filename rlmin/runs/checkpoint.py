@@ -44,6 +44,8 @@ STAMPED = 10**15
 LARGEST_CONFIG = 2**20
 """Bytes of config.yaml that are read."""
 
+DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where it is there
+
 LOCKS_MAPPED_FILES = os.name == "nt"
 """Whether a file cannot be replaced while a tensor read from it is alive, as on Windows."""
 
@@ -165,6 +167,7 @@ def derive_files(folder: Path) -> dict[str, bytes]:
     file, _ = newest(folder)
     text, tensors = _read_plain(folder, file)
     weights, saved = {name: x for name, x in tensors.items() if name.startswith("policy.")}, read_stamp(folder / file)
+    read_header_text(text, where=str(Path(folder) / file))  # raises for a damaged one, by its name
     files = _derive_files(weights, text, None if saved < STAMPED else saved)
     if read_stamp(folder / POLICY) == saved:
         files[POLICY] = (folder / POLICY).read_bytes()
@@ -278,7 +281,8 @@ def _readable(text: str) -> str:
     """The part of a header that config.yaml shows."""
     header = read_header_text(text, where="header")
     keys = ("agent", "rlmin", "env", "dataset", "seed", "config", "run")
-    return yaml.safe_dump({key: readable(header[key]) for key in keys if key in header}, sort_keys=False)
+    said = {key: readable(header[key]) for key in keys if key in header}
+    return str(yaml.dump(said, Dumper=DUMPER, sort_keys=False))
 
 
 def _seal(lines: list[str]) -> str:

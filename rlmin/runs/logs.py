@@ -2,6 +2,8 @@
 
 import codecs
 import csv
+import os
+import warnings
 from collections.abc import Mapping
 from io import SEEK_END, StringIO
 from pathlib import Path
@@ -41,6 +43,11 @@ def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     Raises:
         ValueError: `file` is not a csv file.
     """
+    return _rows_of(_read_whole(file))
+
+
+def _read_whole(file: Path) -> list[list[str]]:
+    """The lines that were written whole; see `read_rows`."""
     content = read_bounded(file, most=LARGEST, form="CSV")
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(content)  # keeps the bytes of a cut letter back
@@ -48,8 +55,15 @@ def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         lines = _read_lines(whole, file)
         if whole.count('"') % 2:  # cut at the end of a line inside a quoted text, which never closed
             lines.pop()
+            if not lines:
+                raise csv.Error("a text in its first line has no end")
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file}: not readable as CSV ({error})") from None
+    return lines
+
+
+def _rows_of(lines: list[list[str]]) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns, and the rows that have them all."""
     keys = lines[0] if lines else []
     return keys, [dict(zip(keys, line, strict=True)) for line in lines[1:] if len(line) == len(keys)]
 
@@ -66,11 +80,13 @@ def _read_lines(text: str, file: Path) -> list[list[str]]:
 
 
 class ContinuedCSV(CSVOutputFormat):
-    """A csv file that a resumed run continues: rows up to `until` steps stay, later ones are written again."""
+    """A csv file that a resumed run continues: rows up to `until` steps stay, later ones are written again.
+
+    A file that holds no such row though it has several lines is no log, or no longer: it stays under another name.
+    """
 
     def __init__(self, file: Path, until: int) -> None:
-        keys, rows = read_rows(file) if file.exists() else ([], [])
-        kept = [row for row in rows if 0 <= _steps(row) <= until]
+        keys, kept = _read_kept(file, until)
         self.path, self.separator, self.quotechar = file, ",", '"'
         self._begin(keys if kept else [], kept)
 
@@ -93,6 +109,28 @@ class ContinuedCSV(CSVOutputFormat):
         self.file = self.path.open("r+", newline="\n", encoding="utf-8")
         self.file.seek(0, SEEK_END)
         self.keys = keys
+
+
+def _read_kept(file: Path, until: int) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns and the rows up to `until` steps; a file without any is renamed, with a warning."""
+    if not file.exists():
+        return [], []
+    lines, why = list[list[str]](), ""
+    try:
+        lines = _read_whole(file)
+    except ValueError as error:
+        if not file.is_file():
+            raise
+        why = str(error).removeprefix(f"{file}: ")
+    keys, rows = _rows_of(lines)
+    rows = [row for row in rows if _steps(row) >= 0]
+    if len(lines) > 1 and not rows:
+        why = f"no line has {STEPS}"
+    if why:
+        other = file.with_name(f"{file.name}.before-{until}")
+        os.replace(file, other)
+        warnings.warn(f"{file}: {why}; a new log is begun, and this one is kept as {other.name}", stacklevel=4)
+    return keys, [row for row in rows if _steps(row) <= until]
 
 
 def _steps(row: Mapping[str, str]) -> float:
