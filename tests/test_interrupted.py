@@ -1,6 +1,7 @@
 """Whatever is raised while an agent learns, it is left as its last whole step made it: it acts, and learns on."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -189,3 +190,14 @@ def test_a_request_to_stop_ends_with_the_learning_it_was_made_in() -> None:
         agent.learn(128, stop)
     agent.learn(64)
     assert agent.num_updates == 2
+
+
+@pytest.mark.parametrize("make", [ppo, decision])
+def test_gradients_that_somebody_has_switched_off_are_taken(make: Callable[[], Agent]) -> None:
+    usual, other = make(), make()
+    for agent in (usual, other):
+        torch.manual_seed(0)  # of dropout
+        with nullcontext() if agent is usual else torch.no_grad():
+            agent.learn(64)
+            assert torch.is_grad_enabled() is (agent is usual), "it is as it was"
+    assert usual.num_updates > 0 and same(state(usual), state(other))

@@ -190,11 +190,15 @@ class Agent(Habits, ABC):
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """Context of `learn`: all ranks begin with equal weights. A request to stop ends with it, also on errors."""
+        """Context of `learn`: all ranks begin with equal weights. A request to stop ends with it, also on errors.
+
+        Gradients are taken even where somebody has switched them off for the whole process.
+        """
         try:
             if not self.ranks.is_alone:
                 self.policy.load_state_dict({n: self.ranks.broadcast(x) for n, x in self.policy.state_dict().items()})
-            yield
+            with torch.enable_grad():
+                yield
         finally:
             self.stop_requested = False  # not before: a request that came before the first update counts too
 
