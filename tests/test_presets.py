@@ -1,8 +1,10 @@
 """Presets: data only, differences from the defaults, each a run that starts."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from rlmin import PPO, verify_consistency
 from rlmin.commands.parse import parse
@@ -18,6 +20,16 @@ def resolved(name: str, *more: str) -> TrainConfig:
 
 def test_the_promised_presets_are_there() -> None:
     assert {"tmaze", "minigrid-memory", "cartpole", "cartpole-novel", "pendulum-novel"} <= set(NAMES)
+
+
+VALUES = [None, True, 1, -1.5, 1e-05, 1e30, "9", "null", "a: b", "{", "", "-x", "a\nb", [1, None], {"b": [1e-9]}, "..."]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_arguments_of_an_environment_in_a_preset_come_back_equal(value: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"env": "CartPole-v1", "env_kwargs": {"x": value}}))
+    found = parse_pairs(read_preset(str(tmp_path / "a.yaml"))["env_kwargs"])["x"]
+    assert type(found) is type(value) and found == value
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -359,6 +359,30 @@ def test_a_preset_cannot_trust_itself(mark: Path, capsys: pytest.CaptureFixture[
     assert not mark.exists()
 
 
+INJECTED: list[dict[str, Any]] = [
+    {"pictures": ["--trust"]},
+    {"env_kwargs": ["--trust"]},
+    {"env_kwargs": {"--trust": True}},
+    {"pictures": ["x", "--trust", "--numbers"]},
+    {"device": "--trust"},
+    {"width": "--help"},
+    {"device": "-h"},
+]
+
+
+@pytest.mark.parametrize("injected", INJECTED, ids=str)
+def test_a_value_of_a_file_is_no_option(
+    injected: dict[str, Any], mark: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.yaml").write_text(yaml.safe_dump({"env": ID} | injected))
+    assert "expected a value, got '-" in refused(["train", "mine.yaml"], capsys)
+    settings = SMALL | injected
+    said = {"steps": 16, "seeds": 1, "encoders": ["min_gru"], "settings": settings, "tasks": {"a": {"env": ID}}}
+    Path("suite.yaml").write_text(yaml.safe_dump(said))
+    assert refused(["bench", "memory", "--suite", "suite.yaml", "--jobs", "1"], capsys)
+    assert not mark.exists()
+
+
 def test_a_preset_with_the_users_own_env_imports_that(mark: Path) -> None:
     Path("mine.yaml").write_text(yaml.safe_dump({"env": "Pendulum-v1", "total_timesteps": 16, **SMALL}))
     main(["train", "mine.yaml", "--env", ID, "--eval-episodes", "0"])

@@ -1,12 +1,15 @@
 """Presets: YAML files of differences from the default settings, and how they become arguments."""
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
+
+import yaml
 
 from rlmin.commands.preset_files import PRESETS as PRESETS
 from rlmin.commands.preset_files import preset_path as preset_path
 from rlmin.commands.train_config import PAIRS, DecisionTrainConfig, TrainConfig, run_class, settable
-from rlmin.files.read_yaml import read_yaml
+from rlmin.files.read_yaml import parse_yaml, read_yaml
 from rlmin.files.trust import from_file
 from rlmin.settings.sb3_names import check_settings
 
@@ -31,7 +34,7 @@ def read_preset(name: str) -> dict[str, Any]:
         settings["env"] = from_file(settings["env"], trust=path.parent == PRESETS, where=path.name)
     for key in PAIRS:
         if isinstance(settings.get(key), dict):
-            settings[key] = [f"{name}={value}" for name, value in settings[key].items()]
+            settings[key] = [f"{name}={_as_text(value)}" for name, value in settings[key].items()]
     return settings
 
 
@@ -47,9 +50,27 @@ def config_class(settings: Collection[str], algorithm: str | None = None) -> Any
 
 
 def preset_arguments(settings: Mapping[str, Any]) -> list[str]:
-    """The settings as command-line arguments, so that one parser reads both and 1e-4 is a number."""
+    """The settings as command-line arguments, so that one parser reads both and 1e-4 is a number.
+
+    Raises:
+        ValueError: a value would be an option, which is the user's to give: "--trust".
+    """
     arguments: list[str] = []
     for key, value in settings.items():
-        arguments.append("--" + key.replace("_", "-"))
-        arguments += [str(item) for item in value] if isinstance(value, list) else [str(value)]
+        words = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+        for word in words:
+            if word.startswith("-") and not re.match(r"-(\.?\d|inf|nan)", word):
+                raise ValueError(f"{key}: expected a value, got {word!r:.80}")
+        arguments += ["--" + key.replace("_", "-"), *words]
     return arguments
+
+
+def _as_text(value: Any) -> str:
+    """A value as text from which YAML makes it again: 1e-05 would be text, and None too."""
+    try:
+        again = parse_yaml(str(value), where="value")
+        if type(again) is type(value) and again == value:
+            return str(value)
+    except ValueError:
+        pass
+    return str(yaml.safe_dump(value, default_flow_style=True, width=2**20)).removesuffix("\n").removesuffix("\n...")
