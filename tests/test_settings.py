@@ -305,3 +305,14 @@ def test_an_agent_passes_the_same_check() -> None:
         PPO("rlmin/TMaze-v0", width=True)
     with pytest.raises(ValueError, match=r"encoder: expected one of min_gru, .*, got None"):
         PPO("rlmin/TMaze-v0", encoder=None)
+
+
+def test_a_whole_number_has_a_largest_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_setting("x", 2**63 - 1, Count) == 2**63 - 1
+    for large in (2**63, 10**400, "9" * 400):
+        with pytest.raises(ValueError, match=r"^x: expected a whole number of at least 1(, below 2\*\*63)?, got"):
+            check_setting("x", large, Count)
+    with pytest.raises(SystemExit):
+        main(["train", "--env", "CartPole-v1", "--total-timesteps", "9" * 400])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "total_timesteps: expected a whole number of at least 1, below 2**63" in said

@@ -44,7 +44,7 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A file that is there once the module `intruder`, which can be imported, has run."""
     mark, installed = tmp_path / "mark", tmp_path / "installed"
     installed.mkdir()
-    code = f"import pathlib\nimport gymnasium\npathlib.Path({str(mark)!r}).write_text('ran')\n"
+    code = f"import pathlib\nimport gymnasium.envs.classic_control\npathlib.Path({str(mark)!r}).write_text('ran')\n"
     code += "class Env(gymnasium.envs.classic_control.CartPoleEnv): pass\ndef wrap(env): return env\n"
     (installed / "intruder.py").write_text(code)
     (tmp_path / "here").mkdir()

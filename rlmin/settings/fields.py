@@ -138,6 +138,8 @@ def _check(name: str, value: Any, hint: Any, *, declared: Any) -> Any:
     if get_origin(kind) is dict:
         return _check_mapping(name, value, declared)
     found = _plain(value, kind)
+    if kind is int and found is not None and abs(found) >= 2**63:  # torch and TensorBoard have no larger ones
+        raise ValueError(f"{name}: expected {words(declared)}, below 2**63, got {show(value)}")
     finite = found is not None and (kind is not float or math.isfinite(found))
     if not finite or not all(mark.holds(found) for mark in marks if isinstance(mark, Range)):
         raise ValueError(f"{name}: expected {words(declared)}, got {show(value)}")
