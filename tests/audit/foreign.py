@@ -69,6 +69,14 @@ FOREIGN = [
     ),
     Mend(
         "B1",
+        "a value of a preset is an option",
+        "commands/presets.py",
+        '                raise ValueError(f"{key}: expected a value, got {word!r:.80}")\n',
+        "                pass\n",
+        TRUST + "test_a_value_of_a_file_is_no_option",
+    ),
+    Mend(
+        "B1",
         "the id of a dataset's specification is taken for the user's own",
         "data/minari.py",
         'id = from_file(spec.id, trust=trust, where="env_spec")',
