@@ -91,6 +91,8 @@ OTHER: dict[str, Any] = {
     "tensor": torch.zeros(2),
     "generator": np.random.default_rng(0),
     "large array": np.zeros(200_000),
+    "long list": [0] * 200_000,
+    "long text": "x" * 300_000,
     "long number": 10**5000,
     "deep inside": {"a": [1, (2, {"b": lambda: 0})]},
     "key": {Colour.RED: 1},
