@@ -139,4 +139,5 @@ def find_agents() -> list[str]:
     face = (PACKAGE / "agents" / "__init__.py").read_text(encoding="utf-8")
     files = dict.fromkeys(re.findall(r"from rlmin\.agents\.(\w+) import", face))
     texts = [(PACKAGE / "agents" / f"{name}.py").read_text(encoding="utf-8") for name in files]
-    return [name for text in texts for name in re.findall(r'^    name: ClassVar\[str\] = "(\w+)"$', text, re.MULTILINE)]
+    named = re.compile(r'^    name(?:: ClassVar\[str\])? = "(\w+)"$', re.MULTILINE)
+    return [name for text in texts for name in named.findall(text)]
