@@ -9,7 +9,7 @@ import torch
 from rlmin import load
 from rlmin.cli import main
 from rlmin.commands.evaluate import evaluate_run
-from rlmin.commands.preset_files import preset_names
+from rlmin.commands.preset_files import describe_presets, preset_names
 from rlmin.commands.presets import read_preset
 from rlmin.runs.checkpoint import POLICY
 from rlmin.runs.policy_zoo import POLICIES, read_score, zoo_folder, zoo_names
@@ -20,6 +20,9 @@ EACH, ALL = 200_000, 4_000_000
 
 def test_every_preset_has_a_policy() -> None:
     assert preset_names() == NAMES
+    lines = describe_presets()
+    assert [line.split()[0] for line in lines] == NAMES
+    assert lines[-1].endswith("remember one bit for 50 steps. 1,000,000 steps; return 1 (zoo)")
 
 
 def test_the_zoo_is_small_and_holds_data_alone() -> None:

@@ -5,6 +5,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from rlmin.checks import check_names
+from rlmin.runs.policy_zoo import read_score, zoo_names
 
 ENV_ID = re.compile(r"-v\d+$|[/:]")
 """Words that name an environment, or a dataset, and no preset."""
@@ -17,15 +18,18 @@ def preset_names() -> list[str]:
 
 
 def describe_presets() -> list[str]:
-    """A line a preset: its name, and the first sentence of the comment that its file begins with."""
+    """A line a preset: its name, what its file says first, its steps, and what the zoo's policy of it scores."""
     names = preset_names()
     wide = max(map(len, names))
-    return [f"{name:{wide}}  {_first_sentence(PRESETS / f'{name}.yaml')}" for name in names]
+    return [f"{name:{wide}}  {_describe_preset(name)}" for name in names]
 
 
-def _first_sentence(path: Path) -> str:
-    lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
-    return " ".join(line.lstrip("# ") for line in lines).split(". ")[0].rstrip(".") + "."
+def _describe_preset(name: str) -> str:
+    text = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
+    comment = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), text.splitlines()))
+    steps = int(re.findall(r"^total_timesteps: ([\d_]+)$", text, re.MULTILINE)[0])
+    score = f"; return {read_score(name)['mean_return']:.4g} (zoo)" if name in zoo_names() else ""
+    return f"{comment.split('. ')[0].rstrip('.')}. {steps:,} steps{score}"
 
 
 def preset_path(name: str) -> Path:
