@@ -29,6 +29,7 @@ from rlmin.files.read_yaml import read_yaml
 from rlmin.interop.zoo import _unpack
 from rlmin.runs.checkpoint import LEARNER, POLICY, read
 from rlmin.runs.logs import read_rows
+from rlmin.runs.own_files import check_not_of_run
 from rlmin.suite.cells import read_suite
 from rlmin.suite.default_report import read_cells
 from rlmin.suite.offline import read_offline_suite
@@ -191,6 +192,20 @@ def test_a_writer_replaces_files_alone(kind: str, agent: PPO, tmp_path: Path) ->
     with pytest.raises(ValueError, match=f"{POLICY}: expected the name of a file"):
         agent.save(run)
     assert (run / LEARNER).read_bytes() == learner and not list(run.glob(".*"))
+
+
+@pytest.mark.parametrize("command", ["compare run run", "inspect run", "inspect run run"])
+def test_a_report_replaces_no_file_of_a_run(
+    command: str, agent: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    agent.save("run")
+    Path("run/metrics.csv").write_text("a log")
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--file", "run/metrics.csv"])
+    assert "run/metrics.csv: belongs to the run run, which would lose it" in capsys.readouterr().err
+    assert Path("run/metrics.csv").read_text() == "a log"
+    check_not_of_run(Path("metrics.csv"))  # the arm of any other folder
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,6 +10,7 @@ from rlmin.files.atomic import write_atomic
 from rlmin.runs.compare import compare_runs
 from rlmin.runs.compare_tables import WRITERS, write_text
 from rlmin.runs.groups import expand_seeds
+from rlmin.runs.own_files import check_not_of_run
 from rlmin.settings import Count, Settings
 
 
@@ -33,6 +34,8 @@ def run_compare(options: Compare) -> str:
     if not options.runs:
         raise ValueError("compare: name at least one run folder")
     check_names("kind of table", [file.suffix.lower() for file in options.file], WRITERS)
+    for file in options.file:
+        check_not_of_run(file)
     found = compare_runs(expand_seeds(options.runs), column=options.column, at=options.at, threshold=options.threshold)
     for file in options.file:
         write_atomic(file, WRITERS[file.suffix.lower()](found).encode())

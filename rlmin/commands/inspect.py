@@ -17,6 +17,7 @@ from rlmin.inspection.subject import Subject
 from rlmin.policy.fit import is_conditioned
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, write_atomic
 from rlmin.runs.hub_snapshot import fetch, is_address
+from rlmin.runs.own_files import check_not_of_run
 from rlmin.settings import Count, Seed, Settings
 from rlmin.vector.make import parse_pairs
 
@@ -102,6 +103,8 @@ def _pair(options: Inspect, other: str) -> str:
     unheard = [option.split()[0] for option in of_runs(options) if option.startswith(("--vary", "--shown"))]
     if unheard or options.skip_bad_episodes:
         raise ValueError(f"{(unheard or ['--skip-bad-episodes'])[0]}: has no effect on two runs; leave it out")
+    if options.file is not None:
+        check_not_of_run(options.file)
     folders = [fetch(name) if is_address(name) else Path(name) for name in (options.what, other)]
     agents = [load_run(folder, device="cpu", trust=options.trust) for folder in folders]
     subjects = [subject_of_run(options, agent, folder) for agent, folder in zip(agents, folders, strict=True)]
@@ -121,6 +124,7 @@ def _run(options: Inspect) -> str:
     file = options.file or (Path() if distant else Path(options.what)) / REPORT
     if not file.parent.is_dir():
         raise ValueError(f"{file}: no such folder {file.parent}")
+    check_not_of_run(file)
     folder = fetch(options.what) if distant else Path(options.what)
     agent = load_run(folder, device="cpu", trust=options.trust)
     subject = subject_of_run(options, agent, folder)

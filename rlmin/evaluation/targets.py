@@ -23,6 +23,7 @@ from rlmin.evaluation.scores import NO_REFERENCE, describe_reference, score, uns
 from rlmin.policy import Policy
 from rlmin.policy.fit import check_spaces, is_conditioned
 from rlmin.runs.checkpoint import write_atomic
+from rlmin.runs.own_files import check_not_of_run
 from rlmin.settings import Count, Positive, Seed, check_setting
 from rlmin.settings.boundary import checked
 from rlmin.vector import adapt
@@ -132,6 +133,7 @@ class TargetReport:
         writer = csv.DictWriter(text, [*self.rows()[0], *entries])
         writer.writeheader()
         writer.writerows([row | entries for row in self.rows()])
+        check_not_of_run(Path(file))
         write_atomic(Path(file), text.getvalue().encode())
 
     def plot(self, file: Path) -> None:

@@ -24,9 +24,9 @@ from torch.utils.tensorboard import SummaryWriter
 from rlmin.checks import require
 from rlmin.files.atomic import write_atomic
 from rlmin.files.read_bounded import read_bounded
+from rlmin.runs.own_files import METRICS as METRICS
 from rlmin.vector.episodes import EpisodeStatistics
 
-METRICS = "metrics.csv"
 LARGEST = 512 * 2**20
 """Bytes of a log: a million rows of forty columns."""
 MOST_VALUES = 20_000_000
