@@ -221,7 +221,8 @@ def test_a_runner_beside_an_export_is_a_file(kind: str, tmp_path: Path) -> None:
 
 def test_a_file_that_is_there_is_read_and_replaced(agent: PPO, tmp_path: Path) -> None:
     """The arm of files."""
-    np.savez(tmp_path / "x.npz", **{key: np.ones(3) for key in ("observations", "actions", "rewards", "terminals")})
+    ones = np.ones(3)
+    np.savez(tmp_path / "x.npz", observations=ones, actions=ones, rewards=ones, terminals=ones)
     assert load_dataset(tmp_path / "x.npz").num_steps == 3
     file = io.BytesIO()
     np.savez(file, x=np.ones(1))

@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_a_letter_that_was_cut_is_dropped_with_its_row(tmp_path: Path) -> None:
     assert [row["note"] for row in read_rows(file)[1]] == ["a", "\N{SNOWMAN}"]
 
 
-DAMAGED = {
+DAMAGED: dict[str, Callable[[bytes], bytes]] = {
     "a spreadsheet's": lambda content: content.replace(b",", b";"),
     "another file": lambda content: b"hello\nworld\n",
     "a quote too many": lambda content: b'"' + content.replace(b'"', b""),
