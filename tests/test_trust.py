@@ -374,7 +374,7 @@ INJECTED: list[dict[str, Any]] = [
 def test_a_value_of_a_file_is_no_option(
     injected: dict[str, Any], mark: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("mine.yaml").write_text(yaml.safe_dump({"env": ID} | injected))
+    Path("mine.yaml").write_text(yaml.safe_dump({"env": ID, "total_timesteps": 16} | SMALL | injected))
     assert "expected a value, got '-" in refused(["train", "mine.yaml"], capsys)
     settings = SMALL | injected
     said = {"steps": 16, "seeds": 1, "encoders": ["min_gru"], "settings": settings, "tasks": {"a": {"env": ID}}}
