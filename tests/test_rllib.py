@@ -35,7 +35,7 @@ SEEN: gym.Space[Any] = spaces.Dict(
 ACTIONS: dict[str, gym.Space[Any]] = {
     "choice": spaces.Discrete(4),
     "choices": spaces.MultiDiscrete([2, 5]),
-    "bounded": spaces.Box(np.float32([-2, 0]), np.float32([2, 10])),
+    "bounded": spaces.Box(np.array([-2, 0], np.float32), np.array([2, 10], np.float32)),
     "unbounded": spaces.Box(-np.inf, np.inf, (2,)),
 }
 
@@ -121,7 +121,11 @@ def test_rllib_sends_the_action_to_the_environment_that_rlmin_would(action: str)
     ("action", "config", "message"),
     [
         (spaces.Discrete(3, start=1), {}, "counts from 0"),
-        (spaces.Box(np.float32([-1, -np.inf]), np.float32([1, np.inf])), {}, "bounded everywhere or nowhere"),
+        (
+            spaces.Box(np.array([-1, -np.inf], np.float32), np.array([1, np.inf], np.float32)),
+            {},
+            "bounded everywhere or nowhere",
+        ),
         (spaces.Box(-1, 1, (2, 2)), {}, "a Box of one axis"),
         (spaces.Box(-1, 1, (2,)), {"squash": True}, "train without squash"),
         (spaces.Discrete(3), {"previous_action": True}, "RLlib does not carry it"),

@@ -71,7 +71,8 @@ class PolicyRLModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]  # 
 
     def compute_values(self, batch: Mapping[str, Any], embeddings: Any = None) -> Tensor:
         """Values [B, T]; `embeddings` are those that the training pass has computed already."""
-        return self._unroll(batch)[Columns.VF_PREDS] if embeddings is None else embeddings
+        found: Tensor = self._unroll(batch)[Columns.VF_PREDS] if embeddings is None else embeddings
+        return found
 
     def _forward(self, batch: Mapping[str, Any], **_: Any) -> dict[str, Any]:
         found = self._unroll(batch)
