@@ -39,7 +39,7 @@ else:
         "make_vec": "rlmin.vector",
     }
     _ELSEWHERE = {
-        "RecurrentPPO": "`from rlmin import PPO as RecurrentPPO` is the same, as every PPO here may have a memory",
+        "RecurrentPPO": "write rlmin.PPO, which has a memory",
         **dict.fromkeys(
             ("A2C", "DQN", "SAC", "TD3", "DDPG"), "its algorithms are PPO and, on logged data, DecisionAgent"
         ),

@@ -54,7 +54,7 @@ SCRIPTS: dict[str, tuple[str, str | None]] = {
     "a negative bonus": ('PPO("CartPole-v1", ent_coef=-1)', "entropy: expected a number of at least 0, got -1"),
     "another task": ('PPO("CartPole-v1", width=8).set_env("Pendulum-v1")', "the environment has Box"),
     "a policy that nobody trained": ('load("zoo:nothing")', "no policy of the zoo 'nothing'; known: cartpole"),
-    "its name elsewhere": ("from rlmin import RecurrentPPO", "`from rlmin import PPO as RecurrentPPO` is the same"),
+    "its name elsewhere": ("from rlmin import RecurrentPPO", "write rlmin.PPO, which has a memory"),
     "an algorithm that is not there": ("from rlmin import SAC", "its algorithms are PPO and, on logged data"),
     "capitals": ('PPO("CartPole-v1", encoder="GRU")', "did you mean 'gru'?"),
     "a name of the paper": ('PPO("CartPole-v1", encoder="minLSTM")', "did you mean 'min_lstm'?"),

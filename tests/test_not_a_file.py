@@ -26,7 +26,6 @@ from rlmin.files.atomic import write_atomic
 from rlmin.files.lock import LOCK, lock_folder
 from rlmin.files.read_json import read_json
 from rlmin.files.read_yaml import read_yaml
-from rlmin.interop.zoo import _unpack
 from rlmin.runs.checkpoint import LEARNER, POLICY, read
 from rlmin.runs.logs import read_rows
 from rlmin.runs.own_files import check_not_of_run
@@ -65,7 +64,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "policy.npz": NumpyPolicy,
     "policy.onnx": OnnxPolicy,
     "policy.pt2": TorchExportPolicy,
-    "agent.zip": lambda path: _unpack(path, str(path.parent)),
+    "agent.zip": lambda path: pytest.importorskip("rlmin.interop.zoo", exc_type=ImportError)._unpack(
+        path, str(path.parent)
+    ),
     POLICY: lambda path: read(path.parent, path.name),
     LEARNER: lambda path: read(path.parent, path.name),
 }
@@ -109,6 +110,8 @@ def answer(act: Callable[[], object], pipe: Path) -> str:
 def test_a_reader_answers_at_once(name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name.endswith(".onnx"):
         pytest.importorskip("onnxruntime")
+    if name == "data.csv":
+        pytest.importorskip("pandas")
     if name.endswith(".parquet"):
         pytest.importorskip("pyarrow")
     monkeypatch.setenv("RLMIN_CACHE", str(tmp_path / "cache"))

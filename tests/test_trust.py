@@ -422,8 +422,7 @@ def test_a_suite_of_defaults_imports_nothing(where: str, mark: Path) -> None:
     with pytest.raises(ValueError, match="'intruder'"):
         run_defaults(DefaultOptions(suite="suite.yaml"))
     assert not mark.exists()
-    with pytest.raises(ValueError, match="seed 0"):  # a column fails for want of steps, and not before it was imported
-        run_defaults(DefaultOptions(suite="suite.yaml", trust=True))
+    run_defaults(DefaultOptions(suite="suite.yaml", trust=True))
     assert mark.exists()
 
 
@@ -479,7 +478,10 @@ def test_a_model_card_quotes_an_id_whatever_it_holds(run: Path) -> None:
     for id in ("x'); import intruder #", 'x"); import intruder #', "x\n```\nimport intruder"):
         agent.env_spec = {**agent.env_spec, "id": id}
         code = card(agent, run, {}).split("python\n")[1].partition("\n```")[0]
-        assert repr(id) in code and ast.parse(code)
+        assert id in [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
+        assert not any(
+            isinstance(node, ast.Import) and node.names[0].name != "rlmin" for node in ast.walk(ast.parse(code))
+        )
 
 
 # a typed id finds the user's own module

@@ -64,7 +64,8 @@ class Encoder(nn.Module, ABC):
 
     def zeros(self, *size: int) -> Tensor:
         """Zeros of `size` on the device of the weights, in the precision of the memory."""
-        if isinstance(size[0], bool) or not isinstance(size[0], int | torch.SymInt | np.integer) or size[0] < 0:
+        is_whole = isinstance(size[0], int | torch.SymInt | np.integer) and not isinstance(size[0], bool)
+        if not is_whole or size[0] < 0 or (type(size[0]) is int and size[0] >= 2**63):
             raise ValueError(f"B: expected a whole number of at least 0, got {size[0]!r:.60}")
         weight = next(self.parameters())
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32

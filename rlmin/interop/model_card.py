@@ -145,7 +145,8 @@ def _arguments(kwargs: Mapping[str, Any]) -> str:
 
 def _literal(value: Any) -> str:
     """A value as Python code, text in the quotes that formatters use."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    quoted = isinstance(value, str) and value.isprintable()
+    return json.dumps(value, ensure_ascii=False) if quoted else repr(value)
 
 
 def _spaces(agent: Agent) -> str:

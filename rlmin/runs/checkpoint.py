@@ -44,8 +44,6 @@ STAMPED = 10**15
 LARGEST_CONFIG = 2**20
 """Bytes of config.yaml that are read."""
 
-DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where it is there
-
 LOCKS_MAPPED_FILES = os.name == "nt"
 """Whether a file cannot be replaced while a tensor read from it is alive, as on Windows."""
 
@@ -281,8 +279,7 @@ def _readable(text: str) -> str:
     """The part of a header that config.yaml shows."""
     header = read_header_text(text, where="header")
     keys = ("agent", "rlmin", "env", "dataset", "seed", "config", "run")
-    said = {key: readable(header[key]) for key in keys if key in header}
-    return str(yaml.dump(said, Dumper=DUMPER, sort_keys=False))
+    return yaml.safe_dump({key: readable(header[key]) for key in keys if key in header}, sort_keys=False)
 
 
 def _seal(lines: list[str]) -> str:
