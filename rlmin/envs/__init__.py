@@ -50,7 +50,7 @@ def register() -> None:
         reward_threshold=475.0,
     )
     gym.register("rlmin/PendulumNoVel-v1", entry_point="rlmin.envs.no_velocity:PendulumNoVel", max_episode_steps=200)
-    gym.register("rlmin/Rescaled-v0", entry_point="rlmin.envs.rescaled:Rescaled")
+    gym.register("rlmin/Rescaled-v0", entry_point="rlmin.envs.rescaled:make_rescaled")
 
 
 register()

@@ -37,3 +37,8 @@ class Rescaled(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
         return observation, self.scale * float(reward) + self.offset, terminated, truncated, info
+
+
+def make_rescaled(**kwargs: Any) -> Rescaled:
+    """Make the environment; gymnasium before 1.3 asks a class for metadata that a wrapper does not have."""
+    return Rescaled(**kwargs)
