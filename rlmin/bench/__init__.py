@@ -5,8 +5,9 @@ One file per benchmark; its docstring says what it measures and how. Each define
     run(options) -> Table          measure; rows, targets and what was skipped
     draw(table, figure) -> None    the picture beside the table
 
-and its name stands in `NAMES` below. They share timing.py (contenders take turns, medians), products.py (matrix
-products alone), peers.py (other libraries' code), report.py (table, CSV and PNG) and machine.py (the machine).
+and its name stands in `NAMES` below. They share timing.py (contenders take turns, medians), answering.py (processes
+that answer on request), products.py (matrix products alone), peers.py (other libraries' code), report.py (table, CSV
+and PNG) and machine.py (the machine).
 """
 
 import ast

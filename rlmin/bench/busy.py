@@ -9,7 +9,6 @@ wait.
 """
 
 import os
-import select
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from rlmin.bench.answering import Answering
 from rlmin.bench.options import QUICK_ROUNDS, Options
 from rlmin.bench.report import Row, Table, Target, limit, number
 from rlmin.waiting import CHOICES
@@ -50,48 +50,23 @@ for _ in sys.stdin:
 """
 
 
-class Trainer:
+class Trainer(Answering):
     """A process that trains for a turn on request."""
 
     def __init__(self, threads: int, way: str, *, quick: bool) -> None:
         rollouts, size, width = (1, 8, 8) if quick else (3, 64, 64)
         environment = {name: x for name, x in os.environ.items() if name not in (*CHOICES, "OMP_NUM_THREADS")}
         policy = WAYS[way]
-        self.patience = None if policy else 2 * PATIENCE  # the first turn includes the start
+        self.patience = None if policy else PATIENCE
         environment |= {"OMP_WAIT_POLICY": policy} if policy else {"GOMP_SPINCOUNT": "300000"}  # GNU's own
-        command = [sys.executable, "-c", WORKER, *map(str, (threads, rollouts, size, width))]
-        self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.ready = False
+        sizes = [*map(str, (threads, rollouts, size, width))]
+        super().__init__(WORKER, sizes, environment, starting=None if policy else 2 * PATIENCE)
 
     def turn(self) -> float:
         """Steps a second of one turn; a TimeoutError if it takes too long."""
-        if not self.ready:
-            self._answer()
-            self.ready = True
-            self.patience = None if self.patience is None else PATIENCE
-        assert self.process.stdin is not None, "it was asked for"
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self._answer())
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None, "it was asked for"
-            pipe.close()
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None, "it was asked for"
-        if self.patience is not None and not select.select([self.process.stdout], [], [], self.patience)[0]:
-            raise TimeoutError(f"a turn took over {self.patience:g} s: the machine is not idle")
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a trainer ended with code {self.process.wait()}")
-        return line
+        self.wait_ready()
+        self.ask()
+        return float(self.answer(self.patience))
 
 
 @contextmanager

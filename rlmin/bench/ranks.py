@@ -10,11 +10,11 @@ import json
 import os
 import socket
 import statistics
-import subprocess
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from rlmin.bench.answering import Answering
 from rlmin.bench.options import QUICK_ROUNDS, Options
 from rlmin.bench.report import Row, Table, Target, limit, number
 
@@ -89,46 +89,24 @@ class Group:
             port = str(found.getsockname()[1])
         place = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
         self.processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", WORKER, json.dumps(settings)],
-                env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
+            Answering(WORKER, [json.dumps(settings)], os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
             for rank in range(size)
         ]
-        self.ready = False
 
     def turn(self) -> list[float]:
         """Steps a second, seconds of a gradient step and of a sum over processes, and the number of weights."""
-        if not self.ready:
-            self._answers()
-            self.ready = True
         for process in self.processes:
-            assert process.stdin is not None, "it was asked for"
-            process.stdin.write("\n")
-            process.stdin.flush()
-        found: list[float] = json.loads(self._answers()[0])
+            process.wait_ready()
+        for process in self.processes:
+            process.ask()
+        lines = [process.answer() for process in self.processes]
+        found: list[float] = json.loads(lines[0])
         return found
 
     def close(self) -> None:
         """End the processes."""
         for process in self.processes:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                assert pipe is not None, "it was asked for"
-                pipe.close()
-
-    def _answers(self) -> list[str]:
-        lines = []
-        for process in self.processes:
-            assert process.stdout is not None, "it was asked for"
-            lines.append(process.stdout.readline())
-            if not lines[-1]:
-                raise RuntimeError(f"a process ended with code {process.wait()}")
-        return lines
+            process.close()
 
 
 def run(options: Options) -> Table:
