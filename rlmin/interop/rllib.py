@@ -8,6 +8,7 @@ sequence goes on after an episode has ended, so nothing is reset inside. Acting 
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,13 @@ try:
     from ray.rllib.core.columns import Columns
     from ray.rllib.core.distribution.torch.torch_distribution import TorchMultiCategorical
     from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
     from ray.rllib.core.rl_module.torch import TorchRLModule
 except ImportError as error:
     raise ImportError(f'RLlib is not installed ({error}); install it with `pip install "rlmin[rllib]"`') from error
 
-OF_RLLIB = ("max_seq_len",)
-"""Keys of `model_config` that RLlib reads; all others are those of `PolicyConfig`."""
+OF_RLLIB = {field.name for field in fields(DefaultModelConfig)} - {field.name for field in fields(PolicyConfig)}
+"""Keys of `model_config` that RLlib reads or adds; all others are those of `PolicyConfig`."""
 
 
 class PolicyRLModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]  # ray has no types
