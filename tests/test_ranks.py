@@ -15,6 +15,7 @@ from rlmin import PPO, DecisionAgent
 from rlmin.agents.agent import Agent
 from rlmin.data import Episode
 from rlmin.distributed import ALONE, Ranks
+from rlmin.distributed.ranks import LARGEST_IN_PAIRS
 from rlmin.distributed.streams import Streams, fill_exponential, fill_normal, make_streams
 from rlmin.learning.flat_adam import FlatAdam
 from rlmin.types import map_state
@@ -97,6 +98,29 @@ def test_what_ranks_exchange_is_what_one_process_computes() -> None:
         assert text.startswith(
             "weights: those of process 1 differ from those of process 0 at step 3; nothing was saved"
         )
+
+
+def reduce(ranks: Ranks, number: int) -> dict[str, Tensor]:
+    """Sum, largest and moments of tensors of `number` entries that differ from rank to rank."""
+    own = torch.randn(number, generator=torch.Generator().manual_seed(ranks.rank), dtype=torch.float64)
+    kept = own.clone()
+    found = {"sum": ranks.sum(own), "max": ranks.max(own), "mean": ranks.moments(own.unsqueeze(1)).mean}
+    assert torch.equal(own, kept), "an exchange leaves its argument as it was"
+    return found | {"own": own}
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("number", [7, LARGEST_IN_PAIRS // 8 + 1])
+def test_all_ranks_get_the_same_bits_of_the_whole_sum(size: int, number: int) -> None:
+    """3 ranks, and large tensors of 4, go around a ring; the others exchange in pairs."""
+    found = run_ranks(size, reduce, number)
+    rows = torch.stack([each["own"] for each in found])
+    torch.testing.assert_close(found[0]["sum"], rows.sum(0), rtol=1e-13, atol=1e-13)
+    assert not torch.allclose(found[0]["sum"], rows[:-1].sum(0)), "a rank left out: the arm that must fail"
+    torch.testing.assert_close(found[0]["mean"], rows.mean().reshape(1), rtol=1e-12, atol=1e-13)
+    assert torch.equal(found[0]["max"], rows.amax(0))
+    for other in found[1:]:
+        assert all(torch.equal(other[name], found[0][name]) for name in ("sum", "max", "mean"))
 
 
 def test_random_numbers_are_those_of_the_shard_on_any_number_of_ranks() -> None:
@@ -221,16 +245,17 @@ def compare(one: dict[str, Any], several: dict[str, Any]) -> None:
         assert torch.allclose(several["state"][name].double(), x.double(), rtol=1e-5, atol=1e-5), name
 
 
-SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in ("tmaze", "logged")]
+QUICK = [("filler", 2), ("windows", 2)]
+SLOW = [pytest.param(case, size, marks=pytest.mark.slow) for case in CASES for size in (2, 4) if (case, size) not in QUICK]
 
 
-@pytest.mark.parametrize("case", ["filler", "windows", *SLOW])
-def test_two_ranks_learn_what_one_learns(case: str) -> None:
+@pytest.mark.parametrize(("case", "size"), [*QUICK, *SLOW])
+def test_several_ranks_learn_what_one_learns(case: str, size: int) -> None:
     make, steps = CASES[case]
-    one, several = alone(learn, make, steps), run_ranks(2, learn, make, steps)
+    one, several = alone(learn, make, steps), run_ranks(size, learn, make, steps)
     compare(one, several[0])
     for name, x in several[0]["state"].items():
-        assert torch.equal(x, several[1]["state"][name]), f"{name} differs between ranks"
+        assert all(torch.equal(x, other["state"][name]) for other in several[1:]), f"{name} differs between ranks"
     other = alone(learn, lambda ranks: make(Ranks()), steps // 2)
     with pytest.raises(AssertionError):
         compare(one, other)

@@ -28,6 +28,7 @@ NAMES = (
     "overhead",
     "busy",
     "ranks",
+    "plan",
     "envs",
     "decision",
 )

@@ -93,12 +93,12 @@ class FlatAdam(torch.optim.Adam):
             return Averaged(norm, means, rows)
         gradient = self.flat.grad
         assert gradient is not None, "take_gradient sets it"
-        own = torch.cat([gradient, torch.stack([x.detach() for x in means.values()]).to(gradient.dtype)])
-        weight = torch.as_tensor(rows, dtype=own.dtype, device=own.device).reshape(1)
-        total = ranks.sum(torch.cat([own * weight, weight]))
-        found = total[:-1] / total[-1].clamp(min=1)
-        gradient.copy_(found[: len(gradient)])
-        averages = dict(zip(means, found[len(gradient) :], strict=True))
+        weight = torch.as_tensor(rows, dtype=gradient.dtype, device=gradient.device).reshape(1)
+        scalars = torch.stack([x.detach() for x in means.values()]).to(gradient.dtype)
+        total = ranks.sum(torch.cat([gradient * weight, scalars * weight, weight]))
+        count = total[-1].clamp(min=1)
+        torch.div(total[: len(gradient)], count, out=gradient)
+        averages = dict(zip(means, total[len(gradient) : -1] / count, strict=True))
         return Averaged(torch.linalg.vector_norm(gradient), averages, total[-1])
 
     @torch.no_grad()
