@@ -18,6 +18,7 @@ from rlmin.cli import main
 from rlmin.commands.parse_agent import parse_agent
 from rlmin.commands.presets import read_preset
 from rlmin.settings import field_types
+from rlmin.settings.sb3_answers import OF_AGENT, OF_POLICY
 from rlmin.settings.sb3_convert import ALWAYS, CONVERT, SAME, SCHEDULED, from_sb3, is_linear
 from rlmin.settings.sb3_names import SB3_NAMES, answer
 
@@ -176,3 +177,47 @@ def test_an_environment_and_a_policy_are_told_apart() -> None:
         PPO("MlpPolicy", "CartPole-v1", workers=2)
     with pytest.raises(ValueError, match="num_envs=3: this environment is made already"):
         PPO("MlpPolicy", gym.make("CartPole-v1"), num_envs=3)
+
+
+def test_everything_public_of_their_agent_and_policy_is_here_or_answered() -> None:
+    theirs = RecurrentPPO("MlpLstmPolicy", "CartPole-v1", n_steps=8, policy_kwargs={"lstm_hidden_size": 8})
+    ours = PPO("MlpLstmPolicy", "CartPole-v1", n_steps=8, width=8)
+    pairs: list[tuple[Any, Any, Any]] = [(theirs, ours, object), (theirs.policy, ours.policy, torch.nn.Module)]
+    for there, here, known in pairs:
+        for name in sorted(set(dir(there)) - set(dir(known()))):
+            if name.startswith("_") or hasattr(here, name):
+                continue
+            with pytest.raises(AttributeError, match=rf"has no attribute '{name}': "):
+                getattr(here, name)
+    for here, answers in ((ours, OF_AGENT), (ours.policy, OF_POLICY)):
+        for name in answers:
+            assert not hasattr(here, name), f"{name} is here, and needs no answer"
+    with pytest.raises(AttributeError, match=r"has no attribute 'lr': it is `agent\.config\.lr`"):
+        _ = ours.lr
+    with pytest.raises(AttributeError, match="no attribute 'num_timestep'; did you mean 'num_timesteps'"):
+        _ = ours.num_timestep
+
+
+def test_a_setting_is_not_set_where_it_would_have_no_effect() -> None:
+    agent = PPO("CartPole-v1", width=8, num_envs=2)
+    for name, value in (("lr", 3e-4), ("entropy", 0.1), ("lstm_hidden_size", 4)):
+        with pytest.raises(AttributeError, match=rf"{name}: an agent's settings are in `agent.config`; .*change_sett"):
+            setattr(agent, name, value)
+    agent.change_settings({"lr": 3e-4})
+    assert agent.learning_rate == 3e-4
+    agent.lr_schedule = lambda left: 1e-4 * left
+    assert (agent.config.lr, agent.config.lr_final) == (1e-4, 0.0)
+
+
+def test_saving_and_loading_take_their_arguments(tmp_path: Path) -> None:
+    """The zoo loads with custom objects of 0, in place of what Python cannot unpickle."""
+    agent = PPO("CartPole-v1", width=8, num_envs=2, lr=2e-4)
+    agent.save(path=tmp_path / "one", exclude=["env"])  # type: ignore[call-arg]
+    stand_ins: dict[str, Any] = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
+    found = PPO.load(path=tmp_path / "one", device="cpu", custom_objects=stand_ins)  # type: ignore[call-arg]
+    assert found.config.lr == 2e-4 and found.config.clip == agent.config.clip
+    assert PPO.load(tmp_path / "one", custom_objects={"lr_schedule": lambda _: 1e-5}).config.lr == 1e-5
+    with pytest.raises(TypeError, match="learn: no argument 'eval_env'; `callback=EvalCallback"):
+        agent.learn(8, eval_env=None)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="learn: no argument 'progres_bar'; did you mean 'progress_bar'"):
+        agent.learn(8, progres_bar=True)  # type: ignore[call-arg]

@@ -276,6 +276,37 @@ def test_what_is_recorded_of_every_step_is_what_ppo_learns_from() -> None:
     assert np.array_equal(found["new_obs"][:-1], agent.collector.observed["observation"][1:])
 
 
+def test_what_the_last_update_measured_is_there_in_the_next_rollout(tmp_path: Path) -> None:
+    """As under stable-baselines3, where a name that nobody recorded reads as 0."""
+
+    class Look(Callback):
+        def _on_step(self) -> bool:
+            seen.append(self.logger.name_to_value["train/value_loss"])
+            return True
+
+    seen: list[float] = []
+    agent = make()
+    agent.set_logger(configure(str(tmp_path), ["csv"]))
+    agent.learn(2 * T * B, Look(), log_interval=None)
+    agent.logger.close()
+    first, second = set(seen[:T]), set(seen[T:])
+    assert first == {0.0} and len(second) == 1 and second.pop() > 0
+    assert (tmp_path / "progress.csv").read_text() == ""
+
+
+def test_callbacks_come_in_a_list_or_a_tuple_and_are_made() -> None:
+    called: list[str] = []
+
+    def note(_: Any, __: Any) -> bool:
+        called.append("function")
+        return True
+
+    make().learn(T * B, (Shapes(), note))
+    assert called == ["function"] * T
+    with pytest.raises(TypeError, match=r"got the class Shapes; make one, Shapes\(\.\.\.\)"):
+        make().learn(T * B, Shapes)
+
+
 def test_an_entry_that_nobody_asks_for_is_not_computed() -> None:
     def fail() -> None:
         raise AssertionError("it was asked for")
@@ -284,7 +315,9 @@ def test_an_entry_that_nobody_asks_for_is_not_computed() -> None:
     assert "infos" in entries and entries.get("missing") is None and entries["dones"] == [True]
     assert sorted(entries) == ["dones", "infos", "self"] and len(entries) == 3
     entries.update({"own": 2})
-    with pytest.raises(KeyError, match="rollout_buffer: rlmin's callbacks have self, infos"):
+    with pytest.raises(KeyError, match=r"rollout_buffer: it is `self\.model\.collector\.buffer`"):
         entries["rollout_buffer"]
+    with pytest.raises(KeyError, match="reward: rlmin's callbacks have self, infos"):
+        entries["reward"]
     with pytest.raises(AssertionError, match="it was asked for"):
         entries["infos"]

@@ -28,7 +28,8 @@ from rlmin.policy.fit import is_conditioned
 from rlmin.policy.predict import PolicyState, predict
 from rlmin.runs.checkpoint import LEARNER, Tensors, load_optimizer, optimizer_tensors, read, section, write
 from rlmin.settings import Seed, check_setting
-from rlmin.settings.boundary import checked
+from rlmin.settings.boundary import accept_names, checked
+from rlmin.settings.sb3_convert import without_stand_ins
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
@@ -213,10 +214,6 @@ class Agent(Habits, ABC):
             for x in (*self.policy.parameters(), self.optimizer.flat):
                 x.grad = None
 
-    def get_vec_normalize_env(self) -> Any:
-        """None: rlmin normalises inside the policy, not in an environment wrapper."""
-        return None
-
     @checked
     def predict(
         self,
@@ -280,11 +277,13 @@ class Agent(Habits, ABC):
         act: Actor | EnvActor = make_actor(self.policy, env, **options)
         return act
 
+    @accept_names(path="folder")
     @checked
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, exclude: Any = None, include: Any = None) -> None:
         """Write config, weights and learner state to `folder`; each file appears whole or not at all.
 
-        Of several ranks all call this, and the main one writes.
+        Of several ranks all call this, and the main one writes. `exclude` and `include`, of stable-baselines3, have no
+        effect.
 
         Raises:
             FloatingPointError: the weights of the ranks differ.
@@ -327,6 +326,7 @@ class Agent(Habits, ABC):
         self.restore(header, tensors)
 
     @classmethod
+    @accept_names(path="folder")
     def load(
         cls,
         folder: str | Path,
@@ -341,7 +341,8 @@ class Agent(Habits, ABC):
 
         Args:
             folder, env, device, trust: see `rlmin.load`.
-            custom_objects: settings too; the name is stable-baselines3's.
+            custom_objects: settings too; the name is stable-baselines3's. One of 0 stands there for what Python cannot
+                unpickle, and changes nothing here.
             settings: of the agent, or stable-baselines3's names of them; also `verbose` and `tensorboard_log`.
 
         Raises:
@@ -350,7 +351,7 @@ class Agent(Habits, ABC):
         agent = restore(AGENTS, folder, device=device, trust=trust)
         if not isinstance(agent, cls):
             raise ValueError(f"{folder}: expected an agent of kind {cls.name!r}, found {agent.name!r}")
-        agent.adopt({**(custom_objects or {}), **settings}, env)
+        agent.adopt({**without_stand_ins(custom_objects or {}), **settings}, env)
         if env is not None:
             agent.set_env(env)
         return agent

@@ -227,7 +227,8 @@ class PPO(PPOHabits, OnlineAgent):
             self.num_timesteps += num_envs * self.config.horizon
         hook.on_rollout_end()
         with self.training():
-            return self.update(rollout, done=done)
+            self.measured = self.update(rollout, done=done)
+        return self.measured
 
     def update(self, rollout: Rollout, *, done: float = 0.0) -> dict[str, float]:
         """One PPO update from one rollout.

@@ -1,5 +1,6 @@
 """What scripts and callbacks written for stable-baselines3 read and set on an agent, under the names used there."""
 
+import functools
 import time
 import warnings
 from collections import deque
@@ -7,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,28 +18,19 @@ from rlmin.distributed import Ranks
 from rlmin.learning.rollout import Collector
 from rlmin.policy import PolicyConfig
 from rlmin.runs.checkpoint import find_folder, read_newest
+from rlmin.settings import field_types
+from rlmin.settings.sb3_answers import OF_AGENT, missing
 from rlmin.settings.sb3_convert import Schedule
+from rlmin.settings.sb3_names import SB3_NAMES
 
 NETWORK = {field.name for field in fields(PolicyConfig)} - {"dropout"}
 """Settings that the weights in a file were made with."""
 
-ACT = "`agent.predict(observation, state, episode_start)` returns the action and the memory after it"
-ANSWERS = {
-    "rollout_buffer": "the last rollout is `agent.collector.buffer`, tensors [T, B] by name",
-    "replay_buffer": "PPO keeps no steps from before the last rollout",
-    "collect_rollouts": "`agent.collector.collect()` takes the steps of one rollout",
-    "train": "`agent.update(agent.collector.collect())` is one update",
-    "policy_class": "every policy is a `rlmin.Policy`; `agent.config.encoder` names its memory",
-    "_last_obs": "the observation acted on next is `agent.collector.observation`",
-    "_last_lstm_states": "the memory is `agent.collector.state`",
-    "_last_episode_starts": "it is `agent.collector.now.start`",
-    "_setup_model": "an agent is ready once it is made",
-    "fit": "`agent.learn(total_timesteps)` trains it",
-    "get_action": ACT,
-    "select_action": ACT,
-    "compute_single_action": ACT,
-}
-"""Attributes that rlmin has not under stable-baselines3's name, and what to write."""
+
+@functools.cache
+def names_of_settings(kind: Any) -> frozenset[str]:
+    """Settings of an agent, and stable-baselines3's names of them."""
+    return frozenset(field_types(kind)) | (frozenset(SB3_NAMES) - {"policy"})
 
 
 def draw_seed() -> int:
@@ -49,6 +41,7 @@ def draw_seed() -> int:
 class Habits:
     """What every agent has."""
 
+    settings: ClassVar[Any]
     policy: Any
     optimizer: Any
     config: Any
@@ -66,9 +59,18 @@ class Habits:
     get_env: Callable[[], Any]
     schedules: dict[str, Schedule] = MappingProxyType({})  # type: ignore[assignment]
 
+    use_sde = False
+
     def __getattr__(self, name: str) -> Any:
-        hint = f": {ANSWERS[name]}" if name in ANSWERS else ""
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}")
+        ours = {name: f"it is `agent.config.{name}`"} if name in field_types(type(self).settings) else {}
+        raise AttributeError(missing(type(self).__name__, name, {**OF_AGENT, **ours}, dir(self)))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what would have no effect: a setting that is no attribute, under any of its names."""
+        if name in names_of_settings(type(self).settings) and not hasattr(type(self), name):
+            told = f"`agent.change_settings({{{name!r}: {value!r:.40}}})` changes one"
+            raise AttributeError(f"{name}: an agent's settings are in `agent.config`; {told}")
+        super().__setattr__(name, value)
 
     @property
     def observation_space(self) -> Any:
@@ -179,6 +181,10 @@ class Habits:
         """See `PPOHabits.change_settings`; other agents go on with the settings they were made with."""
         raise ValueError(f"no setting {next(iter(given))!r} of an agent that is loaded: it has those it was made with")
 
+    def get_vec_normalize_env(self) -> Any:
+        """None: rlmin normalises inside the policy, not in an environment wrapper."""
+        return None
+
     def set_random_seed(self, seed: int | None = None) -> None:
         """Begin the random numbers of the sampled actions anew; environments keep theirs."""
         self.generator.manual_seed(draw_seed() if seed is None else seed)
@@ -207,6 +213,7 @@ class PPOHabits(Habits):
 
     advantages: Any
     collector: Collector
+    measured: Mapping[str, float] = MappingProxyType({})  # by the last update
     began: float  # of learning, on `time.perf_counter`, interruptions not counted
     _vector: Any
     attach: Callable[[Any], None]

@@ -93,7 +93,7 @@ class Actor:
         self.target = None if target is None else np.asarray(target, dtype=np.float64)
         self.is_default = target_return is None  # a target in the observation takes precedence
         self.return_scale = return_scale
-        self.generator = torch.Generator(next(policy.parameters()).device)
+        self.generator = torch.Generator(policy.device)
         self.generator.manual_seed(self.generator.seed() if seed is None else seed)
         self.state: PolicyState | None = None
         self._opens: np.ndarray[Any, Any] = np.array(True)  # [] or [B]: the next observation opens an episode

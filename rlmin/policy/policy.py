@@ -31,6 +31,7 @@ from rlmin.policy.tokens import TokenInputs, TokenTrunk
 from rlmin.policy.trunk import Trunk as Trunk
 from rlmin.settings import CountOrZero
 from rlmin.settings.boundary import checked
+from rlmin.settings.sb3_answers import OF_POLICY, missing
 from rlmin.spaces import leaf_spaces
 from rlmin.types import Observation, State
 
@@ -77,6 +78,17 @@ class Policy(nn.Module):
         shared = config.share_memory and not config.privileged
         self.trunks = nn.ModuleList(map(self._trunk, [self.acting_space, *([] if shared else [observation_space])]))
         self._in_one_call = PolicyStep()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            raise AttributeError(missing("Policy", name, OF_POLICY, ())) from None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
 
     @checked
     def initial_state(self, rows: CountOrZero) -> State:
@@ -173,7 +185,7 @@ class Policy(nn.Module):
     @checked
     def no_action(self, rows: CountOrZero) -> Tensor:
         """[rows, ...] zeros in the form of an action: what stands for "none" before the first step."""
-        device = next(self.parameters()).device
+        device = self.device
         return torch.zeros((rows, *self.action_head.event_shape), dtype=self.action_head.dtype, device=device)
 
     def update_normalizer(self, observation: Observation, keep: Tensor, ranks: Ranks = ALONE) -> None:

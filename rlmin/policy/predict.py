@@ -55,7 +55,7 @@ def predict(
         ValueError: the observation does not fit the policy's space, another argument does not fit its rows, or the
             policy needs `reward` and has none.
     """
-    device = next(policy.parameters()).device
+    device = policy.device
     if action_mask is None and isinstance(observation, Mapping):
         action_mask = observation.get("action_mask")
     space = policy.acting_space

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rlmin.settings.sb3_answers import OF_LOCALS
 from rlmin.types import Step
 from rlmin.vector.infos import as_numpy
 
@@ -29,7 +30,8 @@ class Locals(MutableMapping[str, Any]):
             if name in found:
                 return found[name]
         if name not in self.of_step:
-            raise KeyError(f"{name}: rlmin's callbacks have {', '.join(self)}")
+            hint = OF_LOCALS.get(name) or f"rlmin's callbacks have {', '.join(self)}"
+            raise KeyError(f"{name}: {hint}")
         self.known[name] = self.of_step[name]()
         return self.known[name]
 

@@ -94,6 +94,8 @@ class CallbackHook(Hook):
     def on_rollout_start(self) -> None:
         if self.present is not None:
             self.present.count = -1
+            for name, x in self.model.measured.items():  # which stable-baselines3 writes only after this rollout
+                self.model.logger.record(f"train/{name}", x)
         self.callback.on_rollout_start()
 
     def on_step(self, step: Step | None) -> bool:
@@ -138,11 +140,12 @@ def start_callback(agent: Any, callback: Any, total: int) -> Hook:
     def convert(one: Any) -> BaseCallback:
         if isinstance(one, BaseCallback):
             return one
-        if isinstance(one, list):
+        if isinstance(one, list | tuple):
             return CallbackList([convert(part) for part in one])
-        if callable(one):
+        if callable(one) and not isinstance(one, type):
             return ConvertCallback(one)
-        raise TypeError(f"callback: expected a stable-baselines3 callback, a list or a function, got {one!r}")
+        found = f"the class {one.__name__}; make one, {one.__name__}(...)" if isinstance(one, type) else repr(one)
+        raise TypeError(f"callback: expected a stable-baselines3 callback, a list or a function, got {found}")
 
     callback = convert(callback)
     if hasattr(agent, "callback_env"):

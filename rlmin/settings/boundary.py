@@ -19,8 +19,9 @@ from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, TypeVar, Unio
 import torch
 from torch import Tensor
 
-from rlmin.checks import existing
+from rlmin.checks import existing, find_near
 from rlmin.settings.fields import check_setting, show
+from rlmin.settings.sb3_answers import OF_ARGUMENT
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +35,7 @@ class Checked(NamedTuple):
 
     positions: tuple[tuple[str, Check | None], ...]  # arguments that can be given by position
     names: dict[str, Check]
+    known: frozenset[str] | None  # names of arguments; None: any is accepted
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -48,7 +50,9 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         if not plan:
             plan.append(_plan(function))
-        positions, names = plan[0]
+        positions, names, known = plan[0]
+        if known is not None and not known.issuperset(kwargs):
+            raise TypeError(_unknown(function.__name__, next(name for name in kwargs if name not in known), known))
         given: list[Any] = list(args)
         for i, (name, check) in enumerate(positions[: len(given)]):
             if check is not None:
@@ -61,14 +65,38 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def accept_names(**ours: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let keywords have another library's name too: `accept_names(path="folder")`."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            named: dict[str, Any] = {ours.get(name, name): value for name, value in kwargs.items()}
+            return function(*args, **named)
+
+        return run
+
+    return decorate
+
+
 def _plan(function: Callable[..., Any]) -> Checked:
     parameters = inspect.signature(function).parameters.values()
     found = {one.name: check_of(_resolve(one.annotation, function)) for one in parameters}
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
     return Checked(
         tuple((one.name, found[one.name]) for one in parameters if one.kind in by_position),
         {name: check for name, check in found.items() if check is not None},
+        None if takes_any else frozenset(found),
     )
+
+
+def _unknown(function: str, name: str, known: frozenset[str]) -> str:
+    """What is said of an argument that a function has not."""
+    names = sorted(known - {"self", "cls"})
+    near = find_near(name, names)
+    hint = OF_ARGUMENT.get(name) or (f"did you mean {near!r}?" if near else f"known: {', '.join(names)}")
+    return f"{function}: no argument {name!r}; {hint}"
 
 
 def _resolve(hint: Any, function: Callable[..., Any]) -> Any:

@@ -112,6 +112,15 @@ def from_sb3(
     return Converted(settings, schedules)
 
 
+def without_stand_ins(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`custom_objects` without those of 0: {"lr_schedule": lambda _: 0.0} replaces what Python cannot unpickle."""
+
+    def is_zero(name: str, value: Any) -> bool:
+        return name in SCHEDULED and (value(1.0) if callable(value) else value) == 0
+
+    return {name: value for name, value in given.items() if not is_zero(name, value)}
+
+
 def _convert(name: str, value: Any, sizes: Sizes, known: Collection[str]) -> dict[str, Any]:
     """The settings that one argument stands for."""
     setting = SB3_NAMES[name].setting
@@ -216,7 +225,11 @@ CONVERT: dict[str, Callable[[Any, Sizes], dict[str, Any] | None]] = {
 }
 """What an argument stands for; None: it has no equivalent."""
 
-SCHEDULED = {"learning_rate": ("lr", "lr_final"), "clip_range": ("clip", "clip_final")}
+SCHEDULED = {
+    "learning_rate": ("lr", "lr_final"),
+    "lr_schedule": ("lr", "lr_final"),
+    "clip_range": ("clip", "clip_final"),
+}
 """Arguments that may be schedules, and the settings of their first and last value."""
 
 POLICIES = {

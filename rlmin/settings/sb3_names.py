@@ -24,7 +24,7 @@ SB3_NAMES: dict[str, Here] = {
     "learning_rate": Here(
         "lr", "a number is constant (`lr_final` None), a linear schedule goes from `lr` to `lr_final`"
     ),
-    "lr_schedule": Here("lr_final", "a linear schedule goes from `lr` to `lr_final`"),
+    "lr_schedule": Here("lr", "as `learning_rate`"),
     "n_envs": Here("num_envs"),
     "n_steps": Here("horizon"),
     "batch_size": Here("minibatches", "it is num_envs * horizon / batch_size; a batch below `horizon` sets `bptt` too"),
