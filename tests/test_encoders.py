@@ -61,7 +61,7 @@ ALONE: dict[str, Callable[[], Encoder]] = {
     "min_lstm identity": lambda: MinLSTM(D, H, candidate="identity"),
     "min_lstm g": lambda: MinLSTM(D, H, candidate="g", time_scales=None),
     "min_gru signed": lambda: MinGRU(D, H, signed=True),
-    "min_gru as HGRN": lambda: MinGRU(D, H, candidate="silu", forget_floor=0.5, output_gate=True),
+    "min_gru with floor and output gate": lambda: MinGRU(D, H, candidate="silu", forget_floor=0.5, output_gate=True),
     "min_lstm signed, hard gate": lambda: MinLSTM(D, H, signed=True, hard_gate=True),
     "gru": lambda: GRU(D, H),
     "lstm": lambda: LSTM(D, H),
@@ -89,6 +89,7 @@ def stack(mixer: str, conv: int, mlp: int) -> Callable[[], Encoder]:
 PARTS = [("min_gru", c, m) for c in (4, 0) for m in (2, 0)]  # what a block may have is no matter of the mixer
 WHOLE = [(mixer, 4, 2) for mixer in MIXERS if mixer != "min_gru"]
 STACKS = {f"stack {mixer} conv {c} mlp {m}": stack(mixer, c, m) for mixer, c, m in PARTS + WHOLE}
+STACKS["stack as HGRN"] = lambda: Stack(D, H, candidate="silu", forget_floor="rising", output_gate=True)
 ENCODERS = ALONE | STACKS
 
 

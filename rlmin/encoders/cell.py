@@ -81,6 +81,8 @@ class Cell:
         window: the option that limits how far back it sees; None: there is no limit.
         by_layer: whether `cls` takes the keyword `layer`, the number of the layer in its stack, because layers differ.
             The other attributes then describe layer 0.
+        couple: (modules of all layers of a stack) -> None: joins them where layers have weights in common, which have
+            to be in the state_dict once; None: layers have none.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Cell:
     is_bounded: bool = True
     window: str | None = None
     by_layer: bool = False
+    couple: Callable[[Any], None] | None = None
 
     def __post_init__(self) -> None:
         if self.options is not None and not (isinstance(self.options, type) and issubclass(self.options, Settings)):

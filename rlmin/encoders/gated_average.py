@@ -1,6 +1,7 @@
 """The gated average behind minGRU and minLSTM, with options that turn it into other memories."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -12,10 +13,11 @@ from rlmin.encoders.candidate import Candidate, apply_activation, check_candidat
 from rlmin.encoders.cell import Terms
 from rlmin.encoders.gate_options import compute_reach
 from rlmin.encoders.projected import scan_projection
+from rlmin.encoders.rising_floors import Floor, RisingFloors
 from rlmin.encoders.root_mean_square import RootMeanSquare
 from rlmin.encoders.time_scale import TimeScales, spread_bias
 from rlmin.scan import ACTIVATIONS, linear_scan
-from rlmin.settings import Share, ShareBelowOne, Size
+from rlmin.settings import Share, Size
 from rlmin.settings.boundary import checked
 from rlmin.types import State
 
@@ -31,6 +33,9 @@ class GatedAverage(Encoder):
     reach is 1 by default. It is 1 - forget_floor with a floor, so that 1 - w never falls below the floor, and 2 if
     signed: then the decay 1 - w lies in (-1, 1), and w = 2 mirrors the memory at the candidate. The plain cell has a
     kernel of its own; all others run `linear_scan`.
+
+    A rising floor belongs to all layers of a stack, see `RisingFloors`. A cell on its own is a first layer: its floor
+    is 0.
 
     Attributes:
         projection: nn.Linear(D, parts * H), the candidate's rows last.
@@ -51,7 +56,7 @@ class GatedAverage(Encoder):
         time_scales: TimeScales = (2.0, 256.0),
         slow_units: Share = 0.0,
         signed: bool = False,
-        forget_floor: ShareBelowOne = 0.0,
+        forget_floor: Floor = 0.0,
         hard_gate: bool = False,
         output_gate: bool = False,
     ) -> None:
@@ -67,22 +72,40 @@ class GatedAverage(Encoder):
             self.output_gate = nn.Linear(input_size, hidden_size)
             self.norm = RootMeanSquare(hidden_size)
             self.output = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.is_plain = self.reach == 1 and not hard_gate and not output_gate and candidate in ACTIVATIONS
-        if time_scales is not None:
-            with torch.no_grad():
-                self.set_bias(self.place_bias(time_scales, slow_units))
+        self.rises = forget_floor == "rising"
+        self._layer: tuple[RisingFloors, int] | None = None  # in a tuple, as one layer alone has them for a child
+        without_options = self.reach == 1 and not (hard_gate or output_gate or self.rises)
+        self.is_plain = without_options and candidate in ACTIVATIONS
+        self._spread = None if time_scales is None else (time_scales, slow_units)
+        self._begin()
+
+    @torch.no_grad()
+    def _begin(self) -> None:
+        """Set the gate biases so that units have the time scales asked for."""
+        if self._spread is not None:
+            self.set_bias(self._place_bias(*self._spread))
 
     @abstractmethod
     def set_bias(self, k: Tensor) -> None:
         """Set the biases of the projection so that the gate is k [H] where x = 0."""
 
-    def place_bias(self, time_scales: tuple[float, float], slow_units: float) -> Tensor:
+    def _place_bias(self, time_scales: tuple[float, float], slow_units: float) -> Tensor:
         """[H] values of k that give the units these time scales: w = 1 / tau."""
-        shortest, longest = (self.reach * tau for tau in time_scales)
-        if self.reach < 1:  # no unit can forget faster than the floor lets it
-            shortest = max(shortest, 2.0)
+        reach = self.reach if self._layer is None else self._layer[0].first_reach(self._layer[1])
+        shortest, longest = (reach * tau for tau in time_scales)
+        if reach < 1:  # no unit can forget faster than the floor lets it
+            shortest, longest = max(shortest, 2.0), max(longest, 2.0)
         bias = spread_bias(self.output_size, (shortest, longest), slow_units)
         return 4 * torch.sigmoid(bias) - 2 if self.hard else bias
+
+    def rise(self, floors: RisingFloors, layer: int) -> None:
+        """Be this layer of a stack with these floors; gate biases are set anew."""
+        self._layer = floors, layer
+        self._begin()
+
+    def largest_share(self) -> float | Tensor:
+        """The share of the candidate that a gate wide open lets in; [H] below a rising floor."""
+        return self.reach if self._layer is None else 1 - self._layer[0](self._layer[1])
 
     @abstractmethod
     def gate(self, projected: Tensor) -> Tensor:
@@ -91,7 +114,8 @@ class GatedAverage(Encoder):
     def share(self, k: Tensor) -> Tensor:
         """w [..., H] of k."""
         w = (k / 4 + 0.5).clamp(0, 1) if self.hard else torch.sigmoid(k)
-        return w if self.reach == 1 else self.reach * w
+        reach = self.largest_share()
+        return w if isinstance(reach, float) and reach == 1 else reach * w
 
     def initial_state(self, B: int) -> Tensor:
         """[B, H] zeros."""
@@ -125,7 +149,7 @@ class GatedAverage(Encoder):
 
     def time_scale(self) -> Tensor:
         """[H] steps each unit remembers at x = 0, 1 / w; detached."""
-        return 1 / self.share(self.gate(self.projection.bias.detach()))
+        return 1 / self.share(self.gate(self.projection.bias.detach())).detach()
 
     def _parts(self, projected: Tensor) -> tuple[Tensor, Tensor]:
         """w, and the candidate after its activation."""
@@ -137,7 +161,7 @@ def terms(mixer: GatedAverage, x: Tensor) -> Terms:
     """keep = 1 - w, value = w * activation(candidate)."""
     projected = mixer.projection(x)
     w, candidate = mixer._parts(projected)
-    if mixer.reach == 1 and not mixer.hard:
+    if mixer.reach == 1 and not mixer.hard and not mixer.rises:
         return Terms(softplus(mixer.gate(projected)), w * candidate)
     rate = torch.where(w < 1, -torch.log1p(-w), -torch.log(w - 1))
     return Terms(rate, w * candidate, torch.where(w > 1, -1.0, 1.0).to(w.dtype))
@@ -151,3 +175,12 @@ def read(mixer: GatedAverage, x: Tensor, memory: Tensor) -> Tensor:
 def has_output_gate(mixer: GatedAverage) -> bool:
     """Whether the output differs from the memory."""
     return mixer.output_gate is not None
+
+
+def couple(mixers: Sequence[GatedAverage]) -> None:
+    """Give the layers of a stack their common floors, if floors rise; the first layer holds them."""
+    first = mixers[0]
+    if first.rises:
+        first.floors = RisingFloors(len(mixers), first.output_size)
+        for layer, mixer in enumerate(mixers):
+            mixer.rise(first.floors, layer)

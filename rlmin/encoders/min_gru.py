@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rlmin.encoders.cell import Cell, FastStep, register
 from rlmin.encoders.gate_options import GateOptions
-from rlmin.encoders.gated_average import GatedAverage, has_output_gate, read, terms
+from rlmin.encoders.gated_average import GatedAverage, couple, has_output_gate, read, terms
 from rlmin.encoders.numpy_average import approach, project
 from rlmin.encoders.numpy_program import After, NumpyForm, Program
 
@@ -30,15 +30,15 @@ class MinGRU(GatedAverage):
         slow_units: share of the units that begin 100 times as slow as the longest; see `spread_time_constants`.
         signed: whether the share goes up to 2, so that decays lie in (-1, 1): a unit can change its sign, as parity
             needs.
-        forget_floor: least share of the memory that stays, in [0, 1); 0 if signed.
+        forget_floor: least share of the memory that stays, in [0, 1); 0 if signed. "rising": learned, and larger in
+            every layer of a stack than in the one before; 0 in the first.
         hard_gate: whether a clipped line replaces the sigmoid, so that gates can be fully open or shut.
         output_gate: whether y = output(rms(h) * silu(gate(x))) instead of y = h.
 
     Attributes:
         projection: nn.Linear(D, 2H), rows [gate; candidate].
 
-    HGRN is candidate="silu", output_gate=True and a forget floor. Its floors are learned and rise with depth; here the
-    floor is one number.
+    HGRN, in its real form, is candidate="silu", output_gate=True and forget_floor="rising".
 
     Raises:
         ValueError: an unknown candidate, time scales in the wrong order, or a floor beside signed.
@@ -75,6 +75,7 @@ CELL = register(
         terms=terms,
         read=read,
         reads=has_output_gate,
+        couple=couple,
         to_numpy=NumpyForm(write_numpy),
         fast_step=FastStep("min_gru", parts=2),
     )

@@ -8,7 +8,7 @@ from torch.nn.functional import logsigmoid
 
 from rlmin.encoders.cell import Cell, FastStep, register
 from rlmin.encoders.gate_options import GateOptions
-from rlmin.encoders.gated_average import GatedAverage, has_output_gate, read, terms
+from rlmin.encoders.gated_average import GatedAverage, couple, has_output_gate, read, terms
 from rlmin.encoders.numpy_average import approach, project
 from rlmin.encoders.numpy_program import After, NumpyForm, Program
 
@@ -35,7 +35,8 @@ class MinLSTM(GatedAverage):
         slow_units: share of the units that begin 100 times as slow as the longest; see `spread_time_constants`.
         signed: whether the share of the candidate goes up to 2, so that decays lie in (-1, 1): a unit can change its
             sign, as parity needs.
-        forget_floor: least share of the memory that stays, in [0, 1); 0 if signed.
+        forget_floor: least share of the memory that stays, in [0, 1); 0 if signed. "rising": learned, and larger in
+            every layer of a stack than in the one before; 0 in the first.
         hard_gate: whether a clipped line over log(i / f) replaces the sigmoid, so that gates can be fully open or shut.
         output_gate: whether y = output(rms(h) * silu(gate(x))) instead of y = h.
 
@@ -80,6 +81,7 @@ CELL = register(
         terms=terms,
         read=read,
         reads=has_output_gate,
+        couple=couple,
         to_numpy=NumpyForm(write_numpy),
         fast_step=FastStep("min_lstm", parts=3),
     )

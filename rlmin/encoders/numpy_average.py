@@ -1,6 +1,7 @@
 """The gated average of minGRU and minLSTM as calls of numpy."""
 
 import numpy as np
+import torch
 
 from rlmin.encoders.gated_average import GatedAverage
 from rlmin.encoders.numpy_program import INSTEAD, After, Program, linear, negate
@@ -24,18 +25,19 @@ def project(
 
 def approach(program: Program, name: str, h: str, candidate: str, gate: str, mixer: GatedAverage) -> str:
     """h += (activation(candidate) - h) * w, where `gate` holds -k."""
+    reach = np.asarray(torch.as_tensor(mixer.largest_share()).detach().cpu(), dtype=np.float64)
     _activate(program, name, candidate, mixer)
     program.call("subtract", candidate, h, candidate)
     if mixer.hard:  # w = reach * clip(k / 4 + 1 / 2, 0, 1)
-        program.call("multiply", gate, program.weight(f"{name}.slope", np.array(-mixer.reach / 4)), gate)
-        program.call("add", gate, program.weight(f"{name}.middle", np.array(mixer.reach / 2)), gate)
+        program.call("multiply", gate, program.weight(f"{name}.slope", -reach / 4), gate)
+        program.call("add", gate, program.weight(f"{name}.middle", reach / 2), gate)
         program.call("maximum", gate, "zero", gate)
-        program.call("minimum", gate, program.weight(f"{name}.reach", np.array(mixer.reach)), gate)
+        program.call("minimum", gate, program.weight(f"{name}.reach", reach), gate)
         program.call("multiply", candidate, gate, candidate)
     else:  # w = reach / (1 + exp(-k))
         program.sigmoid(gate)
-        if mixer.reach != 1:
-            program.call("multiply", candidate, program.weight(f"{name}.reach", np.array(mixer.reach)), candidate)
+        if np.any(reach != 1):
+            program.call("multiply", candidate, program.weight(f"{name}.reach", reach), candidate)
         program.call("divide", candidate, gate, candidate)
     program.call("add", h, candidate, h)
     return h

@@ -86,6 +86,8 @@ class Stack(Encoder):
             )
             for layer in range(layers)
         )
+        if cell.couple is not None:
+            cell.couple([block.mixer for block in self.blocks])
         self.norm = make_norm(hidden_size)
         self._in_one_call = StackStep()
 
