@@ -135,6 +135,14 @@ def test_the_command_line_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "defaults" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("steps", "length"), [(None, 200), (7, 7), (300, 300)])
+def test_episodes_in_another_unit_are_as_long_as_asked(steps: int | None, length: int) -> None:
+    env = gym.make("rlmin/Rescaled-v0", game="Pendulum-v1", offset=-1, steps=steps)
+    env.reset(seed=0)
+    ended = [any(env.step(env.action_space.sample())[2:4]) for _ in range(length)]
+    assert ended == [False] * (length - 1) + [True]
+
+
 def test_rewards_in_another_unit_are_those_of_the_game_scaled_and_moved() -> None:
     plain, other = gym.make("CartPole-v1"), gym.make("rlmin/Rescaled-v0", game="CartPole-v1", scale=1e4, offset=-1)
     plain.reset(seed=0), other.reset(seed=0)

@@ -29,6 +29,7 @@ class Encoder(nn.Module, ABC):
 
     input_size: int
     output_size: int
+    _like: "State | None" = None  # a state of no rows, to compare with: making one for each pass would take longer
 
     @abstractmethod
     def initial_state(self, B: int) -> State:
@@ -89,18 +90,20 @@ class Encoder(nn.Module, ABC):
         if x.dtype is not weight.dtype and not torch.is_autocast_enabled(x.device.type):
             raise ValueError(f"x: expected {weight.dtype} as the weights are, got {x.dtype}")
         if state is not None:
-            check_state(state, self.initial_state(size["B"]))
+            if self._like is None:
+                self._like = self.initial_state(0)
+            check_state(state, self._like, size["B"])
 
 
-def check_state(state: State, like: State) -> None:
-    """Raise an error if `state` has other parts or shapes than `like`."""
+def check_state(state: State, like: State, rows: int) -> None:
+    """Raise an error if `state` has other parts or shapes than `like`, whose number of rows may differ from `rows`."""
     if isinstance(like, tuple):
         for part, wanted in zip(parts(state, len(like)), like, strict=True):
-            check_state(part, wanted)
+            check_state(part, wanted, rows)
         return
     found = one(state)
-    if found.shape != like.shape:
-        raise ValueError(f"state: expected {list(like.shape)}, got {list(found.shape)}")
+    if found.shape != (rows, *like.shape[1:]):
+        raise ValueError(f"state: expected {[rows, *like.shape[1:]]}, got {list(found.shape)}")
     if found.dtype is torch.bool and like.dtype is not torch.bool:
         raise ValueError(f"state: expected {like.dtype}, got {found.dtype}")
 

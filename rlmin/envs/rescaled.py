@@ -1,9 +1,10 @@
 """Any environment with its rewards in another unit: the task is the same, so an agent should learn the same policy.
 
-    rlmin/Rescaled-v0   game=ID, scale=1.0, offset=0.0;   reward = scale * (reward of the game) + offset
+    rlmin/Rescaled-v0   game=ID, scale=1.0, offset=0.0, steps=None;   reward = scale * (reward of the game) + offset
 
-Further arguments are the game's own, `max_episode_steps` among them. An offset changes the task if the policy decides
-when an episode ends; it does not if all episodes have the same length.
+Further arguments are the game's own. An offset changes the task if the policy decides when an episode ends; it does not
+if all episodes have the same length. `gym.make` keeps an argument `max_episode_steps` for itself, and can only shorten
+episodes with it; `steps` is the limit of the game inside.
 """
 
 from typing import Any, SupportsFloat
@@ -20,6 +21,7 @@ class Rescaled(gym.Wrapper[Any, Any, Any, Any]):
         game: str = "CartPole-v1",
         scale: float = 1.0,
         offset: float = 0.0,
+        steps: int | None = None,
         render_mode: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -28,10 +30,11 @@ class Rescaled(gym.Wrapper[Any, Any, Any, Any]):
         Args:
             game: id of an environment that gymnasium knows.
             scale, offset: see the module.
+            steps: most steps of an episode; None: as the game is registered.
             render_mode: of the game.
             kwargs: of the game.
         """
-        super().__init__(gym.make(game, render_mode=render_mode, **kwargs))
+        super().__init__(gym.make(game, max_episode_steps=steps, render_mode=render_mode, **kwargs))
         self.scale, self.offset = scale, offset
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:

@@ -52,6 +52,7 @@ class FlatAdam(torch.optim.Adam):
         pieces = torch.split(flat, [x.numel() for x in self.parameters])
         self.views = [piece.view(x.shape) for piece, x in zip(pieces, self.parameters, strict=True)]
         self.decayed = [view for view in self.views if view.dim() > 1] if self.decay else []
+        self.kept: list[Tensor] = []  # values and moments before a step
 
     def __getstate__(self) -> dict[str, Any]:
         """State for a copy or a pickle, without views of `flat`: a copied view would be a separate tensor."""
@@ -108,14 +109,23 @@ class FlatAdam(torch.optim.Adam):
         All or nothing: after an error, values and moments are the earlier ones.
         """
         self.grad_scale = (norm / largest).clamp(min=1).float()  # Adam's divisors, before anything else
-        flat, moments = self.flat.clone(), {name: x.clone() for name, x in self.state.get(self.flat, {}).items()}
+        changed = [self.flat, *self.state.get(self.flat, {}).values()]
+        kept = self._copy(changed)
         try:
             if self.decayed:
                 torch._foreach_mul_(self.decayed, 1 - self.param_groups[0]["lr"] * self.decay)
             self.step()
             torch._foreach_copy_(self.parameters, self.views)
         except BaseException:  # also Ctrl-C, which may come between any two of these
-            self.flat.copy_(flat)
+            torch._foreach_copy_(changed, kept)
             torch._foreach_copy_(self.parameters, self.views)
-            self.state[self.flat] = moments
+            if len(changed) == 1:  # the moments are made by the first step
+                self.state[self.flat] = {}
             raise
+
+    def _copy(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Copies of the tensors, always in the same memory: fresh memory costs more than the copying."""
+        if [x.shape for x in self.kept] != [x.shape for x in tensors]:
+            self.kept = [torch.empty_like(x) for x in tensors]
+        torch._foreach_copy_(self.kept, tensors)
+        return self.kept
