@@ -1,6 +1,8 @@
 """Comparisons of runs: known answers, refusals with their reason, and the same table in every format."""
 
 import csv
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import yaml
 
 from rlmin.cli import main
 from rlmin.runs.compare import compare_runs, interval, probability_of_improvement
+from rlmin.runs.compare_tables import write_latex, write_markdown, write_text
 from rlmin.runs.curves import SECONDS
 from rlmin.runs.logs import STEPS
 
@@ -96,3 +99,14 @@ def test_every_format_holds_the_numbers(tmp_path: Path, capsys: pytest.CaptureFi
         main(["compare", str(tmp_path / "g0"), "--file", "x.doc"])
     main(["compare", str(tmp_path / "g0"), str(tmp_path / "g1")])
     assert "warning: fewer than 3 seeds" in capsys.readouterr().out
+
+
+def test_a_name_is_text_in_every_format_and_a_minus_is_one(tmp_path: Path) -> None:
+    found = compare_runs(groups(tmp_path), column=RETURN, threshold=-5.0)
+    odd = replace(found, rows=tuple(replace(row, name=r"a\b|c_d~e^f {50 %}-1") for row in found.rows))
+    latex = write_latex(odd).partition(r"\midrule")[2]
+    assert r"a\textbackslash{}b|c\_d\textasciitilde{}e\textasciicircum{}f \{50 \%\}" in latex
+    assert "& $-$4 [$-$" in latex and " -" not in latex and "[-" not in latex
+    lines = write_markdown(odd).splitlines()
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")}) == 1
+    assert "steps to a score: median over seeds" in write_text(found) or "(n of m)" in write_text(found)

@@ -27,6 +27,7 @@ def test_a_table_has_both_runs_and_only_the_settings_that_differ(
     rows = {line.split("  ")[0].strip(): line for line in shown.splitlines()}
     assert rows["layers"].split() == ["layers", "1", "of", "width", "8", "1", "of", "width", "12"]
     assert rows["width"].split() == ["width", "8", "12"] and rows["encoder"].split() == ["encoder", "min_gru", "mlp"]
+    assert rows["hard_gate"].split() == ["hard_gate", "False", "-"] and "{" not in shown  # an option of one memory
     assert "gamma" not in rows and "horizon" not in rows
     assert rows["without memory"].endswith("has none") and "success" in rows["without memory"]
     assert shown.splitlines()[-1] == "8 greedy episodes each, from seed 10000; 95 % intervals"

@@ -56,6 +56,22 @@ def test_a_name_that_is_none_is_refused(name: str, reader: Path, capsys: pytest.
     assert "name" in capsys.readouterr().err and not list(Path().iterdir())
 
 
+@pytest.mark.parametrize("words", ["env numpy", "env random", "encoder gru", "encoder yaml"])
+def test_a_module_that_would_hide_another_is_not_written(
+    words: str, reader: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["new", *words.split()])
+    assert "which it would hide; choose another" in capsys.readouterr().err and not list(Path().iterdir())
+
+
+def test_what_is_missing_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (("new", "rlmin: new: kind is missing: "), ("new env", "rlmin: new: name is missing: ")):
+        with pytest.raises(SystemExit, match="2"):
+            main(words.split())
+        assert capsys.readouterr().err.startswith(said)
+
+
 @BASH
 def test_a_shell_completes_commands_options_and_presets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["completion", "bash"])

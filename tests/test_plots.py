@@ -294,6 +294,20 @@ def test_a_paper_picture_shows_ratios_to_a_baseline(tmp_path: Path, monkeypatch:
     lines = [np.asarray(line.get_ydata(), float) for line in figure.axes[0].lines]
     np.testing.assert_allclose(lines[0], (np.arange(7) + 2.5) / (np.arange(7) + 2), rtol=1e-12)
     assert how["dpi"] == 300 and (lines[1] == 1).all() and figure.get_size_inches()[0] == pytest.approx(3.3)
-    assert figure.axes[0].get_ylabel().endswith("ratio to encoder=lstm") and said == []
+    label = figure.axes[0].get_ylabel()
+    assert label.replace("\n", " ").endswith("ratio to encoder=lstm") and said == []
+    assert max(map(len, label.splitlines())) < 32, "a longer line is cut at the edge"
     with pytest.raises(ValueError, match="is not above 0 everywhere"):
         plot_runs(ours, [tmp_path / "x.png"], columns=[LOSS], relative_to=ours[0])
+
+
+def test_a_baseline_may_be_a_folder_of_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (1, 2):
+        run(tmp_path / "lstm" / f"seed-{seed}", seed=seed, encoder="lstm")
+    run(tmp_path / "ours", seed=1)
+    words = ["plot", str(tmp_path / "ours"), "--relative-to", str(tmp_path / "lstm"), "--file", str(tmp_path / "x.png")]
+    main([*words, "--columns", RETURN])
+    assert "seed-1, " in capsys.readouterr().out and (tmp_path / "x.png").exists()
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "--group", "none"])
+    assert "holds 2 seeds, name one of them, as " in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Presets: data only, differences from the defaults, each a run that starts."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 
 from rlmin import PPO, verify_consistency
 from rlmin.commands.parse import parse
+from rlmin.commands.preset_files import describe_presets
 from rlmin.commands.train import PRESETS, TrainConfig, parse_pairs, preset_arguments, preset_path, read_preset
 from rlmin.settings import describe_settings
 
@@ -40,6 +42,21 @@ def test_every_preset_makes_an_agent_that_learns(name: str) -> None:
     assert agent.num_updates == 2
     assert verify_consistency(agent, steps=8) < 1e-5
     agent.vector.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_time_of_a_preset_is_the_range_that_was_measured(name: str) -> None:
+    """Of a seed on one thread, by `python -m benchmarks.learning`; a preset without results states none."""
+    file = Path(__file__).parent.parent / "benchmarks" / "results" / f"{name}.csv"
+    line = next(line for line in describe_presets() if line.split()[0] == name)
+    if not file.exists():
+        assert " s on one thread" not in line
+        return
+    with file.open() as lines:
+        rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+        took = [int(row["seconds"]) for row in rows if row["encoder"] == resolved(name).encoder]
+    assert f" in {min(took)} to {max(took)} s on one thread" in line
+    assert f", {len(took)} seeds." in preset_path(name).read_text()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,3 +97,7 @@ def test_a_preset_that_does_not_exist_is_answered_with_the_nearest() -> None:
         preset_path("tmaz")
     with pytest.raises(ValueError, match=r"nowhere\.yaml: no such file"):
         preset_path("nowhere.yaml")
+
+
+def test_of_an_option_given_twice_the_last_counts() -> None:
+    assert resolved("tmaze", "--lr", "1e-3", "--lr", "2e-4").lr == 2e-4

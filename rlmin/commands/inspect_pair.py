@@ -26,7 +26,7 @@ def compare_subjects(names: Sequence[str], agents: Sequence[Agent], subjects: Se
     ]
     for column, one in zip(columns, subjects, strict=True):
         column["without memory"] = _without_memory(one, episodes)
-    settings = [{name: str(x) for name, x in agent.header()["config"].items()} for agent in agents]
+    settings = [{name: str(x) for name, x in _settings(agent).items()} for agent in agents]
     differ = [
         name for name in dict.fromkeys([*settings[0], *settings[1]]) if settings[0].get(name) != settings[1].get(name)
     ]
@@ -35,6 +35,12 @@ def compare_subjects(names: Sequence[str], agents: Sequence[Agent], subjects: Se
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, f"{episodes} greedy episodes each, from seed {subjects[0].seed}; 95 % intervals"])
+
+
+def _settings(agent: Agent) -> dict[str, Any]:
+    """Settings by name, those of the encoder among them."""
+    found = dict(agent.header()["config"])
+    return found | dict(found.pop("encoder_options", {}))
 
 
 def describe_subject(agent: Agent, subject: Subject, evaluation: Evaluation) -> dict[str, str]:

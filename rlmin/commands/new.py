@@ -1,12 +1,15 @@
 """Beginning something of one's own: `rlmin new env|encoder NAME` writes a commented skeleton and its test."""
 
 import keyword
+import sys
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
+from rlmin.encoders import CELLS
 from rlmin.files.atomic import write_atomic
 from rlmin.settings import Settings
 
@@ -26,15 +29,24 @@ class New(Settings):
     name: tyro.conf.Positional[str]  # Name of the module and, in capitals, of the class, such as lamp
 
 
+def _is_module(name: str) -> bool:
+    """Whether `import name` finds something that is not in the working folder."""
+    found = PathFinder.find_spec(name, [path for path in sys.path if Path(path or ".").resolve() != Path.cwd()])
+    return found is not None or name in sys.stdlib_module_names
+
+
 def run_new(options: New) -> str:
     """Write NAME.py and test_NAME.py; returns what to do next.
 
     Raises:
-        ValueError: the name is none for a module, or one of the files is there already; nothing has been written.
+        ValueError: the name is none for a module, hides another, or has a file already; nothing has been written.
     """
     name = options.name.removesuffix(".py")
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise ValueError(f"name={options.name!r}: expected the name of a module, small letters, such as lamp")
+    if _is_module(name) or (options.kind == "encoder" and name in CELLS):
+        found = "a memory of rlmin" if options.kind == "encoder" and name in CELLS else "a module that is installed"
+        raise ValueError(f"name={name!r}: is the name of {found}, which it would hide; choose another")
     title = "".join(part.capitalize() for part in name.split("_"))
     files = {Path(f"{name}.py"): options.kind, Path(f"test_{name}.py"): f"test_{options.kind}"}
     for file in files:

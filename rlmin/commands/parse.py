@@ -116,7 +116,7 @@ def parse(
     box = printed.getvalue().partition("For full helptext")[0]
     text = "\n".join(line for line in box.splitlines() if not line.startswith(TITLE))
     words_ = " ".join(BOX.sub(" ", text).split())
-    raise ValueError(f"{prog}: {words_}")
+    raise ValueError(f"{prog.removeprefix('rlmin ')}: {words_}")
 
 
 def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, others: Collection[str]) -> None:
@@ -137,11 +137,13 @@ def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, ot
         name, about = named.get(option, (option, None))
         if about is not None and not (switches and about.hint is bool):
             _check_words(name, texts, about.hint, has_words=has_words)
+    places = [name for name, about in settings.items() if is_positional(about)]
+    loose = sum(not word.startswith("-") for word in arguments)  # at most so many stand at a place
     for name, about in settings.items():
-        option = flag(name)
-        is_there = option in given or (is_positional(about) and not all(word.startswith("-") for word in arguments))
+        is_there = places.index(name) < loose if name in places else flag(name) in given
         if about.default is MISSING and not is_there:
-            raise ValueError(f"{prog}: {name if is_positional(about) else option} is missing: {about.help}")
+            lacks = name if name in places else flag(name)
+            raise ValueError(f"{prog.removeprefix('rlmin ')}: {lacks} is missing: {about.help}")
 
 
 def check_stray(arguments: Sequence[str], *, prog: str) -> None:
@@ -150,7 +152,7 @@ def check_stray(arguments: Sequence[str], *, prog: str) -> None:
     if stray is not None:
         key, equals, value = stray.partition("=")
         hint = f"; write {flag(key)} {value}" if equals else ""
-        raise ValueError(f"{prog}: expected options as --key value, got {stray!r}{hint}")
+        raise ValueError(f"{prog.removeprefix('rlmin ')}: expected options as --key value, got {stray!r}{hint}")
 
 
 def _complete_trust(kind: Any, arguments: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ class Plot(Settings):
     smooth: ShareBelowOne = 0.0  # Weight of the past in a moving average of each run
     style: Literal["screen", "paper"] = "screen"  # Look; paper: panels of a column's width, 300 dots an inch
     band: Literal["mean", "iqm"] = "mean"  # Middle of the seeds that is drawn; iqm: interquartile mean
-    relative_to: Path | None = None  # Run whose line is 1, all others being a ratio to it; None: none
+    relative_to: Path | None = None  # Run or folder of seeds whose line is 1, all others a ratio to it; None: none
 
 
 def run_plot(options: Plot) -> str:
@@ -34,8 +34,11 @@ def run_plot(options: Plot) -> str:
     """
     if not options.runs:
         raise ValueError("plot: name at least one run folder")
+    base = [] if options.relative_to is None else expand_seeds([options.relative_to])
+    if len(base) > 1 and options.group == "none":
+        raise ValueError(f"relative_to: {options.relative_to} holds {len(base)} seeds, name one of them, as {base[0]}")
     groups = plot_runs(
-        expand_seeds(options.runs),
+        expand_seeds(options.runs) + base,
         options.file,
         columns=options.columns,
         over=options.over,
@@ -43,7 +46,7 @@ def run_plot(options: Plot) -> str:
         smooth=options.smooth,
         style=options.style,
         band=options.band,
-        relative_to=options.relative_to,
+        relative_to=base[0] if base else None,
         say=print,
     )
     lines = [f"{group.name}: {', '.join(map(str, group.folders))}" for group in groups]

@@ -7,6 +7,8 @@ from pathlib import Path
 from rlmin.checks import check_names
 from rlmin.runs.policy_zoo import read_score, zoo_names
 
+MEASURED = re.compile(r"^# Measured: (\d+ to \d+ s on one thread), \d+ seeds\.$", re.MULTILINE)
+"""The time of a preset, as its file says it; a test holds it against benchmarks/results."""
 ENV_ID = re.compile(r"-v\d+$|[/:]")
 """Words that name an environment, or a dataset, and no preset."""
 PRESETS = Path(__file__).parent.parent / "configs"
@@ -18,7 +20,7 @@ def preset_names() -> list[str]:
 
 
 def describe_presets() -> list[str]:
-    """A line a preset: its name, what its file says first, its steps, and what the zoo's policy of it scores."""
+    """A line a preset: name, what its file says first, steps, measured time, and what the zoo's policy of it scores."""
     names = preset_names()
     wide = max(map(len, names))
     return [f"{name:{wide}}  {_describe_preset(name)}" for name in names]
@@ -29,7 +31,8 @@ def _describe_preset(name: str) -> str:
     comment = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), text.splitlines()))
     steps = int(re.findall(r"^total_timesteps: ([\d_]+)$", text, re.MULTILINE)[0])
     score = f"; return {read_score(name)['mean_return']:.4g} (zoo)" if name in zoo_names() else ""
-    return f"{comment.split('. ')[0].rstrip('.')}. {steps:,} steps{score}"
+    time = f" in {found[1]}" if (found := MEASURED.search(text)) else ""
+    return f"{comment.split('. ')[0].rstrip('.')}. {steps:,} steps{time}{score}"
 
 
 def preset_path(name: str) -> Path:

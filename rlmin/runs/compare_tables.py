@@ -2,11 +2,19 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 
 from rlmin.runs.compare import Comparison, Row
 from rlmin.runs.statistics import Interval
 
+BAR = r"\|"
+LATEX = {letter: f"\\{letter}" for letter in "&%#_{}$"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+"""Letters that LaTeX reads as commands -> what shows them."""
 FEW = 3
 """Number of seeds below which an interval says little."""
 
@@ -37,7 +45,7 @@ def write_csv(found: Comparison) -> str:
 def write_markdown(found: Comparison) -> str:
     """A table for a README, and the notes below it."""
     head, *rows = _cells(found)
-    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    lines = [f"| {' | '.join(cell.replace('|', BAR) for cell in row)} |" for row in (head, ["---"] * len(head), *rows)]
     return "\n".join([*lines, "", *_notes(found), ""])
 
 
@@ -101,12 +109,16 @@ def _notes(found: Comparison) -> Sequence[str]:
         same = [row.is_paired for row in others]
         pairs = "pairs of equal seeds" if all(same) else "unlike seeds" if not any(same) else "pairs where seeds match"
         notes.append(f"difference and probability of improvement: to {found.rows[0].name}; differences of {pairs}")
+    if any(0 < row.reached < row.seeds for row in found.rows) and found.threshold is not None:
+        notes.append("steps to a score: median of the seeds that reached it; (n of m): n seeds of m did")
+    elif found.threshold is not None:
+        notes.append("steps to a score: median over seeds")
     if few := [row.name for row in found.rows if row.seeds < FEW]:
         notes.append(f"warning: fewer than {FEW} seeds, so the intervals say little: {'; '.join(few)}")
     return notes
 
 
 def _escape(text: str) -> str:
-    for letter in "&%#_{}$":
-        text = text.replace(letter, f"\\{letter}")
-    return text
+    """Text of a cell for LaTeX; a minus before a number is one."""
+    plain = "".join(LATEX.get(letter, letter) for letter in text)
+    return re.sub(r"(?<![\w\\])-(?=\d)", "$-$", plain)

@@ -114,7 +114,8 @@ def plot_runs(
     check_names("column", columns, known)
     if OVER[over] not in known:
         raise ValueError(f"{folders[0]}: no {OVER[over]} in its metrics; an earlier rlmin wrote them: plot over steps")
-    groups = group_runs([*folders, *([] if relative_to is None else [relative_to])], by_seed=by_seed)
+    beside = [] if relative_to is None or relative_to in folders else [relative_to]
+    groups = group_runs([*folders, *beside], by_seed=by_seed)
     base = next((g.name for g in groups if relative_to is not None and _holds(g, relative_to)), None)
     shown = list(columns) or [name for name in LABELS if name in known] or list(OTHERWISE)
     panels = {
@@ -208,7 +209,8 @@ def _figure(
         axes.set_xlabel(label)
         axes.xaxis.set_major_formatter(EngFormatter())
         said = (LABELS | OTHERWISE).get(column, column)
-        axes.set_ylabel(said if base is None else f"{said}, ratio to {base}")
+        said = said if base is None else f"{said}, ratio to {base}"
+        axes.set_ylabel(textwrap.fill(said, int(13 * looks.height)))  # so many letters are as long as the axis
         axes.grid(alpha=0.3)
         if lines:
             axes.legend(**({} if looks.rc else {"fontsize": "small"}))
