@@ -25,6 +25,7 @@ from rlmin.learning.flat_adam import FlatAdam
 from rlmin.policy import Policy, PolicyConfig
 from rlmin.policy.actor import Actor, EnvActor, make_actor
 from rlmin.policy.fit import is_conditioned
+from rlmin.policy.precision import set_tf32
 from rlmin.policy.predict import PolicyState, predict
 from rlmin.runs.checkpoint import LEARNER, Tensors, load_optimizer, optimizer_tensors, read, section, write
 from rlmin.settings import Seed, check_setting
@@ -33,7 +34,6 @@ from rlmin.settings.sb3_convert import without_stand_ins
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
-
 
 AGENTS: dict[str, type["Agent"]] = {}
 """Every algorithm by its name: the one place that turns a name into a class. A class with a `name` is in it."""
@@ -125,6 +125,7 @@ class Agent(Habits, ABC):
             torch.manual_seed(self.seed)
             self.policy = Policy(observation_space, action_space, config)
         self.policy.to(self.device).eval()
+        set_tf32(self.device, config.tf32)
         self.generator = torch.Generator(self.device).manual_seed(self.seed)
 
     @abstractmethod

@@ -28,6 +28,7 @@ class DecisionConfig(PolicyConfig):
     beta2: ShareBelowOne = 0.95  # Decay of AdamW's mean of squared gradients; short, for what one step in 100 teaches
     max_grad_norm: Positive = 1.0  # Largest 2-norm of the gradient; a larger gradient is scaled down
     autocast: bool = False  # Whether matrix products are in bfloat16; memory, losses and weights stay float32
+    tf32: bool | None = None  # Whether products and convolutions round to TF32 on a GPU; None: as torch's switches say
 
     def __post_init__(self) -> None:
         super().__post_init__()
