@@ -29,6 +29,7 @@ from rlmin.agents.warmup import warm_up_policy
 from rlmin.distributed import ALONE, Ranks
 from rlmin.learning.flat_adam import FlatAdam
 from rlmin.learning.losses import weighted_mean
+from rlmin.learning.opening import Opening
 from rlmin.learning.schedule import schedule
 from rlmin.policy.heads import Distribution, Gaussian
 from rlmin.policy.readings import warn_of_doubts
@@ -124,7 +125,8 @@ class DecisionAgent(OfflineAgent):
         trained = [x for name, x in self.policy.named_parameters() if not name.startswith(fixed)]
         betas, decay = (0.9, config.beta2), config.weight_decay
         self.optimizer = FlatAdam(trained, lr=config.lr, betas=betas, eps=1e-8, weight_decay=decay)
-        self.memory: State | None = None  # [B, ...] memory at the start of the next batch; None: empty
+        self.memory: State | None = None  # [B, ...] memory after the last batch; None: empty
+        self.opening = Opening(config.initial_state, seed=self.seed, ranks=self.ranks)
         self._warm = False
         self._order: Tensors = {}  # place in the data of a checkpoint, until they are opened
 
@@ -253,11 +255,10 @@ class DecisionAgent(OfflineAgent):
         """
         config, batch = self.config, batch.to(self.device)
         weight = batch.get("weight", None)
-        state = self.policy.initial_state(self._rows) if self.memory is None else self.memory
+        empty, start = self.policy.initial_state(self._rows), batch["start"].clone()
+        state, start[0] = self.opening(self.memory or empty, empty, start[0], number=self.num_updates)
         with self._dropout(), self._autocast():
-            out = self.policy.unroll(
-                self._select_inputs(batch), state, batch["start"], data.legal_actions(batch, self.policy)
-            )
+            out = self.policy.unroll(self._select_inputs(batch), state, start, data.legal_actions(batch, self.policy))
         means = self._measure_loss(out.distribution, batch)
         means["loss"].backward()  # type: ignore[no-untyped-call]
         residuals = self._residuals(out.distribution, batch)
@@ -271,7 +272,7 @@ class DecisionAgent(OfflineAgent):
         size = config.rows * config.steps
         warm = min(max((self.num_timesteps + size) / max(config.warmup_steps * size, 1), done / WARMUP_SHARE), 1.0)
         lr = self.optimizer.param_groups[0]["lr"] = warm * schedule(config.lr, config.last_lr, done)
-        memory = map_state(Tensor.detach, out.state) if self.packing.carries else None
+        memory = map_state(Tensor.detach, out.state) if self.packing.carries or self.opening.hides_starts else None
         fit = self._spread(out.distribution, [found[name] for name in residuals])
         self.optimizer.step_within(norm, config.max_grad_norm)
         if fit is not None:

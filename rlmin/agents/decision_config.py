@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from rlmin.learning.opening import InitialState, check_initial_state
 from rlmin.policy import PolicyConfig
 from rlmin.settings import CountOrZero, NonNegative, Positive, Range, ShareBelowOne, Size
 
@@ -16,6 +17,7 @@ class DecisionConfig(PolicyConfig):
     rows: Size = 4  # Rows B of a batch: streams of whole episodes, or windows
     horizon: Size = 128  # Steps T of each stream in a batch; memory goes on into the next
     windows: Size | None = None  # Steps K of windows to train on, with a fresh memory each; None: streams
+    initial_state: InitialState = "carried"  # Memory that a batch begins with; carried: what it was, nothing in windows
     condition: Literal["return", "none"] = "return"  # Target that the policy is shown; "none" is behaviour cloning
     return_scale: Positive | None = None  # Env units of return shown as 1; None: a round number near the largest return
     top_fraction: Annotated[float, Range(above=0, most=1)] = 1.0  # Share of the episodes, best by return, to train on
@@ -32,6 +34,7 @@ class DecisionConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_initial_state(self)
         if not self.share_memory:
             raise ValueError("share_memory=False: a decision agent has no critic that could have a memory of its own")
         if self.privileged:

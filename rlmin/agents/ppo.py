@@ -36,6 +36,7 @@ from rlmin.learning.losses import (
     value_loss,
     weighted_mean,
 )
+from rlmin.learning.opening import Opening
 from rlmin.learning.rollout import Collector, Rollout
 from rlmin.learning.schedule import schedule
 from rlmin.policy.fit import check_spaces
@@ -137,10 +138,10 @@ class PPO(PPOHabits, OnlineAgent):
         self._vector, self.config = vector, replace(self.config, num_envs=num_envs)
         self._warm = False  # whether the code for updates of this size is compiled
         self.advantages.begin(vector.num_envs)
-        settings: dict[str, Any] = {"horizon": self.config.horizon, "cuda_graph": self.config.cuda_graph}
-        self.collector = Collector(
-            vector, self.policy, generator=self.streams, seed=self.env_seed, ranks=self.ranks, **settings
-        )
+        options: dict[str, Any] = {name: getattr(self.config, name) for name in ("horizon", "cuda_graph")}
+        options |= {"seed": self.env_seed, "ranks": self.ranks}
+        opening = Opening(self.config.initial_state, seed=self.seed, ranks=self.ranks)
+        self.collector = Collector(vector, self.policy, generator=self.streams, opening=opening, **options)
 
     @property
     def rows(self) -> int:
@@ -191,7 +192,6 @@ class PPO(PPOHabits, OnlineAgent):
         self.total_timesteps = total
         self.open_logger(tb_log_name, reset_num_timesteps)
         hook = start_callback(self, callback, total)
-
         with ranks.first_on_machine():
             self.warm_up()
         before, began = self.seconds, time.perf_counter()

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from rlmin.learning.opening import InitialState, check_initial_state
 from rlmin.policy import PolicyConfig
 from rlmin.settings import Count, NonNegative, Positive, Share, ShareBelowOne, Size
 from rlmin.vector.workers import STEP_TIMEOUT
@@ -19,6 +20,7 @@ class PPOConfig(PolicyConfig):
     epochs: Count = 10  # Passes over a rollout
     minibatches: Count | None = None  # Gradient steps a pass, each on whole environments or windows; None: 4 if it can
     bptt: Count | None = None  # Steps that gradients flow back through, a divisor of horizon; None: the whole rollout
+    initial_state: InitialState = "carried"  # Memory that a rollout begins with; carried: what it was before
     gamma: Share = 0.99  # Discount a step
     lam: Share = 0.95  # Decay lambda of the generalised advantage estimate
     lr: Positive = 1e-3  # Learning rate at the start of training
@@ -43,6 +45,7 @@ class PPOConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_initial_state(self)
         if self.horizon % self.window:
             raise ValueError(f"bptt={self.window} must divide horizon={self.horizon}: windows tile the rollout")
 

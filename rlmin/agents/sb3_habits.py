@@ -291,6 +291,6 @@ class PPOHabits(Habits):
         self.config = self.advantages.config = config
         for group in self.optimizer.param_groups:
             group["betas"] = (0.9, config.beta2)
-        if self._vector is not None and changed & {"horizon", "cuda_graph", "num_envs"}:
+        if self._vector is not None and changed & {"horizon", "cuda_graph", "num_envs", "initial_state"}:
             self.config = replace(config, num_envs=self._vector.num_envs)
             self.attach(self._vector)

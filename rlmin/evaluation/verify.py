@@ -49,7 +49,9 @@ def verify_consistency(
     check_spaces(agent.policy, vector, value=True)
     tolerance = consistency_tolerance(vector.device) if tolerance is None else tolerance
     generator = torch.Generator(agent.device).manual_seed(0)
-    collector = Collector(vector, agent.policy, horizon=max(steps // 2, 1), generator=generator, seed=0)
+    opening = agent.collector.opening if env is None else None  # what training does to the memory, acting has to know
+    settings: dict[str, Any] = {"horizon": max(steps // 2, 1), "seed": 0, "opening": opening}
+    collector = Collector(vector, agent.policy, generator=generator, **settings)
     worst = 0.0
     try:
         for _ in range(2):

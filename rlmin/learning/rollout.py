@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlmin.distributed import ALONE, Ranks
 from rlmin.distributed.streams import Source, generators_of
+from rlmin.learning.opening import Opening
 from rlmin.learning.rollout_graph import CUDARecorder, RolloutGraph, obstacle
 from rlmin.policy import Policy
 from rlmin.policy.heads import Distribution
@@ -43,6 +44,7 @@ class Collector:
         cuda_graph: replay rollouts of a native environment on a CUDA device as one graph, see
             `rlmin.learning.rollout_graph`; no effect elsewhere.
         ranks: those that play the environments of one run, B each.
+        opening: changes the memory that a rollout begins with; then no graph is used. None: it is carried over.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class Collector:
         seed: int | None = None,
         cuda_graph: bool = False,
         ranks: Ranks = ALONE,
+        opening: Opening | None = None,
     ) -> None:
-        self.ranks = ranks
+        self.ranks, self.opening = ranks, opening or Opening("carried")
         self.vector, self.policy, self.horizon, self.generator = vector, policy, horizon, generator
         self.asks = vector.device.type == "cpu"  # reading which rows were truncated would wait for a GPU
         self.statistics = EpisodeStatistics(vector.num_envs)
@@ -71,7 +74,7 @@ class Collector:
 
     def _graph(self) -> RolloutGraph | None:
         """The recorder of rollouts, if it is wanted and possible."""
-        if not self.cuda_graph or obstacle(self.vector, self.policy) is not None:
+        if not self.cuda_graph or self.opening.changes or obstacle(self.vector, self.policy) is not None:
             return None
         return RolloutGraph(self, CUDARecorder(generators_of(self.generator)), horizon=self.horizon)
 
@@ -109,6 +112,10 @@ class Collector:
         """
         from tensordict import TensorDict  # here, because it takes most of a second to import
 
+        if self.opening.changes:
+            empty = self.policy.initial_state(self.vector.num_envs)
+            self.state, start = self.opening(self.state, empty, self.now.start, number=self.num_steps)
+            self.now = replace(self.now, start=start)
         before = self.state
         if self.graph is not None and on_step is None:
             before = map_state(torch.clone, before)  # its tensors will hold the memory after the rollout
