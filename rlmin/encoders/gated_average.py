@@ -103,6 +103,11 @@ class GatedAverage(Encoder):
         self._layer = floors, layer
         self._begin()
 
+    @property
+    def follows(self) -> bool:
+        """Whether the floor depends on weights that all layers of a stack share."""
+        return self._layer is not None
+
     def largest_share(self) -> float | Tensor:
         """The share of the candidate that a gate wide open lets in; [H] below a rising floor."""
         return self.reach if self._layer is None else 1 - self._layer[0](self._layer[1])
@@ -128,7 +133,7 @@ class GatedAverage(Encoder):
         if self.is_plain:
             return scan_projection(self.projection, x, before, start, activation=self.candidate)
         projected = self.projection(x)
-        w, candidate = self._parts(projected.to(before.dtype))
+        w, candidate = self.split(projected.to(before.dtype))
         h, last = linear_scan(1 - w, w * candidate, before, start)
         return self.read(x, h.to(projected.dtype)), last
 
@@ -136,7 +141,7 @@ class GatedAverage(Encoder):
         """`Encoder.step` with `state` [B, H]."""
         before = wipe(one(state), start)
         projected = self.projection(x)
-        w, candidate = self._parts(projected.to(before.dtype))
+        w, candidate = self.split(projected.to(before.dtype))
         h = torch.lerp(before, candidate, w)
         return self.read(x, h.to(projected.dtype)), h
 
@@ -151,7 +156,7 @@ class GatedAverage(Encoder):
         """[H] steps each unit remembers at x = 0, 1 / w; detached."""
         return 1 / self.share(self.gate(self.projection.bias.detach())).detach()
 
-    def _parts(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+    def split(self, projected: Tensor) -> tuple[Tensor, Tensor]:
         """w, and the candidate after its activation."""
         candidate = projected[..., -self.output_size :]
         return self.share(self.gate(projected)), apply_activation(self.candidate, candidate)
@@ -160,7 +165,7 @@ class GatedAverage(Encoder):
 def terms(mixer: GatedAverage, x: Tensor) -> Terms:
     """keep = 1 - w, value = w * activation(candidate)."""
     projected = mixer.projection(x)
-    w, candidate = mixer._parts(projected)
+    w, candidate = mixer.split(projected)
     if mixer.reach == 1 and not mixer.hard and not mixer.rises:
         return Terms(softplus(mixer.gate(projected)), w * candidate)
     rate = torch.where(w < 1, -torch.log1p(-w), -torch.log(w - 1))
