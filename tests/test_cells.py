@@ -10,7 +10,10 @@ import torch
 from exporting import anything, make
 from torch import Tensor
 
+from rlmin.agents.decision_config import DecisionConfig
+from rlmin.agents.ppo_config import PPOConfig
 from rlmin.cli import main
+from rlmin.commands.parse_agent import parse_agent
 from rlmin.encoders import CELLS, LSTM, MIXERS, Cell, MinGRU, Terms, register
 from rlmin.encoders.capabilities import CAPABILITIES, lacking, table
 from rlmin.encoders.cell import cell_of
@@ -159,6 +162,19 @@ def test_files_of_before_options_were_the_cells_own_are_read(name: str) -> None:
     assert PolicyConfig.from_saved(config.to_saved()).cell_options == config.cell_options
     with pytest.raises(ValueError, match=f"encoder '{name}' has no option '(heads|candidate)'"):
         PolicyConfig(encoder=name, **four)  # what a user gives is not dropped
+
+
+@every_cell
+@pytest.mark.parametrize("kind", [PPOConfig, DecisionConfig])
+def test_a_command_takes_every_option(kind: type[PolicyConfig], name: str) -> None:
+    """Also one that is called as a property of the agent's settings is, such as the window of an LMU."""
+    wanted = CELLS[name].options_of({})
+    given = {option: value for option, value in wanted.items() if not isinstance(value, tuple)}
+    words = [word for option, value in given.items() for word in (f"--{option.replace('_', '-')}", str(value))]
+    config = parse_agent(kind, ["--encoder", name, *words], prog="rlmin train")
+    assert config.cell_options == wanted
+    with pytest.raises(ValueError, match="no_such_option"):
+        config.with_settings({"no_such_option": 1})
 
 
 @pytest.mark.slow

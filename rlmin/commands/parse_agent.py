@@ -87,8 +87,10 @@ def _value(name: str, text: str) -> Any:
 def _carrier(kind: Any, options: Any) -> Any:
     """The class to parse into: the settings of `kind` and the further options of a cell, unchecked as a whole.
 
-    The checks of `kind` would be printed by the parser in a box of many lines.
+    The checks of `kind` would be printed by the parser in a box of many lines. An option may have the name of a
+    property of `kind`, which has no setter; so its default stands before that.
     """
-    body = {"__doc__": kind.__doc__, "__module__": __name__, "__post_init__": lambda self: None}
+    defaults = {} if options is None else {option.name: option.default for option in fields(options)}
+    body = defaults | {"__doc__": kind.__doc__, "__module__": __name__, "__post_init__": lambda self: None}
     bases = (kind,) if options is None else (kind, options)
     return dataclass(frozen=True, kw_only=True)(type(kind.__name__, bases, body))
