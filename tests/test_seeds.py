@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from test_compare import run
 from rlmin import load
 from rlmin.cli import OF_SEEDS, main
 from rlmin.commands.parse import split_options
+from rlmin.commands.train_config import OnlineRun
 from rlmin.runs.groups import expand_seeds
-from rlmin.suite.run import SCORE
-from rlmin.suite.seeds import write_report
+from rlmin.suite.run import SCORE, read_finished
+from rlmin.suite.seeds import SeedCell, write_report
 from rlmin.suite.seeds_view import SeedsView, read_state
 
 SMALL = "--num-envs 8 --width 8 --layers 1 --horizon 16 --eval-episodes 8 --evaluations 2 --threads 1"
@@ -102,6 +104,35 @@ def test_seeds_are_single_runs_and_are_trained_once(
     with pytest.raises(SystemExit):
         main([*seeds, "--lr", "1e-2"])
     assert "lr=0.0005 and not 0.01; choose another --folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_seeds_that_are_not_played_are_finished_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seeds = " ".join([*COMMAND, "--seeds 2"]).replace("--eval-episodes 8", "--eval-episodes 0").split()
+    main(seeds)
+    table = capsys.readouterr().out
+    assert "seed 0: not played" in table and "seed 1: not played" in table
+    main(seeds)
+    assert capsys.readouterr().out == table
+
+
+@pytest.mark.parametrize(("final", "plays", "fits"), [(None, False, True), (None, True, False), ("x", False, False)])
+def test_a_row_without_a_score_is_finished_where_nobody_plays(
+    final: Any, plays: bool, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = SeedCell("runs", "min_gru", 0, {}, chosen=OnlineRun(env="rlmin/TMaze-v0"))
+    monkeypatch.setattr(SeedCell, "plays", plays)
+    folder = cell.folder(tmp_path)
+    folder.mkdir()
+    (folder / SCORE).write_text(json.dumps({"seed": 0, "steps": 1, "final": final, "seconds": 1.0, "settings": {}}))
+    if fits:
+        assert read_finished(cell, tmp_path) is not None
+        return
+    with pytest.raises(ValueError, match="expected the row of a finished cell"):
+        read_finished(cell, tmp_path)
 
 
 def test_a_folder_of_seeds_stands_for_its_runs(tmp_path: Path) -> None:

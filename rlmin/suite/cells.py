@@ -69,6 +69,8 @@ class Cell:
 
     place: ClassVar[str] = "--out"
     """The option that names another folder."""
+    plays: ClassVar[bool] = True
+    """Whether a finished row always has a score: the policy was played."""
 
     @property
     def name(self) -> str:

@@ -48,6 +48,7 @@ class SeedCell(Cell):
 
     chosen: OnlineRun | OfflineRun = field(kw_only=True)
     place: ClassVar[str] = "--folder"
+    plays: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
