@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numba
 import pytest
 
 import rlmin
@@ -131,3 +133,62 @@ def test_the_callers_cache_folder_stays_as_it_was(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match="of the compiler"):
         cpu_cache.build_cached(fails)
     assert cpu_cache._config.CACHE_DIR == "theirs"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def become_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut": cut,
+    "a bit": flip,
+    "empty": lambda path: path.write_bytes(b""),
+    "numba's own form": lambda path: path.write_bytes(path.read_bytes()[32:]),
+    "a folder": become_a_folder,
+    "gone": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_counts_as_absent(
+    damage: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop is compiled again, and is cached again unless a folder is in the way."""
+    monkeypatch.setattr(cpu_cache, "folder", lambda: tmp_path)
+
+    def add() -> tuple[int, int]:
+        """What a new process computes, and how often it finds the loop in the cache."""
+        loop = cpu_cache.build_cached(lambda **cache: numba.njit(**cache)(plus_one))
+        return loop(1), sum(loop.stats.cache_hits.values())
+
+    assert add() == (2, 0) and add() == (2, 1)
+    for path in tmp_path.rglob(f"*.{suffix}"):
+        DAMAGES[damage](path)
+    assert add() == (2, 0)
+    assert add() == (2, 0 if damage == "a folder" else 1)
+
+
+def plus_one(x: int) -> int:
+    return x + 1
+
+
+def test_a_full_disk_leaves_the_loop_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cpu_cache, "folder", lambda: tmp_path)
+    monkeypatch.setattr(cpu_cache.CheckedFiles, "_open_for_write", fail)
+    assert cpu_cache.build_cached(lambda **cache: numba.njit(**cache)(plus_one))(1) == 2
+    assert not list(tmp_path.rglob("*.nb*"))

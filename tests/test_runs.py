@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rlmin import PPO, load, make_vec
 from rlmin.agents.agent import Agent
+from rlmin.cli import main
 from rlmin.commands.train import TrainConfig, resume, train
 from rlmin.encoders import MIXERS
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, read, write_atomic
@@ -219,6 +220,36 @@ def test_a_damaged_or_edited_run_is_refused_in_one_sentence(kind: str, run: Path
     with pytest.raises(ValueError, match=message) as caught:
         load(run)
     assert "\n" not in str(caught.value)
+
+
+WRITTEN_AGAIN = ("cut short", "empty")  # the policy's file, of which the learner's holds everything
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DAMAGE if kind not in WRITTEN_AGAIN])
+def test_a_damaged_run_named_on_resume_is_one_line_and_stays_as_it_is(
+    kind: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, message = DAMAGE[kind]
+    spoil(run)
+    before, message = files_of(run), message.replace(f"expected {POLICY}", f"expected {LEARNER}")
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--resume", str(run), "--total-timesteps", "400"])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith(f"rlmin: {run}") and re.search(message, said)
+    assert files_of(run) == before
+
+
+@pytest.mark.parametrize("kind", WRITTEN_AGAIN)
+def test_a_damaged_policy_beside_a_whole_learner_is_written_again(kind: str, run: Path) -> None:
+    steps = load(run).num_timesteps
+    DAMAGE[kind][0](run)
+    resume(run, total_timesteps=steps + T * B, progress_bar=False)
+    assert load(run).num_timesteps == steps + T * B
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The files in a folder, but for the lock that a process leaves."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and "lock" not in path.name}
 
 
 EDITS: dict[str, tuple[Callable[[Path], object], str]] = {
