@@ -36,7 +36,8 @@ def add_gradient(
         x: T times [B, D]; read one at a time, no gradient reaches it.
         state: [B, H] memory before x[0]; a constant.
         start: T times [B] bool, see `Encoder.forward`.
-        loss: (t, y[t] [B, H]) -> scalar; it may use modules of its own, whose gradients are added too.
+        loss: (t, y) -> scalar, where y is the output at step t, [B, H]. It may use modules of its own, whose gradients
+            are added too.
 
     Returns:
         the sum of the losses, and the memory after the last step.
