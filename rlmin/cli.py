@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlmin import __version__
-from rlmin.checks import check_names
+from rlmin.checks import check_names, check_text
 from rlmin.commands.errors import report_error
 from rlmin.commands.known_options import check_early
 from rlmin.commands.parse import HELP, flags, option_flags, parse, split_options, values
@@ -84,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(__version__)
         return
     try:
+        for argument in arguments:
+            check_text("command line", argument)
         check_names("command", arguments[:1], COMMANDS)
         ids = values(arguments, "--env")
         if set(arguments[1:]) & set(HELP) and not any(":" in id for id in ids):  # a module may register settings

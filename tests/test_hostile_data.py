@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import os
 import random
 import struct
 import sys
@@ -410,6 +411,16 @@ def test_a_dataset_beside_others_does_not_hide_them(here: Path, capsys: pytest.C
         main(["list", "datasets"])
         said = capsys.readouterr().out.splitlines()
         assert said[0].startswith("aa/bad-v0: damaged") and said[1].startswith("aa/good-v0: 2 episodes")
+    file.unlink()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(file)  # whoever opens it waits for ever
+    (here / "minari/x/odd/data").mkdir(parents=True)  # no name of Minari's
+    main(["list", "datasets"])
+    names = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["aa/bad-v0", "aa/good-v0", "x/odd"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--dataset", "aa/goof-v0"])
+    assert "did you mean 'aa/good-v0'" in capsys.readouterr().err
 
 
 def test_a_log_has_a_largest_size(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

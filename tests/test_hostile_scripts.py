@@ -73,6 +73,14 @@ SCRIPTS: dict[str, tuple[str, str | None]] = {
         f'PPO("MlpLstmPolicy", "CartPole-v1", {SMALL}).learn(8, callback=[lambda l, g: True])',
         None,
     ),
+    "keys that are no names": ('PPO("CartPole-v1", env_kwargs={1: 2})', "env_kwargs: expected names as keys, got 1"),
+    "nothing to see": (
+        "import gymnasium as gym\nclass Mine(gym.Env):\n    observation_space = gym.spaces.Box(-1, 1, (0,))\n"
+        "    action_space = gym.spaces.Discrete(2)\nPPO(Mine())",
+        "holds no number; an agent that sees nothing needs a constant one",
+    ),
+    "bytes for a file": ('import io; PPO("CartPole-v1", width=8).save(io.BytesIO())', "folder: expected a path"),
+    "a name of another system": ('load("runs/\\udcff")', "folder: expected a name in UTF-8"),
     "text for actions": (
         "import gymnasium as gym\nclass Mine(gym.Env):\n    observation_space = gym.spaces.Box(-1, 1, (2,))\n"
         "    action_space = gym.spaces.Text(3)\nPPO(Mine())",
@@ -97,6 +105,7 @@ COMMANDS = {
     "plot": "runs is missing",
     "convert": "source is missing",
     "convert d.pkl --to aa/bb": "is a pickle",
+    "evaluate runs/\udcff": "command line: expected a name in UTF-8, got 'runs/\\udcff'; rename the file or folder",
     "evaluate runs/none": "runs/none: no such run folder",
 }
 

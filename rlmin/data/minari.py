@@ -7,6 +7,7 @@ the recorder, and counts as truncated.
 Minari stores images as JPEG unless the recorder is configured otherwise; they then differ slightly from the originals.
 """
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from minari import MinariDataset
 
 METADATA = "metadata.json"
+LEVELS = 6
+"""Levels of folders in which datasets are looked for: namespaces, and the dataset."""
 NOT_RECIPE = {"observation_space", "action_space", "env_spec", "total_episodes", "total_steps", "dataset_size"}
 
 
@@ -80,16 +83,39 @@ def local_datasets() -> list[str]:
     """A line for each dataset in Minari's folder."""
     minari = require("minari", extra="offline")
     require("h5py", extra="offline")
-    lines = []
-    for id, entry in minari.list_local_datasets().items():
+    lines, root = [], minari.storage.datasets_root_dir.get_dataset_path()
+    for id, entry in _local(root).items():
         try:
             spec = json.loads(entry.get("env_spec") or "{}")
             where = f" of {spec['id']}" if spec else ""
             counted = f"{entry['total_episodes']:,} episodes, {entry['total_steps']:,} steps"
             lines.append(f"{id}: {counted}{where}")
-        except (ValueError, TypeError, LookupError, RecursionError):
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             lines.append(f"{id}: damaged, its {METADATA} do not say what is in it")
-    return lines or [f"no Minari dataset in {minari.storage.datasets_root_dir.get_dataset_path()}"]
+    return lines or [f"no Minari dataset in {root}"]
+
+
+def _local(root: Path) -> dict[str, Any]:
+    """The metadata of each dataset in Minari's folder, empty where they cannot be read.
+
+    Minari's own list opens whatever has their name, and waits for ever on a pipe.
+    """
+    found: dict[str, Any] = {}
+
+    def walk(folder: Path, depth: int) -> None:
+        for one in sorted(path for path in folder.iterdir() if path.is_dir()) if depth else ():
+            if not (one / "data").is_dir():
+                walk(one, depth - 1)
+                continue
+            id = one.relative_to(root).as_posix()
+            try:
+                found[id] = read_json(one / "data" / METADATA)
+            except (ValueError, OSError):
+                found[id] = {}
+
+    with contextlib.suppress(OSError):  # there is no such folder yet, or it cannot be read
+        walk(Path(root), LEVELS)
+    return found
 
 
 def env_of(spec: EnvSpec, *, trust: bool = False) -> dict[str, Any] | None:
@@ -200,9 +226,7 @@ def _check_columns(folder: Path, id: str) -> None:
 
 def _near(minari: Any, id: str) -> str:
     """Names of existing datasets, the most similar first."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # warnings about other, damaged datasets
-        known = list(minari.list_local_datasets())
+    known = list(_local(minari.storage.datasets_root_dir.get_dataset_path()))
     near = difflib.get_close_matches(id, known, n=3, cutoff=0.5)
     if near:
         return f" (did you mean {' or '.join(map(repr, near))}?)"

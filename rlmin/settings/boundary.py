@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, TypeVar, Unio
 import torch
 from torch import Tensor
 
-from rlmin.checks import existing, find_near
+from rlmin.checks import check_text, existing, find_near
 from rlmin.settings.fields import check_setting, show
 from rlmin.settings.sb3_answers import OF_ARGUMENT
 
@@ -122,7 +122,8 @@ def check_of(hint: Any) -> Check | None:
     if kinds == {str, Path}:
         return functools.partial(_path, optional)
     if kinds and kinds <= {dict, Mapping}:
-        return functools.partial(_dict, optional)
+        named = any(get_args(option)[:1] == (str,) for option in options)
+        return functools.partial(_dict, optional, named)
     if len(kinds) == 1 and (kind := kinds.pop()) not in PLAIN and _is_class(kind):
         return functools.partial(_instance, kind, optional)
     return functools.partial(_setting, hint) if all(map(_is_plain, options)) else None
@@ -171,10 +172,14 @@ def _path(optional: bool, name: str, value: Any) -> Any:
         return None
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise ValueError(f"{name}: expected a path{' or None' * optional}, got {show(value)}")
+    check_text(name, os.fspath(value))
     return value
 
 
-def _dict(optional: bool, name: str, value: Any) -> Any:
+def _dict(optional: bool, named: bool, name: str, value: Any) -> Any:
     if not isinstance(value, Mapping) and not (optional and value is None):
         raise ValueError(f"{name}: expected a dict{' or None' * optional}, got {show(value)}")
+    strange = next((key for key in value or () if not isinstance(key, str)), None) if named else None
+    if strange is not None:
+        raise ValueError(f"{name}: expected names as keys, got {show(strange)}")
     return value

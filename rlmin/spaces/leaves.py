@@ -67,6 +67,8 @@ def leaves_of(space: gym.Space[Any]) -> tuple[Leaf, ...]:
     names = [leaf.name for leaf in leaves]
     if not leaves:
         raise ValueError(f"observation space {space} has no leaf a policy can read; supported: {SUPPORTED}")
+    if all(0 in (leaf.space.shape or ()) for leaf in leaves):
+        raise ValueError(f"observation space {space} holds no number; an agent that sees nothing needs a constant one")
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"observation space has two leaves called {sorted(twice)}: rename a key that contains a dot")
