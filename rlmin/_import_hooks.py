@@ -6,16 +6,18 @@ import value_loss` and `from rlmin import losses` warn, and give the module of t
 `AfterGymnasium` registers the environments as soon as gymnasium is there, and not before. Registering imports every
 game, and with it torch. `rlmin --help` needs neither, so `import rlmin` loads nothing that nobody has asked for. But
 `gym.make("rlmin/TMaze-v0")` has to work after it, whichever of the two was imported first.
+
+Neither derives from a class of `importlib.abc`: importing that would double the time of `import rlmin`.
 """
 
 import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 MOVED = {
     "rlmin.actor": "rlmin.policy.actor",
@@ -89,14 +91,18 @@ MOVED = {
 }
 
 
-class OldNames(MetaPathFinder, Loader):
+class OldNames:
     """Finds the modules of `MOVED` under their old names."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of an old name; None for any other."""
-        return ModuleSpec(fullname, self) if fullname in MOVED else None
+        loader: Any = self
+        return ModuleSpec(fullname, loader) if fullname in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave it to the import system to make the module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Put the module of the new place where the import system looks for the old one."""
@@ -112,7 +118,7 @@ def keep_old_names() -> None:
         sys.meta_path.append(OldNames())
 
 
-class AfterGymnasium(MetaPathFinder):
+class AfterGymnasium:
     """Finds gymnasium as usual, and registers the environments right after its import; works once."""
 
     def find_spec(

@@ -5,21 +5,23 @@ before the user's own, which therefore win. Each command imports what it runs, s
 answered before torch is loaded.
 """
 
+import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rlmin import __version__
 from rlmin.checks import check_names, check_text
+from rlmin.commands.arguments import HELP, flags, split_options, values
 from rlmin.commands.errors import report_error
-from rlmin.commands.known_options import check_early
-from rlmin.commands.parse import HELP, flags, option_flags, parse, split_options, values
 from rlmin.commands.preset_files import describe_presets, preset_names, preset_path
+from rlmin.commands.table import TABLE
 from rlmin.files.trust import allow_typed
 from rlmin.settings import Count, Positive, Settings
 
@@ -48,8 +50,6 @@ USAGE = """usage: rlmin COMMAND ...
   completion bash|zsh|fish                    a script that lets your shell complete commands and options
   bench NAME|all|memory|offline|defaults      measure speed, or learning over a suite; `rlmin bench` lists the names
 """
-
-Config = TypeVar("Config", bound=Settings)
 
 MEMORY, OFFLINE, DEFAULTS = "memory", "offline", "defaults"
 """The benchmarks of learning; every other one is of speed."""
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_names("command", arguments[:1], COMMANDS)
         ids = values(arguments, "--env")
         if set(arguments[1:]) & set(HELP) and not any(":" in id for id in ids):  # a module may register settings
-            from rlmin.commands.early_help import answer_help
+            from rlmin.commands.early_answers import answer_help
 
             answer_help(arguments)
         check_alone(arguments)
@@ -142,7 +142,8 @@ def train_command(arguments: list[str]) -> None:
     own = arguments[1 if name else 0 :]
     if name and "--resume" not in flags(own):
         preset_path(name)  # a mistyped name is answered before torch is loaded
-    check_early("train", flags(own), others=(*BESIDE_SETTINGS, *OF_SEEDS))
+    check_early("train", own, others=(*BESIDE_SETTINGS, *OF_SEEDS))
+    from rlmin.commands.parse import parse
     from rlmin.commands.train import resume, train
 
     many, own = split_options(own, OF_SEEDS)
@@ -174,6 +175,8 @@ def tune_command(arguments: list[str]) -> None:
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
     if name:
         preset_path(name)
+    from rlmin.commands.help_text import option_flags
+    from rlmin.commands.parse import parse
     from rlmin.suite.tuning.options import TuneOptions
 
     typed, own = split_options(arguments[1 if name else 0 :], option_flags(TuneOptions))
@@ -188,49 +191,24 @@ def tune_command(arguments: list[str]) -> None:
         print(tune(config, options, name=called))
 
 
-def answer(
-    command: str, kind: type[Config], run: Callable[[Config], str], arguments: list[str], *, switches: bool = False
-) -> None:
-    """Run a command with the settings that its arguments give, and print what it returns."""
-    given = parse(kind, arguments, prog=f"rlmin {command}", switches=switches)
+def check_early(command: str, arguments: Sequence[str], *, others: Collection[str] = ()) -> None:
+    """Answer a mistyped option, unless torch is loaded already: see `rlmin.commands.early_answers.check_options`."""
+    from rlmin.commands.early_answers import check_options
+
+    check_options(command, arguments, others=others)
+
+
+def run_from_table(command: str, arguments: list[str]) -> None:
+    """Run a command of `TABLE` with the settings that its arguments give, and print what it returns."""
+    check_early(command, arguments)
+    from rlmin.commands.parse import parse
+
+    found = TABLE[command]
+    module = importlib.import_module(found.module)
+    kind, run = getattr(module, found.settings), getattr(module, str(found.run))
+    given = parse(kind, arguments, prog=f"rlmin {command}", switches=found.switches)
     with plain_warnings():
         print(run(given))
-
-
-def evaluate_command(arguments: list[str]) -> None:
-    check_early("evaluate", flags(arguments))
-    from rlmin.commands.evaluate import Evaluate, run_evaluate
-
-    answer("evaluate", Evaluate, run_evaluate, arguments)
-
-
-def collect_command(arguments: list[str]) -> None:
-    check_early("collect", flags(arguments))
-    from rlmin.commands.collect import Collect, run_collect
-
-    answer("collect", Collect, run_collect, arguments)
-
-
-def convert_command(arguments: list[str]) -> None:
-    from rlmin.commands.convert import Convert, run_convert
-
-    given = parse(Convert, arguments, prog="rlmin convert", switches=True)
-    with plain_warnings():
-        print(run_convert(given))
-
-
-def export_command(arguments: list[str]) -> None:
-    check_early("export", flags(arguments))
-    from rlmin.commands.export import Export, run_export
-
-    answer("export", Export, run_export, arguments)
-
-
-def inspect_command(arguments: list[str]) -> None:
-    check_early("inspect", flags(arguments))
-    from rlmin.commands.inspect import Inspect, run_inspect
-
-    answer("inspect", Inspect, run_inspect, arguments)
 
 
 @contextmanager
@@ -247,29 +225,11 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
-def plot_command(arguments: list[str]) -> None:
-    from rlmin.commands.plot import Plot, run_plot
-
-    answer("plot", Plot, run_plot, arguments, switches=True)
-
-
-def compare_command(arguments: list[str]) -> None:
-    from rlmin.commands.compare import Compare, run_compare
-
-    answer("compare", Compare, run_compare, arguments, switches=True)
-
-
 def hub_command(arguments: list[str]) -> None:
     from rlmin.interop.hub_command import run_hub
 
     with plain_warnings():
         print(run_hub(arguments))
-
-
-def new_command(arguments: list[str]) -> None:
-    from rlmin.commands.new import New, run_new
-
-    answer("new", New, run_new, arguments)
 
 
 def completion_command(arguments: list[str]) -> None:
@@ -307,6 +267,7 @@ def bench_command(arguments: list[str]) -> None:
         return
     from rlmin.bench.options import Options
     from rlmin.bench.run import run
+    from rlmin.commands.parse import parse
 
     about = summary() if name == "all" else module(name).__doc__ or ""
     run(name, parse(Options, arguments[1:], prog=f"rlmin bench {name}", description=about, switches=True))
@@ -314,6 +275,8 @@ def bench_command(arguments: list[str]) -> None:
 
 def learn(name: str, arguments: list[str]) -> str:
     """Run a benchmark of learning; its report."""
+    from rlmin.commands.parse import parse
+
     prog = f"rlmin bench {name}"
     if name == MEMORY:
         from rlmin.suite import SuiteOptions, run_suite
@@ -359,15 +322,8 @@ def list_datasets() -> list[str]:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
     "tune": tune_command,
-    "evaluate": evaluate_command,
-    "collect": collect_command,
-    "convert": convert_command,
-    "export": export_command,
-    "inspect": inspect_command,
-    "plot": plot_command,
-    "compare": compare_command,
+    **{name: partial(run_from_table, name) for name, command in TABLE.items() if command.run},
     "hub": hub_command,
-    "new": new_command,
     "completion": completion_command,
     "list": list_command,
     "bench": bench_command,

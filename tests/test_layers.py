@@ -43,11 +43,8 @@ LATE = {
             *("rlmin.distributed", "rlmin.runs.policy_zoo", "rlmin.vector.make"),
             *("rlmin.interop.hub_command", "rlmin.suite", "rlmin.suite.defaults", "rlmin.suite.offline"),
             *("rlmin.suite.seeds", "rlmin.suite.tuning.options", "rlmin.suite.tuning.study"),
-            *(
-                f"rlmin.commands.{name}"
-                for name in ("collect", "compare", "completion", "convert", "evaluate", "export", "inspect")
-            ),
-            *(f"rlmin.commands.{name}" for name in ("early_help", "new", "plot", "train", "typed_run")),
+            *(f"rlmin.commands.{name}" for name in ("completion", "early_answers", "help_text", "parse")),
+            *(f"rlmin.commands.{name}" for name in ("train", "typed_run")),
         ),
         COMMAND,
     ),

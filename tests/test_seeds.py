@@ -12,7 +12,7 @@ from test_compare import run
 
 from rlmin import load
 from rlmin.cli import OF_SEEDS, main
-from rlmin.commands.parse import split_options
+from rlmin.commands.arguments import split_options
 from rlmin.commands.train_config import OnlineRun
 from rlmin.runs.groups import expand_seeds
 from rlmin.suite.run import SCORE, read_finished

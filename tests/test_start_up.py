@@ -11,15 +11,12 @@ import pytest
 
 import rlmin
 from rlmin.agents import AGENTS
-from rlmin.commands.completion import KINDS
-from rlmin.commands.early_help import SETTINGS
+from rlmin.commands.early_answers import check_options, list_cell_flags, list_flags
 from rlmin.commands.help_text import write_help
-from rlmin.commands.known_options import ENCODERS, SOURCES, check_early, setting_names
 from rlmin.commands.sketch import NeedsImport, find_agents, find_cells, sketch
-from rlmin.commands.train_config import DecisionTrainConfig, TrainConfig
+from rlmin.commands.table import TABLE
 from rlmin.encoders import CELLS
 from rlmin.encoders.cell import option_names
-from rlmin.settings import describe_settings
 
 TELL = "import json, sys; print(json.dumps([name for name in ('torch', 'gymnasium', 'numpy') if name in sys.modules]))"
 CALL = """
@@ -62,6 +59,8 @@ def loaded_by(code: str, *arguments: str) -> list[str]:
         "collect runs/x --datset y",
         "export runs/x --onxx x.onnx",
         "inspect runs/x --vray length=3",
+        "plot runs/x --flie x.png",
+        "completion bash",
         "train --help",
         "train tmaze --help",
         "train tmaze --encoder mamba --help",
@@ -77,33 +76,31 @@ def test_help_and_mistyped_names_are_answered_without_torch(arguments: str) -> N
     assert loaded_by(CALL, *arguments.split()) == []
 
 
-@pytest.mark.parametrize("command", SOURCES)
-def test_options_read_from_the_sources_are_those_of_the_classes(command: str) -> None:
-    kinds = [DecisionTrainConfig, TrainConfig] if command == "train" else [KINDS[command]]
-    assert setting_names(SOURCES[command]) == {name for kind in kinds for name in describe_settings(kind)}
-    assert option_names() <= setting_names((*SOURCES["train"], *ENCODERS))
-    assert not option_names() <= setting_names(SOURCES["train"]), "the arm that must fail: without the encoders' files"
+def test_options_of_encoders_are_told_from_those_of_a_run() -> None:
+    flags = {"--" + name.replace("_", "-") for name in option_names()}
+    assert flags == list_cell_flags()
+    assert not flags <= {*list_flags("train", "train --dataset")}, "the arm that must fail: without the encoders"
 
 
 @pytest.mark.parametrize(
     ("option", "answer"), [("--gama", "--gamma"), ("--tracs", None), ("--traces", None), ("-h", None)]
 )
 def test_only_a_slip_is_answered_early(option: str, answer: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_early("train", [option])  # torch is loaded: the parser will answer
+    check_options("train", [option])  # torch is loaded: the parser will answer
     monkeypatch.delitem(sys.modules, "torch")
     if answer is None:
-        check_early("train", [option])
+        check_options("train", [option])
         return
     with pytest.raises(ValueError, match=f"no option '{option}'; did you mean '{answer}'?"):
-        check_early("train", [option])
+        check_options("train", [option])
 
 
 def test_help_from_the_sources_is_that_of_the_classes() -> None:
-    for module, name in SETTINGS.values():
-        real = getattr(importlib.import_module(module), name)
-        assert write_help([sketch(module, name)], prog="x") == write_help([real], prog="x"), name
-    for kind in (TrainConfig, DecisionTrainConfig):
-        assert write_help([sketch(kind.__module__, kind.__name__)], prog="x") == write_help([kind], prog="x")
+    for command in TABLE.values():
+        module = importlib.import_module(command.module)
+        read, real = sketch(command.module, command.settings), getattr(module, command.settings)
+        assert write_help([read], prog="x") == write_help([real], prog="x"), command
+        assert command.run is None or callable(getattr(module, command.run))
     assert list(CELLS) == list(find_cells()) and list(AGENTS) == find_agents()
     for name, found in find_cells().items():
         own, real = sketch(found.module, found.options) if found.options else None, CELLS[name].options

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-import tyro
-
 from rlmin.agents.agent import Agent
 from rlmin.commands.evaluate import arena_of, data_returns, load_run
 from rlmin.data.reference import make_reference, reference_in
@@ -18,7 +16,7 @@ from rlmin.evaluation.collect import PlayedBy, collect
 from rlmin.evaluation.play import LONGEST
 from rlmin.evaluation.targets import warn_of_outliers
 from rlmin.policy.fit import is_conditioned
-from rlmin.settings import Count, CountOrZero, Seed, Size, Workers
+from rlmin.settings import Count, CountOrZero, Positional, Seed, Size, Workers
 from rlmin.vector.arena import Arena
 from rlmin.vector.make import parse_pairs, readable_errors
 from rlmin.wrappers.shift import Shift
@@ -28,7 +26,7 @@ from rlmin.wrappers.shift import Shift
 class Collect(Shift):
     """Play episodes with the policies of runs, and write a Minari dataset."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # Run folders; each plays the same number of episodes
+    runs: Positional[tuple[Path, ...]] = ()  # Run folders; each plays the same number of episodes
     dataset: str  # Name of the dataset, as in cartpole/expert-v0
     episodes: Count  # Episodes of all sources together
     policy: Literal["runs", "random"] = "runs"  # Further source of actions; random: uniformly drawn ones

@@ -3,22 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from rlmin.checks import check_names
 from rlmin.files.atomic import write_atomic
 from rlmin.runs.compare import compare_runs
 from rlmin.runs.compare_tables import WRITERS, write_text
 from rlmin.runs.groups import expand_seeds
 from rlmin.runs.own_files import check_not_of_run
-from rlmin.settings import Count, Settings
+from rlmin.settings import Count, Positional, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Settings):
     """Compare runs at equal budgets; runs that differ in the seed alone are one row, the first row is the baseline."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]  # Run folders, or folders of many seeds
+    runs: Positional[tuple[Path, ...]]  # Run folders, or folders of many seeds
     column: str | None = None  # Column of metrics.csv, more is better; None: greedy return, or return while training
     at: Count | None = None  # Step at which scores are taken; None: the end, which has to be the same for all runs
     threshold: float | None = None  # Score whose first step is looked for; None: none

@@ -9,42 +9,20 @@ The script is fixed text: completing a word starts no Python.
 from collections.abc import Collection, Mapping, Sequence
 
 from rlmin.checks import check_names
-from rlmin.commands.collect import Collect
-from rlmin.commands.compare import Compare
-from rlmin.commands.convert import Convert
-from rlmin.commands.evaluate import Evaluate
-from rlmin.commands.export import Export
-from rlmin.commands.inspect import Inspect
-from rlmin.commands.parse import option_flags
-from rlmin.commands.plot import Plot
+from rlmin.commands.early_answers import list_flags
 from rlmin.commands.preset_files import preset_names
-from rlmin.commands.train_config import TrainConfig
+from rlmin.commands.table import TABLE
 
 Words = Mapping[str, Sequence[str]]
 """Command -> what may follow it: options, or names."""
 
 
-KINDS = {
-    "train": TrainConfig,
-    "evaluate": Evaluate,
-    "collect": Collect,
-    "compare": Compare,
-    "convert": Convert,
-    "export": Export,
-    "inspect": Inspect,
-    "plot": Plot,
-}
-"""Command -> class of its settings."""
-
-OF_SEARCHES = ("--trials", "--space", "--seeds", "--objective", "--checks", "--episodes", "--pruner", "--jobs", "--on")
-"""Options of `rlmin tune` beside those of `rlmin train`."""
-
-
 def completion_words(commands: Collection[str]) -> Words:
     """What may follow each of the commands."""
-    words: dict[str, list[str]] = {name: option_flags(KINDS[name]) if name in KINDS else [] for name in commands}
-    words["train"] += ["--resume", "--dataset", "--seeds", *preset_names()]
-    words["tune"] = [*option_flags(TrainConfig), "--dataset", *OF_SEARCHES, *preset_names()]
+    words = {name: list_flags(name) if name in TABLE else [] for name in commands}
+    words["tune"] += list_flags("train")
+    for name, more in (("train", ("--resume", "--dataset", "--seeds")), ("tune", ("--dataset",))):
+        words[name] += [*more, *preset_names()]
     names = {"new": ["env", "encoder"], "completion": list(SHELLS), "hub": ["card", "push"]}
     names["list"] = ["presets", "envs", "encoders", "datasets", "zoo"]
     return words | {name: found for name, found in names.items() if name in words}

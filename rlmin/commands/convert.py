@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import tyro
-
 from rlmin import __version__
 from rlmin.commands.collect import handle_termination
 from rlmin.data.env_fit import check_env_fit
@@ -12,7 +10,7 @@ from rlmin.data.load import open_source
 from rlmin.data.source import Source
 from rlmin.data.to_minari import check_source, space_to_store, write_source
 from rlmin.data.writer import DatasetWriter
-from rlmin.settings import Settings
+from rlmin.settings import Positional, Settings
 from rlmin.vector.arena import Arena
 from rlmin.vector.make import parse_pairs, readable_errors
 
@@ -21,7 +19,7 @@ from rlmin.vector.make import parse_pairs, readable_errors
 class Convert(Settings):
     """Write logged data of any form that rlmin reads as a Minari dataset, after a check of every value."""
 
-    source: tyro.conf.Positional[str]  # File (.hdf5, .npz, .csv, .parquet) or Minari id
+    source: Positional[str]  # File (.hdf5, .npz, .csv, .parquet) or Minari id
     to: str  # Name of the dataset to write, as in pole/logged-v0
     env: str | None = None  # Gymnasium id of the environment, if the data do not name it; it provides the spaces
     env_kwargs: tuple[str, ...] = ()  # Pairs key=value for the constructor of `env`

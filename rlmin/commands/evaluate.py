@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 
 from rlmin.agents.agent import Agent
 from rlmin.agents.load import load
@@ -18,7 +17,7 @@ from rlmin.evaluation.targets import TargetReport, evaluate_targets
 from rlmin.files.plain import encode
 from rlmin.policy.fit import is_conditioned
 from rlmin.runs.hub_snapshot import is_address
-from rlmin.settings import Count, CountOrZero, Seed, Size
+from rlmin.settings import Count, CountOrZero, Positional, Seed, Size
 from rlmin.vector import adapt
 from rlmin.vector.arena import Arena
 from rlmin.vector.make import parse_pairs, readable_errors
@@ -35,7 +34,7 @@ class Evaluate(Shift):
     A return-conditioned policy is asked for returns; a table, a CSV and a picture show what it achieved.
     """
 
-    run: tyro.conf.Positional[Path]  # Run folder, zoo:NAME or hf://USER/NAME
+    run: Positional[Path]  # Run folder, zoo:NAME or hf://USER/NAME
     env: str | None = None  # Gymnasium id of another environment with the same spaces; None: the run's own
     env_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from the run's own
     episodes: Count = 200  # Episodes of each target

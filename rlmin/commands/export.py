@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from rlmin.agents.agent import Agent
 from rlmin.commands.evaluate import arena_of, data_returns, load_run
 from rlmin.export import numpy_export, onnx, torch_export
@@ -15,7 +13,7 @@ from rlmin.export.form import Form
 from rlmin.export.numpy_policy import ExportedPolicy
 from rlmin.files.plain import readable
 from rlmin.policy.fit import check_spaces, is_conditioned
-from rlmin.settings import CountOrZero, NonNegative, Seed, Settings
+from rlmin.settings import CountOrZero, NonNegative, Positional, Seed, Settings
 from rlmin.vector import Vector, adapt
 from rlmin.vector.arena import Arena
 from rlmin.vector.make import parse_pairs, readable_errors
@@ -30,7 +28,7 @@ FORMS: dict[str, Form] = {"onnx": onnx.FORM, "torch": torch_export.FORM, "numpy"
 class Export(Settings):
     """Write the policy of a run for other programs, after a check against the policy itself in its own environment."""
 
-    run: tyro.conf.Positional[Path]  # Run folder
+    run: Positional[Path]  # Run folder
     onnx: Path | None = None  # File of an ONNX model, with the memory among its inputs and outputs
     torch: Path | None = None  # File of a .pt2 program of torch.export, with the same inputs and outputs
     numpy: Path | None = None  # File .npz for numpy alone; numpy_policy.py, which runs it, is written beside it

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-import tyro
-
+from rlmin.commands.arguments import flag
 from rlmin.commands.preset_files import preset_names
-from rlmin.settings import About, Known, Settings, describe_settings, limits
+from rlmin.settings import POSITIONAL, About, Known, Settings, describe_settings, limits
 
 NO_GIVEN: Mapping[str, Any] = {}
 WIDEST = 40
@@ -111,9 +110,21 @@ def has_option(about: About) -> bool:
     return get_origin(about.hint) is not dict
 
 
+def settings_with_options(kind: Any) -> dict[str, About]:
+    """Every setting of a class that has an option."""
+    return {name: about for name, about in describe_settings(kind).items() if has_option(about)}
+
+
+def option_flags(kind: Any, *, switches: bool = False) -> list[str]:
+    """Every option of a command whose settings are of this class; `switches`: `--no-quick` beside `--quick`."""
+    named = {name: about for name, about in settings_with_options(kind).items() if not is_positional(about)}
+    negated = [flag(f"no_{name}") for name, about in named.items() if switches and about.hint is bool]
+    return [*map(flag, named), *negated]
+
+
 def is_positional(about: About) -> bool:
     """Whether a setting is a word of the command, without an option."""
-    return tyro.conf.Positional in getattr(about.hint, "__metadata__", ())
+    return POSITIONAL in getattr(about.hint, "__metadata__", ())
 
 
 def _help(name: str, about: About, preset: str, given: Mapping[str, Any]) -> str:
@@ -142,7 +153,7 @@ def _choices(hint: Any) -> list[str]:
 
 def _metavar(name: str, hint: Any) -> str:
     """The form of a value: INT, {a,b}, FLOAT FLOAT."""
-    if tyro.conf.Positional in getattr(hint, "__metadata__", ()):
+    if POSITIONAL in getattr(hint, "__metadata__", ()):
         kind = hint.__origin__
         many = get_origin(kind) is tuple
         choices = _choices(kind)

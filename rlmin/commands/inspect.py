@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from rlmin import __version__
 from rlmin.agents.agent import Agent
 from rlmin.commands.evaluate import arena_of, default_targets, load_run
@@ -18,7 +16,7 @@ from rlmin.policy.fit import is_conditioned
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, write_atomic
 from rlmin.runs.hub_snapshot import fetch, is_address
 from rlmin.runs.own_files import check_not_of_run
-from rlmin.settings import Count, Seed, Settings
+from rlmin.settings import Count, Positional, Seed, Settings
 from rlmin.vector.make import parse_pairs
 
 REPORT = "inspection.html"
@@ -28,8 +26,8 @@ REPORT = "inspection.html"
 class Inspect(Settings):
     """Report on the memory of a trained policy, set two runs side by side, or summarise a dataset."""
 
-    what: tyro.conf.Positional[str]  # Run folder, zoo:NAME, hf://USER/NAME, or dataset: Minari id or file
-    other: tyro.conf.Positional[str | None] = None  # Second run, to be set beside the first in a table
+    what: Positional[str]  # Run folder, zoo:NAME, hf://USER/NAME, or dataset: Minari id or file
+    other: Positional[str | None] = None  # Second run, to be set beside the first in a table
     file: Path | None = None  # File to write; None: inspection.html in the run folder, NAME-returns.png of a dataset
     episodes: Count = 64  # Episodes of each evaluation of a run
     vary: str | None = None  # Argument of the run's environment with the values to try, as in length=10,50,100

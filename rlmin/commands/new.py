@@ -7,11 +7,9 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from rlmin.encoders import CELLS
 from rlmin.files.atomic import write_atomic
-from rlmin.settings import Settings
+from rlmin.settings import Positional, Settings
 
 SKELETONS = Path(__file__).parent.parent / "configs" / "skeletons"
 NEXT = {
@@ -25,8 +23,8 @@ NEXT = {
 class New(Settings):
     """Write a skeleton of an environment or of an encoder, and its test, into the working folder."""
 
-    kind: tyro.conf.Positional[Literal["env", "encoder"]]  # Part to begin: env or encoder
-    name: tyro.conf.Positional[str]  # Name of the module and, in capitals, of the class, such as lamp
+    kind: Positional[Literal["env", "encoder"]]  # Part to begin: env or encoder
+    name: Positional[str]  # Name of the module and, in capitals, of the class, such as lamp
 
 
 def _is_module(name: str) -> bool:

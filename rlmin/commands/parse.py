@@ -3,9 +3,8 @@
 import contextlib
 import io
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import MISSING
-from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import tyro
@@ -20,13 +19,13 @@ from tyro.constructors import (
 )
 
 from rlmin.checks import check_names
-from rlmin.commands.help_text import has_option, is_positional, write_help
+from rlmin.commands.arguments import HELP, flag, options_of
+from rlmin.commands.help_text import is_positional, option_flags, settings_with_options, write_help
 from rlmin.settings import About, Known, Settings, check_setting, describe_settings, from_text, words
 from rlmin.settings.sb3_names import answer
 
 Config = TypeVar("Config", bound=Settings)
 
-HELP = ("-h", "--help")
 BOX = re.compile(r"[\u2500-\u257f]|-{3,}")
 """Lines that tyro draws around what it says."""
 TITLE = "\u256d"
@@ -42,13 +41,8 @@ def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
     kind: Any = info.type
     if not _is_settings(kind):
         return None
-    fields = tuple(_field(name, about) for name, about in _options(kind).items())
+    fields = tuple(_field(name, about) for name, about in settings_with_options(kind).items())
     return StructConstructorSpec(instantiate=kind, fields=fields)
-
-
-def _options(kind: Any) -> dict[str, About]:
-    """Every setting of a class that has an option: all but mappings, whose entries have options of their own."""
-    return {name: about for name, about in describe_settings(kind).items() if has_option(about)}
 
 
 def _is_settings(kind: Any) -> bool:
@@ -59,6 +53,8 @@ def _field(name: str, about: About) -> StructFieldSpec:
     default = tyro.MISSING if about.default is MISSING else about.default
     known = [list(mark.names) for mark in getattr(about.hint, "__metadata__", ()) if isinstance(mark, Known)]
     kind: Any = Literal[tuple(known[0])] if known else about.hint
+    if is_positional(about):
+        kind = Annotated[kind, tyro.conf.Positional]
     return StructFieldSpec(name=name, type=kind, default=default)
 
 
@@ -121,10 +117,9 @@ def parse(
 
 def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, others: Collection[str]) -> None:
     """Raise a ValueError if the arguments do not fit; tyro would print a box of many lines."""
-    settings = _options(kind)
+    settings = settings_with_options(kind)
     given = {option: texts for option, texts in options_of(arguments) if option}
     named = {flag(name): (name, about) for name, about in settings.items() if not is_positional(about)}
-    negated = ["--no-" + option[2:] for option, (_, about) in named.items() if switches and about.hint is bool]
     has_words = any(map(is_positional, settings.values()))
     if not has_words:
         check_stray(arguments, prog=prog)
@@ -132,7 +127,7 @@ def _check(kind: Any, arguments: Sequence[str], *, prog: str, switches: bool, ot
         hint = answer(option[2:].replace("-", "_"), settings) if option not in named else None
         if hint is not None:
             raise ValueError(f"no option {option!r}: {hint}")
-    check_names("option", given, [*named, *negated, *others])
+    check_names("option", given, [*option_flags(kind, switches=switches), *others])
     for option, texts in given.items():
         name, about = named.get(option, (option, None))
         if about is not None and not (switches and about.hint is bool):
@@ -181,49 +176,3 @@ def _check_words(name: str, texts: Sequence[str], hint: Any, *, has_words: bool)
         check_setting(name, [from_text(text, get_args(tuples[0])[0]) for text in texts], hint)
     elif not tuples:
         check_setting(name, from_text(texts[0], hint), hint)
-
-
-def options_of(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Every option and the words up to the next one; words before the first option come with an empty one."""
-    option, texts = "", list[str]()
-    for word in arguments:
-        if not word.startswith("--"):
-            texts.append(word)
-            continue
-        if option or texts:
-            yield option, texts
-        name, equals, text = word.partition("=")
-        option, texts = flag(name[2:]), [text] if equals else []
-    if option or texts:
-        yield option, texts
-
-
-def option_flags(kind: Any) -> list[str]:
-    """Every option of a command whose settings are of this class."""
-    return [flag(name) for name, about in _options(kind).items() if not is_positional(about)]
-
-
-def flag(name: str) -> str:
-    """The option of a setting: --env-kwargs for env_kwargs."""
-    return "--" + name.replace("_", "-")
-
-
-def values(arguments: Sequence[str], option: str) -> list[str]:
-    """The values given for one option, as `--option value` or `--option=value`."""
-    after = [value for given, value in pairwise(arguments) if given == option]
-    return after + [argument[len(option) + 1 :] for argument in arguments if argument.startswith(f"{option}=")]
-
-
-def flags(arguments: Sequence[str]) -> list[str]:
-    """The options among the arguments, as --with-dashes; a value may follow after "="."""
-    return [flag(argument.split("=")[0][2:]) for argument in arguments if argument.startswith("--")]
-
-
-def split_options(arguments: Sequence[str], options: Collection[str]) -> tuple[list[str], list[str]]:
-    """The arguments that belong to these options, and the other arguments."""
-    chosen, others = list[str](), list[str]()
-    if not set(flags(arguments)) & set(options):
-        return chosen, list(arguments)
-    for option, texts in options_of(arguments):
-        (chosen if option in options else others).extend([option, *texts] if option else texts)
-    return chosen, others

@@ -7,7 +7,8 @@ from typing import Any, TypeVar, cast
 
 from rlmin.agents.ppo_config import PPOConfig
 from rlmin.checks import check_names
-from rlmin.commands.parse import flag, options_of, parse, values
+from rlmin.commands.arguments import flag, options_of, values
+from rlmin.commands.parse import parse
 from rlmin.encoders import CELLS
 from rlmin.encoders.cell import option_names
 from rlmin.policy.config import PolicyConfig

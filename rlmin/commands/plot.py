@@ -4,18 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from rlmin.runs.groups import expand_seeds
 from rlmin.runs.plots import plot_runs
-from rlmin.settings import Settings, ShareBelowOne
+from rlmin.settings import Positional, Settings, ShareBelowOne
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plot(Settings):
     """Draw the learning curves of runs into one picture; runs that differ only in the seed share a line."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]  # Run folders, or folders of many seeds
+    runs: Positional[tuple[Path, ...]]  # Run folders, or folders of many seeds
     file: tuple[Path, ...] = (Path("curves.png"),)  # Files to write: .png, .svg or .pdf
     over: Literal["steps", "time"] = "steps"  # Horizontal axis; time: seconds of training without interruptions
     columns: tuple[str, ...] = ()  # Columns of metrics.csv; none: return and success, or losses on logged data

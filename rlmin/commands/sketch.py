@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 PACKAGE = Path(__file__).parent.parent
 REAL = re.compile(r"rlmin\.(settings|checks)\b")
 """Modules that are imported: they load nothing, and the sketches have to share their classes."""
-LIGHT = {*sys.stdlib_module_names, "tyro"}
 CELL = re.compile(r'\bregister\(\s*Cell\(\s*"(\w+)"(.*?)^    ?\)', re.DOTALL | re.MULTILINE)
 
 
@@ -79,7 +78,7 @@ class Source:
             return
         if isinstance(statement, ast.Import | ast.ImportFrom):
             module = statement.module if isinstance(statement, ast.ImportFrom) else statement.names[0].name
-            if str(module).split(".")[0] not in LIGHT:
+            if str(module).split(".")[0] not in sys.stdlib_module_names:
                 raise NeedsImport(str(module))
         statement = _strip(statement)
         for node in ast.walk(statement):

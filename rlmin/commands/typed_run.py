@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rlmin.checks import check_names
+from rlmin.commands.arguments import HELP, flags, values
 from rlmin.commands.help_text import write_train_help
-from rlmin.commands.parse import HELP, check_stray, flags, values
+from rlmin.commands.parse import check_stray
 from rlmin.commands.parse_agent import parse_agent
 from rlmin.commands.presets import config_class, preset_arguments, read_preset
 from rlmin.commands.train_config import PAIRS, OfflineRun, OnlineRun

@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from rlmin.checks import check_names
 from rlmin.commands.parse import parse
 from rlmin.interop.hub import push_to_hub
 from rlmin.interop.model_card import write_card
-from rlmin.settings import CountOrZero, Settings
+from rlmin.settings import CountOrZero, Positional, Settings
 
 USAGE = """usage: rlmin hub card RUN [--episodes N] [--trust]
        rlmin hub push RUN USER/NAME [--private] [--with-learner] [--trust]"""
@@ -20,7 +18,7 @@ USAGE = """usage: rlmin hub card RUN [--episodes N] [--trust]
 class Card(Settings):
     """Write the model card of a run: README.md in its folder."""
 
-    run: tyro.conf.Positional[Path]  # Run folder
+    run: Positional[Path]  # Run folder
     episodes: CountOrZero = 100  # Number of episodes per target to evaluate the greedy policy on; 0: no scores
     trust: bool = False  # Whether the module that the run's environment id names is imported, whose code then runs
 
@@ -29,8 +27,8 @@ class Card(Settings):
 class Push(Settings):
     """Push a run to the Hugging Face hub: weights, settings, metrics, curve and card; log in with `hf auth login`."""
 
-    run: tyro.conf.Positional[Path]  # Run folder
-    repo_id: tyro.conf.Positional[str]  # Repository USER/NAME; created if necessary
+    run: Positional[Path]  # Run folder
+    repo_id: Positional[str]  # Repository USER/NAME; created if necessary
     private: bool = False  # Whether a new repository is private
     with_learner: bool = False  # Whether to push the optimizer's state, which resuming needs
     trust: bool = False  # Whether the module that the run's environment id names is imported for the card

@@ -5,12 +5,14 @@ them.
 from typing import TYPE_CHECKING
 
 from rlmin.checks import old_names
+from rlmin.settings.fields import POSITIONAL as POSITIONAL
 from rlmin.settings.fields import About as About
 from rlmin.settings.fields import Count as Count
 from rlmin.settings.fields import CountOrZero as CountOrZero
 from rlmin.settings.fields import Jobs as Jobs
 from rlmin.settings.fields import Known as Known
 from rlmin.settings.fields import NonNegative as NonNegative
+from rlmin.settings.fields import Positional as Positional
 from rlmin.settings.fields import Positive as Positive
 from rlmin.settings.fields import Range as Range
 from rlmin.settings.fields import Seed as Seed

@@ -26,7 +26,7 @@ import types
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rlmin.checks import check_names
 
@@ -78,6 +78,11 @@ class Known:
 
     names: Collection[str]
 
+
+T = TypeVar("T")
+POSITIONAL = object()
+"""Marks a setting that is a word of the command, without an option."""
+Positional: TypeAlias = Annotated[T, POSITIONAL]
 
 Positive = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(least=0)]

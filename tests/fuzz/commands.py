@@ -9,11 +9,11 @@ from typing import Any, get_origin
 from hypothesis import strategies as st
 
 from rlmin.cli import main
+from rlmin.commands.arguments import flag
 from rlmin.commands.collect import Collect
 from rlmin.commands.evaluate import Evaluate
 from rlmin.commands.export import Export
 from rlmin.commands.inspect import Inspect
-from rlmin.commands.parse import flag
 from rlmin.commands.plot import Plot
 from rlmin.commands.train_config import DecisionTrainConfig, TrainConfig
 from rlmin.settings import describe_settings
