@@ -43,7 +43,7 @@ def source(kernel: str, scan: str, dtype: str, activation: str, lanes: int, alig
 
     module, options = gpu.plan(kernel, 128, lanes, SIZES[dtype], aligned)
     function: Any = getattr(module, kernel)
-    chosen = {**options, "KIND": gpu._KINDS[scan], "ACTIVATION": ACTIVATIONS.index(activation)}
+    chosen = {**options, "KIND": gpu.SCANS[scan], "ACTIVATION": ACTIVATIONS.index(activation)}
     chosen |= {"REVERSE": kernel == "backward", "ONE_ROW": aligned}
     constants = {name: chosen.pop(name) for name in function.arg_names if name in chosen}
     if scan != "lstm":

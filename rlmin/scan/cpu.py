@@ -19,6 +19,9 @@ from rlmin.scan.gradients import Saved
 Array = tuple[int, int, int]
 """Address, stride over time, stride over rows; the strides in elements."""
 
+SCANS = ("linear", "gru", "lstm")
+"""Those with loops in `cpu_loops.py`."""
+
 _CACHED_BYTES = 256 * 1024  # of carry per block of rows
 _PARALLEL_SIZE = 1 << 15  # elements from which a thread pays off
 _PARALLEL_STEP = 1 << 11  # the same, for one step of a cell with several gates

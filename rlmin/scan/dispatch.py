@@ -1,9 +1,9 @@
 """Choice of the kernel: the fastest one that the device and the installed packages allow, unless the user forces one.
 
-A kernel is a module with two functions, `forward` and `backward`, whose first argument is the name of a scan: linear,
-gru or lstm. `reference.py` shows the arguments and results. They read [T, B, D] inputs, a [B, D] state in the dtype
-of the carry and a [T, B] bool start or None, and return fresh tensors. RLMIN_KERNEL=reference|portable|cpu|gpu forces
-one of them.
+A kernel is a module with two functions, `forward` and `backward`, whose first argument is the name of a scan, one of
+its `SCANS`. `reference.py` shows the arguments and results. They read [T, B, D] inputs, a [B, D] state in the dtype of
+the carry and a [T, B] bool start or None, and return fresh tensors. RLMIN_KERNEL=reference|portable|cpu|gpu forces one
+of them. A scan that the kernel does not have runs in the portable one.
 """
 
 import functools
@@ -33,6 +33,12 @@ def kernel_for(device: torch.device) -> ModuleType:
     if forced:
         return _load_forced(forced, device.type)
     return _automatic(device)
+
+
+def kernel_of(scan: str, device: torch.device) -> ModuleType:
+    """The module that runs a scan on `device`: see `kernel_for`."""
+    kernel = kernel_for(device)
+    return kernel if scan in kernel.SCANS else _load("portable")
 
 
 def _load_forced(name: str, device: str) -> ModuleType:

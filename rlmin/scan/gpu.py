@@ -32,7 +32,8 @@ from rlmin.scan.gradients import Saved
 Plan = tuple[ModuleType, dict[str, Any]]
 """The module of the kernels, their constants and the options of the launch."""
 
-_KINDS = {"linear": 0, "gru": 1, "lstm": 2}  # as in `gpu_math.py`
+SCANS = {"linear": 0, "gru": 1, "lstm": 2}
+"""Those with kernels, and the KIND of each in `gpu_math.py`."""
 _MANY_LANES = 1 << 14  # lanes from which the sequential kernel keeps enough loads in flight; estimated, not measured
 _LONG = 64  # steps below which the parallel scan gains nothing
 
@@ -121,7 +122,7 @@ def _launch(
             lanes,
             D,
             *strides,
-            KIND=_KINDS[name],
+            KIND=SCANS[name],
             ACTIVATION=ACTIVATIONS.index(activation),
             REVERSE=reverse,
             ONE_ROW=D % block == 0,

@@ -8,7 +8,7 @@ and everything else is elementwise. The scan is an argument: the portable kernel
 backward passes the differentiable one, so the formulas exist once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -105,16 +105,15 @@ def backward(
     return _BACKWARD[name](scan, grad_h, grad_last, *inputs, state, start, h, option)
 
 
-def as_kernel(linear: LinearScan, gru: Forward, lstm: Forward) -> tuple[Forward, Callable[..., tuple[Tensor, ...]]]:
+def as_kernel(loops: Mapping[str, Forward]) -> tuple[Forward, Callable[..., tuple[Tensor, ...]]]:
     """The two functions of a kernel (see `dispatch.py`): a loop for each scan, and the formulas above around one."""
-    loops: dict[str, Forward] = {"linear": linear, "gru": gru, "lstm": lstm}
 
     def forward(
         name: str, inputs: tuple[Tensor, ...], state: Tensor, start: Tensor | None, option: Option
     ) -> tuple[Tensor, Tensor]:
         return loops[name](*inputs, state, start, option)
 
-    return forward, partial(backward, linear)
+    return forward, partial(backward, loops["linear"])
 
 
 def lstm_gate(forget: Tensor, input: Tensor) -> Tensor:

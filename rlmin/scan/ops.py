@@ -6,32 +6,45 @@ compared with autograd inside. For a differentiable backward (`create_graph=True
 differentiable operations instead of calling the fused kernel.
 """
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rlmin.scan.activation import Option as Option
-from rlmin.scan.dispatch import kernel_for
+from rlmin.scan.dispatch import kernel_of
 from rlmin.scan.gradients import Saved, backward
 
-_SCHEMAS = {
-    "linear_forward": "(Tensor decay, Tensor value, Tensor state, Tensor? start, bool reverse) -> (Tensor, Tensor)",
-    "gru_forward": "(Tensor gate, Tensor candidate, Tensor state, Tensor? start, str activation) -> (Tensor, Tensor)",
-    "lstm_forward": "(Tensor forget, Tensor input, Tensor candidate, Tensor state, Tensor? start, str activation)"
-    " -> (Tensor, Tensor)",
-    "linear_backward": "(Tensor? grad_h, Tensor? grad_last, Tensor decay, Tensor state, Tensor? start, Tensor h,"
-    " bool reverse) -> (Tensor, Tensor, Tensor)",
-    "gru_backward": "(Tensor? grad_h, Tensor? grad_last, Tensor gate, Tensor candidate, Tensor state, Tensor? start,"
-    " Tensor h, str activation) -> (Tensor, Tensor, Tensor)",
-    "lstm_backward": "(Tensor? grad_h, Tensor? grad_last, Tensor forget, Tensor input, Tensor candidate, Tensor state,"
-    " Tensor? start, Tensor h, str activation) -> (Tensor, Tensor, Tensor, Tensor)",
+
+class Operation(NamedTuple):
+    """The arguments of a scan beside `state` and `start`."""
+
+    inputs: tuple[str, ...]  # [T, B, D] each; h has the shape and dtype of the last
+    option: str  # type and name
+    kept: int  # inputs that the backward pass reads, the first so many
+
+    @property
+    def schemas(self) -> dict[str, str]:
+        """The types of the two operators, as torch writes them."""
+        inputs, kept = (", ".join(f"Tensor {x}" for x in names) for names in (self.inputs, self.inputs[: self.kept]))
+        grads = ", ".join(["Tensor"] * (len(self.inputs) + 1))
+        return {
+            "forward": f"({inputs}, Tensor state, Tensor? start, {self.option}) -> (Tensor, Tensor)",
+            "backward": f"(Tensor? grad_h, Tensor? grad_last, {kept}, Tensor state, Tensor? start, Tensor h, "
+            f"{self.option}) -> ({grads})",
+        }
+
+
+OPERATIONS = {
+    "linear": Operation(("decay", "value"), "bool reverse", kept=1),
+    "gru": Operation(("gate", "candidate"), "str activation", kept=2),
+    "lstm": Operation(("forget", "input", "candidate"), "str activation", kept=3),
 }
 
 
 def scan(name: str, option: Option, start: Tensor | None, state: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Run scan `name` (linear, gru, lstm) on [T, B, D] inputs, recording a gradient only if one is wanted."""
+    """Run scan `name`, one of `OPERATIONS`, on [T, B, D] inputs, recording a gradient only if one is wanted."""
     if torch.is_grad_enabled() and (state.requires_grad or any(x.requires_grad for x in inputs)):
         h, last = _Scan.apply(name, option, start, state, *inputs)  # type: ignore[no-untyped-call]
         return h, last
@@ -45,7 +58,7 @@ class _Scan(torch.autograd.Function):
         ctx: Any, name: str, option: Option, start: Tensor | None, state: Tensor, *inputs: Tensor
     ) -> tuple[Tensor, Tensor]:
         h, last = _FORWARD[name](*inputs, state, start, option)
-        kept = inputs[:1] if name == "linear" else inputs  # the gradient of a linear scan needs no value
+        kept = inputs[: OPERATIONS[name].kept]
         ctx.name, ctx.option = name, option
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(start, state, h, *kept)
@@ -68,53 +81,39 @@ def _differentiable_linear_scan(
     return scan("linear", reverse, start, state, decay, value)
 
 
-def _implementation(name: str) -> Callable[..., tuple[Tensor, ...]]:
-    """The operator as the dispatcher calls it: pick the kernel at run time."""
-    scan, _, direction = name.partition("_")
-
-    def run_forward(*arguments: Any) -> tuple[Tensor, ...]:
-        *inputs, state, start, option = arguments
-        outputs = kernel_for(state.device).forward(scan, tuple(inputs), state, start, option)
-        return tuple(y.contiguous() for y in outputs)  # as the fakes promise
-
-    def run_backward(grad_h: Tensor | None, grad_last: Tensor | None, *arguments: Any) -> tuple[Tensor, ...]:
-        *inputs, state, start, h, option = arguments
-        kernel = kernel_for(state.device)
-        grads = kernel.backward(scan, grad_h, grad_last, Saved(tuple(inputs), state, start, h), option)
-        return tuple(g.contiguous() for g in grads)
-
-    return run_forward if direction == "forward" else run_backward
+def _run_forward(scan: str, *arguments: Any) -> tuple[Tensor, ...]:
+    """The forward operator as torch calls it: the kernel is chosen at run time."""
+    *inputs, state, start, option = arguments
+    outputs = kernel_of(scan, state.device).forward(scan, tuple(inputs), state, start, option)
+    return tuple(y.contiguous() for y in outputs)  # as the fakes promise
 
 
-def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+def _run_backward(scan: str, grad_h: Tensor | None, grad_last: Tensor | None, *arguments: Any) -> tuple[Tensor, ...]:
+    *inputs, state, start, h, option = arguments
+    kernel = kernel_of(scan, state.device)
+    grads = kernel.backward(scan, grad_h, grad_last, Saved(tuple(inputs), state, start, h), option)
+    return tuple(g.contiguous() for g in grads)
+
+
+def _fake_forward(scan: str, *arguments: Any) -> tuple[Tensor, ...]:
     value, state = arguments[-4], arguments[-3]
     return value.new_empty(value.shape), state.new_empty(state.shape)
 
 
-def _fake_linear_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    _, _, decay, state, _, h, _ = arguments
-    return decay.new_empty(decay.shape), h.new_empty(h.shape), state.new_empty(state.shape)
-
-
-def _fake_gated_backward(grad_h: Tensor | None, grad_last: Tensor | None, *arguments: Any) -> tuple[Tensor, ...]:
-    *inputs, state, _start, _h, _activation = arguments
-    return tuple(x.new_empty(x.shape) for x in (*inputs, state))
+def _fake_backward(scan: str, grad_h: Tensor | None, grad_last: Tensor | None, *arguments: Any) -> tuple[Tensor, ...]:
+    *inputs, state, _start, h, _option = arguments
+    not_kept = [h] * (len(OPERATIONS[scan].inputs) - len(inputs))
+    return tuple(x.new_empty(x.shape) for x in (*inputs, *not_kept, state))
 
 
 _LIBRARY: Any = torch.library.Library("rlmin", "DEF")  # type: ignore[no-untyped-call]
-for _name, _schema in _SCHEMAS.items():
-    _LIBRARY.define(_name + _schema)
-    _LIBRARY.impl(_name, _implementation(_name), "CompositeExplicitAutograd")
-_FAKES: dict[str, Callable[..., tuple[Tensor, ...]]] = {
-    "linear_forward": _fake_forward,
-    "gru_forward": _fake_forward,
-    "lstm_forward": _fake_forward,
-    "linear_backward": _fake_linear_backward,
-    "gru_backward": _fake_gated_backward,
-    "lstm_backward": _fake_gated_backward,
-}
-for _name, _fake in _FAKES.items():
-    torch.library.register_fake(f"rlmin::{_name}", _fake, lib=_LIBRARY)
+_RUN = {"forward": (_run_forward, _fake_forward), "backward": (_run_backward, _fake_backward)}
+for _scan, _operation in OPERATIONS.items():
+    for _way, _schema in _operation.schemas.items():
+        _run, _fake = (partial(function, _scan) for function in _RUN[_way])
+        _LIBRARY.define(f"{_scan}_{_way}{_schema}")
+        _LIBRARY.impl(f"{_scan}_{_way}", _run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"rlmin::{_scan}_{_way}", _fake, lib=_LIBRARY)
 
-_FORWARD = {name: getattr(torch.ops.rlmin, f"{name}_forward").default for name in ("linear", "gru", "lstm")}
-_BACKWARD = {name: getattr(torch.ops.rlmin, f"{name}_backward").default for name in ("linear", "gru", "lstm")}
+_FORWARD = {name: getattr(torch.ops.rlmin, f"{name}_forward").default for name in OPERATIONS}
+_BACKWARD = {name: getattr(torch.ops.rlmin, f"{name}_backward").default for name in OPERATIONS}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rlmin.scan.activation import activate
-from rlmin.scan.gradients import as_kernel, lstm_gate
+from rlmin.scan.gradients import Forward, as_kernel, lstm_gate
 
 
 def linear_forward(
@@ -52,4 +52,5 @@ def _cuts(start: Tensor | None, h: Tensor) -> list[Tensor] | list[None]:
     return [None] * h.shape[0] if start is None else list(start[..., None].unbind(0))
 
 
-forward, backward = as_kernel(linear_forward, gru_forward, lstm_forward)
+SCANS: dict[str, Forward] = {"linear": linear_forward, "gru": gru_forward, "lstm": lstm_forward}
+forward, backward = as_kernel(SCANS)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlmin.scan.activation import activate
-from rlmin.scan.gradients import as_kernel, lstm_gate
+from rlmin.scan.gradients import Forward, as_kernel, lstm_gate
 
 
 def linear_forward(
@@ -54,4 +54,5 @@ def _loop(
     return torch.stack(states).to(like.dtype), h.clone()
 
 
-forward, backward = as_kernel(linear_forward, gru_forward, lstm_forward)
+SCANS: dict[str, Forward] = {"linear": linear_forward, "gru": gru_forward, "lstm": lstm_forward}
+forward, backward = as_kernel(SCANS)
