@@ -19,10 +19,18 @@ PAIRS = ("env_kwargs", "eval_kwargs")
 """Settings given as key=value pairs."""
 
 
-class Run:
-    """Behaviour that the settings of all training runs share."""
+@dataclass(frozen=True, kw_only=True)
+class Run(Settings):
+    """A training run of any kind: where it happens, and what it leaves."""
 
-    algorithm: str
+    algorithm: Annotated[str, Known(AGENTS)]  # Algorithm to train
+    device: str = "cpu"  # Device of the weights: cpu, cuda, ...
+    threads: Threads | None = None  # Threads of torch on the CPU; None: as torch decides
+    rank_timeout: Positive = TIMEOUT  # Seconds that a process under torchrun waits for another one that hangs
+    folder: Path | None = None  # Folder of the run; None: runs/NAME-NUMBER, the next free number
+    wandb: str | None = None  # Project of Weights & Biases to log to as well; None: none
+    evaluations: CountOrZero = 10  # Greedy evaluations during training, the best policy kept in RUN/best; 0: none
+    evaluation_share: Positive = 0.25  # Steps that evaluations during training may take, as a share of those trained on
 
     @property
     def agent_class(self) -> type[Agent]:
@@ -49,7 +57,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineRun(Run, Settings):
+class OnlineRun(Run):
     """A training run in an environment: which one, and for how long."""
 
     algorithm: Annotated[str, Known(AGENTS)] = "ppo"  # Algorithm to train
@@ -57,15 +65,8 @@ class OnlineRun(Run, Settings):
     env_kwargs: tuple[str, ...] = ()  # Pairs key=value for the environment's constructor
     total_timesteps: Count = 500_000  # Environment steps, summed over environments
     seed: Seed = 0  # Random seed for weights, environments and actions
-    device: str = "cpu"  # Device of the weights: cpu, cuda, ...
     workers: Workers = 0  # Processes that step the environments; 0: none beside this one
-    threads: Threads | None = None  # Threads of torch on the CPU; None: as torch decides
-    rank_timeout: Positive = TIMEOUT  # Seconds that a process under torchrun waits for another one that hangs
-    folder: Path | None = None  # Folder of the run; None: runs/NAME-NUMBER, the next free number
-    wandb: str | None = None  # Project of Weights & Biases to log to as well; None: none
     save_interval: Count = 100_000  # Environment steps between checkpoints
-    evaluations: CountOrZero = 10  # Greedy evaluations during training, the best policy kept in RUN/best; 0: none
-    evaluation_share: Positive = 0.25  # Steps that evaluations during training may take, as a share of those trained on
     eval_episodes: CountOrZero = 200  # Episodes of the greedy evaluation at the end; 0: none
     eval_kwargs: tuple[str, ...] = ()  # Pairs key=value that differ from env_kwargs, for a second evaluation
     trust: bool = False  # Whether the module that a preset file's `env` names is imported, whose code then runs
@@ -77,7 +78,7 @@ class OnlineRun(Run, Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineRun(Run, Settings):
+class OfflineRun(Run):
     """A training run on logged data: which data, and for how long."""
 
     algorithm: Annotated[str, Known(AGENTS)] = "decision"  # Algorithm to train
@@ -86,14 +87,7 @@ class OfflineRun(Run, Settings):
     env_kwargs: tuple[str, ...] = ()  # Pairs key=value for the constructor of `env`
     total_timesteps: Count = 5_000_000  # Logged steps to train on, repeats counted
     seed: Seed = 0  # Random seed for weights, order of the data and actions
-    device: str = "cpu"  # Device of the weights: cpu, cuda, ...
-    threads: Threads | None = None  # Threads of torch on the CPU; None: as torch decides
-    rank_timeout: Positive = TIMEOUT  # Seconds that a process under torchrun waits for another one that hangs
-    folder: Path | None = None  # Folder of the run; None: runs/NAME-NUMBER, the next free number
-    wandb: str | None = None  # Project of Weights & Biases to log to as well; None: none
     save_interval: Count = 1_000_000  # Logged steps between checkpoints
-    evaluations: CountOrZero = 10  # Greedy evaluations during training, the best policy kept in RUN/best; 0: none
-    evaluation_share: Positive = 0.25  # Steps that evaluations during training may take, as a share of those trained on
     eval_episodes: CountOrZero = 100  # Episodes of each target in the evaluation at the end; 0: none
     skip_bad_episodes: bool = False  # Whether episodes with a fault are left out, with a report; else they are errors
     trust: bool = False  # Whether the modules that the dataset or a preset file names are imported; their code runs

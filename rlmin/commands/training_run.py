@@ -5,7 +5,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from rlmin.files.atomic import remove_leftovers
 from rlmin.files.lock import check_free, lock_folder
 from rlmin.runs.callbacks import Hook, Hooks
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, finish_save
+from rlmin.runs.signals import handle_signals
 from rlmin.vector.faults import EnvError
 
 if TYPE_CHECKING:  # slow to import
@@ -178,17 +179,9 @@ def new_folder(name: str, here: Path) -> Path:
             number += 1
 
 
-@contextmanager
-def ignore_interrupts(workers: int) -> Iterator[None]:
+def ignore_interrupts(workers: int) -> AbstractContextManager[None]:
     """Workers started in here ignore Ctrl-C, which a terminal sends to them too: the main process stops them."""
-    if workers == 0 or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return handle_signals(signal.SIGINT, by=signal.SIG_IGN) if workers else nullcontext()
 
 
 @contextmanager

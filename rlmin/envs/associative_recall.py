@@ -43,7 +43,18 @@ VARIANTS = {
 
 
 class AssociativeRecall(Quiz):
-    """B games; see the module for the rules."""
+    """B games; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        pairs: number shown in an episode, at least 1; given two numbers, each episode draws its own between them.
+        keys: number of different keys, at least that of pairs.
+        values: number of different values, at least 2.
+        queries: number of keys asked for, at most that of pairs; None: all.
+        delay: blanks before the first query, at least 0; given two numbers, each episode draws its own.
+        joined: whether key and value are shown at one step.
+        shared: device and render_mode, see `Shared`.
+    """
 
     def __init__(
         self,
@@ -57,18 +68,6 @@ class AssociativeRecall(Quiz):
         joined: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
-        """Build the games.
-
-        Args:
-            num_envs: B.
-            pairs: number shown in an episode, at least 1; given two numbers, each episode draws its own between them.
-            keys: number of different keys, at least that of pairs.
-            values: number of different values, at least 2.
-            queries: number of keys asked for, at most that of pairs; None: all.
-            delay: blanks before the first query, at least 0; given two numbers, each episode draws its own.
-            joined: whether key and value are shown at one step.
-            shared: device and render_mode, see `Shared`.
-        """
         self.pairs, self.delay = span("pairs", pairs, 1), span("delay", delay, 0)
         if keys < self.pairs[1] or values < 2:
             raise ValueError(f"keys={keys}, values={values}: expected a key for each of {pairs} pairs, and 2 values")

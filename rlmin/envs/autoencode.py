@@ -54,9 +54,6 @@ class Autoencode(cards.CardGame):
         seen = spaces.Tuple((spaces.Discrete(2), spaces.Discrete(SUITS)))
         super().__init__(num_envs, seen, SUITS, decks=decks, **shared)
 
-    def face(self, card: Tensor) -> Tensor:
-        return cards.suit(card)
-
     def advance(self, game: Game, action: Tensor) -> Outcome:
         last, t = self.cards - 1, game["t"]
         right = action == cards.at(game["deck"], (2 * last - t).clamp(max=last))

@@ -60,20 +60,19 @@ def places(ship: int, size: int) -> Tensor:
 
 
 class Battleship(TensorEnv):
-    """B games; see the module for the rules."""
+    """B games; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        size: cells along each side.
+        ships: cells of each ship, in the order in which they are placed. Refused if the last might find no
+            place: a ship of n cells blocks at most n + 1 rows and columns.
+        shared: device and render_mode, see `Shared`.
+    """
 
     def __init__(
         self, num_envs: int = 1, *, size: int = 10, ships: Sequence[int] = SHIPS, **shared: Unpack[Shared]
     ) -> None:
-        """Build the games.
-
-        Args:
-            num_envs: B.
-            size: cells along each side.
-            ships: cells of each ship, in the order in which they are placed. Refused if the last might find no
-                place: a ship of n cells blocks at most n + 1 rows and columns.
-            shared: device and render_mode, see `Shared`.
-        """
         if not ships or min(ships) < 1 or max(ships) > size or sum(ship + 1 for ship in ships[:-1]) >= 2 * size:
             raise ValueError(f"size={size}, ships={tuple(ships)}: expected ships that always find a place")
         action = spaces.MultiDiscrete([size, size])

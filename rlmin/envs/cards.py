@@ -9,7 +9,6 @@ A shuffled deck is a row of cards in the order in which they are dealt. (popgym 
 deck is its list reversed.)
 """
 
-from abc import abstractmethod
 from typing import Any, Unpack
 
 import gymnasium as gym
@@ -69,9 +68,9 @@ class CardGame(TensorEnv):
         super().__init__(num_envs, seen, spaces.Discrete(answers), **shared)
         self.decks, self.cards, self.answers = decks, 52 * decks, answers
 
-    @abstractmethod
     def face(self, card: Tensor) -> Tensor:
-        """What counts of int64 cards: their suits or ranks, uint8."""
+        """What counts of int64 cards, uint8: their suits, unless a game overrides it."""
+        return suit(card)
 
     def draw(self, seed: Tensor, episode: Tensor) -> Game:
         """deck [B, C] uint8: faces in the order in which they are dealt; t [B] int64: number of steps taken.

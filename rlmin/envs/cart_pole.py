@@ -79,7 +79,15 @@ VARIANTS = {
 
 
 class CartPole(TensorEnv):
-    """B games; see the module for the rules."""
+    """B games; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        shows: "positions" or "velocities".
+        length: T, the most steps of an episode.
+        noise: standard deviation of the noise on positions, at least 0.
+        shared: device and render_mode, see `Shared`.
+    """
 
     def __init__(
         self,
@@ -90,15 +98,6 @@ class CartPole(TensorEnv):
         noise: float = 0.0,
         **shared: Unpack[Shared],
     ) -> None:
-        """Build the games.
-
-        Args:
-            num_envs: B.
-            shows: "positions" or "velocities".
-            length: T, the most steps of an episode.
-            noise: standard deviation of the noise on positions, at least 0.
-            shared: device and render_mode, see `Shared`.
-        """
         if shows not in ("positions", "velocities"):
             raise ValueError(f"shows={shows!r}: expected 'positions' or 'velocities'")
         if length < 1 or noise < 0:

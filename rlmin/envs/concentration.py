@@ -63,19 +63,18 @@ VARIANTS = {
 
 
 class Concentration(TensorEnv):
-    """B games; see the module for the rules."""
+    """B games; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        decks: number of decks on the table, at least 1.
+        deck_type: "colors" or "ranks": which cards make a pair.
+        shared: device and render_mode, see `Shared`.
+    """
 
     def __init__(
         self, num_envs: int = 1, *, decks: int = 1, deck_type: str = "ranks", **shared: Unpack[Shared]
     ) -> None:
-        """Lay out the cards.
-
-        Args:
-            num_envs: B.
-            decks: number of decks on the table, at least 1.
-            deck_type: "colors" or "ranks": which cards make a pair.
-            shared: device and render_mode, see `Shared`.
-        """
         if decks < 1:
             raise ValueError(f"decks={decks}: expected at least 1")
         if deck_type not in KINDS:

@@ -45,7 +45,17 @@ VARIANTS = {
 
 
 class CopyDelay(Quiz):
-    """B games; see the module for the rules."""
+    """B games; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        length: number of symbols to keep, at least 1; given two numbers, each episode draws its own between them.
+        delay: number of blanks, at least 0; given two numbers, each episode draws its own.
+        symbols: number of different symbols, at least 2.
+        repeats: number of times that the row is named, at least 1.
+        selective: whether the blanks stand between the symbols instead of after them.
+        shared: device and render_mode, see `Shared`.
+    """
 
     def __init__(
         self,
@@ -58,17 +68,6 @@ class CopyDelay(Quiz):
         selective: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
-        """Build the games.
-
-        Args:
-            num_envs: B.
-            length: number of symbols to keep, at least 1; given two numbers, each episode draws its own between them.
-            delay: number of blanks, at least 0; given two numbers, each episode draws its own.
-            symbols: number of different symbols, at least 2.
-            repeats: number of times that the row is named, at least 1.
-            selective: whether the blanks stand between the symbols instead of after them.
-            shared: device and render_mode, see `Shared`.
-        """
         if symbols < 2 or repeats < 1:
             raise ValueError(f"symbols={symbols}, repeats={repeats}: expected at least 2 symbols and 1 repeat")
         self.span, self.delay = span("length", length, 1), span("delay", delay, 0)

@@ -57,7 +57,15 @@ VARIANTS = {
 
 
 class CountRecall(TensorEnv):
-    """B games; see the module for the rules."""
+    """B games; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        decks: number of decks in a pile, at least 1.
+        deck_type: "colors", "suits" or "ranks": what is counted.
+        paper_actions: Discrete(m) as in the paper instead of Discrete(m + 1).
+        shared: device and render_mode, see `Shared`.
+    """
 
     def __init__(
         self,
@@ -68,15 +76,6 @@ class CountRecall(TensorEnv):
         paper_actions: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
-        """Shuffle the piles.
-
-        Args:
-            num_envs: B.
-            decks: number of decks in a pile, at least 1.
-            deck_type: "colors", "suits" or "ranks": what is counted.
-            paper_actions: Discrete(m) as in the paper instead of Discrete(m + 1).
-            shared: device and render_mode, see `Shared`.
-        """
         if decks < 1:
             raise ValueError(f"decks={decks}: expected at least 1")
         if deck_type not in KINDS:

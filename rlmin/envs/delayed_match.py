@@ -45,7 +45,16 @@ VARIANTS = {
 
 
 class DelayedMatch(Quiz):
-    """B games; see the module for the rules."""
+    """B games; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        delay: steps from sample to question, at least 1; given two numbers, each episode draws its own.
+        symbols: number of different symbols, at least 2.
+        length: symbols shown, at least delay + 1, for a delay that is one number; None: delay + 1.
+        streaming: whether every step from `delay` on asks a question.
+        shared: device and render_mode, see `Shared`.
+    """
 
     def __init__(
         self,
@@ -57,16 +66,6 @@ class DelayedMatch(Quiz):
         streaming: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
-        """Build the games.
-
-        Args:
-            num_envs: B.
-            delay: steps from sample to question, at least 1; given two numbers, each episode draws its own.
-            symbols: number of different symbols, at least 2.
-            length: symbols shown, at least delay + 1, for a delay that is one number; None: delay + 1.
-            streaming: whether every step from `delay` on asks a question.
-            shared: device and render_mode, see `Shared`.
-        """
         self.delay = span("delay", delay, 1)
         if symbols < 2:
             raise ValueError(f"symbols={symbols}: expected at least 2")

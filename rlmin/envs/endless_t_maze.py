@@ -50,7 +50,15 @@ VARIANTS = {
 
 
 class EndlessTMaze(TensorEnv):
-    """B games; see the module for the rules."""
+    """B games; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        corridors: number in an episode, at least 1.
+        length: cells from a cue to its junction, at least 1; with `uniform`, the largest number.
+        uniform: whether every corridor draws its own length.
+        device, render_mode: as `TensorEnv`.
+    """
 
     def __init__(
         self,
@@ -62,15 +70,6 @@ class EndlessTMaze(TensorEnv):
         device: torch.device | str = "cpu",
         render_mode: str | None = None,
     ) -> None:
-        """Build the mazes.
-
-        Args:
-            num_envs: B.
-            corridors: number in an episode, at least 1.
-            length: cells from a cue to its junction, at least 1; with `uniform`, the largest number.
-            uniform: whether every corridor draws its own length.
-            device, render_mode: as `TensorEnv`.
-        """
         if corridors < 1 or length < 1:
             raise ValueError(f"corridors={corridors}, length={length}: expected at least 1 of each")
         seen = spaces.Box(np.zeros(3, np.float32), np.ones(3, np.float32))

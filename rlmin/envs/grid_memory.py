@@ -86,7 +86,22 @@ VARIANTS = {
 
 
 class GridMemory(TensorEnv):
-    """B memory levels; see the module for the rules."""
+    """B memory levels; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        level: one of `LEVELS`.
+        view_size: odd, at least 3.
+        layouts: number of numbered layouts; None for a fresh one each episode.
+        actions: 3, or 7 for all of minigrid's.
+        direction: whether the agent observes the compass too.
+        near: share of episodes that start beside the cue, in [0, 1]; fresh layouts only.
+        shared: device and render_mode, see `Shared`.
+
+    Raises:
+        ValueError: an unknown level, an even or too small view, layouts below 1, another number of actions, `near`
+            outside [0, 1] or with numbered layouts.
+    """
 
     def __init__(
         self,
@@ -100,22 +115,6 @@ class GridMemory(TensorEnv):
         near: float = 0.0,
         **shared: Unpack[Shared],
     ) -> None:
-        """Build the levels.
-
-        Args:
-            num_envs: B.
-            level: one of `LEVELS`.
-            view_size: odd, at least 3.
-            layouts: number of numbered layouts; None for a fresh one each episode.
-            actions: 3, or 7 for all of minigrid's.
-            direction: whether the agent observes the compass too.
-            near: share of episodes that start beside the cue, in [0, 1]; fresh layouts only.
-            shared: device and render_mode, see `Shared`.
-
-        Raises:
-            ValueError: an unknown level, an even or too small view, layouts below 1, another number of actions, `near`
-                outside [0, 1] or with numbered layouts.
-        """
         check_level(level, view_size, layouts)
         if actions not in (3, 7):
             raise ValueError(f"actions={actions}: expected 3, or 7 for all of minigrid's")

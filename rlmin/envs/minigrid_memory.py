@@ -51,24 +51,23 @@ class Layout(NamedTuple):
 
 
 class MiniGridMemory(gym.Env[Image, np.int64]):
-    """One memory level; see the module for its rules."""
+    """One memory level; see the module for its rules.
+
+    Args:
+        level: one of `LEVELS`.
+        view_size: odd, at least 3.
+        layouts: how many numbered layouts there are; None for a fresh one each episode.
+        render_mode: minigrid's own.
+
+    Raises:
+        ValueError: an unknown level, an even or too small view, layouts below 1.
+    """
 
     metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 10}  # noqa: RUF012  (gymnasium's type)
 
     def __init__(
         self, *, level: str = "S9", view_size: int = 3, layouts: int | None = None, render_mode: str | None = None
     ) -> None:
-        """Build the level.
-
-        Args:
-            level: one of `LEVELS`.
-            view_size: odd, at least 3.
-            layouts: how many numbered layouts there are; None for a fresh one each episode.
-            render_mode: minigrid's own.
-
-        Raises:
-            ValueError: an unknown level, an even or too small view, layouts below 1.
-        """
         check_level(level, view_size, layouts)
         size, random_length = LEVELS[level]
         self.level, self.layouts, self.render_mode = level, layouts, render_mode

@@ -65,7 +65,16 @@ VARIANTS = {
 
 
 class ModularCount(Quiz):
-    """B games; see the module for the rules."""
+    """B games; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        modulus: at least 2.
+        increments: what each token adds, at least two tokens.
+        length: number of tokens shown, at least 1; given two numbers, each episode draws its own between them.
+        streaming: whether every step asks.
+        shared: device and render_mode, see `Shared`.
+    """
 
     def __init__(
         self,
@@ -77,16 +86,6 @@ class ModularCount(Quiz):
         streaming: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
-        """Build the games.
-
-        Args:
-            num_envs: B.
-            modulus: at least 2.
-            increments: what each token adds, at least two tokens.
-            length: number of tokens shown, at least 1; given two numbers, each episode draws its own between them.
-            streaming: whether every step asks.
-            shared: device and render_mode, see `Shared`.
-        """
         if modulus < 2:
             raise ValueError(f"modulus={modulus}: expected at least 2")
         if len(increments) < 2:

@@ -48,7 +48,15 @@ VARIANTS = {
 
 
 class Parity(Quiz):
-    """B games; see the module for the rules."""
+    """B games; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        length: number of bits shown, at least 1 and the window; given two numbers, each episode draws its own.
+        window: number of the last bits that count; None for all.
+        streaming: whether every step asks.
+        shared: device and render_mode, see `Shared`.
+    """
 
     def __init__(
         self,
@@ -59,15 +67,6 @@ class Parity(Quiz):
         streaming: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
-        """Build the games.
-
-        Args:
-            num_envs: B.
-            length: number of bits shown, at least 1 and the window; given two numbers, each episode draws its own.
-            window: number of the last bits that count; None for all.
-            streaming: whether every step asks.
-            shared: device and render_mode, see `Shared`.
-        """
         if window is not None and window < 1:
             raise ValueError(f"window={window}: expected at least 1, or None for all bits")
         self.span, self.window, self.streaming = span("length", length, window or 1), window, streaming

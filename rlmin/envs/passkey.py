@@ -43,7 +43,16 @@ VARIANTS = {
 
 
 class Passkey(Quiz):
-    """B games; see the module for the rules."""
+    """B games; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        length: number of distractors, at least 0; given two numbers, each episode draws its own between them.
+        digits: length of the passkey, at least 1.
+        symbols: number of different digits, at least 2.
+        depth: share of the distractors that come before the passkey, in [0, 1]; None: drawn.
+        shared: device and render_mode, see `Shared`.
+    """
 
     def __init__(
         self,
@@ -55,16 +64,6 @@ class Passkey(Quiz):
         depth: float | None = None,
         **shared: Unpack[Shared],
     ) -> None:
-        """Build the games.
-
-        Args:
-            num_envs: B.
-            length: number of distractors, at least 0; given two numbers, each episode draws its own between them.
-            digits: length of the passkey, at least 1.
-            symbols: number of different digits, at least 2.
-            depth: share of the distractors that come before the passkey, in [0, 1]; None: drawn.
-            shared: device and render_mode, see `Shared`.
-        """
         if digits < 1 or symbols < 2:
             raise ValueError(f"digits={digits}, symbols={symbols}: expected at least 1 digit and 2 symbols")
         if depth is not None and not 0 <= depth <= 1:

@@ -67,17 +67,16 @@ VARIANTS = {
 
 
 class Pendulum(TensorEnv):
-    """B games, which all end together; see the module for the rules."""
+    """B games, which all end together; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        length: T, steps of an episode.
+        noise: standard deviation of the noise on cos and sin, at least 0.
+        shared: device and render_mode, see `Shared`.
+    """
 
     def __init__(self, num_envs: int = 1, *, length: int = 200, noise: float = 0.0, **shared: Unpack[Shared]) -> None:
-        """Build the games.
-
-        Args:
-            num_envs: B.
-            length: T, steps of an episode.
-            noise: standard deviation of the noise on cos and sin, at least 0.
-            shared: device and render_mode, see `Shared`.
-        """
         if length < 1 or noise < 0:
             raise ValueError(f"length={length}, noise={noise}: expected at least 1 and at least 0")
         seen = spaces.Box(-1.0, 1.0, (2,), dtype=np.float32)

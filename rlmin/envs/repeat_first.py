@@ -44,9 +44,6 @@ class RepeatFirst(cards.CardGame):
         """`decks`: number of decks in the pile, at least 1; rest: see `Shared`."""
         super().__init__(num_envs, spaces.Discrete(SUITS), SUITS, decks=decks, **shared)
 
-    def face(self, card: Tensor) -> Tensor:
-        return cards.suit(card)
-
     def advance(self, game: Game, action: Tensor) -> Outcome:
         share = 1 / (self.cards - 1)
         reward = torch.where(action == game["deck"][:, 0], share, -share)

@@ -45,24 +45,20 @@ VARIANTS = {
 
 
 class RepeatPrevious(cards.CardGame):
-    """B games; see the module for the rules."""
+    """B games; see the module for the rules.
+
+    Args:
+        num_envs: B.
+        decks: number of decks in the pile, at least 1.
+        k: place from the end of the card asked for, 1 (the one in sight) to 52 decks - 1.
+        shared: device and render_mode, see `Shared`.
+    """
 
     def __init__(self, num_envs: int = 1, *, decks: int = 1, k: int = 4, **shared: Unpack[Shared]) -> None:
-        """Shuffle the decks.
-
-        Args:
-            num_envs: B.
-            decks: number of decks in the pile, at least 1.
-            k: place from the end of the card asked for, 1 (the one in sight) to 52 decks - 1.
-            shared: device and render_mode, see `Shared`.
-        """
         super().__init__(num_envs, spaces.Discrete(SUITS), SUITS, decks=decks, **shared)
         if not 1 <= k < self.cards:
             raise ValueError(f"k={k}: expected 1..{self.cards - 1} with decks={decks}")
         self.k = k
-
-    def face(self, card: Tensor) -> Tensor:
-        return cards.suit(card)
 
     def advance(self, game: Game, action: Tensor) -> Outcome:
         share = 1 / (self.cards - self.k)

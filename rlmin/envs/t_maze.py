@@ -47,17 +47,16 @@ VARIANTS = {
 
 
 class TMaze(TensorEnv):
-    """B T-mazes; every episode has the same length, so all end and begin together. See the module for the rules."""
+    """B T-mazes; every episode has the same length, so all end and begin together. See the module for the rules.
+
+    Args:
+        num_envs: B.
+        length: corridor cells from the start to the junction.
+        active: whether the agent starts one step away from the cue.
+        shared: device and render_mode, see `Shared`.
+    """
 
     def __init__(self, num_envs: int = 1, *, length: int = 10, active: bool = False, **shared: Unpack[Shared]) -> None:
-        """Build the mazes.
-
-        Args:
-            num_envs: B.
-            length: corridor cells from the start to the junction.
-            active: whether the agent starts one step away from the cue.
-            shared: device and render_mode, see `Shared`.
-        """
         if length < 1:
             raise ValueError(f"length={length}: the corridor needs at least one cell")
         seen = spaces.Box(np.array([0, -1], dtype=np.float32), np.array([1, 1], dtype=np.float32))

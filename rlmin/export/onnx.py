@@ -97,19 +97,13 @@ def pack_onnx(
 
 @checked
 def export_onnx(policy: Policy, file: str | Path, **options: Unpack[GraphOptions]) -> None:
-    """Write one acting step as an ONNX model: see the top of this file.
-
-    Args:
-        policy: any.
-        file: appears whole or not at all. Its folder is made.
-        options: value, action_mask and run, see `rlmin.export.form.GraphOptions`.
+    """Write one acting step as an ONNX model: see the top of this file; arguments as of `export_torch`.
 
     Raises:
         ImportError: onnx or onnxscript is not installed.
         ValueError: `action_mask` for an action that is not a choice.
     """
-    content = pack_onnx(policy, **options)
-    write_atomic(Path(file), content)
+    write_atomic(Path(file), pack_onnx(policy, **options))
 
 
 @contextmanager

@@ -198,8 +198,7 @@ def export_torch(policy: Policy, file: str | Path, **options: Unpack[GraphOption
     Raises:
         ValueError: `action_mask` for an action that is not a choice.
     """
-    content = pack_torch(policy, **options)
-    write_atomic(Path(file), content)
+    write_atomic(Path(file), pack_torch(policy, **options))
 
 
 def _state_names(stacks: list[Stack]) -> list[str]:

@@ -1,14 +1,14 @@
 """Running many jobs: a lost attempt costs its job a retry and nothing else."""
 
 import signal
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Hashable, Iterable
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from rlmin.runs.signals import handle_signals
 from rlmin.suite.executors.job import Attempt, Executor, Job, Lost
 from rlmin.suite.executors.marker import put_marker
 
@@ -77,14 +77,6 @@ def _end(job: Job, attempts: int, executor: Executor, handle: Hashable, retries:
         return Event(job, f"{error}, {attempts} times; see --retries", again=False)
 
 
-@contextmanager
-def stop_by_signal() -> Iterator[None]:
+def stop_by_signal() -> AbstractContextManager[None]:
     """In here SIGTERM is a KeyboardInterrupt, as Ctrl-C is. Main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return handle_signals(signal.SIGTERM, by=signal.default_int_handler)
