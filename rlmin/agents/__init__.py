@@ -1,4 +1,4 @@
-"""Agents: one algorithm a file, and a line here that imports it: its class registers itself in `AGENTS`."""
+"""Agents: one algorithm a file. The line here that imports it registers its class in `AGENTS`."""
 
 from rlmin.agents.agent import AGENTS as AGENTS
 from rlmin.agents.agent import Agent as Agent

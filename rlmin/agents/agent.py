@@ -50,7 +50,7 @@ class Agent(Habits, ABC):
         policy: the weights.
         num_timesteps: environment steps trained on.
         seconds: wall-clock time of this training, without interruptions.
-        total_timesteps: at which the last `learn` ends, or ended.
+        total_timesteps: step at which the last `learn` ends, or ended.
         stop_requested: if set from outside (a signal handler), `learn` returns after the current update.
         run: settings of the training run, saved with the agent; plain values only.
         trust: whether modules named in files may be imported, see `rlmin.files.trust`; not saved.
@@ -182,7 +182,7 @@ class Agent(Habits, ABC):
             self.generator.manual_seed(self.seed + self.num_timesteps)
 
     def check_finite(self, measured: Mapping[str, float]) -> None:
-        """Raise a FloatingPointError for the part of a gradient step, not yet taken, that is NaN or infinite."""
+        """Raise a FloatingPointError if a part of the gradient step that would be taken next is NaN or infinite."""
         for name, x in measured.items():
             if not math.isfinite(x):
                 raise FloatingPointError(
@@ -192,9 +192,9 @@ class Agent(Habits, ABC):
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """Context of `learn`: all ranks begin with equal weights. A request to stop ends with it, also on errors.
+        """Context of `learn`: all ranks begin with equal weights. At its end, also on errors, a request to stop is over.
 
-        Gradients are taken even where somebody has switched them off for the whole process.
+        Gradients are on even if somebody has switched them off for the whole process.
         """
         try:
             if not self.ranks.is_alone:
@@ -258,7 +258,7 @@ class Agent(Habits, ABC):
 
     @property
     def return_scale(self) -> float:
-        """Env units of return that the policy was shown as 1; 1 if it is not return-conditioned."""
+        """The return, in env units, that the policy sees as 1; 1 if it is not return-conditioned."""
         return getattr(self.config, "return_scale", None) or 1.0
 
     @overload
@@ -338,7 +338,7 @@ class Agent(Habits, ABC):
         custom_objects: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Self:
-        """The agent saved in `folder`, to go on with other settings where some are given.
+        """The agent saved in `folder`, with other settings if some are given.
 
         Args:
             folder, env, device, trust: see `rlmin.load`.

@@ -326,7 +326,7 @@ class DecisionAgent(OfflineAgent):
 
     @torch.no_grad()
     def _residuals(self, distribution: Distribution, batch: "TensorDict") -> dict[str, Tensor]:
-        """The mean of (action - mean)^2 on each axis of a point trained by squared error; of other actions none."""
+        """The mean of (action - mean)^2 on each axis of a point trained by squared error; empty for other actions."""
         if self.config.loss != "mse" or not isinstance(distribution, Gaussian):
             return {}
         square, weight = (distribution.mean - batch["action"]).square(), batch.get("weight", None)
@@ -334,7 +334,7 @@ class DecisionAgent(OfflineAgent):
 
     @torch.no_grad()
     def _spread(self, distribution: Distribution, residuals: list[Tensor]) -> tuple[Tensor, Tensor] | None:
-        """The spread of a point trained by squared error, which has none of its own: that of the residuals.
+        """The spread of a point trained by squared error: that of the residuals, as this loss trains no spread.
 
         var <- var + rate * (residual - var),    rate = 1 / (updates + 1), at least SPREAD_RATE
 

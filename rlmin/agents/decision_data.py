@@ -24,7 +24,7 @@ from rlmin.wrappers.return_to_go import RETURN_TO_GO
 from rlmin.wrappers.transform import with_leaf
 
 CHUNK = 1 << 16
-"""Steps that are checked at once."""
+"""Number of steps checked at once."""
 
 QUANTILES = 201
 """Largest number of returns that a run stores."""

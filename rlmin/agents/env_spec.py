@@ -15,7 +15,7 @@ MAKING = {"device", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers
 """Arguments in a gymnasium spec that belong to `gym.make`, not to the environment."""
 
 LARGEST = 2**18
-"""Letters of arguments in a header: as YAML for people, which reads at most a MiB, they are three times as long."""
+"""Most letters of the arguments in a header. config.yaml holds three times as many, and at most a MiB of it is read."""
 
 
 def describe_env(env: Any, env_kwargs: dict[str, Any] | None = None, workers: int = 0) -> dict[str, Any]:

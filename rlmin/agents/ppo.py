@@ -118,7 +118,7 @@ class PPO(PPOHabits, OnlineAgent):
         self.optimizer = FlatAdam(self.policy.parameters(), lr=config.lr, betas=(0.9, config.beta2), eps=1e-5)
         self.advantages = Advantages(config, self.ranks).to(self.device)
         self.streams = make_streams(self.seed, config.shards, self.ranks, self.generator)
-        self.schedules: dict[str, Schedule] = {}  # courses of settings that are no straight line; not saved
+        self.schedules: dict[str, Schedule] = {}  # schedules that are not straight lines; not saved
         self.usual_norm = 0.0  # running mean over updates: see `_compare_norm`
 
     @cached_property

@@ -105,6 +105,6 @@ def _vec_env(env: Any, given: Mapping[str, Any], env_kwargs: dict[str, Any] | No
 def convert_settings(
     given: Mapping[str, Any], config: PPOConfig, num_envs: int
 ) -> tuple[PPOConfig, dict[str, Schedule]]:
-    """`config` with other settings, also by stable-baselines3's names, and those that are courses of their own."""
+    """`config` with other settings, also by stable-baselines3's names, and the schedules that are no lines."""
     plain, schedules = from_sb3(given, list_settings(config), num_envs=num_envs, horizon=config.horizon)
     return config.with_settings(plain), schedules

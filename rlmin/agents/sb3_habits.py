@@ -166,7 +166,7 @@ class Habits:
             self.optimizer.load_state_dict(given["policy.optimizer"])
 
     def adopt(self, given: Mapping[str, Any], env: Any = None) -> None:
-        """Take over what `load` was given beside the folder, with the environment that it was given; see there."""
+        """Take over the arguments of `load` beside the folder, the environment among them; see there."""
         rest = {name: x for name, x in given.items() if name not in ("print_system_info", "force_reset")}
         self.verbose = rest.pop("verbose", self.verbose)
         self.tensorboard_log = rest.pop("tensorboard_log", self.tensorboard_log)
@@ -174,7 +174,7 @@ class Habits:
             self.change_settings(rest, num_envs=self.rows_in(env))
 
     def rows_in(self, env: Any) -> int:
-        """B of an environment; an id, or None, makes as many as there were."""
+        """B of an environment; an id or None makes as many as before."""
         return self.n_envs if env is None or isinstance(env, str) else int(getattr(env, "num_envs", 1))
 
     def change_settings(self, given: Mapping[str, Any], *, num_envs: int | None = None) -> None:
@@ -209,7 +209,7 @@ class Named:
 
 
 class PPOHabits(Habits):
-    """What PPO has beside."""
+    """What PPO has beyond that."""
 
     advantages: Any
     collector: Collector
@@ -249,12 +249,12 @@ class PPOHabits(Habits):
 
     @property
     def ep_success_buffer(self) -> deque[bool]:
-        """Whether the last 100 episodes succeeded, of those that say."""
+        """Whether each of the last 100 episodes succeeded, as far as the environment reports it."""
         finished = self.collector.statistics.finished
         return deque((one.success for one in finished if one.success is not None), maxlen=finished.maxlen)
 
     def adopt(self, given: Mapping[str, Any], env: Any = None) -> None:
-        """See `Habits.adopt`; in another number of environments a minibatch keeps its size."""
+        """See `Habits.adopt`; with another number of environments a minibatch keeps its size."""
         sized = self.config.minibatches is not None and self.rows_in(env) != self.n_envs
         size = {"batch_size": self.batch_size} if sized and not {"batch_size", "minibatches"} & set(given) else {}
         super().adopt({**size, **given}, env)
@@ -276,7 +276,7 @@ class PPOHabits(Habits):
 
         Args:
             given: settings of PPO, or stable-baselines3's names of them.
-            num_envs: B that a `batch_size` is for; None: as it is.
+            num_envs: B to which a `batch_size` refers; None: the present one.
 
         Raises:
             ValueError: no such setting, or one that the weights were made with.

@@ -1,7 +1,7 @@
 """Checks of a checkpoint's tensors, before a policy is built or an agent is changed.
 
-The settings in a header are not trusted: the policy they describe is first made without memory (torch's meta
-device) and compared with the tensors that the file holds: sizes that fit need no more memory than the file has.
+The settings in a header are not trusted. The policy that they describe is first made without memory (torch's meta
+device) and compared with the tensors in the file. Sizes that fit need no more memory than the file has.
 """
 
 import math
@@ -57,7 +57,7 @@ def read_settings(kind: type["Agent"], header: Mapping[str, Any], tensors: Tenso
         _check_like("discounted", torch.empty(getattr(config, "num_envs", 0), device="meta"), tensors["discounted"])
     rows = {x.shape[:1].numel() for name, x in tensors.items() if name.startswith("memory.")}
     if rows - {getattr(config, "rows", 0)}:
-        raise ValueError(f"rows={getattr(config, 'rows', 0)}: the memory kept is of {', '.join(map(str, rows))}")
+        raise ValueError(f"rows={getattr(config, 'rows', 0)}: the saved memory has {', '.join(map(str, rows))}")
     return config
 
 
@@ -116,7 +116,7 @@ def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def _check_sizes(config: PolicyConfig, weights: Tensors) -> None:
-    """Check the sizes that could not be the file's, or that no tensor in it bounds."""
+    """Check the sizes that the file contradicts, and those that no tensor in it bounds."""
     if len(weights) > MOST_TENSORS:
         raise ValueError(f"policy: expected at most {MOST_TENSORS:,} tensors, got {len(weights):,}")
     longest = max((size for x in weights.values() for size in x.shape), default=0)
@@ -124,7 +124,7 @@ def _check_sizes(config: PolicyConfig, weights: Tensors) -> None:
     for name, most in (("layers", layers), ("width", longest), ("conv", longest)):
         found = getattr(config, name)
         if found > most:
-            raise ValueError(f"{name}={found}: the weights are of at most {most}")
+            raise ValueError(f"{name}={found}: the weights allow at most {most}")
     for pair in (("num_envs", "horizon"), ("rows", "steps")):
         sizes = {name: getattr(config, name, 0) for name in pair}
         if math.prod(sizes.values()) > MOST_STEPS:

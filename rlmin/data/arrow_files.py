@@ -1,11 +1,11 @@
-"""Minari's folders of Arrow and Parquet files: what a file says about its sizes is looked at before it is read.
+"""Minari's folders of Arrow and Parquet files: the sizes that a file states are checked before it is read.
 
     <folder>/<episode>/*.arrow or *.parquet     rows of an episode
-    <folder>/<episode>/metadata.json            what there is to say about it
+    <folder>/<episode>/metadata.json            facts about it
 
-Such a file can claim any number of rows, and pack gigabytes into some bytes. An Arrow file is looked at by its footer:
+Such a file can claim any number of rows, and pack gigabytes into a few bytes. An Arrow file is checked by its footer:
 its parts may not be packed (Minari packs none), and the rows of each part have to be in the file. Arrow trusts the
-offsets in a file, so each part is validated before Minari reads it. A Parquet file says how many values a column has.
+offsets in a file, so each part is validated before Minari reads it. A Parquet file states how many values a column has.
 """
 
 import struct
@@ -94,7 +94,7 @@ def _text_bytes(path: Path, column: str) -> int:
 
 
 def _width(kind: Any, name: str) -> int:
-    """Bytes of a row as numpy has it; of text and bytes, whose lengths are in the file, those of a pointer."""
+    """Bytes of a row in numpy; for text and bytes, whose lengths are in the file, those of a pointer."""
     types = require("pyarrow", extra="tables").types
     if types.is_struct(kind):
         return sum(_width(field.type, f"{name}.{field.name}") for field in kind) or 8

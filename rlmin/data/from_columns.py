@@ -1,6 +1,6 @@
-"""Episodes from columns with one row a step, whatever the columns are called and however they say where episodes end.
+"""Episodes from columns with one row a step, whatever names the columns have and however they mark the ends.
 
-Where an episode ends is read off the first of these that the data have:
+The first of these that the data have gives the ends of episodes:
 
     an episode's number in every row, or a flag at every first step
     terminals or timeouts (also: dones, truncated); `dones` without timeouts end an episode and count as terminal
@@ -42,7 +42,7 @@ def episodes_from_columns(
     Args:
         columns: name -> array, observations also a dict or tuple of such; names may be any in `ALIASES`.
         max_episode_steps: steps after which an episode was cut, where the data do not say.
-        where: what errors call the data.
+        where: name of the data in errors.
 
     Returns:
         whole episodes; rows behind the last end are one that was cut.
@@ -143,7 +143,7 @@ def _limit(ends: np.ndarray[Any, Any], limit: int) -> np.ndarray[Any, Any]:
 
 
 def _jumps(observations: Any, following: Any) -> np.ndarray[Any, Any]:
-    """[N] whether the state that a row reached is another one than the row below begins with."""
+    """[N] whether a row reached another state than the one with which the row below begins."""
     jumps = np.zeros(len(_leaves(observations)[0]), dtype=bool)
     for seen, reached in zip(_leaves(observations), _leaves(following), strict=True):
         rows = len(seen)

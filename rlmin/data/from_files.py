@@ -28,7 +28,7 @@ LIMITS = {
     r"(hammer|door|relocate)-": 200,
     r"kitchen-": 280,
 }
-"""Steps after which D4RL's tasks cut an episode, by how their files are called: what its loader goes by too."""
+"""Steps after which D4RL's tasks cut an episode, by the names of their files, as in D4RL's own loader."""
 
 HINT = (
     "such a file runs code when it is read, so rlmin does not: read it yourself if you trust it, and give rlmin what "
@@ -144,7 +144,7 @@ def episodes_from_table(
 
 
 def _read_table(path: Path, where: str) -> Any:
-    """The frame in a file; of a .parquet file, whose rows may be few bytes, the size is looked at first."""
+    """The frame in a file; of a .parquet file, whose rows may be few bytes, the size is checked first."""
     read = getattr(require("pandas", extra="tables"), TABLES[path.suffix.lower()])
     try:
         if path.suffix.lower() == ".parquet":
@@ -204,7 +204,7 @@ def _robomimic(data: Any, where: str) -> list[Episode]:
 
 
 def _without_timeouts(file: Any, name: str, where: str) -> list[Episode]:
-    """A D4RL file that says no timeouts: its task's limit does, or d3rlpy's own flag, or the following states."""
+    """A D4RL file without timeouts: the task's limit gives the ends, or d3rlpy's own flag, or the following states."""
     names = ("observations", "actions", "rewards", "terminals", "next_observations")
     columns = {key: file[key][()] for key in names if key in file}
     if "episode_terminals" in file:  # of d3rlpy before version 2

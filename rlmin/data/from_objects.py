@@ -1,4 +1,4 @@
-"""Episodes from what other libraries hold in memory: stable-baselines3's buffers, and lists of trajectories."""
+"""Episodes from objects of other libraries: stable-baselines3's buffers, and lists of trajectories."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

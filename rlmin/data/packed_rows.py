@@ -23,8 +23,8 @@ class PackedRows(Packing):
     Args:
         horizon: T.
         stagger: every stream begins inside its first episode, at a random step, with a fresh memory; the steps before
-            it are skipped once. Otherwise streams of episodes of equal length would always be at the same time of
-            their episodes, and so would every step of a batch.
+            it are skipped once. Otherwise streams of episodes of equal length would stay in step, and each step of a
+            batch would show the same time in all.
         dataset, rows, seed, episodes, return_scale: see `Packing`.
     """
 

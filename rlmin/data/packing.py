@@ -32,7 +32,7 @@ class Packing(ABC):
         rows: B.
         seed: of the order.
         episodes: indices of those to use; None: all.
-        return_scale: env units of return that are shown as 1.
+        return_scale: env units of return that the policy sees as 1.
 
     Raises:
         ValueError: a size below 1, or no episode.
@@ -64,7 +64,7 @@ class Packing(ABC):
     steps: int
     """T of a batch."""
     columns: slice = slice(None)
-    """Of a drawn batch, the rows that this process reads; the order is that of all."""
+    """The rows of a drawn batch that this process reads, of the rows of all processes."""
 
     @abstractmethod
     def draw(self) -> "TensorDict":

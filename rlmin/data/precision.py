@@ -1,4 +1,4 @@
-"""What float32 loses: columns whose values differ by less than it can tell apart, as times in seconds since 1970."""
+"""What float32 loses: columns whose values it cannot tell apart, such as times in seconds since 1970."""
 
 import numpy as np
 

@@ -11,7 +11,7 @@ class Skipped:
     """The episodes of a source that are left out, by their numbers in it."""
 
     reasons: dict[int, str] = field(default_factory=dict)  # number -> what is wrong with it
-    unread: set[int] = field(default_factory=set)  # those of them that a reader itself leaves out
+    unread: set[int] = field(default_factory=set)  # numbers of those that a reader itself leaves out
 
     def add(self, episode: int, error: Exception, *, unread: bool = False) -> None:
         """Leave an episode out; `error` begins with the name of the dataset."""

@@ -84,7 +84,7 @@ def _actions(value: np.ndarray, space: gym.Space[Any]) -> np.ndarray:
 
 
 def _watch(source: Source, what: str, progress: bool) -> Iterator[Block]:
-    """The blocks, with progress in steps."""
+    """The blocks, with a progress bar in steps."""
     done, began = 0, time.perf_counter()
     with Progress(source.num_steps, enabled=progress) as shown:
         for block in source.blocks():

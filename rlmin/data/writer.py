@@ -21,7 +21,7 @@ from rlmin.data.recorder import Recorded
 from rlmin.files.lock import check_free, lock_folder
 
 HELD_BYTES = 32 * 2**20
-"""About how much is held before it is written."""
+"""Approximate number of bytes held in memory before they are written."""
 
 
 def dataset_id(name: str) -> str:
@@ -110,7 +110,7 @@ class DatasetWriter:
             self._held_lock = None
 
     def _put_back(self) -> None:
-        """What was there before, where a writer was killed between moving that away and putting its own there."""
+        """Give back the earlier dataset if a writer was killed between moving it away and renaming its own."""
         for old in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.old"):
             if self.path.exists():
                 shutil.rmtree(old, ignore_errors=True)
@@ -122,7 +122,7 @@ class DatasetWriter:
 
         Args:
             episode: as recorded.
-            seed: with which its environment was reset; None: with none.
+            seed: seed of the reset of its environment; None: no seed.
             about: numbers and text that go with it.
         """
         self._held.append((episode, about if seed is None else {**about, "seed": seed}))

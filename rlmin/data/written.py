@@ -1,4 +1,4 @@
-"""Files whose columns are in them: one of some bytes can claim terabytes, which are made up as they are read."""
+"""Files whose columns must be in them: a file of a few bytes can claim terabytes, made up as they are read."""
 
 import zipfile
 from pathlib import Path
@@ -10,9 +10,9 @@ from numpy.lib import format as npy
 from rlmin.checks import require
 
 SMALL = 64 * 2**20
-"""Bytes of a column that may be there without having been written."""
+"""Bytes of a column that may be missing from a file."""
 MOST_PACKED = 1100
-"""How many bytes one byte of a packed column may stand for; of gzip, the best that there is, at most 1032."""
+"""Most bytes that one byte of a packed column may stand for; gzip, the best packer, reaches 1032."""
 
 
 def check_size(claimed: int, written: int, where: str) -> None:
@@ -22,9 +22,9 @@ def check_size(claimed: int, written: int, where: str) -> None:
 
 
 def check_written(column: Any, where: str) -> None:
-    """Raise a ValueError if reading a column of HDF5, by its low-level id, would read what nobody wrote in the file.
+    """Raise a ValueError if a column of HDF5, given by its low-level id, would be read though it is not in the file.
 
-    A column that lies in other files is refused too: whoever made this one does not choose what is read.
+    A column that lies in other files is refused too: the author of this file does not choose what is read.
     """
     size = column.get_type().get_size() * column.get_space().get_simple_extent_npoints()
     check_size(size, column.get_storage_size(), where)
@@ -34,7 +34,7 @@ def check_written(column: Any, where: str) -> None:
 
 
 def check_all_written(group: Any, where: str) -> None:
-    """Check every column below a group. Of ten thousand episodes this is much quicker with low-level ids."""
+    """Check every column below a group. For ten thousand episodes, low-level ids are much quicker."""
     h5py = require("h5py", extra="offline")
 
     def visit(path: bytes) -> None:
@@ -64,13 +64,13 @@ def _virtual() -> int:
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of a .npz file, whose sizes are looked at before anything is read.
+    """The arrays of a .npz file, whose sizes are checked before anything is read.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, holds something else than numbers, or says more than is in it.
     """
-    if path.exists() and not path.is_file():  # of a pipe nobody might ever write the end
+    if path.exists() and not path.is_file():  # nobody may ever write to a pipe, or close it
         raise ValueError(f"{path} cannot be read as .npz of plain arrays (it is no file)")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -87,7 +87,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _check_array(file: Any, entry: zipfile.ZipInfo, name: str) -> None:
-    """Check what an array says about itself."""
+    """Check the header of an array."""
     readers: dict[Any, Any] = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     version = npy.read_magic(file)
     if version not in readers:

@@ -9,7 +9,7 @@ from rlmin.encoders.cell import CELLS, Cell
 class Capability(NamedTuple):
     """One thing that a cell may be able to do."""
 
-    title: str  # of a column
+    title: str  # heading of a column
     has: Callable[[Cell], bool]
 
 

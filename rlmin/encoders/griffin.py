@@ -29,7 +29,7 @@ def make_griffin_layer(
     """One layer of Griffin: the last of every `period` layers is local attention, the others are RG-LRU.
 
     The recurrence carries old inputs, attention looks up recent ones: copying within `context` steps takes no room in
-    the memory.
+    the recurrence.
 
     Args:
         input_size: D, features of x.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rlmin.encoders.stack import Stack
 
 _PARALLEL_SIZE = 1 << 11  # elements of x from which a thread pays off
-_MANY = 128  # rows that a thread takes at once
+_MANY = 128  # number of rows that a thread takes at once
 _SIZES = 8  # numbers of rows for which buffers are kept
 _NORMS: dict[type, str] = {nn.Identity: "none", nn.LayerNorm: "layer", nn.RMSNorm: "rms"}
 _KNOWN = (CausalConv, nn.Linear, nn.SiLU, nn.Sequential, nn.ModuleList, nn.ModuleDict, *_NORMS)

@@ -38,7 +38,7 @@ class PlayedBy:
     episodes: int
     deterministic: bool = True  # the most likely action instead of a sample
     target: float | None = None  # target of a return-conditioned policy, env units
-    return_scale: float = 1.0  # env units that this policy was shown as 1
+    return_scale: float = 1.0  # env units that this policy sees as 1
     details: dict[str, Any] = field(default_factory=dict)  # run, steps, ...: plain values for the recipe
 
     def __post_init__(self) -> None:
@@ -100,8 +100,8 @@ def collect(
         seed: of environments and actions; every source has seeds of its own.
         env_spec: how to make one environment again, as `gym.make(...).spec`; None: unknown, only the spaces are kept.
         reference: returns that count as 0 and 100.
-        measure_reference: where `reference` is None: episodes of random actions for 0, the largest return in the
-            dataset being 100; 0: neither is written.
+        measure_reference: number of episodes of random actions whose mean return counts as 0, if `reference` is None;
+            100 is then the largest return in the dataset. 0: neither is written.
         recipe: plain values to add to the recipe in the metadata.
         overwrite: replace a dataset of this name.
         max_steps: largest length of an episode.

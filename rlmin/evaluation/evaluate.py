@@ -36,7 +36,7 @@ class Evaluation:
 
     @property
     def mean_return(self) -> float:
-        """Over all episodes."""
+        """Mean over all episodes."""
         return float(self.returns.mean())
 
     @property

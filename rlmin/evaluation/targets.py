@@ -193,7 +193,7 @@ def evaluate_targets(
         num_envs: rows to play at once, over all targets; each target has at least one.
         deterministic: the most likely action instead of a sample.
         seed: of environments and samples; None draws both anew.
-        return_scale: env units that the policy was shown as 1: `agent.return_scale`.
+        return_scale: env units that the policy sees as 1: `agent.return_scale`.
         reference: returns that count as 0 and 100.
         data: [E] returns of the training episodes, or their quantiles.
         env: the environment in words, for the report.
@@ -244,7 +244,7 @@ def warn_of_outliers(targets: Sequence[float], data: np.ndarray | None) -> None:
 
 
 def outside(targets: Sequence[float], data: np.ndarray) -> list[float]:
-    """Those of the targets that lie above or below every return of the data."""
+    """The targets that lie above or below every return of the data."""
     low, high = float(np.min(data)), float(np.max(data))
     slack = ROUNDING * max(abs(low), abs(high))
     return [target for target in targets if not low - slack <= target <= high + slack]

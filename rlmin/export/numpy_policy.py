@@ -302,7 +302,7 @@ class NumpyPolicy(ExportedPolicy):
     def __init__(self, file: str | Path | bytes, *, seed: int | None = None) -> None:
         source = "content" if isinstance(file, bytes) else str(file)
         try:
-            if not isinstance(file, bytes) and not Path(file).is_file():  # of a pipe nobody might write the end
+            if not isinstance(file, bytes) and not Path(file).is_file():  # nobody may ever write to a pipe, or close it
                 raise ValueError("there is no such file")
             content = file if isinstance(file, bytes) else Path(file).read_bytes()
             with np.load(BytesIO(content), allow_pickle=False) as opened:

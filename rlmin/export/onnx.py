@@ -27,7 +27,7 @@ from rlmin.settings.boundary import checked
 KEY = "rlmin"
 """Key of the metadata entry that holds the description."""
 FATAL = 4
-"""The last of onnxruntime's levels of messages."""
+"""The highest of onnxruntime's levels of messages."""
 
 
 class OnnxPolicy(ExportedPolicy):

@@ -44,7 +44,7 @@ from rlmin.types import State, map_state, tensors_of
 DESCRIPTION = "rlmin.json"
 """Name of the description inside a .pt2 file."""
 LARGEST = 2**31
-"""Bytes of a file that is read."""
+"""Most bytes of a file that is read."""
 EXAMPLE_ROWS = 3  # torch would take a batch of one for a constant
 
 

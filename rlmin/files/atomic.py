@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 ENDING = ".rlmin"
-"""Of temporary files: .NAME.RANDOM.rlmin"""
+"""Ending of temporary files: .NAME.RANDOM.rlmin"""
 
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-"""With which temporary files are opened: never one that is there already, and never through a symlink."""
+"""Flags that open a temporary file: it must be new, and is never reached through a symlink."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -61,7 +61,7 @@ def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system has a way to."""
+    """Write the names in a folder to the disk, if the system can."""
     directory = getattr(os, "O_DIRECTORY", None)
     if directory is None:
         return

@@ -30,7 +30,7 @@ except ImportError:  # anywhere else
 LOCK = ".lock"
 
 FAR = 2**30
-"""The byte of the file that is locked on Windows, where nobody reads what is locked: far behind what is written."""
+"""Byte of the file that is locked on Windows. It lies far behind the text, as nobody can read a locked byte."""
 
 FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 

@@ -21,10 +21,10 @@ NUMBERS = {"bool", "float16", "float32", "float64"} | INTEGERS
 """Types of numbers that an array may have."""
 
 MOST = 100_000
-"""Numbers of an array that stands in a header."""
+"""Most numbers of an array in a header."""
 
 DIGITS = 4000
-"""Of a whole number: Python reads no longer one."""
+"""Most digits of a whole number: Python reads no longer one."""
 
 OPEN: dict[str, Callable[[Any], Any]] = {
     "$tuple": lambda x: tuple(decode(part) for part in x),
@@ -40,7 +40,7 @@ OPEN: dict[str, Callable[[Any], Any]] = {
 
 
 def encode(x: Any, name: str = "value") -> Any:
-    """`x` in strict JSON but for NaN and infinity, from which `decode` makes it again.
+    """`x` as JSON, strict but for NaN and infinity; `decode` makes `x` of it again.
 
     Args:
         x: anything.

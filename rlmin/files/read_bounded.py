@@ -3,7 +3,7 @@
 from pathlib import Path
 
 PART = 2**20
-"""Bytes that are read at once."""
+"""Number of bytes read at once."""
 
 
 def read_bounded(path: Path, *, most: int, form: str) -> bytes:
@@ -17,11 +17,11 @@ def read_bounded(path: Path, *, most: int, form: str) -> bytes:
     Raises:
         ValueError: it cannot be read, or is larger.
     """
-    if path.exists() and not path.is_file():  # of a pipe nobody might ever write the end
+    if path.exists() and not path.is_file():  # nobody may ever write to a pipe, or close it
         raise ValueError(f"{path}: cannot be read (it is no file)")
     content = bytearray()
     try:
-        with path.open("rb") as file:  # a part at a time: all that may be there would be allocated first
+        with path.open("rb") as file:  # a part at a time: a single read would allocate `most` bytes first
             while len(content) <= most and (part := file.read(PART)):
                 content += part
     except OSError as error:

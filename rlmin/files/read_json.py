@@ -7,7 +7,7 @@ from typing import Any
 from rlmin.files.read_bounded import read_bounded
 
 BYTES = 16 * 2**20
-"""Of a file."""
+"""Most bytes of a file."""
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
@@ -15,7 +15,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
     Args:
         path: of the file.
-        kind: of the value that it has to hold, as Python has it.
+        kind: Python class of the value that it has to hold.
 
     Raises:
         ValueError: it cannot be read, is larger than any file of this kind, or holds something else.

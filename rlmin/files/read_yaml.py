@@ -14,9 +14,9 @@ import yaml
 from rlmin.files.read_bounded import read_bounded
 
 BYTES = 2**20
-"""Of a file."""
+"""Most bytes of a file."""
 VALUES = 100_000
-"""In a file, counted where they are used: an alias of a list of ten is eleven."""
+"""Most values of a file, counted where they are used: an alias of a list of ten counts as eleven."""
 DEPTH = 50
 
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # twenty times as fast, where it is there
@@ -25,7 +25,7 @@ _CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file says; None of an empty one.
+    """What a YAML file says; None for an empty one.
 
     Raises:
         ValueError: it cannot be read, or is larger or nests deeper than any file of settings.
@@ -43,7 +43,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
     Args:
         text: one document.
-        where: it comes from, for the error message.
+        where: origin of the text, for the error message.
 
     Raises:
         ValueError: it is no YAML, or too much of it.
@@ -83,8 +83,12 @@ class _Loader(_SafeLoader):  # type: ignore[misc]
 
 
 def _check_size(text: str) -> None:
-    """Raise `_TooMuch` where the values that a text stands for are too many, or nest too deep."""
-    sizes, depths, anchors = [0], [0], [""]  # of what is open; depths: of what it holds, below it
+    """Raise `_TooMuch` if the values that a text stands for are too many, or nest too deep."""
+    sizes, depths, anchors = (
+        [0],
+        [0],
+        [""],
+    )  # one entry for each open list or dict: its values, and their depth below it
     known: dict[str, tuple[int, int]] = {}  # anchor -> values and depth
     for event in yaml.parse(text, Loader=_SafeLoader):
         if isinstance(event, yaml.AliasEvent):

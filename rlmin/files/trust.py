@@ -29,7 +29,7 @@ def from_file(id: Any, *, trust: bool = False, where: str) -> str:
 
     Args:
         id: what the file says.
-        trust: the user's word.
+        trust: whether the user trusts the file.
         where: the file, for the error message.
 
     Raises:

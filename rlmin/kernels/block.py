@@ -229,7 +229,7 @@ def _parts(x: Tensor) -> Array:
 def _run(name: str, like: Tensor, arrays: list[Array], rows: int, T: int, D: int, *, width: int = 0) -> None:
     """Run a loop over all rows, in threads if a tensor like `like` is large enough."""
     loops = _loops(os.environ.get("RLMIN_KERNEL"))
-    assert loops is not None, "usable was asked"
+    assert loops is not None, "`usable` was True"
     block = _block(like, rows, width)
     table = (0, rows, block, T, D, width, *chain.from_iterable(arrays))
     loops.loop(name, like.dtype).run((ctypes.c_int64 * len(table))(*table), _count(like, rows))

@@ -1,14 +1,12 @@
 """The numba loops between the matrix products of a residual block: layer norm, causal convolution, SiLU, and their
 backward passes, each in one walk over memory.
 
-The table that a loop reads is described in `cpu_math.py`; its arrays are those that the first lines of the loop name.
+`cpu_math.py` describes the table that a loop reads; the first lines of the loop name its arrays.
 Arrays without time are [N, D], where N is the number of rows of the table. `numbers` holds (eps, 1 / D). Gradients of
 weights are summed into `sums` [parts, ..., D], each part by the thread that took its rows.
 
 An array has one name (see `load`) throughout a loop: `normalise` writes to FIRST, the small pieces below add up in
 THIRD, which the large ones read, and `normalise_backward` writes to FOURTH, FIFTH and SIXTH.
-
-After an edit in `cpu_math.py`, touch this file too: see there.
 """
 
 import functools

@@ -4,8 +4,8 @@
     y[t] = bias + sum over k < width of weight[k] * lag[k][t]          lags of n, see `causal_conv.py`
 
 torch needs more than a hundred operations for this pair in a gradient step, which are a third of its launches and half
-of its bytes (`rlmin bench count`). Triton does it in one launch forward and two backward (`norm_conv_gpu.py`); where
-there is none, torch's operations run inside. Only x is kept for the backward pass. First derivatives only.
+of its bytes (`rlmin bench count`). Triton does it in one launch forward and two backward (`norm_conv_gpu.py`); without
+Triton, torch's operations run inside. Only x is kept for the backward pass. First derivatives only.
 """
 
 from types import ModuleType

@@ -1,6 +1,6 @@
 """The numba loops between the matrix products of a GRU and of an LSTM: one pass over the gates of a step, both ways.
 
-The table that a loop reads is described in `cpu_math.py`; its option is the step t.
+`cpu_math.py` describes the table that a loop reads; its option is the step t.
 """
 
 import functools

@@ -47,7 +47,7 @@ class FlatAdam(torch.optim.Adam):
         super().__init__([self.flat], lr=lr, betas=betas, eps=eps, fused=True)
 
     def _tie(self, flat: Tensor) -> None:
-        """Take `flat` for the values of all parameters."""
+        """Use `flat` as the storage of all parameters' values."""
         self.flat = flat
         pieces = torch.split(flat, [x.numel() for x in self.parameters])
         self.views = [piece.view(x.shape) for piece, x in zip(pieces, self.parameters, strict=True)]

@@ -65,7 +65,7 @@ class Actor:
         target_return: target of a return-conditioned policy, one number or one a row, env units. It
             is counted down by the rewards as in the wrapper `ReturnToGo`. None: the observation contains it.
         default_target: the target if there is no `target_return` and none in the observation.
-        return_scale: env units that the policy was shown as 1.
+        return_scale: env units that the policy sees as 1.
         seed: of sampled actions; None: any.
 
     Attributes:
@@ -97,7 +97,7 @@ class Actor:
         self.generator.manual_seed(self.generator.seed() if seed is None else seed)
         self.state: PolicyState | None = None
         self._opens: np.ndarray[Any, Any] = np.array(True)  # [] or [B]: the next observation opens an episode
-        self._left: np.ndarray[Any, Any] | None = None  # [] or [B]: what remained of the target before the last action
+        self._left: np.ndarray[Any, Any] | None = None  # [] or [B]: the rest of the target before the last action
 
     def reset(self, rows: Any = None) -> None:
         """Announce that the next observation opens an episode.

@@ -21,7 +21,7 @@ Layers = Annotated[int, Range(least=1, most=1024)]
 LayersOrZero = Annotated[int, Range(least=0, most=1024)]
 LogStd = Annotated[float, Range(least=-20, most=20)]
 OWN_DEFAULT: dict[str, Any] = {"candidate": None, "time_scales": "default", "heads": None, "context": None}
-"""Options of encoders that are settings of their own, and what stands there for the encoder's own default."""
+"""Options of encoders that are settings of their own, and the value that stands for the encoder's default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class PolicyConfig(Settings):
         if taken:
             raise ValueError(f"encoder {self.encoder!r}: its option {taken[0]!r} has the name of a setting; rename it")
         options = self.cell_options
-        for name in OWN_DEFAULT:  # they are given in one way, so that equal configs are equal
+        for name in OWN_DEFAULT:  # an option has one place, so that equal configs compare equal
             if name in self.encoder_options:
                 object.__setattr__(self, name, options[name])
         further = {name: options[name] for name in self.encoder_options if name not in OWN_DEFAULT}
@@ -81,7 +81,7 @@ class PolicyConfig(Settings):
         return self.cell.options_of(given | self.encoder_options)
 
     def with_settings(self, given: Mapping[str, Any]) -> Self:
-        """These settings with others in their place; what is no setting is an option of the encoder.
+        """These settings with some replaced; a name that is no setting is an option of the encoder.
 
         Raises:
             ValueError: neither has that name, or the value does not fit.
@@ -115,7 +115,7 @@ class PolicyConfig(Settings):
 
 
 def check_registered(encoder: Any) -> None:
-    """Raise a ValueError if no such encoder is registered here, which is no fault of the file that names it."""
+    """Raise a ValueError if no such encoder is registered here. The file that names it may still be in order."""
     if not isinstance(encoder, str) or encoder not in CELLS:
         hint = "import the module that registers it first, as --env MODULE:ID does"
         raise ValueError(f"encoder {encoder!r:.80} is not registered here: {hint}; known: {', '.join(CELLS)}")

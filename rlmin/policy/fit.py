@@ -32,7 +32,7 @@ def check_fit(
     of: str = "the environment",
     value: bool = False,
 ) -> None:
-    """`check_spaces`, of what is no `Vector`; these are the spaces of a single environment."""
+    """As `check_spaces`, given the spaces of a single environment instead of a `Vector`."""
     alone = not value and space_to_json(as_read(observation_space)) == space_to_json(as_read(policy.acting_space))
     pairs: list[tuple[str, Any, Any]] = [
         ("observation space", policy.acting_space if alone else policy.observation_space, observation_space),

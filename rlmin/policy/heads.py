@@ -48,7 +48,7 @@ class ActionHead(nn.Module, ABC):
 
     @abstractmethod
     def distribution(self, projected: Tensor, mask: Tensor | None = None) -> Distribution:
-        """`forward`, given what `projection` makes of the features."""
+        """As `forward`, given the output of `projection`."""
 
     @abstractmethod
     def to_env(self, action: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from rlmin.wrappers.return_to_go import RETURN_TO_GO
 PREVIOUS_ACTION = "previous_action"
 PREVIOUS_REWARD = "previous_reward"
 WIDEST = 65535
-"""Between the bounds of integers that are scaled; farther apart they say no more than what the type can hold."""
+"""Largest distance of the bounds of integers that are scaled; bounds farther apart only state what the type holds."""
 
 
 class Inputs(nn.Module):
@@ -95,7 +95,7 @@ class Inputs(nn.Module):
 
     @property
     def only_numbers(self) -> "Numbers | None":
-        """What embeds the observation, where that is one leaf of numbers and nothing is added to it."""
+        """The module that embeds the observation, if that is one leaf of numbers and nothing is added to it."""
         embed = self.embed[0] if len(self.embed) == 1 and self.action is None and self.reward is None else None
         return embed if type(embed) is Numbers else None
 
@@ -160,7 +160,7 @@ class Choices(nn.Module):
 
     offset: Tensor
     RARE = 1e-3
-    """Added to variances: what is seen in fewer than about one step of a thousand stands out no more than this."""
+    """Added to variances. It limits how far an entry stands out that is rarer than about one step in a thousand."""
 
     def __init__(self, shape: tuple[int, ...], sizes: np.ndarray, width: int, *, normalize: bool = False) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class Symbols(nn.Module):
         y = projection(SiLU(sum over channels c of table[c, x[..., c]]))
 
     Channels tell of one object (what it is, its colour), so they meet in their cell before cells are summed: else a red
-    key beside a grey ball would be all that a red ball is.
+    key beside a grey ball would have everything that a red ball has.
     """
 
     offset: Tensor
@@ -245,7 +245,7 @@ class Picture(nn.Module):
 class PreviousAction(nn.Module):
     """The action taken one step ago, in rlmin's own form; none[] where an episode starts.
 
-    A point beyond the bounds is read as the environment took it: at the bound. So it stands in logged data.
+    A point beyond the bounds is read as the environment took it, at the bound, as it stands in logged data.
     """
 
     def __init__(self, space: gym.Space[object], width: int) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rlmin.policy.policy import Policy
 
 PolicyState: TypeAlias = tuple[State, Tensor]
-"""What `predict` hands back and wants again: the memory and the action taken last, each [B, ...]."""
+"""What `predict` returns and takes again: the memory and the last action, each [B, ...]."""
 
 
 @torch.no_grad()
@@ -84,7 +84,7 @@ def predict(
 
 
 def _check_return_to_go(observation: Any, space: gym.Space[Any]) -> None:
-    """Say how a return to aim for reaches the policy, before its missing leaf is only a missing leaf."""
+    """Raise a ValueError that says how to give a return to aim for, if the observation has none."""
     wanted = isinstance(space, gym.spaces.Dict) and RETURN_TO_GO in space.spaces
     if wanted and not (isinstance(observation, Mapping) and RETURN_TO_GO in observation):
         hint = "wrap the environment in ReturnToGo(env, target, scale=agent.return_scale), or act by agent.actor(...)"

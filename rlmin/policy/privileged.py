@@ -1,4 +1,4 @@
-"""Privileged entries of an observation: what only the value reads, in training, and acting never needs."""
+"""Privileged entries of an observation: only the value reads them, in training; acting never needs them."""
 
 from collections.abc import Collection
 

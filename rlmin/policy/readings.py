@@ -44,7 +44,7 @@ class Reading:
         space: its own.
         kind: what it is taken for.
         axes: of pictures and symbols: the places of (frames, channels, rows, columns) in the shape; None: no such axis.
-        doubt: what speaks against this reading, and which setting says otherwise; "" where nothing does.
+        doubt: what speaks against this reading, and which setting changes it; "" if nothing does.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Reading:
 
     @property
     def largest(self) -> float:
-        """What a picture is divided by: its largest bound in size; 1 where it has none."""
+        """The divisor of a picture: its largest bound in size; 1 if it has none."""
         assert isinstance(self.space, gym.spaces.Box), "of pictures"
         found = float(max(abs(self.space.low.max()), abs(self.space.low.min()), abs(self.space.high.max())))
         return found if np.isfinite(found) and found > 0 else 1.0
@@ -107,7 +107,7 @@ def read_as(
 
 
 def warn_of_doubts(readings: Mapping[str, Reading]) -> None:
-    """Say where a leaf may be something else than what it is read as."""
+    """Warn if a leaf may be something else than its reading says."""
     for reading in readings.values():
         if reading.doubt:
             warnings.warn(f"{reading}; {reading.doubt}", stacklevel=3)

@@ -22,7 +22,7 @@ class PolicyStep(Fresh):
     def __call__(
         self, policy: nn.Module, observation: Observation, state: State, start: Tensor, mask: Tensor | None
     ) -> tuple[Distribution, Tensor, State] | None:
-        """What `policy.step` returns, or None where its modules have to be called one by one."""
+        """The result of `policy.step`, or None if its modules have to be called one by one."""
         if torch.compiler.is_compiling() or not plain(start):
             return None
         known = self._known
@@ -36,13 +36,13 @@ class _Known(NamedTuple):
 
     plan: Plan
     inputs: Inputs
-    numbers: Numbers | None  # what embeds the observation, where the plan has its layers
+    numbers: Numbers | None  # the module that embeds the observation, if the plan has its layers
     head: ActionHead
     critic: ValueHead
 
     @classmethod
     def of(cls, policy: Any) -> Self | None:
-        """None where there is no call for a policy like this."""
+        """None if there is no call for such a policy."""
         trunks, actor, critic = policy.trunks, policy.action_head, policy.value_head
         trunk = trunks[0]
         if len(trunks) != 1 or type(trunk) is not Trunk or type(trunk.encoder) is not Stack:

@@ -42,7 +42,7 @@ SEAL = "# to read only; of an edit, this no longer is the sha256 of what follows
 STAMPED = 10**15
 """Stamps of saves are larger than this, numbers of steps smaller."""
 LARGEST_CONFIG = 2**20
-"""Bytes of config.yaml that are read."""
+"""Number of bytes of config.yaml that are read."""
 
 LOCKS_MAPPED_FILES = os.name == "nt"
 """Whether a file cannot be replaced while a tensor read from it is alive, as on Windows."""
@@ -120,7 +120,7 @@ def read(folder: Path, file: str) -> tuple[dict[str, Any], Tensors]:
 
 
 def read_newest(folder: Path) -> tuple[dict[str, Any], Tensors]:
-    """As `read`, of the file saved last; of a complete save, the one that holds everything.
+    """As `read`, of the file that was saved last; after a complete save, of the one that holds everything.
 
     A policy may be the newer file if it was copied there, or if an earlier push left a learner behind. An edited
     config.yaml is a warning.
@@ -134,7 +134,7 @@ def read_newest(folder: Path) -> tuple[dict[str, Any], Tensors]:
 
 
 def newest(folder: Path) -> tuple[str, str | None]:
-    """The checkpoint file saved last (the learner of two from one save), and the other, if it exists."""
+    """The checkpoint file saved last, and the other, if it exists. Of two from one save, the learner comes first."""
     there = [name for name in (LEARNER, POLICY) if (folder / name).exists()]
     if len(there) < 2:
         return (there or [POLICY])[0], None
@@ -231,7 +231,7 @@ def _read_plain(folder: Path, file: str) -> tuple[str, Tensors]:
         raise ValueError(f"{folder}: no such run folder")
     if not path.exists():
         raise ValueError(f"{folder}: incomplete run, expected {file} in it; did training stop before its first save?")
-    if not path.is_file():  # of a pipe nobody might ever write the end
+    if not path.is_file():  # nobody may ever write to a pipe, or close it
         raise ValueError(f"{path}: damaged, expected a file")
     try:
         with safe_open(path, framework="pt") as opened:

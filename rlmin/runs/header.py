@@ -17,7 +17,7 @@ LONGEST = 16 * 2**20
 LARGEST = 2**62
 """Largest count."""
 ENCODED = ("env", "run", "dataset")
-"""Entries with values of users, see `rlmin.files.plain`."""
+"""Entries whose values come from users, see `rlmin.files.plain`."""
 
 Check = Callable[[Any], bool]
 

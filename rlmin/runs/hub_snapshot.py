@@ -1,6 +1,6 @@
 """Runs by their address: on the Hugging Face hub, or of the zoo that comes with rlmin.
 
-Of a run on the hub only the files that rlmin reads are downloaded, none of which can execute code.
+From the hub, rlmin downloads only the files of a run that it reads. None of them can execute code.
 """
 
 import re
@@ -57,12 +57,12 @@ def download(repo_id: str, revision: str | None = None) -> Path:
 
 
 def _text(place: str | Path) -> str:
-    """The address as it was typed, less a stroke: a Path of Windows turns strokes around."""
+    """The address with forward slashes, one less than typed: a Path on Windows has backslashes."""
     return place if isinstance(place, str) else place.as_posix()
 
 
 def _describe_content(names: list[str]) -> str:
-    """The content of a repository without a run."""
+    """What a repository without a run contains, for the error message."""
     pickles = [name for name in names if PurePosixPath(name).suffix in PICKLED]
     if pickles:
         return (

@@ -28,9 +28,9 @@ from rlmin.runs.own_files import METRICS as METRICS
 from rlmin.vector.episodes import EpisodeStatistics
 
 LARGEST = 512 * 2**20
-"""Bytes of a log: a million rows of forty columns."""
+"""Most bytes of a log: a million rows of forty columns."""
 MOST_VALUES = 20_000_000
-"""Values in a log."""
+"""Most values in a log."""
 STEPS = "time/total_timesteps"
 
 QUIET = {"console": "off", "x_disable_stats": True}
@@ -69,7 +69,7 @@ def _rows_of(lines: list[list[str]]) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _read_lines(text: str, file: Path) -> list[list[str]]:
-    """The lines of a csv file; a ValueError if they hold more values than any log: an empty one is one letter long."""
+    """The lines of a csv file; a ValueError for more values than a log has, as an empty one takes only a letter."""
     lines, values = list[list[str]](), 0
     for line in csv.reader(StringIO(text, newline="")):
         values += len(line)
@@ -82,7 +82,7 @@ def _read_lines(text: str, file: Path) -> list[list[str]]:
 class ContinuedCSV(CSVOutputFormat):
     """A csv file that a resumed run continues: rows up to `until` steps stay, later ones are written again.
 
-    A file that holds no such row though it has several lines is no log, or no longer: it stays under another name.
+    A file of several lines without such a row is not a log, or no longer one; it is kept under another name.
     """
 
     def __init__(self, file: Path, until: int) -> None:

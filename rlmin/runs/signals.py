@@ -1,4 +1,4 @@
-"""Signals of the operating system, handled for a while."""
+"""Signals of the operating system, with a handler for a while."""
 
 import signal
 import threading

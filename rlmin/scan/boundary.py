@@ -1,4 +1,4 @@
-"""Checks of the scans' arguments, which a kernel would misread; and the precision of the memory."""
+"""Checks of the scans' arguments, as a kernel would misread bad ones; and the precision of the memory."""
 
 from contextlib import AbstractContextManager, nullcontext
 

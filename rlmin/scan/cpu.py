@@ -24,7 +24,7 @@ SCANS = ("linear", "gru", "lstm")
 
 _CACHED_BYTES = 256 * 1024  # of carry per block of rows
 _PARALLEL_SIZE = 1 << 15  # elements from which a thread pays off
-_PARALLEL_STEP = 1 << 11  # the same, for one step of a cell with several gates
+_PARALLEL_STEP = 1 << 11  # the same for one step of a cell with several gates
 
 
 def forward(

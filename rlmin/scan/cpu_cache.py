@@ -97,7 +97,7 @@ def digest() -> str:
 
 @functools.cache
 def folder() -> Path | None:
-    """The folder of this version, in NUMBA_CACHE_DIR, beside the sources or in the user's cache; None: no place."""
+    """The folder of this version, in NUMBA_CACHE_DIR, beside the sources or in the user's cache; None: nowhere."""
     for place in _places():
         with contextlib.suppress(OSError):
             found = place / (NAME + digest())

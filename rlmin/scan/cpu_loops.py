@@ -3,7 +3,7 @@
 Each takes blocks of rows that keep the carry in cache, then runs over time, then over spans of channels that are
 contiguous in every array and therefore vectorise: a whole block if its rows are adjacent, else row by row.
 
-The table that a loop reads is described in `cpu_math.py`; its arrays are those that the first line of the loop names.
+`cpu_math.py` describes the table that a loop reads; the first line of the loop names its arrays.
 `carry` holds the state that enters, and afterwards the last one; in a backward loop, the gradient of the last state and
 afterwards that of the initial one. The gradients of the inputs may be columns of one array, either all or none of them.
 """

@@ -22,7 +22,7 @@ class Operation(NamedTuple):
 
     inputs: tuple[str, ...]  # [T, B, D] each; h has the shape and dtype of the last
     option: str  # type and name
-    kept: int  # inputs that the backward pass reads, the first so many
+    kept: int  # number of inputs that the backward pass reads: the first ones
 
     @property
     def schemas(self) -> dict[str, str]:

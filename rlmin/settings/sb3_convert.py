@@ -45,7 +45,7 @@ ALWAYS: dict[str, tuple[Any, ...]] = {
 """Names that have no setting, and the values that say what rlmin does anyway."""
 
 POINTS = np.append(np.linspace(1, 0, 65), [0.7071, 0.3183])
-"""Where a schedule is looked at, to tell whether it is linear."""
+"""Points at which a schedule is compared with a straight line."""
 SHORTEST = 8
 """Steps; a window of fewer would hardly train a memory."""
 
@@ -62,7 +62,7 @@ class Converted(NamedTuple):
     """What stable-baselines3's arguments are here."""
 
     settings: dict[str, Any]
-    schedules: dict[str, Schedule]  # Setting -> its course, of those that are not linear
+    schedules: dict[str, Schedule]  # Setting -> its schedule, if that is not linear
 
 
 def from_sb3(
@@ -73,7 +73,7 @@ def from_sb3(
     horizon: int,
     action_space: gym.Space[Any] | None = None,
 ) -> Converted:
-    """Settings, in which every name of stable-baselines3's has been converted; names that are neither are left.
+    """The settings that these arguments give: names of stable-baselines3's are converted, unknown names stay.
 
     Args:
         given: arguments of stable-baselines3's PPO or RecurrentPPO, or settings; entries of `policy_kwargs` are taken

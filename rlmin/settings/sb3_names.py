@@ -81,7 +81,7 @@ OTHER_NAMES = {
     "timesteps": "total_timesteps",
     "num_timesteps": "total_timesteps",
 }
-"""Names of CleanRL, rl_zoo3, d3rlpy and others -> the setting here; they are answered, and not taken."""
+"""Names of CleanRL, rl_zoo3, d3rlpy and others -> the setting here; they are explained, but not accepted."""
 
 FIRST_WORDS = {
     "preset": "train tmaze",
@@ -90,11 +90,11 @@ FIRST_WORDS = {
     "run": "evaluate runs/tmaze-0",
     "checkpoint": "evaluate runs/tmaze-0",
 }
-"""What is an option elsewhere, and stands here without one."""
+"""What is an option elsewhere, and a word without one here."""
 
 
 def answer(name: str, known: Collection[str]) -> str | None:
-    """What a user of another library's `name` should write; None where it is not known from there.
+    """What to write instead of another library's `name`; None for a name that is not known.
 
     Args:
         name: given, with underscores.

@@ -102,7 +102,7 @@ def _size(x: dict[str, Any]) -> int:
 
 
 def _entries_of(shape: list[Any]) -> int:
-    """Of an array; an axis of 0 counts as 1, as its neighbours are gone through all the same."""
+    """Number of entries of an array; an axis of 0 counts as 1, since a loop over the others still takes time."""
     return math.prod(max(1, _length(size)) for size in shape)
 
 
@@ -117,7 +117,7 @@ def _flat(x: Any) -> list[Any]:
 
 
 def _entries(parts: Any) -> list[tuple[Any, Any]]:
-    """Key and part of each; a dict, or pairs."""
+    """Key and space of each part, given a dict or pairs."""
     if isinstance(parts, dict):
         return list(parts.items())
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in parts):

@@ -39,7 +39,7 @@ from rlmin.vector.faults import EnvError, in_words, is_raised_in
 from rlmin.vector.make import existing
 
 GRACE = 10.0
-"""Seconds that an environment which did not answer may take to close."""
+"""Seconds that an environment may take to close after it did not answer."""
 MASK = "action_mask"
 SUCCESS = ("is_success", "success")
 LARGEST_REWARD = 1e18

@@ -1,12 +1,11 @@
-"""A limit of time on calls of an environment that keeps processes its own way, whatever that is.
+"""A time limit for calls of an environment that manages processes in a way of its own.
 
 Workers of gymnasium's AsyncVectorEnv and of stable-baselines3's SubprocVecEnv have pipes that can be watched, see
-`workers.py`. Of any other vector environment nobody knows what it waits for: a pipe, a queue, a socket. What ends every
-wait that Python knows of is a signal to the main thread, so a timer of the system sends one, and the call ends with an
-error.
+`workers.py`. Any other vector environment may wait for anything: a pipe, a queue, a socket. A signal to the main thread
+ends every wait that Python knows, so a timer of the system sends one, and the call ends with an error.
 
-Not in another thread than the main one, where Python handles no signals, and not on Windows, which has no such timer:
-there a line says which call hangs. Code in C that does not come back to Python is not ended either, wherever it runs.
+Other threads cannot do this, as Python handles signals in the main one, nor can Windows, which has no such timer. There
+a line says which call hangs. Code in C that does not come back to Python is never ended.
 """
 
 import signal

@@ -34,7 +34,7 @@ class EpisodeStatistics:
         self._steps = torch.zeros((), dtype=torch.int64)
         self._episodes = 0
         self.pending: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []  # ended, return, length, success
-        """Of the records added since the last `settle`: [B] each."""
+        """The ends in the records added since the last `settle`: [B] each."""
 
     def update(self, step: Step) -> list[Episode]:
         """Add one record.

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 LONGEST = 1000
-"""Letters of an error's text that are shown."""
+"""Number of letters of an error's text that are shown."""
 
 
 class EnvError(RuntimeError):

@@ -170,7 +170,7 @@ def _spec(id: str) -> registration.EnvSpec:
         name = name if newest is None else f"{name}-v{newest}"
     if name not in gym.registry:
         near = difflib.get_close_matches(name, list(gym.registry), n=1)
-        known = "`rlmin list envs` and gymnasium.pprint_registry() show what there is"
+        known = "`rlmin list envs` and gymnasium.pprint_registry() list the known ones"
         raise ValueError(f"no environment {id!r}; " + (f"did you mean {near[0]!r}?" if near else known))
     return gym.registry[name]
 

@@ -37,7 +37,7 @@ class SB3Vector(Vector):
     def reset(self, seed: int | None = None) -> Step:
         seed = self._first_seed(seed)
         if seed is not None and not self._try_seed(seed):
-            warnings.warn("this VecEnv takes no seed, so its episodes are not those of another run", stacklevel=2)
+            warnings.warn("this VecEnv takes no seed, so another run has other episodes", stacklevel=2)
         raw = self._call(self.env.reset)
         self.heard = raw, self._reset_infos()
         mask, known = self._mask(raw, self._reset_infos())
