@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def check_alone(arguments: Sequence[str]) -> None:
-    """Refuse whatever several processes under torchrun would each do, instead of doing it together."""
+    """Raise a ValueError if several processes under torchrun would each do the whole work instead of sharing it."""
     if arguments[0] == "train" and "--seeds" not in flags(arguments):
         return
     if os.environ.get("WORLD_SIZE", "1") == "1":
@@ -122,7 +122,7 @@ def check_alone(arguments: Sequence[str]) -> None:
 
 
 def import_named(ids: Sequence[str]) -> None:
-    """Import the modules that these ids, which the user typed, name: encoders may be registered there too."""
+    """Import the modules that these typed ids name: encoders may be registered there too."""
     for id in ids:
         if ":" in id:
             from rlmin.vector.make import import_provider

@@ -15,7 +15,7 @@ CHOICES = (POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def sleep_while_waiting(environment: MutableMapping[str, str] = os.environ) -> bool:
-    """Choose it for this process and those it starts; whether it was chosen. Too late once torch is imported."""
+    """Choose sleep for this process and those it starts, before torch is imported; returns whether it was chosen."""
     if "torch" in sys.modules or any(name in environment for name in CHOICES):
         return False
     environment[POLICY] = "PASSIVE"
@@ -23,4 +23,4 @@ def sleep_while_waiting(environment: MutableMapping[str, str] = os.environ) -> b
 
 
 CHOSEN = sleep_while_waiting()
-"""Whether it was chosen here; this file is the first that the package imports."""
+"""Whether sleep was chosen here; the package imports this file first."""

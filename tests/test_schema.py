@@ -98,12 +98,12 @@ def nested(depth: int) -> str:
 HEADERS: dict[str, tuple[Change, str]] = {
     **{f"{key} missing": (without(key), rf"damaged header, {key} is 'missing'") for key in ("env", "seed", "config")},
     "layers": (at("config.layers", 10**6), "layers: expected a whole number from 1 to"),
-    "layers of another file": (at("config.layers", 999), "layers=999: the weights are of at most 2"),
-    "width": (at("config.width", 65536), "width=65536: the weights are of at most"),
+    "layers of another file": (at("config.layers", 999), "layers=999: the weights allow at most 2"),
+    "width": (at("config.width", 65536), "width=65536: the weights allow at most"),
     "width of the file": (at("config.width", 16), r"expected \[.*16.*\] float32, got \["),
     "too wide": (at("config.width", 10**12), "width: expected a whole number"),
     "mlp": (at("config.mlp", 10**9), "expected|at most"),
-    "conv": (at("config.conv", 65536), "conv=65536: the weights are of at most"),
+    "conv": (at("config.conv", 65536), "conv=65536: the weights allow at most"),
     "another encoder": (lambda h, t: h["config"].update(encoder="attention", context=2**24), "context|expected"),
     "heads": (lambda h, t: h["config"].update(encoder="attention", heads=10**6), "heads"),
     "num_envs": (at("config.num_envs", 10**6), r"discounted: expected \[1000000\] float32, got \[4\]|too many"),
@@ -163,7 +163,7 @@ TENSORS: dict[str, tuple[Change, str]] = {
     ),
     "a weight missing": (lambda h, t: t.pop("policy.value_head.projection.bias"), "and it is missing"),
     "a weight too many": (lambda h, t: t.update({"policy.more": torch.zeros(1)}), "policy: has no tensor 'more'"),
-    "no weights": (lambda h, t: [t.pop(name) for name in list(t)], "layers=2: the weights are of at most 0"),
+    "no weights": (lambda h, t: [t.pop(name) for name in list(t)], "layers=2: the weights allow at most 0"),
     "negative variance": (tensor("norm.var", lambda x: -x - 1), "a variance and a count that are not negative"),
 }
 
@@ -260,7 +260,7 @@ def test_what_was_not_forged_loads_under_the_same_limits(saved: Path, cloner: Pa
 def test_a_decision_agent_is_checked_alike(cloner: Path, tmp_path: Path) -> None:
     for number, (change, message) in enumerate(
         {
-            at("config.rows", 2**20): "rows=1048576: the memory kept is of 2",
+            at("config.rows", 2**20): "rows=1048576: the saved memory has 2",
             at("config.context", 2**24): r"numbers to remember are too many|context",
             at("dataset.digest", 3): "dataset.digest is 3",
             tensor("exp_avg", lambda x: x[1:].clone()): "exp_avg: expected",

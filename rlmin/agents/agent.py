@@ -192,7 +192,7 @@ class Agent(Habits, ABC):
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """Context of `learn`: all ranks begin with equal weights. At its end, also on errors, a request to stop is over.
+        """Context of `learn`: all ranks begin with equal weights. Its end, also by an error, ends a request to stop.
 
         Gradients are on even if somebody has switched them off for the whole process.
         """

@@ -1,4 +1,4 @@
-"""A process that computes whenever it is asked to, and answers with a line."""
+"""A process that computes on request, and answers with a line."""
 
 import select
 import subprocess

@@ -5,7 +5,7 @@ each operation that is no view, the bytes of what it reads and writes, 2 m k n f
 rlmin is one operation. Two numbers of environments are counted; everything is linear in them, so 4,096 follow.
 
 T-maze, T = 32 (as good as 128, as all parts are linear in T), width 128, 2 layers, 4 epochs of 4 minibatches. `floor`
-is the fastest that a GPU could be which moves 4 TB/s and makes 50 TFLOP/s, one after the other.
+is the highest speed of a GPU that moves 4 TB/s and computes 50 TFLOP/s, one after the other.
 """
 
 from collections.abc import Callable
@@ -154,7 +154,7 @@ def _work_of(func: Any, given: Any, made: Any) -> Work:
 
 
 def _own(argument: Any, given: Any) -> list[Tensor]:
-    """The tensors that were given for an argument that is written."""
+    """The tensors given for an argument that the operation writes to."""
     return _tensors(given[1].get(argument.name, [])) if argument.kwarg_only else _tensors(given[0][:1])
 
 

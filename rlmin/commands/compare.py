@@ -19,7 +19,7 @@ class Compare(Settings):
     runs: Positional[tuple[Path, ...]]  # Run folders, or folders of many seeds
     column: str | None = None  # Column of metrics.csv, more is better; None: greedy return, or return while training
     at: Count | None = None  # Step at which scores are taken; None: the end, which has to be the same for all runs
-    threshold: float | None = None  # Score whose first step is looked for; None: none
+    threshold: float | None = None  # Score whose first step is reported; None: none
     file: tuple[Path, ...] = ()  # Files to write as well: .csv, .md, .tex or .txt
 
 

@@ -58,7 +58,7 @@ def run_convert(options: Convert) -> str:
 
 
 def _writer(source: Source, options: Convert, env: dict[str, Any] | None) -> DatasetWriter:
-    """What will write the dataset; it has the environment's spec, where one can be made."""
+    """The writer of the dataset, with the environment's spec if one can be made."""
     spec = None if env is None else Arena(id=env["id"], kwargs=env["kwargs"]).spec()
     seen = space_to_store(source)
     given: dict[str, Any] = {"observation_space": seen, "action_space": source.action_space, "env_spec": spec}

@@ -1,13 +1,13 @@
-"""How a command that fails says so: one line, once, also where several processes run it."""
+"""Errors of commands: one line, printed once even if several processes run the command."""
 
 import os
 import sys
 
 
 def report_error(error: Exception) -> bool:
-    """Print an error that has an answer as one line; returns whether it has one, as bad input has.
+    """Print an error that the user can answer, such as bad input, as one line; returns whether it is one.
 
-    Any other is a fault of rlmin. Of several processes under torchrun, one prints.
+    Any other error is a fault of rlmin. Of several processes under torchrun, one prints.
     """
     if not _has_answer(error):
         return False

@@ -105,7 +105,7 @@ def _record(
 
 
 def _check_pictures(env: gym.Env[Any, Any], id: str) -> None:
-    """Raise a ValueError if no picture can be drawn; graphics fail in many ways, most often for want of a screen."""
+    """Raise a ValueError if no picture can be drawn; graphics fail in many ways, most often without a screen."""
     try:
         env.reset()
         picture = env.render()

@@ -11,7 +11,7 @@ from rlmin.settings import POSITIONAL, About, Known, Settings, describe_settings
 
 NO_GIVEN: Mapping[str, Any] = {}
 WIDEST = 40
-"""Letters of a list of choices that still stands beside its option."""
+"""Most letters of a list of choices beside its option."""
 
 
 def write_help(
@@ -28,7 +28,7 @@ def write_help(
     Args:
         kinds: classes of its settings; each class and each base with settings of its own is a group.
         prog: the command, as a user types it.
-        description: what stands first; None: the docstring of the first class.
+        description: text at the top; None: the docstring of the first class.
         switches: whether `--quick` and `--no-quick` are options without a value.
         preset, given: name of the preset, and what it sets.
     """

@@ -9,7 +9,7 @@ from rlmin.inspection.subject import Subject
 from rlmin.inspection.wipe import WipedActor, has_memory
 
 NONE = "-"
-"""What stands where one of the runs has no such entry."""
+"""Text in the place of an entry that one of the runs lacks."""
 
 
 def compare_subjects(names: Sequence[str], agents: Sequence[Agent], subjects: Sequence[Subject], episodes: int) -> str:

@@ -1,4 +1,4 @@
-"""Beginning something of one's own: `rlmin new env|encoder NAME` writes a commented skeleton and its test."""
+"""Beginning a part of your own: `rlmin new env|encoder NAME` writes a commented skeleton and its test."""
 
 import keyword
 import sys
@@ -16,7 +16,7 @@ NEXT = {
     "env": "rlmin train --env {name}:{Title}-v0 --total-timesteps 100_000",
     "encoder": "rlmin train --env {name}:rlmin/TMaze-v0 --encoder {name} --total-timesteps 100_000",
 }
-"""What to type next; it works as the files stand."""
+"""The command to type next; it works with the files as written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def run_new(options: New) -> str:
     """Write NAME.py and test_NAME.py; returns what to do next.
 
     Raises:
-        ValueError: the name is none for a module, hides another, or has a file already; nothing has been written.
+        ValueError: the name is not that of a module, hides another, or has a file already; nothing has been written.
     """
     name = options.name.removesuffix(".py")
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():

@@ -87,7 +87,7 @@ def parse(
         kind: of the settings; its docstring and the comments beside its fields are the help.
         arguments: without the command.
         prog: the command, as a user types it.
-        description: what the help says first; None: the docstring of `kind`.
+        description: text at the top of the help; None: the docstring of `kind`.
         switches: whether `--no-overwrite` is there too; `--overwrite` alone always stands for `--overwrite True`.
         others: options that the command knows elsewhere, to suggest where an unknown one is like them.
 

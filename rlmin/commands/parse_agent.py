@@ -77,7 +77,7 @@ def _translate(kind: Any, arguments: Sequence[str]) -> list[str]:
 
 
 def _value(name: str, text: str) -> Any:
-    """What a word after one of stable-baselines3's names means."""
+    """The value that a word after one of stable-baselines3's names stands for."""
     here = SB3_NAMES[name].setting
     if name == "policy" or (here is None and text not in ("True", "False", "None")):
         return text

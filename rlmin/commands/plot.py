@@ -19,7 +19,7 @@ class Plot(Settings):
     columns: tuple[str, ...] = ()  # Columns of metrics.csv; none: return and success, or losses on logged data
     group: Literal["seeds", "none"] = "seeds"  # Lines: mean of the seeds and its 95 % interval, or one for each run
     smooth: ShareBelowOne = 0.0  # Weight of the past in a moving average of each run
-    style: Literal["screen", "paper"] = "screen"  # Look; paper: panels of a column's width, 300 dots an inch
+    style: Literal["screen", "paper"] = "screen"  # Style; paper: panels of a column's width, 300 dots an inch
     band: Literal["mean", "iqm"] = "mean"  # Middle of the seeds that is drawn; iqm: interquartile mean
     relative_to: Path | None = None  # Run or folder of seeds whose line is 1, all others a ratio to it; None: none
 

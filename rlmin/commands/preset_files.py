@@ -1,4 +1,4 @@
-"""The presets that there are: YAML files in rlmin/configs, or the user's own."""
+"""Presets: YAML files in rlmin/configs, or the user's own."""
 
 import re
 from itertools import takewhile
@@ -10,7 +10,7 @@ from rlmin.runs.policy_zoo import read_score, zoo_names
 MEASURED = re.compile(r"^# Measured: (\d+ to \d+ s on one thread), \d+ seeds\.$", re.MULTILINE)
 """The time of a preset, as its file says it; a test holds it against benchmarks/results."""
 ENV_ID = re.compile(r"-v\d+$|[/:]")
-"""Words that name an environment, or a dataset, and no preset."""
+"""Words that name an environment or a dataset, not a preset."""
 PRESETS = Path(__file__).parent.parent / "configs"
 
 
@@ -20,7 +20,7 @@ def preset_names() -> list[str]:
 
 
 def describe_presets() -> list[str]:
-    """A line a preset: name, what its file says first, steps, measured time, and what the zoo's policy of it scores."""
+    """A line for each preset: name, first sentence of its file, steps, measured time, score of its policy in the zoo."""
     names = preset_names()
     wide = max(map(len, names))
     return [f"{name:{wide}}  {_describe_preset(name)}" for name in names]

@@ -53,7 +53,7 @@ def preset_arguments(settings: Mapping[str, Any]) -> list[str]:
     """The settings as command-line arguments, so that one parser reads both and 1e-4 is a number.
 
     Raises:
-        ValueError: a value would be an option, which is the user's to give: "--trust".
+        ValueError: a value looks like an option, such as "--trust", which only the user may give.
     """
     arguments: list[str] = []
     for key, value in settings.items():

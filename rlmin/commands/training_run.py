@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # slow to import
 METRICS, CURVE = "metrics.csv", "curve.png"
 
 SAVE_INTERVAL = 100_000
-"""Environment steps between checkpoints, where a run does not say."""
+"""Environment steps between checkpoints, if a run does not set them."""
 
 
 class SaveEvery(Hook):
@@ -69,7 +69,7 @@ def run_folder(folder: Path, *, new: bool, ranks: Ranks = ALONE) -> Iterator[Non
     Args:
         folder: made where there is none.
         new: whether a run begins there; False: one is resumed.
-        ranks: of which the main one holds the folder, before the others go on.
+        ranks: the processes of the run; the main one holds the folder before the others go on.
 
     Raises:
         ValueError: another process holds it, or has put a run there in the meantime.
@@ -112,10 +112,10 @@ def learn_into(
 ) -> None:
     """Train to `total` steps with logs and checkpoints; a signal ends it early, saved, with SystemExit.
 
-    The folder has to be held, see `run_folder`. Several ranks part at the end: what follows is the main one's.
+    The folder has to be held, see `run_folder`. Several ranks separate at the end: only the main one goes on.
 
     Args:
-        agent: that learns.
+        agent: the learner.
         place: of the run, an absolute path, as an environment may change the working folder.
         total: steps.
         settings: hyper-parameters, for the logs.

@@ -27,7 +27,7 @@ def read_typed_run(
     Args:
         name: of the preset, or its file; None: there is none.
         arguments: options of the run; one of `--dataset` makes it a run on logged data.
-        command: that trains, for help and messages.
+        command: name of the command, for help and messages.
         others: options that the command knows elsewhere.
 
     Raises:
@@ -65,7 +65,7 @@ def read_typed_run(
 
 
 def find_foreign(arguments: Sequence[str]) -> set[str]:
-    """What a preset says that does not fit what is typed: of its own environment, and of its own encoder."""
+    """The settings of a preset that do not fit what is typed: those for its own environment and its own encoder."""
     names: set[str] = set(PAIRS) if "--env" in flags(arguments) else set()
     for encoder in values(arguments, "--encoder")[-1:]:
         names |= option_names() - set(select_options(dict.fromkeys(option_names()), encoder))

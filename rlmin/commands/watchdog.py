@@ -19,7 +19,7 @@ from rlmin.vector import Vector, adapt
 from rlmin.vector.arena import Arena
 
 BEST = "best"
-"""The folder, inside that of the run, of the policy that did best."""
+"""Folder of the best policy, inside that of the run."""
 
 EPISODES = 20
 """Episodes of one evaluation, played at once."""
@@ -29,7 +29,7 @@ SEED = 20_000
 
 
 SHARE = 0.25
-"""Share of steps where a run does not say: see `Watchdog`."""
+"""Share of steps if a run does not set it: see `Watchdog`."""
 
 
 class Score(NamedTuple):

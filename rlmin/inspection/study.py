@@ -51,13 +51,13 @@ class Study:
 
     subject: Subject
     evaluation: Evaluation
-    episodes: Played  # of ROWS rows, or fewer for pictures
-    scales: tuple[TimeScales, ...]  # one a layer, of cells with terms
+    episodes: Played  # ROWS rows, or fewer with pictures
+    scales: tuple[TimeScales, ...]  # one for each layer whose cell has terms
     explained: tuple[Explained, ...]
-    lags: tuple[tuple[Tensor, Tensor], ...]  # of each layer and of the input: mean |effect| and how many, by lag
-    group: int  # steps that are one lag
+    lags: tuple[tuple[Tensor, Tensor], ...]  # for each layer and the input: mean |effect| and count, by lag
+    group: int  # number of steps in one lag
     deletion_error: tuple[float, float]  # see `rlmin.inspection.recurrence.deletion_error`: in float64, in float32
-    long: Norms | None  # the first episodes where they are longest; None: the memory has no size, or no end is longer
+    long: Norms | None  # in the longest episodes; None: the memory has no size, or there are none twice as long
     unwiped: Norms | None
     varied: Varied | None
     forgetting: tuple[Forgetting, ...]  # one for each of `explained`
@@ -130,13 +130,13 @@ def study(
 
 
 class _Budget(NamedTuple):
-    """How long the evaluations of a section may take."""
+    """The time that the evaluations of a section may take."""
 
-    episodes: int  # of an evaluation, as asked for
-    seconds: float  # that so many took
+    episodes: int  # number asked for, of one evaluation
+    seconds: float  # time that as many took
 
     def share(self, evaluations: int) -> int:
-        """Episodes of each of so many evaluations: fewer of slow environments."""
+        """Number of episodes for each of these evaluations: fewer in a slow environment."""
         afforded = int(self.episodes * BUDGET / max(evaluations * self.seconds, 1e-9))
         return max(min(self.episodes, 8), min(self.episodes, afforded))
 
@@ -144,7 +144,7 @@ class _Budget(NamedTuple):
 def _vary(
     subject: Subject, vary: tuple[str, Sequence[Any]] | None, now: Callable[[str], None], budget: _Budget
 ) -> Varied | None:
-    """Returns by an argument of the environment; None where none was named and none is known."""
+    """Returns by the values of one argument of the environment; None if no argument was named and none is known."""
     change = vary or knob(subject)
     if change is None:
         return None
@@ -171,7 +171,7 @@ def _wipe(
 
 @torch.no_grad()
 def _deletion_error(policy: Policy, episode: Played) -> tuple[float, float]:
-    """Of every layer, in float64 and in the precision the policy plays in."""
+    """The deletion error over all layers, in float64 and in the precision in which the policy plays."""
     trace, exact = record_trace(policy, episode.leaves, episode.start), mixers(copy.deepcopy(policy).double())
     steps = torch.linspace(0, len(trace.x) - 1, min(16, len(trace.x))).long()
     start = trace.start[:, 0]
@@ -200,7 +200,7 @@ def _keep_play(subject: Subject, rows: int, steps: int) -> tuple[Played, bool]:
 
 
 def _explain(subject: Subject, kept: Played, shown: int, *, draws: bool) -> tuple[Explained, ...]:
-    """Episodes that differ in what was done, first of all; their actions explained."""
+    """Episodes with their actions explained, those that differ in their actions first."""
     columns = max(24, min(len(kept), VARIANTS // len(kept)))
     mean = mean_input(subject.policy, kept.leaves, kept.start)
     found = []
@@ -227,7 +227,7 @@ def _select_different(kept: Played, shown: int) -> list[int]:
 
 
 def _replay_drawn(subject: Subject, episode: Played, row: int) -> Played:
-    """The episode of that row, played again alone and with pictures; as it is, where the environment draws none."""
+    """The episode of that row, played again alone and with pictures; as recorded if the environment draws none."""
     try:
         vector = subject.vector(1, render_mode="rgb_array")
         try:
@@ -251,7 +251,7 @@ def _moment(why: Attribution) -> tuple[int, int] | None:
 
 
 def _lags(explained: tuple[Explained, ...], group: int) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Means over the episodes, of each layer and then of the input."""
+    """Mean effects over the episodes: of each layer, then of the input."""
     effects = [[layer.effect for layer in one.attribution.layers] + [one.attribution.input_effect] for one in explained]
     curves = []
     for kind in zip(*effects, strict=True):

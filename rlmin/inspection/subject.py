@@ -31,7 +31,7 @@ class Subject:
     Attributes:
         horizon: steps of the window it was trained on.
         target: return that a conditioned policy is asked for; None: it is not conditioned.
-        return_scale: env units that such a policy was shown as 1.
+        return_scale: env units that such a policy sees as 1.
         trained_in: arguments this environment had in training; None: it was trained in another, or in one unknown.
         seed: of the environments.
     """
@@ -45,10 +45,10 @@ class Subject:
     seed: int = 10_000
 
     def vector(self, rows: int, **changes: Any) -> Vector:
-        """Environments with other arguments, with the return to aim for where the policy reads one.
+        """Environments with other arguments, and with the return to aim for if the policy reads one.
 
         Raises:
-            ValueError: the arguments do not fit, or another space than the policy's comes of them.
+            ValueError: the arguments do not fit, or give another space than the policy's.
         """
         env = replace(self.arena, kwargs={**self.arena.kwargs, **changes})(rows)
         if self.target is not None:
@@ -151,7 +151,7 @@ def play_and_keep(vector: Vector, actor: PolicyActor, *, steps: int, seed: int, 
 
 
 def _frame(vector: Vector) -> list[bytes]:
-    """The picture of the one row there is, as PNG, as a long episode has thousands; none where none is drawn."""
+    """The picture of the single row, as PNG, since a long episode has thousands; empty if none is drawn."""
     if getattr(vector.env, "render_mode", None) != "rgb_array":
         return []
     drawn = vector.env.render()

@@ -39,9 +39,8 @@ def time_scales(policy: Policy, episodes: Played) -> tuple[TimeScales, ...]:
 
         half_life = log(2) / rate,   rate = -log(keep)
 
-    A unit's memory after steps 1..n is the product of its keep gates, exp(-sum of rates): so it is rates that are
-    averaged over steps, and neither gates nor half-lives. An episode's first gate does not count: there is nothing to
-    forget.
+    A unit's memory after steps 1..n is the product of its keep gates, exp(-sum of rates): so rates are averaged over
+    steps, not gates or half-lives. The first gate of an episode does not count, as there is nothing to forget.
 
     Args:
         policy: of a cell with terms, as minGRU and minLSTM are.
@@ -66,7 +65,7 @@ def time_scales(policy: Policy, episodes: Played) -> tuple[TimeScales, ...]:
 
 
 def _rates(policy: Policy, layers: Sequence[Encoder], row: Played) -> tuple[int, list[Tensor]]:
-    """Inputs a step, and of each layer [inputs, H] the rates that count; of one row, as pictures need much memory."""
+    """Number of inputs a step, and the rates that count, [inputs, H] a layer; of one row, to save memory."""
     trace = record_trace(policy, row.leaves, row.start)
     read = zip(layers, trace.read, strict=False)
     return trace.tokens, [terms(mixer, x).rate.double()[~trace.start].flatten(1) for mixer, x in read]

@@ -1,4 +1,4 @@
-"""Trace: one pass of sequences through a policy, with what every layer read and held, to be run again with a change."""
+"""Trace: one recorded pass of sequences through a policy, which can be run again with a change."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from rlmin.types import Observation
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What went on inside the actor's trunk; N = T inputs, or S times as many where a step is S tokens."""
+    """The record of the actor's trunk; N = T inputs, or S times as many if a step is S tokens."""
 
     policy: Policy
     tokens: int  # S, inputs of the memory a step
@@ -63,7 +63,7 @@ def stack_of(policy: Policy) -> Stack:
 
 
 def mixers(policy: Policy) -> tuple[Encoder, ...]:
-    """What mixes time in each layer of the memory the actor reads."""
+    """The mixer of each layer of the memory that the actor reads."""
     return tuple(cast(Block, block).mixer for block in stack_of(policy).blocks)
 
 

@@ -1,4 +1,4 @@
-"""Wiping the memory: what becomes of the next action, and of the episode."""
+"""Wiping the memory: its effect on the next action, and on the episode."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from rlmin.types import State, Step, map_state, tensors_of
 
 
 class WipedActor(PolicyActor):
-    """A policy whose memory is emptied before it reads what it sees `at` steps into each episode, or at every step.
+    """A policy whose memory is emptied `at` steps into each episode, or at every step, before it reads the observation.
 
-    What it did and earned last it is still told, where it reads that.
+    If it reads the previous action and reward, it still gets them.
     """
 
     def __init__(self, policy: Policy, rows: int, *, at: int | None) -> None:
@@ -41,7 +41,7 @@ def wipe_rows(state: State, rows: Tensor) -> State:
 
 @dataclass(frozen=True, kw_only=True)
 class Forgetting:
-    """What one wipe before step t does to the action at t, over the steps of an episode."""
+    """The effect of a wipe before step t on the action at t, over the steps of an episode."""
 
     divergence: Tensor  # [T] KL(with memory || without), nats
     kept: Tensor  # [T] probability (density, of a Box) of the action taken, with memory
@@ -74,7 +74,7 @@ def wipe_returns(subject: Subject, at: Sequence[int], *, episodes: int) -> tuple
     """Play the same episodes with the memory wiped once, at each of these steps, and with it wiped at every step.
 
     Returns:
-        step -> what happened; and what happens without any memory.
+        step -> the result; and the result without any memory.
     """
     policy = subject.policy
     once = {

@@ -50,7 +50,7 @@ class ZooPPO(PPO):
         hyperparameters: RecurrentPPO's names or those of `PPOConfig`; `policy_kwargs` may hold some of them.
 
     Raises:
-        ValueError: an unknown hyperparameter, or one that rlmin's PPO has no equivalent of.
+        ValueError: an unknown hyperparameter, or one without an equivalent in rlmin's PPO.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ NUMBERS = ("seed", "steps", "final", "worst", "reached", "floor", "ceiling", "se
 LISTS = ("points", "curve")
 CELLS = ["task", "encoder", *NUMBERS[:-1], *LISTS, "seconds"]
 LARGEST = 64 * 2**20
-"""Bytes of a file of cells."""
+"""Most bytes of a file of cells."""
 LEGEND = """\
 Everything at its default. final: greedy return of the last policy, mean over seeds [95 % bootstrap interval].
 worst: the lowest of the last five evaluations of any seed. 90 %: steps (median over seeds) after which a policy first

@@ -1,4 +1,4 @@
-"""One job of many, one attempt at it, and the interface of what runs attempts."""
+"""A job, an attempt at it, and the interface of executors, which run attempts."""
 
 import os
 from collections.abc import Callable, Collection, Hashable, Sequence
@@ -49,7 +49,7 @@ class Attempt:
 
 
 class Lost(Exception):
-    """The process of an attempt has gone without an answer."""
+    """The process of an attempt has ended without an answer."""
 
 
 class Executor(Protocol):

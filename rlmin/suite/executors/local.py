@@ -15,7 +15,7 @@ from typing import Any
 from rlmin.suite.executors.job import Attempt, Lost
 
 PRELOAD = ["rlmin.suite.run"]
-"""What the server of new processes imports once, so that a process begins in milliseconds instead of seconds."""
+"""Modules that the server of new processes imports once, so that a process begins in milliseconds, not seconds."""
 GRACE = 60.0
 """Seconds that a worker without its parent may take to save."""
 

@@ -15,7 +15,7 @@ from rlmin.suite.executors.job import Attempt, Lost, describe
 from rlmin.suite.executors.marker import Marker, put_marker
 
 RESOURCES = ("num_cpus", "num_gpus", "memory", "resources")
-"""What a task may ask of Ray."""
+"""Resources that a task may ask of Ray."""
 STARTS = 3
 """Attempts to start a cluster on this machine: a node that is slow to start gives up."""
 ANSWER = 10.0

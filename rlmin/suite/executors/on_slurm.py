@@ -15,10 +15,10 @@ from rlmin.suite.executors.job import Attempt, Lost, describe
 LOGS = ".slurm"
 """The folder of submitit, inside the shared one: what was submitted, and what it printed."""
 USUAL: dict[str, Any] = {"name": "rlmin", "timeout_min": 24 * 60, "cpus_per_task": 1, "mem_gb": 4}
-"""What a job asks of the cluster, where the user does not say."""
+"""Resources that a job asks of the cluster, unless the user sets them."""
 
 NAMED = re.compile(r"[A-Za-z_][\w.]*: ")
-"""How the last line of a trace begins."""
+"""The beginning of the last line of a trace."""
 
 
 class Task:
@@ -31,7 +31,7 @@ class Task:
         return self.attempt()
 
     def checkpoint(self) -> Any:
-        """What submitit puts into the queue again after a preemption or when the time is over."""
+        """The call that submitit queues again after a preemption or when the time is over."""
         return require("submitit", extra="slurm").helpers.DelayedSubmission(self)
 
 

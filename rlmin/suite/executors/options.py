@@ -13,7 +13,7 @@ from rlmin.vector.make import parse_pairs
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorOptions(Settings):
-    """Where runs run; they are independent of each other, so that any number runs at once."""
+    """The place of runs. They are independent of each other, so any number can run at once."""
 
     on: Literal["local", "ray", "slurm"] = "local"  # Place of the runs: this machine, a Ray cluster, or a SLURM cluster
     jobs: Jobs | None = None  # Runs at once, each on one thread; None: 1 here, on a cluster all that fit

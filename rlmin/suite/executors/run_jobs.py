@@ -13,11 +13,11 @@ from rlmin.suite.executors.job import Attempt, Executor, Job, Lost
 from rlmin.suite.executors.marker import put_marker
 
 TICK = 1.0
-"""Seconds between two looks at what runs."""
+"""Seconds between two checks of the running attempts."""
 
 
 class Event(NamedTuple):
-    """What became of an attempt."""
+    """The outcome of an attempt."""
 
     job: Job
     error: str | None  # None: the job is done
@@ -32,7 +32,7 @@ def run_jobs(
     retries: int,
     on_tick: Callable[[], None] = lambda: None,
 ) -> Generator[Event]:
-    """Run every job; yields what became of each attempt as it ends.
+    """Run every job; yields the outcome of each attempt as it ends.
 
     Args:
         jobs: with names that differ; the next one is taken as soon as there is room for it.
@@ -68,7 +68,7 @@ def run_jobs(
 
 
 def _end(job: Job, attempts: int, executor: Executor, handle: Hashable, retries: int) -> Event:
-    """What became of the attempt of this number."""
+    """The outcome of the attempt of this number."""
     try:
         return Event(job, executor.result(handle), again=False)
     except Lost as error:

@@ -1,4 +1,4 @@
-"""What a search has found: best.yaml, a preset; trials.csv; importance.png."""
+"""The results of a search: best.yaml, a preset; trials.csv; importance.png."""
 
 import io
 from dataclasses import fields
@@ -16,7 +16,7 @@ BEST, TRIALS, PICTURE = "best.yaml", "trials.csv", "importance.png"
 APART = ("folder", "seed", "trust", "encoder_options")
 """Settings that are not in the preset."""
 FEW = 4
-"""Finished trials below which nothing is known about importance."""
+"""Least number of finished trials from which importance is estimated."""
 
 
 def write_report(study: Any, config: OnlineRun | OfflineRun, out: Path, *, objective: str) -> str:
@@ -68,7 +68,7 @@ def _list_rows(study: Any) -> list[dict[str, Any]]:
 
 
 def _weigh(study: Any) -> dict[str, float]:
-    """Importance of each setting, which add up to 1; nothing where too few trials say anything about it."""
+    """The importance of each setting; together they are 1. Empty if too few trials are finished."""
     optuna = require("optuna", extra="tune")
     done = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     if len(done) < FEW or len({trial.value for trial in done}) < 2:

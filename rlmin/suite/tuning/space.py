@@ -1,4 +1,4 @@
-"""Search spaces: which settings are looked for, and where.
+"""Search spaces: the settings that a search changes, and their ranges.
 
 lr: {low: 1e-4, high: 3e-3, log: true}     a number in a range; whole numbers at both ends: a whole number
 width: [32, 64, 128]                       one of these
@@ -67,7 +67,7 @@ def read_space(name: str, config: Any) -> Space:
         config: of the run; its other settings stay.
 
     Raises:
-        ValueError: there is none, or an entry is none of a setting of the algorithm.
+        ValueError: there is none, or an entry does not name a setting of the algorithm.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else SPACES / f"{name}.yaml"
     if not path.is_file():

@@ -170,7 +170,7 @@ def _make_pruner(optuna: Any, options: TuneOptions) -> Any:
 
 
 def _check_same(file: Path, config: OnlineRun | OfflineRun, options: TuneOptions, space: Space) -> None:
-    """Write what the search is about, or raise a ValueError if the folder has another one."""
+    """Write the description of the search, or raise a ValueError if the folder holds another search."""
     run = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("folder", "trust")}
     about = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in (*ALIKE, "space")}
     dimensions = {f"space: {key}": repr(dimension) for key, dimension in space.items()}

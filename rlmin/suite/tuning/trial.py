@@ -30,7 +30,7 @@ RETURNS, STOP = "returns.json", "stop"
 
 @dataclass(frozen=True)
 class Trial:
-    """What a worker trains.
+    """The work of one trial.
 
     Args:
         config: of the run.
