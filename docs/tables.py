@@ -109,12 +109,23 @@ def targets(file: str) -> str:
     )
 
 
+WORDS = {"": "required", "()": "none"}
+"""Defaults as in the source that a table says in words."""
+
+
 def settings(name: str, without: str = "") -> str:
-    """The fields of a dataclass, those of its bases first: default, and the comment beside it in the source.
+    """The fields of a dataclass, its own before those of its bases: default, and the comment beside it in the source.
 
     Those of `without`, one of its bases, are left out where their defaults are the same.
     """
-    rows = dict(describe_settings(kind_of(name)))
+    kind = kind_of(name)
+    every = describe_settings(kind)
+    own = [
+        key
+        for one in kind.__mro__
+        for key in vars(one).get("__annotations__", {})
+    ]
+    rows = {key: every[key] for key in dict.fromkeys(own) if key in every}
     for key, about in (
         describe_settings(kind_of(without)).items() if without else ()
     ):
@@ -125,7 +136,7 @@ def settings(name: str, without: str = "") -> str:
         "| --- | --- | --- | --- |",
     ]
     for key, about in rows.items():
-        default = f"`{written(about)}`" if about.written else ""
+        default = WORDS.get(about.written) or f"`{written(about)}`"
         lines.append(
             f"| `{key}` | {words(about.hint)} | {default} | {about.help} |"
         )
