@@ -163,7 +163,7 @@ def all_settings() -> list[Any]:
 
 KINDS = all_settings()
 REQUIRED = {"env": "a", "dataset": "a", "run": "a", "runs": ["a"], "what": "a", "episodes": 4, "resume": "a"}
-REQUIRED |= {"repo_id": "a/b", "kind": "env", "name": "a", "source": "a", "to": "a", "seeds": 2}
+REQUIRED |= {"algorithm": "ppo", "repo_id": "a/b", "kind": "env", "name": "a", "source": "a", "to": "a", "seeds": 2}
 
 
 def made(kind: Any, /, **given: Any) -> Any:

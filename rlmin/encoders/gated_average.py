@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -189,3 +189,7 @@ def couple(mixers: Sequence[GatedAverage]) -> None:
         first.floors = RisingFloors(len(mixers), first.output_size)
         for layer, mixer in enumerate(mixers):
             mixer.rise(first.floors, layer)
+
+
+AVERAGE: dict[str, Any] = {"terms": terms, "read": read, "reads": has_output_gate, "couple": couple}
+"""What every gated average can do, for its registration."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rlmin.encoders.cell import Cell, FastStep, register
 from rlmin.encoders.gate_options import GateOptions
-from rlmin.encoders.gated_average import GatedAverage, couple, has_output_gate, read, terms
+from rlmin.encoders.gated_average import AVERAGE, GatedAverage
 from rlmin.encoders.numpy_average import approach, project
 from rlmin.encoders.numpy_program import After, NumpyForm, Program
 
@@ -72,11 +72,8 @@ CELL = register(
         MinGRU,
         about="A gated average whose gate sees the input only: trained in parallel over time.",
         options=GateOptions,
-        terms=terms,
-        read=read,
-        reads=has_output_gate,
-        couple=couple,
         to_numpy=NumpyForm(write_numpy),
         fast_step=FastStep("min_gru", parts=2),
+        **AVERAGE,
     )
 )

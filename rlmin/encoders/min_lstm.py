@@ -8,7 +8,7 @@ from torch.nn.functional import logsigmoid
 
 from rlmin.encoders.cell import Cell, FastStep, register
 from rlmin.encoders.gate_options import GateOptions
-from rlmin.encoders.gated_average import GatedAverage, couple, has_output_gate, read, terms
+from rlmin.encoders.gated_average import AVERAGE, GatedAverage
 from rlmin.encoders.numpy_average import approach, project
 from rlmin.encoders.numpy_program import After, NumpyForm, Program
 
@@ -78,11 +78,8 @@ CELL = register(
         MinLSTM,
         about="A gated average with a forget and an input gate that see the input only: trained in parallel over time.",
         options=GateOptions,
-        terms=terms,
-        read=read,
-        reads=has_output_gate,
-        couple=couple,
         to_numpy=NumpyForm(write_numpy),
         fast_step=FastStep("min_lstm", parts=3),
+        **AVERAGE,
     )
 )
