@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlmin.agents.agent import Agent
+from rlmin.commands.signals import handle_signals
 from rlmin.commands.watchdog import BEST, watch
 from rlmin.distributed import ALONE, LostRank, Ranks
 from rlmin.distributed.join import leave
@@ -20,7 +21,6 @@ from rlmin.files.atomic import remove_leftovers
 from rlmin.files.lock import check_free, lock_folder
 from rlmin.runs.callbacks import Hook, Hooks
 from rlmin.runs.checkpoint import CONFIG, LEARNER, POLICY, finish_save
-from rlmin.runs.signals import handle_signals
 from rlmin.vector.faults import EnvError
 
 if TYPE_CHECKING:  # slow to import

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from rlmin.runs.signals import handle_signals
+from rlmin.commands.signals import handle_signals
 from rlmin.suite.executors.job import Attempt, Executor, Job, Lost
 from rlmin.suite.executors.marker import put_marker
 
