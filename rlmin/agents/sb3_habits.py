@@ -68,8 +68,8 @@ class Habits:
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse what would have no effect: a setting that is no attribute, under any of its names."""
         if name in names_of_settings(type(self).settings) and not hasattr(type(self), name):
-            told = f"`agent.change_settings({{{name!r}: {value!r:.40}}})` changes one"
-            raise AttributeError(f"{name}: an agent's settings are in `agent.config`; {told}")
+            hint = f"`agent.change_settings({{{name!r}: {value!r:.40}}})` changes one"
+            raise AttributeError(f"{name}: an agent's settings are in `agent.config`; {hint}")
         super().__setattr__(name, value)
 
     @property
@@ -132,8 +132,8 @@ class Habits:
         """Warn of schedules that a file cannot hold."""
         for name in self.schedules:
             first, last = getattr(self.config, name), getattr(self.config, f"{name}_final")
-            told = f"loaded, {name} goes linearly from {first:g} to {last:g}; give it to `load` again"
-            warnings.warn(f"the schedule of {name} is a function, which is not saved: {told}", stacklevel=4)
+            hint = f"loaded, {name} goes linearly from {first:g} to {last:g}; give it to `load` again"
+            warnings.warn(f"the schedule of {name} is a function, which is not saved: {hint}", stacklevel=4)
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
         """Weights and normalisers as "policy", and the optimizer's moments as "policy.optimizer"."""

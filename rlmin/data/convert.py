@@ -68,8 +68,8 @@ class Converter:
                 stacklevel=5,
             )
         for column, (before, after) in self.lost.items():
-            told = f"float32 makes {after:,} of {before:,} different values; subtract a common part, or scale them"
-            warnings.warn(f"dataset {self.source.name!r}: {column}: {told}", stacklevel=5)
+            hint = f"float32 makes {after:,} of {before:,} different values; subtract a common part, or scale them"
+            warnings.warn(f"dataset {self.source.name!r}: {column}: {hint}", stacklevel=5)
 
     def _note_loss(self, what: str, value: np.ndarray) -> None:
         found = find_loss(value) if what not in self.lost else None

@@ -133,8 +133,8 @@ def episodes_from_table(
         missing = [name for name in chosen if name not in names]
         if missing or not chosen:
             begins = f"no column begins with {kind[:3]!r}: name them by {kind}="
-            told = f"no column {missing[0]!r}" if missing else begins
-            raise ValueError(f"{where}: {told}; found {', '.join(names)}")
+            reason = f"no column {missing[0]!r}" if missing else begins
+            raise ValueError(f"{where}: {reason}; found {', '.join(names)}")
         columns[kind] = _matrix(table, chosen, where)
     for kind in ("rewards", "terminals", "timeouts", "episode", "starts"):
         found = next((alias for alias in ALIASES[kind] if alias in names), None)
@@ -211,8 +211,8 @@ def _without_timeouts(file: Any, name: str, where: str) -> list[Episode]:
         columns["timeouts"] = (file["episode_terminals"][()] != 0) & (columns["terminals"] == 0)
     limit = next((steps for pattern, steps in LIMITS.items() if re.match(pattern, name)), None)
     if limit is None and not {"timeouts", "next_observations"} & set(columns):
-        told = "without them nobody knows where an episode was cut: rlmin.data.episodes_from_columns(..., "
-        raise ValueError(f"{where}: no timeouts and no next_observations; {told}max_episode_steps=...)")
+        hint = "without them nobody knows where an episode was cut: rlmin.data.episodes_from_columns(..., "
+        raise ValueError(f"{where}: no timeouts and no next_observations; {hint}max_episode_steps=...)")
     return episodes_from_columns(columns, max_episode_steps=limit, where=where)
 
 

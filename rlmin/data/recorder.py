@@ -29,7 +29,7 @@ FIRST_CAPACITY = 64
 class Recorded:
     """One episode of L steps."""
 
-    row: int  # of the vector environment
+    row: int  # number of the row in the vector environment
     turn: int  # number of earlier episodes of the row since it was seeded
     observations: Any  # arrays [L + 1, ...] or lists of text, nested like the space
     actions: Array  # [L, ...]

@@ -110,9 +110,9 @@ class Battleship(TensorEnv):
         ship, shot = (game[name].view(self.size, self.size).tolist() for name in ("ship", "shot"))
         rows = [[_cell(ship[i][j], shot[i][j]) for j in range(self.size)] for i in range(self.size)]
         seen = "hit" if int(game["seen"]) else "miss"
-        told = f"last shot: {seen if int(game['t']) else 'none'}"
+        caption = f"last shot: {seen if int(game['t']) else 'none'}"
         return Board(
-            rows, f"{told}\nhits {int(game['hits'])} of {self.needed}, shots {int(game['t'])} of {self.length}"
+            rows, f"{caption}\nhits {int(game['hits'])} of {self.needed}, shots {int(game['t'])} of {self.length}"
         )
 
 

@@ -106,8 +106,8 @@ class MineSweeper(TensorEnv):
     def board(self, game: Game) -> Board:
         field, near = (game[name].view(self.size, self.size).tolist() for name in ("field", "near"))
         rows = [[_cell(field[i][j], near[i][j]) for j in range(self.size)] for i in range(self.size)]
-        told = f"count in sight: {int(game['seen']) if int(game['t']) else 'none'}"
-        return Board(rows, f"{told}\nclear cells left: {int(game['left'])}, steps {int(game['t'])} of {self.length}")
+        caption = f"count in sight: {int(game['seen']) if int(game['t']) else 'none'}"
+        return Board(rows, f"{caption}\nclear cells left: {int(game['left'])}, steps {int(game['t'])} of {self.length}")
 
 
 def _cell(state: int, near: int) -> Cell:

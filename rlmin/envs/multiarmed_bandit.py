@@ -79,8 +79,8 @@ class MultiarmedBandit(TensorEnv):
         pulled = Cell("+1" if paid else "-1", "goal" if paid else "bad")
         hidden = [Cell(f".{min(99, round(100 * p)):02d}", "hidden") for p in chance]
         rows = [[pulled if i == arm else Cell() for i in range(self.arms)], hidden]
-        told = "no pull yet" if arm < 0 else f"arm {arm} {'paid' if paid else 'did not pay'}"
-        return Board(rows, f"{told}, step {int(game['t'])} of {self.length}; below: probabilities (hidden)")
+        caption = "no pull yet" if arm < 0 else f"arm {arm} {'paid' if paid else 'did not pay'}"
+        return Board(rows, f"{caption}, step {int(game['t'])} of {self.length}; below: probabilities (hidden)")
 
 
 class MultiarmedBanditEnv(Single):

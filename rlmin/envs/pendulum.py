@@ -122,8 +122,8 @@ class Pendulum(TensorEnv):
         seen = [
             f"{number:+.3f}" for number in self.observe({name: part[None] for name, part in game.items()})[0].tolist()
         ]
-        told = f"step {t} of {self.length}\nseen: {', '.join(seen)}"
-        return Board(rows, f"{told}\nhidden: angle {angle:+.3f},\nspeed {speed:+.3f}/s")
+        caption = f"step {t} of {self.length}\nseen: {', '.join(seen)}"
+        return Board(rows, f"{caption}\nhidden: angle {angle:+.3f},\nspeed {speed:+.3f}/s")
 
 
 class PendulumEnv(Single):

@@ -130,8 +130,8 @@ class Quiz(TensorEnv):
         ]
         asked = [i for i in range(length) if answer[i] != NOTHING]
         cells = [Cell(self.name(answer[i]), _colour(i - t, answer[i] == said)) for i in asked]
-        told = sum(i < t for i in asked)
-        caption = f"step {t} of {length}; {told} of {len(asked)} questions answered, {int(game['wrong'])} wrong"
+        answered = sum(i < t for i in asked)
+        caption = f"step {t} of {length}; {answered} of {len(asked)} questions answered, {int(game['wrong'])} wrong"
         if t and answer[t - 1] != NOTHING:
             caption += f"\nsaid {self.name(said)}, right was {self.name(answer[t - 1])}"
         caption += "\nabove: the stream, now in yellow, ? asks; below: the answers"

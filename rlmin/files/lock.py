@@ -106,7 +106,7 @@ def _lock_file(folder: Path) -> int:
             raise ValueError(
                 f"{folder}: {holder} is training or saving there; wait for it, stop it, or choose another folder"
             ) from None
-        except OSError as error:  # of a file system that has no locks
+        except OSError as error:  # raised by a file system without locks
             os.close(handle)
             path.unlink(missing_ok=True)
             warnings.warn(

@@ -94,7 +94,7 @@ def readable(x: Any) -> Any:
 
 
 def _encode(x: Any, name: str) -> Any:
-    if isinstance(x, np.generic) and x.dtype.kind in "biufSU":  # of a time, item() is another thing
+    if isinstance(x, np.generic) and x.dtype.kind in "biufSU":  # item() of a time is another thing
         x = x.item()
     kind = type(x)
     if x is None or kind in (bool, float) or (isinstance(x, str) and _is_plain_text(x)):

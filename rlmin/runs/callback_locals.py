@@ -103,8 +103,8 @@ class PresentStep:
         ended, returns, lengths, success = self.ended
         for row in np.flatnonzero(ended.cpu().numpy()):
             info, length = rows[row], int(lengths[row])
-            told = {"r": round(float(returns[row]), 6), "l": length, "t": round(self.agent.elapsed, 6)}
-            info.setdefault("episode", told)
+            episode = {"r": round(float(returns[row]), 6), "l": length, "t": round(self.agent.elapsed, 6)}
+            info.setdefault("episode", episode)
             if success is not None:
                 info.setdefault("is_success", bool(success[row]))
         return rows

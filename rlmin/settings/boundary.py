@@ -92,7 +92,7 @@ def _plan(function: Callable[..., Any]) -> Checked:
 
 
 def _unknown(function: str, name: str, known: frozenset[str]) -> str:
-    """What is said of an argument that a function has not."""
+    """The text of an error for an argument that a function does not have."""
     names = sorted(known - {"self", "cls"})
     near = find_near(name, names)
     hint = OF_ARGUMENT.get(name) or (f"did you mean {near!r}?" if near else f"known: {', '.join(names)}")

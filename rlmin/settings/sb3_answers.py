@@ -82,9 +82,9 @@ def missing(owner: str, name: str, answers: Mapping[str, str], known: Collection
         answers: names known from elsewhere -> what to write.
         known: names that are there.
     """
-    told = answers.get(name) or answer(name, SETTINGS)
-    if told is not None:
-        return f"{owner} has no attribute {name!r}: {told}"
+    advice = answers.get(name) or answer(name, SETTINGS)
+    if advice is not None:
+        return f"{owner} has no attribute {name!r}: {advice}"
     near = None if name.startswith("_") else find_near(name, [one for one in known if not one.startswith("_")])
     hint = f"; did you mean {near!r}?" if near else ""
     return f"{owner} has no attribute {name!r}{hint}"

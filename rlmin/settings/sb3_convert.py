@@ -150,8 +150,8 @@ def _values(name: str, value: Schedule) -> list[float]:
     try:
         return [check_setting(name, value(float(x)), NonNegative) for x in POINTS]
     except (TypeError, ArithmeticError, KeyError, IndexError, AttributeError) as error:
-        told = f"expected a function of the share that remains, from 1 to 0, to a number: {error}"
-        raise ValueError(f"{name}: {told}") from error
+        reason = f"expected a function of the share that remains, from 1 to 0, to a number: {error}"
+        raise ValueError(f"{name}: {reason}") from error
 
 
 def is_linear(value: Schedule, name: str = "schedule") -> bool:

@@ -28,7 +28,7 @@ from rlmin.suite.executors.run_jobs import run_jobs, stop_by_signal
 
 SCORE = "score.json"
 NUMBERS = ("final", "best", "steps", "seconds")
-"""Of a row, those that every report reads."""
+"""Entries of a row that every report reads."""
 
 
 class View(Protocol):

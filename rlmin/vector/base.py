@@ -160,14 +160,14 @@ class Vector(ABC):
                 return function(*args, **kwargs)
             with limit_time(self.limit, f"{type(self.env.unwrapped).__name__}: {function.__name__}"):
                 return function(*args, **kwargs)
-        except EnvError as error:  # of a worker
+        except EnvError as error:  # raised in a worker
             if self.limit is not None:  # its processes would be waited for at the end of this one
                 self._failed = True
                 end_processes(self.env)
             raise EnvError(f"{error}{self._where()}") from error.__cause__
         except (Exception, SystemExit) as error:
             if isinstance(error, SystemExit) and is_raised_in(error, "rlmin"):
-                raise  # of a signal's handler
+                raise  # the error of a signal's handler
             malformed = isinstance(error, ValueError | TypeError | KeyError)
             if malformed:
                 self._name_bad_leaf()
@@ -253,12 +253,12 @@ class Vector(ABC):
             result[leaf.name][rows] = tensor.to(self.device)
         return result
 
-    def _settle_success(self, told: Tensor | None) -> Tensor | None:
+    def _settle_success(self, reported: Tensor | None) -> Tensor | None:
         """[B] bool: the reports of infos, or False everywhere once there was a report."""
-        self._tells_success = self._tells_success or told is not None
-        if told is None and self._tells_success:
+        self._tells_success = self._tells_success or reported is not None
+        if reported is None and self._tells_success:
             return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-        return told
+        return reported
 
     def _settle_mask(self, mask: Tensor | None, known: Tensor | None, excused: Tensor | None) -> Tensor | None:
         """The mask of every row, after checking that the env gives one always or never.

@@ -80,8 +80,8 @@ class EpisodeStatistics:
         if ranks.is_alone and not bool(ended.any()):
             return []
         unknown = torch.full_like(ends[0], -1, dtype=torch.int8)
-        told = [unknown if success is None else success.to(torch.int8) for success in successes]
-        stacks = [torch.stack(column).cpu()[ended] for column in (returns, lengths, told)]
+        outcomes = [unknown if success is None else success.to(torch.int8) for success in successes]
+        stacks = [torch.stack(column).cpu()[ended] for column in (returns, lengths, outcomes)]
         columns = zip(*(x.tolist() for x in _exchange(ended, stacks, ranks)), strict=True)
         episodes = [Episode(return_=r, length=n, success=None if won < 0 else bool(won)) for r, n, won in columns]
         self._window.extend(episodes)

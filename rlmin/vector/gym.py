@@ -84,12 +84,12 @@ class GymVector(Vector):
 
     def infos(self, step: Step) -> list[dict[str, Any]]:
         """See `Vector.infos`; after a step in DISABLED mode, those of that step."""
-        raw, told = self.heard
-        rows = split_infos(told, self.num_envs)
+        raw, reported = self.heard
+        rows = split_infos(reported, self.num_envs)
         final = raw
         if self._autoreset is AutoresetMode.SAME_STEP:
-            last = split_infos(told.get("final_info", {}), self.num_envs)
-            final = told.get("final_obs", told.get("final_observation"))
+            last = split_infos(reported.get("final_info", {}), self.num_envs)
+            final = reported.get("final_obs", reported.get("final_observation"))
         for row in (step.terminated | step.truncated).nonzero().flatten().tolist():
             if self._autoreset is AutoresetMode.SAME_STEP:
                 rows[row] = last[row]
@@ -111,8 +111,8 @@ class GymVector(Vector):
         if not self._on_gpu():
             if not bool(ended.any()):
                 return None
-            told = np.array([one is not None for one in final]) if each else infos.get(f"_{key}", final is not None)
-            lacking = ended & ~torch.as_tensor(told, dtype=torch.bool, device=self.device)
+            reported = np.array([one is not None for one in final]) if each else infos.get(f"_{key}", final is not None)
+            lacking = ended & ~torch.as_tensor(reported, dtype=torch.bool, device=self.device)
             if bool(lacking.any()):
                 row = int(lacking.nonzero()[0])
                 raise ValueError(f"environment {row} ended{self._where()} without infos['final_obs'] (SAME_STEP)")
@@ -128,11 +128,11 @@ class GymVector(Vector):
 
     def _success(self, infos: dict[str, Any]) -> Tensor | None:
         # after a SAME_STEP reset the plain infos belong to the new episode
-        told = infos.get("final_info", infos) if self._autoreset is AutoresetMode.SAME_STEP else infos
-        key = next((name for name in SUCCESS if name in told), None) if isinstance(told, dict) else None
+        reported = infos.get("final_info", infos) if self._autoreset is AutoresetMode.SAME_STEP else infos
+        key = next((name for name in SUCCESS if name in reported), None) if isinstance(reported, dict) else None
         if key is None:
             return None
-        value = told[key]
+        value = reported[key]
         return self._column(key, value if isinstance(value, Tensor) else np.asarray(value).astype(bool), torch.bool)
 
     def _mask(self, raw: Any, infos: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:

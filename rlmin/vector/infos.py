@@ -21,11 +21,11 @@ def split_infos(infos: Mapping[str, Any], rows: int) -> list[dict[str, Any]]:
     for name, value in infos.items():
         if name in MADE or (name.startswith("_") and name[1:] in infos):
             continue
-        told = infos.get(f"_{name}")
+        marked = infos.get(f"_{name}")
         parts: Any = split_infos(value, rows) if isinstance(value, Mapping) else value
         whole = not hasattr(parts, "__len__") or len(parts) != rows  # of all environments together
         for row in range(rows):
-            if told is None or bool(told[row]):
+            if marked is None or bool(marked[row]):
                 found[row][name] = parts if whole else row_of(parts, row)
     return found
 

@@ -121,7 +121,7 @@ def _name_package(id: str) -> Iterator[None]:
         raise EnvError(f"environment {id!r}: a worker ended while it made its environment") from error
     except (Exception, SystemExit) as error:  # any error of its author's code
         if isinstance(error, SystemExit) and is_raised_in(error, "rlmin"):
-            raise  # of a signal's handler
+            raise  # the error of a signal's handler
         raise EnvError(f"environment {id!r}: making it failed ({in_words(error)})") from error
 
 

@@ -92,18 +92,18 @@ class SB3Vector(Vector):
         """The states reached; that of a terminated row may be missing, as its value is 0 in any case."""
         key = "terminal_observation"
         known = [row for row in rows if key in infos[row]]
-        told = {row: infos[row][key] for row in known}
+        reported = {row: infos[row][key] for row in known}
         for row in rows:
-            if told.get(row) is None and (row in told or bool(truncated[row])):
+            if reported.get(row) is None and (row in reported or bool(truncated[row])):
                 raise ValueError(f"environment {row} ended{self._where()} without infos[{key!r}]")
-        return self._patch(observation, told, known) if known else observation
+        return self._patch(observation, reported, known) if known else observation
 
     def _success(self, infos: list[dict[str, Any]], rows: list[int]) -> Tensor | None:
-        told = {row: infos[row][key] for row in rows for key in SUCCESS if key in infos[row]}
-        if not told:
+        reported = {row: infos[row][key] for row in rows for key in SUCCESS if key in infos[row]}
+        if not reported:
             return None
         success = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-        for row, value in told.items():
+        for row, value in reported.items():
             success[row] = bool(value)
         return success
 
