@@ -20,7 +20,7 @@ def preset_names() -> list[str]:
 
 
 def describe_presets() -> list[str]:
-    """A line for each preset: name, first sentence of its file, steps, measured time, score of its policy in the zoo."""
+    """A line for each preset: name, first sentence of its file, steps, measured time, score in the zoo."""
     names = preset_names()
     wide = max(map(len, names))
     return [f"{name:{wide}}  {_describe_preset(name)}" for name in names]
