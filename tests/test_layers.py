@@ -64,7 +64,9 @@ LATE = {
     ),
     "rlmin.kernels.block": {"rlmin.kernels.block_loops": NUMBA},
     "rlmin.agents.sb3_form": {"rlmin.vector.sb3": "needs stable-baselines3, slow to load"},
-    "rlmin.policy.policy": {"rlmin.policy.actor": "an old name of a function that takes a Policy"},
+    "rlmin.policy.policy": dict.fromkeys(
+        ("rlmin.policy.actor", "rlmin.policy.predict"), "methods of a Policy that call what takes a Policy"
+    ),
     "rlmin.vector.adapter": {"rlmin.vector.sb3": "needs stable-baselines3, slow to load"},
 }
 """Importer -> what it imports inside a function, and why."""

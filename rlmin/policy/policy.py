@@ -12,6 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +24,6 @@ from rlmin.policy.config import EncoderName as EncoderName
 from rlmin.policy.config import PolicyConfig as PolicyConfig
 from rlmin.policy.heads import Distribution, ValueHead, action_head
 from rlmin.policy.inputs import PREVIOUS_ACTION, PREVIOUS_REWARD, Inputs
-from rlmin.policy.predict import predict
 from rlmin.policy.privileged import make_acting_space
 from rlmin.policy.readings import read_as
 from rlmin.policy.step import PolicyStep
@@ -153,7 +153,18 @@ class Policy(nn.Module):
         act: Actor | EnvActor = make_actor(self, env, **options)
         return act
 
-    predict = predict
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        **more: Any,
+    ) -> tuple[np.ndarray, Any]:
+        """Choose actions: see `rlmin.policy.predict.predict`; the signature is that of stable-baselines3."""
+        from rlmin.policy.predict import predict
+
+        return predict(self, observation, state, episode_start, deterministic, **more)
 
     def set_training_mode(self, mode: bool) -> None:
         """As `train(mode)`; the name is stable-baselines3's."""

@@ -2,20 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
 
+from rlmin.policy.policy import Policy
 from rlmin.settings.boundary import checked
 from rlmin.spaces import leaves_of, pick, to_observation
 from rlmin.types import Observation, State
 from rlmin.wrappers.return_to_go import RETURN_TO_GO
-
-if TYPE_CHECKING:
-    from rlmin.policy.policy import Policy
 
 PolicyState: TypeAlias = tuple[State, Tensor]
 """What `predict` returns and takes again: the memory and the last action, each [B, ...]."""
@@ -24,7 +22,7 @@ PolicyState: TypeAlias = tuple[State, Tensor]
 @torch.no_grad()
 @checked
 def predict(
-    policy: "Policy",
+    policy: Policy,
     observation: Any,
     state: PolicyState | None = None,
     episode_start: Any = None,
@@ -97,7 +95,7 @@ def _check_finite(leaves: Observation) -> None:
             raise FloatingPointError(f"predict: observation {name!r} holds NaN or infinity")
 
 
-def _unpack(policy: "Policy", state: PolicyState | None, rows: int) -> PolicyState:
+def _unpack(policy: Policy, state: PolicyState | None, rows: int) -> PolicyState:
     """The memory and the last action in `state`, or those before the first step."""
     if state is None:
         return policy.initial_state(rows), policy.no_action(rows)
@@ -108,7 +106,7 @@ def _unpack(policy: "Policy", state: PolicyState | None, rows: int) -> PolicySta
     return state
 
 
-def _read_reward(policy: "Policy", reward: Any, start: Tensor) -> Tensor:
+def _read_reward(policy: Policy, reward: Any, start: Tensor) -> Tensor:
     """[B] float, the previous reward; zeros where none is given and none is needed."""
     if policy.config.previous_reward and reward is None and not bool(start.all()):
         raise ValueError(
