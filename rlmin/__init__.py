@@ -40,9 +40,14 @@ else:
     }
     _ELSEWHERE = {
         "RecurrentPPO": "write rlmin.PPO, which has a memory",
+        "MaskablePPO": "write rlmin.PPO, which reads the entry action_mask of an observation",
+        **dict.fromkeys(("DecisionTransformer", "BC"), "write rlmin.DecisionAgent, which learns from logged data"),
         **dict.fromkeys(
-            ("A2C", "DQN", "SAC", "TD3", "DDPG"), "its algorithms are PPO and, on logged data, DecisionAgent"
+            ("A2C", "DQN", "SAC", "TD3", "DDPG", "CQL", "IQL", "TD3PlusBC"),
+            "its algorithms are PPO and, on logged data, DecisionAgent",
         ),
+        "make_vec_env": "write rlmin.make_vec, or import it from stable_baselines3.common.env_util",
+        "evaluate_policy": "import it from stable_baselines3.common.evaluation; it takes rlmin's agents",
     }
     _FACES = ("agents", "data", "encoders", "envs", "policy", "scan", "vector", "wrappers")
 

@@ -81,6 +81,17 @@ SCRIPTS: dict[str, tuple[str, str | None]] = {
     ),
     "bytes for a file": ('import io; PPO("CartPole-v1", width=8).save(io.BytesIO())', "folder: expected a path"),
     "a name of another system": ('load("runs/\\udcff")', "folder: expected a name in UTF-8"),
+    "what a reset returns": (
+        'import gymnasium as gym; PPO("CartPole-v1", width=8).predict(gym.make("CartPole-v1").reset())',
+        "got (observation, info), as env.reset() returns it; give the first alone",
+    ),
+    "steps for the constructor": ('PPO("CartPole-v1", total_timesteps=9)', "`agent.learn(total_timesteps)` takes it"),
+    "a window": ('PPO("CartPole-v1", render_mode="human")', "an argument of the environment, in `env_kwargs`"),
+    "CleanRL's schedule": ('PPO("CartPole-v1", anneal_lr=True)', "`anneal_lr` is `lr_final` here"),
+    "the zoo's normalisation": ('PPO("CartPole-v1", normalize=True)', "`normalize_observation` and `normalize_return`"),
+    "another decision agent": ("from rlmin import DecisionTransformer", "write rlmin.DecisionAgent"),
+    "a helper of theirs": ("from rlmin import evaluate_policy", "stable_baselines3.common.evaluation"),
+    "an evaluation": ('PPO("CartPole-v1", width=8).evaluate()', "`rlmin evaluate RUN`"),
     "text for actions": (
         "import gymnasium as gym\nclass Mine(gym.Env):\n    observation_space = gym.spaces.Box(-1, 1, (2,))\n"
         "    action_space = gym.spaces.Text(3)\nPPO(Mine())",

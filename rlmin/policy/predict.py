@@ -59,6 +59,7 @@ def predict(
     if action_mask is None and isinstance(observation, Mapping):
         action_mask = observation.get("action_mask")
     space = policy.acting_space
+    _check_alone(observation, space)
     _check_return_to_go(observation, space)
     single = _is_single(observation, space)
     leaves = to_observation(_add_batch(observation, space) if single else observation, space, device)
@@ -79,6 +80,14 @@ def predict(
     if single:  # a choice as a number that can index a list or a dict; a point as an array even if it has no axes
         chosen = chosen[0] if isinstance(policy.action_space, gym.spaces.Discrete) else chosen[0, ...]
     return chosen, (out.state, action)
+
+
+def _check_alone(observation: Any, space: gym.Space[Any]) -> None:
+    """Raise a ValueError for what `env.reset()` returns, unless it is a Tuple that was seen."""
+    if isinstance(space, gym.spaces.Tuple) or not isinstance(observation, tuple):
+        return
+    if len(observation) == 2 and isinstance(observation[1], dict):
+        raise ValueError("observation: got (observation, info), as env.reset() returns it; give the first alone")
 
 
 def _check_return_to_go(observation: Any, space: gym.Space[Any]) -> None:

@@ -34,6 +34,7 @@ OF_AGENT: Mapping[str, str] = {
     "_wrap_env": "`agent.set_env(env)` takes any environment",
     "_vec_normalize_env": "`agent.get_vec_normalize_env()` returns it",
     "action_noise": "actions are drawn from a distribution; `entropy` keeps it wide",
+    "evaluate": "evaluate_policy(agent, env) of stable-baselines3 does it, and `rlmin evaluate RUN`",
     "fit": "`agent.learn(total_timesteps)` trains it",
     "get_action": ACT,
     "select_action": ACT,

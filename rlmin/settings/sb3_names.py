@@ -77,11 +77,24 @@ OTHER_NAMES = {
     "value_coef": "value_weight",
     "discount": "gamma",
     "seq_len": "horizon",
+    "anneal_lr": "lr_final",
+    "norm_adv": "normalize_advantage",
     "n_timesteps": "total_timesteps",
     "timesteps": "total_timesteps",
     "num_timesteps": "total_timesteps",
 }
 """Names of CleanRL, rl_zoo3, d3rlpy and others -> the setting here; they are explained, but not accepted."""
+
+NO_SETTINGS = {
+    "total_timesteps": "`agent.learn(total_timesteps)` takes it",
+    "render_mode": "it is an argument of the environment, in `env_kwargs`",
+    "cuda": "`device` says where an agent learns",
+    "frame_stack": "the memory reads an observation a step; stack them by a wrapper of the environment",
+    "normalize": "`normalize_observation` and `normalize_return` are two settings",
+    "vec_env_class": "`workers` runs the environments in processes of their own",
+    "torch_deterministic": "equal seeds give equal runs on a CPU",
+}
+"""Arguments of other libraries that are no setting -> what to write."""
 
 FIRST_WORDS = {
     "preset": "train tmaze",
@@ -102,6 +115,8 @@ def answer(name: str, known: Collection[str]) -> str | None:
     """
     if name in FIRST_WORDS:
         return f"it is the first word, as in `rlmin {FIRST_WORDS[name]}`"
+    if name in NO_SETTINGS and name not in known:
+        return NO_SETTINGS[name]
     here = SB3_NAMES.get(name, Here(OTHER_NAMES[name]) if name in OTHER_NAMES else None)
     if here is None or (here.setting is not None and here.setting not in known):
         return None
