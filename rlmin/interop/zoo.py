@@ -68,7 +68,7 @@ class ZooPPO(PPO):
         """See `PPO.learn`."""
         return super().learn(total_timesteps, callback, tb_log_name=tb_log_name, **more)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, exclude: Any = None, include: Any = None) -> None:
         """Write the files of `PPO.save` as one zip file at `path` + ".zip", whole or not at all."""
         content = io.BytesIO()
         with TemporaryDirectory() as folder, ZipFile(content, "w") as archive:
