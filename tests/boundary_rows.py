@@ -23,6 +23,7 @@ from rlmin.export.onnx import export_onnx
 from rlmin.export.torch_export import export_torch
 from rlmin.interop.model_card import write_card
 from rlmin.learning import losses
+from rlmin.learning.real_time import add_gradient
 from rlmin.learning.returns import discounted_return, gae, return_to_go
 from rlmin.policy.actor import Actor
 from rlmin.policy.predict import predict
@@ -68,6 +69,10 @@ def x(*size: int) -> Tensor:
 
 def no(*size: int) -> Tensor:
     return torch.zeros(size, dtype=torch.bool)
+
+
+def _summed(_: int, y: Tensor) -> Tensor:
+    return y.sum()
 
 
 def agent() -> PPO:
@@ -257,6 +262,17 @@ def rows() -> dict[str, Row]:
         ),
         "rlmin.scan.warm_up": Row(
             warm_up, {"device": "cpu", "shape": (1, 1, 1)}, {"shape": [3, (1, 1), (-1, 1, 1), ("a", 1, 1)]}, runs=False
+        ),
+        "rlmin.learning.real_time.add_gradient": Row(
+            add_gradient,
+            {"mixer": cells.MinGRU(D, D), "x": x(T, B, D), "state": x(B, D), "start": no(T, B), "loss": _summed},
+            {
+                "x": [3, "a", None, x(T, B, D + 1), x(T, B + 1, D), x(T + 1, B, D)],
+                "start": [3, "a", None, x(T, B), no(T, B + 1)],
+                "state": NO_STATE,
+                "loss": [3, "a", None],
+            },
+            called={"x": "x|start", "state": "state|x"},  # of two that differ either may be the wrong one
         ),
         "rlmin.learning.losses.weighted_mean": Row(losses.weighted_mean, {"x": x(T, B), "weight": x(T, B) + 1}),
         "rlmin.learning.losses.clipped_surrogate": Row(

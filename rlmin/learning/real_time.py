@@ -12,11 +12,12 @@ only: weights below it would need traces of their own for every unit above.
 Source: Irie, Gopalakrishnan and Schmidhuber 2023 (arXiv:2305.19044).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
+from rlmin.checks import check, check_flags
 from rlmin.encoders.base import one, wipe
 from rlmin.encoders.gated_average import GatedAverage
 from rlmin.types import State
@@ -50,11 +51,17 @@ def add_gradient(
         raise TypeError(f"mixer: expected MinGRU or MinLSTM, got {type(mixer).__name__}")
     if mixer.follows:
         raise ValueError("mixer: expected a layer with weights of its own, got one whose forget floors rise with depth")
+    if not callable(loss):
+        raise TypeError(f"loss: expected a function of t and y, got {type(loss).__name__}")
     h, total = one(state).detach(), 0.0
+    rows = check("state", h, "B H", H=mixer.output_size)
     weight, bias = mixer.projection.weight, mixer.projection.bias
     traces = h.new_zeros(len(h), mixer.parts, mixer.output_size, mixer.input_size + 1)
-    gradient = torch.zeros_like(traces[0])
-    for t, (now, begins) in enumerate(zip(x, start, strict=True)):
+    gradient = traces.new_zeros(traces.shape[1:])
+    for t, (now, begins) in enumerate(_steps(x, start)):
+        check(f"x[{t}]", now, "B D", B=rows["B"], D=mixer.input_size)
+        check(f"start[{t}]", begins, "B", B=rows["B"])
+        check_flags(f"start[{t}]", begins)
         now, h, traces = now.detach(), wipe(h, begins), wipe(traces, begins)
         keep, change, h = _differentiate(mixer, now, h)
         seen = torch.cat([now, torch.ones_like(now[:, :1])], -1).to(traces.dtype)
@@ -70,6 +77,17 @@ def add_gradient(
         part = part.flatten(0, 1).to(weights.dtype)
         weights.grad = part if weights.grad is None else weights.grad + part
     return total, h
+
+
+def _steps(x: Iterable[Tensor], start: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of `x` and `start`."""
+    for name, given in (("x", x), ("start", start)):
+        if not isinstance(given, Iterable):
+            raise TypeError(f"{name}: expected tensors, one a step, got {type(given).__name__}")
+    try:
+        yield from zip(x, start, strict=True)
+    except ValueError:
+        raise ValueError("start: expected as many steps as x has") from None
 
 
 def _differentiate(mixer: GatedAverage, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
