@@ -55,6 +55,8 @@ def add_gradient(
         raise TypeError(f"loss: expected a function of t and y, got {type(loss).__name__}")
     h, total = one(state).detach(), 0.0
     rows = check("state", h, "B H", H=mixer.output_size)
+    if not h.is_floating_point():
+        raise ValueError(f"state: expected floating point, got {h.dtype}")
     weight, bias = mixer.projection.weight, mixer.projection.bias
     traces = h.new_zeros(len(h), mixer.parts, mixer.output_size, mixer.input_size + 1)
     gradient = traces.new_zeros(traces.shape[1:])
