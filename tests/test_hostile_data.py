@@ -412,8 +412,6 @@ def test_a_dataset_beside_others_does_not_hide_them(here: Path, capsys: pytest.C
         said = capsys.readouterr().out.splitlines()
         assert said[0].startswith("aa/bad-v0: damaged") and said[1].startswith("aa/good-v0: 2 episodes")
     file.unlink()
-    if hasattr(os, "mkfifo"):
-        os.mkfifo(file)  # whoever opens it waits for ever
     (here / "minari/x/odd/data").mkdir(parents=True)  # no name of Minari's
     main(["list", "datasets"])
     names = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
@@ -421,6 +419,19 @@ def test_a_dataset_beside_others_does_not_hide_them(here: Path, capsys: pytest.C
     with pytest.raises(SystemExit, match="2"):
         main(["train", "--dataset", "aa/goof-v0"])
     assert "did you mean 'aa/good-v0'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_a_pipe_in_the_place_of_a_description_is_not_waited_for(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("aa/good-v0", "aa/bad-v0"):
+        main(["collect", "--env", "CartPole-v1", "--policy", "random", "--dataset", name, "--episodes", "2"])
+    file = here / "minari/aa/bad-v0/data/metadata.json"
+    file.unlink()
+    os.mkfifo(file)  # whoever opens it waits for ever
+    capsys.readouterr()
+    main(["list", "datasets"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("aa/bad-v0: damaged") and said[1].startswith("aa/good-v0: 2 episodes")
 
 
 def test_a_log_has_a_largest_size(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,6 +248,7 @@ def _one_cell(suite: str) -> OfflineCell:
 
 
 def test_the_suite_that_comes_with_rlmin_can_be_made_and_trained() -> None:
+    assert len(read_offline_suite("decision-defaults").cells()) == 15
     suite = read_offline_suite("offline")
     cells = suite.cells()
     assert len(suite.tasks) > 15 and {cell.encoder for cell in cells} >= {"min_gru", "min_lstm", "attention", "bc"}

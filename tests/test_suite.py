@@ -182,7 +182,7 @@ def test_anchors_are_those_of_the_game() -> None:
     assert anchors("CartPole-v1") is None
 
 
-OTHERS = ("offline", "defaults", "stability")
+OTHERS = ("offline", "decision-defaults", "defaults", "stability")
 """Suites of another form, which have tests of their own."""
 
 

@@ -1,13 +1,13 @@
 """How to make an agent's environment again, for a checkpoint."""
 
 import json
-import warnings
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import HumanRendering, OrderEnforcing, RenderCollection, TimeLimit
 
+from rlmin.checks import warn_user
 from rlmin.files.plain import encode
 from rlmin.vector import Vector
 
@@ -49,7 +49,7 @@ def keepable(spec: dict[str, Any]) -> dict[str, Any]:
             raise TypeError(f"env_kwargs: cannot be written to a file, expected {LARGEST:,} letters, got {size:,}")
     except TypeError as error:
         hint = "a saved agent will not know its environment; load it with rlmin.load(folder, env=env)"
-        warnings.warn(f"{error}: {hint}", stacklevel=6)  # points at the line that makes the agent
+        warn_user(f"{error}: {hint}")
         return {**spec, "id": None, "kwargs": {}}
     return spec
 

@@ -2,7 +2,6 @@
 
 import functools
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -14,6 +13,7 @@ import torch
 
 from rlmin.agents.sb3_form import convert_settings
 from rlmin.agents.schema import policy_weights
+from rlmin.checks import warn_user
 from rlmin.distributed import Ranks
 from rlmin.learning.rollout import Collector
 from rlmin.policy import PolicyConfig
@@ -133,7 +133,7 @@ class Habits:
         for name in self.schedules:
             first, last = getattr(self.config, name), getattr(self.config, f"{name}_final")
             hint = f"loaded, {name} goes linearly from {first:g} to {last:g}; give it to `load` again"
-            warnings.warn(f"the schedule of {name} is a function, which is not saved: {hint}", stacklevel=4)
+            warn_user(f"the schedule of {name} is a function, which is not saved: {hint}")
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
         """Weights and normalisers as "policy", and the optimizer's moments as "policy.optimizer"."""

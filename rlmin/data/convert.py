@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlmin.checks import warn_user
 from rlmin.data.precision import find_loss
 from rlmin.data.source import Block, Source
 from rlmin.policy.heads import ActionHead, action_head, choice_sizes
@@ -69,7 +70,7 @@ class Converter:
             )
         for column, (before, after) in self.lost.items():
             hint = f"float32 makes {after:,} of {before:,} different values; subtract a common part, or scale them"
-            warnings.warn(f"dataset {self.source.name!r}: {column}: {hint}", stacklevel=5)
+            warn_user(f"dataset {self.source.name!r}: {column}: {hint}")
 
     def _note_loss(self, what: str, value: np.ndarray) -> None:
         found = find_loss(value) if what not in self.lost else None

@@ -1,11 +1,11 @@
 """Leaving out bad episodes: each is tried alone, and a report says which are left out and why."""
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
+from rlmin.checks import warn_user
 from rlmin.data.convert import Converter
 from rlmin.data.skipped import Skipped
 from rlmin.data.source import Block, Source
@@ -39,7 +39,7 @@ def sieve(source: Source, skipped: Skipped) -> Source:
     report = skipped.describe(episodes + len(skipped.reasons))
     if not episodes:
         raise ValueError(f"dataset {source.name!r}: no episode is good; {report}")
-    warnings.warn(f"dataset {source.name!r}: {report}", stacklevel=4)
+    warn_user(f"dataset {source.name!r}: {report}")
 
     def blocks() -> Iterator[Block]:
         return (one for number, one in _number(source.blocks(), skipped) if number not in skipped.reasons)

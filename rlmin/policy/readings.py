@@ -15,7 +15,6 @@ Axes of a picture: [rows, columns], with channels behind them or, where that axi
 axis, the first, is a stack of frames. Of symbols the channels come first only as [at most 4, n, n] with n > 4.
 """
 
-import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from rlmin.checks import check_names
+from rlmin.checks import check_names, warn_user
 
 Kind = Literal["picture", "symbols", "numbers", "choices"]
 
@@ -110,7 +109,7 @@ def warn_of_doubts(readings: Mapping[str, Reading]) -> None:
     """Warn if a leaf may be something else than its reading says."""
     for reading in readings.values():
         if reading.doubt:
-            warnings.warn(f"{reading}; {reading.doubt}", stacklevel=3)
+            warn_user(f"{reading}; {reading.doubt}")
 
 
 def _make_reading(name: str, space: gym.Space[Any], asked: Kind | None) -> Reading:

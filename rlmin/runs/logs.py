@@ -3,7 +3,6 @@
 import codecs
 import csv
 import os
-import warnings
 from collections.abc import Mapping
 from io import SEEK_END, StringIO
 from pathlib import Path
@@ -21,7 +20,7 @@ from stable_baselines3.common.logger import (
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from rlmin.checks import require
+from rlmin.checks import require, warn_user
 from rlmin.files.atomic import write_atomic
 from rlmin.files.read_bounded import read_bounded
 from rlmin.runs.own_files import METRICS as METRICS
@@ -129,7 +128,7 @@ def _read_kept(file: Path, until: int) -> tuple[list[str], list[dict[str, str]]]
     if why:
         other = file.with_name(f"{file.name}.before-{until}")
         os.replace(file, other)
-        warnings.warn(f"{file}: {why}; a new log is begun, and this one is kept as {other.name}", stacklevel=4)
+        warn_user(f"{file}: {why}; a new log is begun, and this one is kept as {other.name}")
     return keys, [row for row in rows if _steps(row) <= until]
 
 

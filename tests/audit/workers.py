@@ -117,8 +117,8 @@ WORKERS = [
         "C2",
         "a terminal observation is asked of every end",
         VECENV,
-        "            if told.get(row) is None and (row in told or bool(truncated[row])):\n",
-        "            if told.get(row) is None:\n",
+        "            if reported.get(row) is None and (row in reported or bool(truncated[row])):\n",
+        "            if reported.get(row) is None:\n",
         SB3 + "test_a_terminal_observation_is_needed_only_where_an_episode_was_cut",
     ),
     Mend(
