@@ -1,9 +1,11 @@
 """Runs: what an agent leaves on disk acts and trains on as the agent would have, and whatever is damaged is refused."""
 
+import gc
 import os
 import pickletools
 import re
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -447,3 +449,21 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name: str, run: Path) -
     else:
         with pytest.raises(ValueError, match=rf"{name}: damaged, expected a file"):
             read(run, name)
+
+
+def test_reading_a_checkpoint_leaves_nothing_behind(tmp_path: Path) -> None:
+    PPO("rlmin/TMaze-v0", num_envs=4, horizon=4, width=8, seed=0).save(tmp_path)
+
+    def held(times: int) -> int:
+        """Bytes that Python holds after so many readings."""
+        for _ in range(times):
+            read(tmp_path, LEARNER)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        few = held(10)
+        assert held(50) - few < 20_000, "64 bytes for each of 70 tensors would be 224,000"
+    finally:
+        tracemalloc.stop()
