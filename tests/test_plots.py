@@ -295,7 +295,10 @@ def test_a_paper_picture_shows_ratios_to_a_baseline(tmp_path: Path, monkeypatch:
     np.testing.assert_allclose(lines[0], (np.arange(7) + 2.5) / (np.arange(7) + 2), rtol=1e-12)
     assert how["dpi"] == 300 and (lines[1] == 1).all() and figure.get_size_inches()[0] == pytest.approx(3.3)
     label = figure.axes[0].get_ylabel()
-    assert label.replace("\n", " ").endswith("ratio to encoder=lstm") and said == []
+    assert label.endswith("relative") and "relative to encoder=lstm" in figure.get_supxlabel() and said == []
+    (legend,) = figure.legends  # above the panel, over which there is no room for it
+    assert [text.get_text() for text in legend.get_texts()] == ["encoder=min_gru (4 seeds)", "encoder=lstm"]
+    assert figure.get_size_inches()[1] == pytest.approx(2.8), "a panel as high as without it"
     assert max(map(len, label.splitlines())) < 32, "a longer line is cut at the edge"
     with pytest.raises(ValueError, match="is not above 0 everywhere"):
         plot_runs(ours, [tmp_path / "x.png"], columns=[LOSS], relative_to=ours[0])

@@ -58,6 +58,8 @@ class Looks(NamedTuple):
     rc: dict[str, Any]  # of matplotlib
 
 
+LEGEND_LINE = 0.2
+"""Inches of a line of the legend above panels of the style "paper"."""
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that colour-blind people can distinguish (Okabe and Ito 2008)."""
 STYLES = {
@@ -199,9 +201,10 @@ def _figure(
 
     wide = min(len(panels), 3)
     high = -(-len(panels) // wide)
-    figure = Figure(figsize=(looks.width * wide, looks.height * high), layout="constrained")
-    places = figure.subplots(high, wide, squeeze=False).ravel()
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    above = LEGEND_LINE * len(names) if looks.rc else 0.0
+    figure = Figure(figsize=(looks.width * wide, looks.height * high + above), layout="constrained")
+    places = figure.subplots(high, wide, squeeze=False).ravel()
     for axes, (column, lines) in zip(places, panels.items(), strict=False):
         for name, line in lines.items():
             curve = line.curve._replace(x=line.curve.x / unit)
@@ -209,16 +212,21 @@ def _figure(
         axes.set_xlabel(label)
         axes.xaxis.set_major_formatter(EngFormatter())
         said = (LABELS | OTHERWISE).get(column, column)
-        said = said if base is None else f"{said}, ratio to {base}"
+        said = said if base is None else f"{said}, relative"
         axes.set_ylabel(textwrap.fill(said, int(13 * looks.height)))  # so many letters are as long as the axis
         axes.grid(alpha=0.3)
-        if lines:
-            axes.legend(**({} if looks.rc else {"fontsize": "small"}))
+        if lines and not looks.rc:
+            axes.legend(fontsize="small")
     for axes in places[len(panels) :]:
         axes.set_visible(False)
+    if looks.rc:  # above the panels, which are too small for it
+        shown = {name: line for axes in places for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(shown.values(), shown.keys(), loc="outside upper left")
+    notes = [] if base is None else [f"relative to {base}"]
     if any(line.seeds > 1 for lines in panels.values() for line in lines.values()):
         of = "mean" if band == "mean" else "interquartile mean"
-        figure.supxlabel(f"shaded: 95 % bootstrap interval of the {of} over seeds", fontsize=looks.note, color="0.4")
+        notes.append(f"shaded: 95 % bootstrap interval of the {of} over seeds")
+    figure.supxlabel("\n".join(notes), fontsize=looks.note, color="0.4")
     return figure
 
 
