@@ -12,7 +12,7 @@ from rlmin.commands.train import parse_pairs
 from rlmin.encoders import CELLS
 from rlmin.files.trust import from_file
 from rlmin.settings import Count
-from rlmin.suite.cells import Suite, read_suite
+from rlmin.suite.cells import Suite, drop_other_seeds, read_suite
 from rlmin.suite.executors.options import ExecutorOptions
 from rlmin.suite.report import write_report
 from rlmin.suite.run import run_cells
@@ -56,7 +56,9 @@ def run_suite(options: SuiteOptions) -> str:
     """
     suite = options.select()
     cells = suite.cells()
-    for config in [cell.config for cell in cells]:  # a bad setting or id should not appear after hours of training
+    for config in [
+        cell.config for cell in drop_other_seeds(cells)
+    ]:  # a bad setting or id should not appear after hours of training
         if not options.trust:
             import_provider(from_file(config.env, where=suite.name))  # raises if it may not
         make_vec(config.env, 1, **parse_pairs(config.env_kwargs)).close()

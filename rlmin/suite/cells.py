@@ -11,10 +11,10 @@ tasks:                                 id or NAME -> settings that differ; `step
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from rlmin.checks import check_names
 from rlmin.commands.evaluate import evaluate_run
@@ -56,6 +56,7 @@ ENTRIES: dict[str, Any] = {
 EPISODES = 400  # held-out episodes: seeds of their own, empty memory, greedy actions
 
 Row = dict[str, Any]
+CellOfAnyKind = TypeVar("CellOfAnyKind", bound="Cell")
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,14 @@ class Cell:
         """Train in `folder`, or continue there, and score; returns the row of the cell."""
         train_or_resume(self.config, folder)
         return score(self, folder)
+
+
+def drop_other_seeds(cells: Iterable[CellOfAnyKind]) -> list[CellOfAnyKind]:
+    """One cell of each column of a task: the others have its settings, and reading those of hundreds takes seconds."""
+    first = dict[tuple[str, str], CellOfAnyKind]()
+    for cell in cells:
+        first.setdefault((cell.task, cell.encoder), cell)
+    return list(first.values())
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from rlmin.checks import check_names
 from rlmin.commands.train_config import TrainConfig, settable
 from rlmin.files.trust import from_file
 from rlmin.settings import Count, check_setting
-from rlmin.suite.cells import Row, check_entries, check_mappings, open_suite
+from rlmin.suite.cells import Row, check_entries, check_mappings, drop_other_seeds, open_suite
 from rlmin.suite.default_cell import DefaultCell, settings_of
 from rlmin.suite.default_report import join_cells, read_cells, write_report
 from rlmin.suite.executors.options import ExecutorOptions
@@ -152,12 +152,12 @@ def run_defaults(options: DefaultOptions) -> str:
     suite = options.select()
     others = [row for file in options.cells for row in suite.choose(read_cells(file), file)]
     cells, out = suite.cells(), options.out / (f"{suite.name}-quick" if options.quick else suite.name)
-    for cell in cells:  # a bad setting should not appear after hours of training
+    for cell in drop_other_seeds(cells):  # a bad setting should not appear after hours of training
         if not options.trust:
             import_provider(from_file(cell.settings["env"], where=suite.name))  # raises if it may not
         if not isinstance(cell, SB3Cell):
             assert cell.config.env
-        if not options.report and cell.seed == 0:  # nor should a missing package
+        if not options.report:  # nor should a missing package
             make_one(cell.settings["env"], **cell.settings["env_kwargs"]).close()
     rows = read_or_run(cells, out, options, report=options.report, others=len(others))
     return write_report(join_cells(rows, others), options.results, name=out.name)

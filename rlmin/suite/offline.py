@@ -38,7 +38,7 @@ from rlmin.data.minari import open_minari
 from rlmin.encoders.cell import select_options
 from rlmin.files.trust import from_file
 from rlmin.settings import Count
-from rlmin.suite.cells import UNWATCHED, check_entries, check_mappings, open_suite
+from rlmin.suite.cells import UNWATCHED, check_entries, check_mappings, drop_other_seeds, open_suite
 from rlmin.suite.executors.options import ExecutorOptions
 from rlmin.suite.offline_cell import BEST, OfflineCell
 from rlmin.suite.offline_report import write_report
@@ -180,7 +180,9 @@ def run_offline(options: OfflineOptions) -> str:
     data = {task: fingerprint(task) for task in suite.tasks}
     # so that a cell is trained again after its data have been made anew
     cells = [replace(cell, settings={**cell.settings, "data": data[cell.task]}) for cell in suite.cells()]
-    for config in [cell.config for cell in cells]:  # a bad setting should not appear after hours of training
+    for config in [
+        cell.config for cell in drop_other_seeds(cells)
+    ]:  # a bad setting should not appear after hours of training
         if config.env is not None and not options.trust:
             import_provider(from_file(config.env, where=suite.name))  # raises if it may not
     rows = read_or_run(cells, out, options, report=options.report)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rlmin.commands.parse_agent import parse_agent
 from rlmin.commands.presets import PRESETS, config_class, preset_arguments, read_preset
-from rlmin.suite.cells import SUITES, read_suite
+from rlmin.suite.cells import SUITES, drop_other_seeds, read_suite
 from rlmin.suite.default_cell import DefaultCell
 from rlmin.suite.defaults import read_default_suite
 from rlmin.suite.offline import read_offline_suite
@@ -73,18 +73,18 @@ def _read_preset(path: str) -> None:
 
 
 def _read_memory(path: str) -> None:
-    for cell in read_suite(path).cells():
+    for cell in drop_other_seeds(read_suite(path).cells()):
         _ = cell.config
 
 
 def _read_defaults(path: str) -> None:
-    for cell in read_default_suite(path).cells():
+    for cell in drop_other_seeds(read_default_suite(path).cells()):
         _ = cell.config if isinstance(cell, DefaultCell) and not isinstance(cell, SB3Cell) else None
 
 
 def _read_offline(path: str) -> None:
     suite = read_offline_suite(path)
-    for cell in suite.cells():
+    for cell in drop_other_seeds(suite.cells()):
         _ = cell.config
     for recipe in suite.recipes.values():
         _ = recipe.ppo_config
