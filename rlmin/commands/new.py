@@ -42,14 +42,14 @@ def run_new(options: New) -> str:
     name = options.name.removesuffix(".py")
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise ValueError(f"name={options.name!r}: expected the name of a module, small letters, such as lamp")
+    files = {Path(f"{name}.py"): options.kind, Path(f"test_{name}.py"): f"test_{options.kind}"}
+    for file in files:  # asked first: what such a file defines may be known by now
+        if file.exists():
+            raise ValueError(f"{file}: is there already; choose another name, or move it away")
     if _is_module(name) or (options.kind == "encoder" and name in CELLS):
         found = "a memory of rlmin" if options.kind == "encoder" and name in CELLS else "a module that is installed"
         raise ValueError(f"name={name!r}: is the name of {found}, which it would hide; choose another")
     title = "".join(part.capitalize() for part in name.split("_"))
-    files = {Path(f"{name}.py"): options.kind, Path(f"test_{name}.py"): f"test_{options.kind}"}
-    for file in files:
-        if file.exists():
-            raise ValueError(f"{file}: is there already; choose another name, or move it away")
     for file, skeleton in files.items():
         text = (SKELETONS / f"{skeleton}.txt").read_text(encoding="utf-8")
         write_atomic(file, text.replace("{name}", name).replace("{Title}", title).encode())
