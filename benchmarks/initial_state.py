@@ -10,7 +10,6 @@ benchmarks/results/initial-state.csv.
 """
 
 import argparse
-import csv
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ import torch
 
 from rlmin import PPO
 from rlmin.evaluation.evaluate import evaluate
+from rlmin.files.atomic import write_atomic
+from rlmin.suite.report import as_csv
 from rlmin.vector import adapt
 
 ENV, TRAINED, LENGTHS = "rlmin/TMaze-v0", 10, (10, 20, 40, 100, 1000)
@@ -56,11 +57,7 @@ def main() -> None:
             found = measure(kind, seed, steps=given.steps, episodes=given.episodes)
             rows += found
             print(kind, seed, *(f"{row['length']}: {row['success']:.2f}" for row in found), flush=True)
-    given.results.mkdir(parents=True, exist_ok=True)
-    with (given.results / "initial-state.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_atomic(given.results / "initial-state.csv", as_csv(rows))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import pytest
 import torch
 from rank_runs import alone, run_ranks
+from test_ranks import episodes
 from torch import Tensor
 
 from rlmin import PPO, DecisionAgent, load, verify_consistency
 from rlmin.agents.agent import Agent
-from rlmin.data import Episode
 from rlmin.distributed import ALONE, Ranks
 from rlmin.encoders import CELLS
 from rlmin.learning.opening import InitialState, Opening
@@ -152,18 +151,9 @@ def test_every_memory_can_begin_with_noise(encoder: str) -> None:
 # -- decision agents --------------------------------------------------------------------------------------------------
 
 
-def episodes() -> list[Episode]:
-    random, found = np.random.default_rng(0), []
-    for length in random.integers(5, 12, size=20):
-        action = random.uniform(-1, 1, size=(length, 2)).astype(np.float32)
-        seen = random.normal(size=(length + 1, 4))
-        found.append(Episode(observations=seen, actions=action, rewards=np.ones(length), terminated=True))
-    return found
-
-
 def logged(kind: InitialState, ranks: Ranks = ALONE, **settings: Any) -> DecisionAgent:
     sizes: dict[str, Any] = {"rows": B, "width": 8, "horizon": 6, "previous_action": False}
-    return DecisionAgent(episodes(), initial_state=kind, ranks=ranks, **(sizes | settings))
+    return DecisionAgent(episodes(longest=11, number=20), initial_state=kind, ranks=ranks, **(sizes | settings))
 
 
 @every_kind
@@ -177,7 +167,7 @@ def test_batches_of_logged_data_begin_so_and_go_on_bit_for_bit(
     assert (kept is not None) == (windows is None or kind in HIDING)
     agent.save(tmp_path / "run")
     again = load(tmp_path / "run")
-    again.set_dataset(episodes())
+    again.set_dataset(episodes(longest=11, number=20))
     again.resume(tmp_path / "run")
     for one in (agent, again):
         one.learn(3 * B * agent.config.steps, reset_num_timesteps=False)

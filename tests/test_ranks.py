@@ -192,9 +192,9 @@ def filler(ranks: Ranks) -> Agent:
     return PPO(env, horizon=16, ranks=ranks, **SMALL, **NORMS)
 
 
-def episodes() -> list[Episode]:
+def episodes(*, longest: int = 29, number: int = 40) -> list[Episode]:
     random, found = np.random.default_rng(0), []
-    for length in random.integers(5, 30, size=40):
+    for length in random.integers(5, longest + 1, size=number):
         action = random.uniform(-1, 1, size=(length, 2)).astype(np.float32)
         seen = random.normal(size=(length + 1, 4))
         found.append(Episode(observations=seen, actions=action, rewards=np.ones(length), terminated=True))

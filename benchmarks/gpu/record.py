@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from rlmin.policy.precision import set_tf32
+
 DRY = bool(os.environ.get("DRY"))
 """Whether this is a try on the CPU, at tiny sizes."""
 
@@ -64,4 +66,4 @@ def measure(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[fl
 
 def set_precision(*, tf32: bool) -> None:
     """Choose TF32 or float32 for products and convolutions."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    set_tf32(torch.device(DEVICE), tf32)

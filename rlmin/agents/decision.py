@@ -255,8 +255,10 @@ class DecisionAgent(OfflineAgent):
         """
         config, batch = self.config, batch.to(self.device)
         weight = batch.get("weight", None)
-        empty, start = self.policy.initial_state(self._rows), batch["start"].clone()
-        state, start[0] = self.opening(self.memory or empty, empty, start[0], number=self.num_updates)
+        state, start = self.memory or self.policy.initial_state(self._rows), batch["start"]
+        if self.opening.changes:
+            empty, start = self.policy.initial_state(self._rows), start.clone()
+            state, start[0] = self.opening(state, empty, start[0], number=self.num_updates)
         with self._dropout(), self._autocast():
             out = self.policy.unroll(self._select_inputs(batch), state, start, data.legal_actions(batch, self.policy))
         means = self._measure_loss(out.distribution, batch)

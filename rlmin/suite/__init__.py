@@ -56,9 +56,8 @@ def run_suite(options: SuiteOptions) -> str:
     """
     suite = options.select()
     cells = suite.cells()
-    for config in [
-        cell.config for cell in drop_other_seeds(cells)
-    ]:  # a bad setting or id should not appear after hours of training
+    # a bad setting or id should not appear after hours of training
+    for config in [cell.config for cell in drop_other_seeds(cells)]:
         if not options.trust:
             import_provider(from_file(config.env, where=suite.name))  # raises if it may not
         make_vec(config.env, 1, **parse_pairs(config.env_kwargs)).close()

@@ -180,9 +180,8 @@ def run_offline(options: OfflineOptions) -> str:
     data = {task: fingerprint(task) for task in suite.tasks}
     # so that a cell is trained again after its data have been made anew
     cells = [replace(cell, settings={**cell.settings, "data": data[cell.task]}) for cell in suite.cells()]
-    for config in [
-        cell.config for cell in drop_other_seeds(cells)
-    ]:  # a bad setting should not appear after hours of training
+    # a bad setting should not appear after hours of training
+    for config in [cell.config for cell in drop_other_seeds(cells)]:
         if config.env is not None and not options.trust:
             import_provider(from_file(config.env, where=suite.name))  # raises if it may not
     rows = read_or_run(cells, out, options, report=options.report)

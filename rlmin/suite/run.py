@@ -141,8 +141,8 @@ def read_finished(cell: Cell, out: Path) -> Row | None:
         return None
     row: Row = read_json(file)
     own = {"task": cell.task, "encoder": cell.encoder, "seed": cell.seed}
-    unknown = {} if cell.plays else {"final": None}
-    numbers = [x for name, x in row.items() if name in NUMBERS and (name, x) not in unknown.items()]
+    unplayed = not cell.plays and row.get("final") is None
+    numbers = [row[name] for name in NUMBERS if name in row and not (unplayed and name == "final")]
     fits = "seed" in row and all(row.get(name, x) == x for name, x in own.items())  # one of many seeds names no task
     fits = fits and isinstance(row.get("settings"), dict)
     if not fits or not all(map(number, numbers)):
