@@ -464,7 +464,7 @@ def test_reading_a_checkpoint_leaves_nothing_behind(tmp_path: Path) -> None:
 
     tracemalloc.start()
     try:
-        few = held(10)
-        assert held(50) - few < 20_000, "64 bytes for each of 70 tensors would be 224,000"
+        few = held(60)  # what Python keeps for itself, as free lists and interned names, is full by then
+        assert held(100) - few < 100_000, "64 bytes for each of 70 tensors would be 448,000"
     finally:
         tracemalloc.stop()
