@@ -68,6 +68,8 @@ def test_cells_of_other_machines_join_the_report(small: Path, tmp_path: Path) ->
     (tmp_path / "small-cells.csv").rename(tmp_path / "theirs.csv")
     run(1, out=here)
     assert run(1, out=here, report=True, cells=(tmp_path / "theirs.csv",)) == both, "its second seed is theirs"
+    assert run(2, out=tmp_path / "new", cells=(tmp_path / "theirs.csv",)) == both
+    assert not list((tmp_path / "new").rglob("score.json")), "all of them are finished, so none is trained"
     nothing_here = {"out": tmp_path / "nowhere", "report": True}
     assert run(1, **nothing_here, cells=(tmp_path / "theirs.csv", tmp_path / "small-cells.csv")) == both
     with pytest.raises(ValueError, match="no cell is finished there"):

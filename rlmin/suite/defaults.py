@@ -2,7 +2,7 @@
 
 rlmin bench defaults [--tasks ...] [--columns ...] [--seeds N] [--jobs N]     train, score, report
 rlmin bench defaults --report                                                 the table of all that is finished
-rlmin bench defaults --cells a-cells.csv b-cells.csv                          and cells that other machines finished
+rlmin bench defaults --cells a-cells.csv b-cells.csv                          without the cells that other machines finished
 rlmin bench defaults --quick                                                  a few thousand steps, to see that it runs
 
     steps: 100_000                     environment steps a cell
@@ -122,7 +122,7 @@ class DefaultOptions(ExecutorOptions):
     columns: tuple[str, ...] = ()  # Columns to train; none: all of them
     seeds: Count | None = None  # Number of seeds; None: the suite's and every task's own
     steps: Count | None = None  # Environment steps of a cell; None: the suite's and every task's own
-    cells: tuple[Path, ...] = ()  # Files NAME-cells.csv of other machines, whose finished cells join the report
+    cells: tuple[Path, ...] = ()  # Files NAME-cells.csv of other machines; their cells are not trained, but reported
     trust: bool = False  # Whether the modules that the ids in a suite's file name are imported, whose code then runs
     out: Path = Path("runs/suite")  # Folder of the run folders; all nodes share it
     results: Path = Path("runs/suite")  # Folder of the report
@@ -152,6 +152,9 @@ def run_defaults(options: DefaultOptions) -> str:
     suite = options.select()
     others = [row for file in options.cells for row in suite.choose(read_cells(file), file)]
     cells, out = suite.cells(), options.out / (f"{suite.name}-quick" if options.quick else suite.name)
+    if not options.report:  # a report prefers what was trained here
+        finished = {(row["task"], row["encoder"], int(row["seed"])) for row in others}
+        cells = [cell for cell in cells if (cell.task, cell.encoder, cell.seed) not in finished]
     for cell in drop_other_seeds(cells):  # a bad setting should not appear after hours of training
         if not options.trust:
             import_provider(from_file(cell.settings["env"], where=suite.name))  # raises if it may not
