@@ -14,7 +14,6 @@ done (in --runs).
 """
 
 import argparse
-import csv
 import json
 import time
 from collections.abc import Sequence
@@ -23,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from curves import Curves, draw_bands, read_curves, write_curves
+
+from rlmin.files.atomic import write_atomic
+from rlmin.suite.report import as_csv
 
 RESULTS = Path(__file__).parent / "results"
 STAGES: dict[str, list[tuple[str, float, int]]] = {
@@ -147,12 +149,8 @@ def measure(given: argparse.Namespace, files: dict[str, Path]) -> None:
     with ProcessPoolExecutor(given.jobs) as pool:
         tables = list(pool.map(train_seed, *zip(*cells, strict=True), [given.runs] * len(cells)))
     rows = [row for table in tables for row in table]
-    given.results.mkdir(parents=True, exist_ok=True)
-    with (given.results / "grid-memory.csv").open("w", newline="") as file:
-        columns = [name for name in rows[0] if name != "curve"]
-        writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+    table = [{name: x for name, x in row.items() if name != "curve"} for row in rows]
+    write_atomic(given.results / "grid-memory.csv", as_csv(table))
     for view, file in files.items():
         write_curves(file, view_curves(rows, view))
 

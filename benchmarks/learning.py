@@ -11,7 +11,6 @@ picture again from the second file.
 """
 
 import argparse
-import csv
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from curves import Curves, draw_bands, read_curves, write_curves
+
+from rlmin.files.atomic import write_atomic
+from rlmin.suite.report import as_csv
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -129,11 +131,7 @@ def measure(arguments: argparse.Namespace, name: str, extra: tuple[str, ...]) ->
     for run in runs:
         rows.append(judge(run, arguments.threshold, variant))
         print(rows[-1], flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_atomic(RESULTS / f"{name}.csv", as_csv(rows))
     curves = {(run.encoder, run.seed): read_curve(run.folder, "rollout/ep_rew_mean") for run in runs}
     write_curves(RESULTS / f"{name}-curves.csv", curves)
 

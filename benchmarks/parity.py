@@ -19,6 +19,9 @@ from typing import Any
 import numpy as np
 from curves import COLOURS, NAMES
 
+from rlmin.files.atomic import write_atomic
+from rlmin.suite.report import as_csv
+
 TASK = "rlmin/StreamingParity16-v0"
 LENGTHS = (8, 16, 24, 32, 64, 256, 1024, 4096)
 EPISODES = 200
@@ -83,11 +86,7 @@ def main() -> None:
             draw(list(csv.DictReader(file)), given.results / "parity.png")
         return
     rows = play(given.runs, given.jobs)
-    given.results.mkdir(parents=True, exist_ok=True)
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_atomic(table, as_csv(rows))
     draw(rows, given.results / "parity.png")
 
 

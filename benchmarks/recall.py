@@ -8,7 +8,6 @@ benchmarks/results/recall.csv.
 """
 
 import argparse
-import csv
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from rlmin.encoders import Stack
+from rlmin.files.atomic import write_atomic
+from rlmin.suite.report import as_csv
 from rlmin.types import tensors_of
 
 PAIRS, KEYS, VALUES, ROWS = 16, 64, 16, 64
@@ -94,10 +95,7 @@ def main() -> None:
         for seed in range(options.seeds):
             rows.append(measure(name, width, own, updates=options.updates, seed=seed))
             print(rows[-1], flush=True)
-    with (Path(__file__).parent / "results" / "recall.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_atomic(Path(__file__).parent / "results" / "recall.csv", as_csv(rows))
 
 
 if __name__ == "__main__":

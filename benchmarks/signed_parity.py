@@ -10,7 +10,6 @@ streams whose every answer is right, `answers` that of right answers; 0.5 is cha
 """
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from rlmin.encoders import Stack
+from rlmin.files.atomic import write_atomic
+from rlmin.suite.report import as_csv
 
 CELLS: dict[str, dict[str, Any]] = {
     "min_gru": {"mixer": "min_gru"},
@@ -87,11 +88,7 @@ def main() -> None:
                     {"cell": cell, "seed": seed, "length": length, "right": right, "answers": round(answers, 4)}
                 )
             print(cell, seed, *(f"{row['length']}: {row['right']:.2f}" for row in rows[-len(LENGTHS) :]), flush=True)
-    given.results.mkdir(parents=True, exist_ok=True)
-    with (given.results / "signed-parity.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_atomic(given.results / "signed-parity.csv", as_csv(rows))
 
 
 if __name__ == "__main__":
