@@ -89,6 +89,9 @@ def stack(mixer: str, conv: int, mlp: int) -> Callable[[], Encoder]:
 PARTS = [("min_gru", c, m) for c in (4, 0) for m in (2, 0)]  # what a block may have is no matter of the mixer
 WHOLE = [(mixer, 4, 2) for mixer in MIXERS if mixer != "min_gru"]
 STACKS = {f"stack {mixer} conv {c} mlp {m}": stack(mixer, c, m) for mixer, c, m in PARTS + WHOLE}
+STACKS["stack of rg_lru, rg_lru and attention"] = lambda: Stack(
+    D, H, mixer="rg_lru+rg_lru+attention", layers=4, context=3
+)
 STACKS["stack as HGRN"] = lambda: Stack(D, H, candidate="silu", forget_floor="rising", output_gate=True)
 ENCODERS = ALONE | STACKS
 

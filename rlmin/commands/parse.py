@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import MISSING
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import tyro
 from tyro.conf import FlagConversionOff
@@ -21,7 +21,7 @@ from tyro.constructors import (
 from rlmin.checks import check_names
 from rlmin.commands.arguments import HELP, flag, options_of
 from rlmin.commands.help_text import is_positional, option_flags, settings_with_options, write_help
-from rlmin.settings import About, Known, Settings, check_setting, describe_settings, from_text, words
+from rlmin.settings import About, Settings, check_setting, describe_settings, from_text, words
 from rlmin.settings.sb3_names import answer
 
 Config = TypeVar("Config", bound=Settings)
@@ -51,8 +51,7 @@ def _is_settings(kind: Any) -> bool:
 
 def _field(name: str, about: About) -> StructFieldSpec:
     default = tyro.MISSING if about.default is MISSING else about.default
-    known = [list(mark.names) for mark in getattr(about.hint, "__metadata__", ()) if isinstance(mark, Known)]
-    kind: Any = Literal[tuple(known[0])] if known else about.hint
+    kind: Any = about.hint  # `_check` has looked up names
     if is_positional(about):
         kind = Annotated[kind, tyro.conf.Positional]
     return StructFieldSpec(name=name, type=kind, default=default)

@@ -180,7 +180,22 @@ class Cell:
         return ", ".join(self.option_names) or "none"
 
 
-CELLS: dict[str, Cell] = {}
+class Cells(dict[str, Cell]):
+    """Registered cells by name; names of several joined by "+" are known too, see `rlmin.encoders.mixed`."""
+
+    def __contains__(self, name: object) -> bool:
+        known = super().__contains__
+        return known(name) or (isinstance(name, str) and "+" in name and all(map(known, name.split("+"))))
+
+    def __missing__(self, name: str) -> Cell:
+        if name not in self:
+            raise KeyError(name)
+        from rlmin.encoders.mixed import mix  # which imports this file
+
+        return mix(tuple(self[part] for part in name.split("+")))
+
+
+CELLS = Cells()
 """Every registered cell by name."""
 
 

@@ -38,8 +38,9 @@ class Stack(Encoder):
     Args:
         input_size: D, features of x.
         hidden_size: H, features of the residual stream, of every mixer and of y.
-        mixer: name of the registered cell that mixes time. "mlp" has none: it is the memoryless control, so its `conv`
-            is always off, as a convolution would be a memory of a few steps.
+        mixer: name of the registered cell that mixes time, or several joined by "+", which take turns layer by layer.
+            "mlp" has none: it is the memoryless control, so its `conv` is always off, as a convolution would be a
+            memory of a few steps.
         layers: number of blocks, at least one.
         conv: width of the causal convolution before the mixer, 0 to leave it out.
         mlp: expansion factor of the feed-forward half of a block, 0 to leave it out.

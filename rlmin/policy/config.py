@@ -28,7 +28,7 @@ OWN_DEFAULT: dict[str, Any] = {"candidate": None, "time_scales": "default", "hea
 class PolicyConfig(Settings):
     """What the policy is made of; shared by every agent."""
 
-    encoder: Annotated[EncoderName, Known(CELLS)] = "min_gru"  # Memory of the policy; "mlp" has none: the control
+    encoder: Annotated[EncoderName, Known(CELLS)] = "min_gru"  # Memory of the policy, or several, a+b; "mlp": none
     width: Width = 128  # Number of features D and of memory units H
     layers: Layers = 2  # Number of residual blocks
     conv: WidthOrZero = 4  # Width of the causal convolution before each memory; 0: none

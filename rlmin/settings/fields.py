@@ -135,9 +135,9 @@ def check_setting(name: str, value: Any, hint: Any) -> Any:
 def _check(name: str, value: Any, hint: Any, *, declared: Any) -> Any:
     """`check_setting` for one type; the message names the whole declaration."""
     kind, marks = _unwrap(hint)
-    names = next((list(mark.names) for mark in marks if isinstance(mark, Known)), None)
+    names = next((mark.names for mark in marks if isinstance(mark, Known)), None)
     if get_origin(kind) is Literal or names is not None:
-        return _check_choice(name, value, names or list(get_args(kind)))
+        return _check_choice(name, value, names or get_args(kind))
     if get_origin(kind) is tuple:
         return _check_tuple(name, value, get_args(kind), declared)
     if get_origin(kind) is dict:
@@ -151,8 +151,10 @@ def _check(name: str, value: Any, hint: Any, *, declared: Any) -> Any:
     return found
 
 
-def _check_choice(name: str, value: Any, choices: list[Any]) -> Any:
+def _check_choice(name: str, value: Any, choices: Collection[Any]) -> Any:
     plain = _plain(value, str) if isinstance(value, str) else value
+    if isinstance(plain, str) and plain in choices:  # names may be known that are not listed
+        return plain
     if any(type(plain) is type(choice) and plain == choice for choice in choices):
         return plain
     if isinstance(plain, str):
