@@ -16,6 +16,7 @@ LONG = {
     ("scan/gpu_sequential.py", "backward"): KERNEL,
     ("scan/gpu_tile.py", "backward"): KERNEL,
     ("kernels/norm_conv_gpu.py", "_backward"): KERNEL,
+    ("kernels/ppo_loss_gpu.py", "_ppo_loss"): KERNEL,
 }
 """Functions that may be longer, and why."""
 

@@ -56,9 +56,6 @@ LATE = {
     "rlmin.encoders.gru": {"rlmin.kernels.gru": NUMBA},
     "rlmin.encoders.lstm": {"rlmin.kernels.lstm": NUMBA},
     "rlmin.encoders.projected": {"rlmin.kernels.cell": NUMBA},
-    "rlmin.kernels.norm_conv": {
-        "rlmin.kernels.norm_conv_gpu": "needs Triton, which may be missing and is slow to import"
-    },
     "rlmin.encoders.stack_step": dict.fromkeys(
         (f"rlmin.kernels.step.{name}" for name in ("loop", "product", "table")), NUMBA
     ),

@@ -59,7 +59,7 @@ def test_it_is_the_modules_one_after_the_other(way: str, rate: float, T: int, B:
     start = draw_starts(T, B, rate)
     found = norm_conv(x, norm, state, start, conv.weight, conv.bias)
     leaves = [x, state, *norm.parameters(), *conv.parameters()]
-    compare(found, conv(norm(x), state, start), leaves)
+    compare(found[:2], conv(norm(x), state, start), leaves)
     if T > 1 and 0 < rate < 1:
         assert not torch.allclose(found[0], conv(norm(x), state, torch.zeros_like(start))[0]), "resets matter"
 
@@ -68,23 +68,41 @@ def test_float32_is_as_exact_as_torch(way: str) -> None:
     norm, conv, (x, state) = make(9, 4, 24, 4, torch.float32)
     start = draw_starts(9, 4, 0.2)
     found = norm_conv(x, norm, state, start, conv.weight, conv.bias)
-    compare(found, conv(norm(x), state, start), [x, state, *norm.parameters(), *conv.parameters()])
+    compare(found[:2], conv(norm(x), state, start), [x, state, *norm.parameters(), *conv.parameters()])
 
 
 def test_one_step_is_a_sequence_of_one(way: str) -> None:
     norm, conv, (x, state) = make(1, 3, 5, 4)
     start = torch.tensor([True, False, False], device=x.device)
     with torch.no_grad():
-        y, last = norm_conv(x[0], norm, state, start, conv.weight, conv.bias)
+        y, last, _ = norm_conv(x[0], norm, state, start, conv.weight, conv.bias)
         wanted, after = conv.step(norm(x[0]), state, start)
     torch.testing.assert_close((y, last), (wanted, one(after)))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_is_added_to_x_reaches_it(way: str, late: bool) -> None:
+    norm, conv, (x, state) = make(5, 3, 6, 3)
+    start = draw_starts(5, 3, 0.3)
+    y, last, same = norm_conv(x, norm, state, start, conv.weight, conv.bias)
+    assert torch.equal(same, x)
+    wanted, after = conv(norm(x), state, start)
+    weight = torch.randn_like(x)
+    losses = [
+        ((a * weight).sin() + b.square()).sum() + late * c.sum()
+        for a, b, c in ((y, same, last), (wanted, x, one(after)))
+    ]
+    found, right = (torch.autograd.grad(loss, [x, state], retain_graph=True) for loss in losses)
+    torch.testing.assert_close(found, right)
+    straight = torch.autograd.grad((wanted * weight).sin().sum(), x)
+    assert not torch.allclose(found[0], straight[0]), "the straight way counts"
 
 
 def test_only_what_is_needed_further_on_gets_a_gradient(way: str) -> None:
     norm, conv, (x, state) = make(4, 2, 3, 4)
     start = torch.zeros(4, 2, dtype=torch.bool, device=x.device)
     start[3] = True
-    y, last = norm_conv(x, norm, state, start, conv.weight, conv.bias)
+    y, last, _ = norm_conv(x, norm, state, start, conv.weight, conv.bias)
     assert not torch.autograd.grad(y[3].sum(), [x, state], retain_graph=True)[0][:3].any(), "an episode began"
     assert torch.autograd.grad(last.sum(), x)[0][3].any()
 

@@ -21,6 +21,7 @@ import torch
 from rlmin.agents.advantages import Advantages, blame
 from rlmin.agents.online import OnlineAgent
 from rlmin.agents.ppo_config import PPOConfig as PPOConfig
+from rlmin.agents.ppo_loss import Weights, backward_loss, make_weights
 from rlmin.agents.sb3_form import read_form
 from rlmin.agents.sb3_habits import PPOHabits, draw_seed
 from rlmin.agents.unroll import Unroll, compile_unroll
@@ -28,14 +29,7 @@ from rlmin.agents.warmup import warm_up_policy
 from rlmin.distributed import ALONE, Ranks
 from rlmin.distributed.streams import make_streams
 from rlmin.learning.flat_adam import FlatAdam
-from rlmin.learning.losses import (
-    clipped_surrogate,
-    explained_variance,
-    ratio_penalty,
-    step_kl,
-    value_loss,
-    weighted_mean,
-)
+from rlmin.learning.losses import explained_variance
 from rlmin.learning.opening import Opening
 from rlmin.learning.rollout import Collector, Rollout
 from rlmin.learning.schedule import schedule
@@ -249,13 +243,14 @@ class PPO(PPOHabits, OnlineAgent):
             group["lr"] = lr
 
         head, steps = self.policy.value_head, list[dict[str, float]]()
+        weights = make_weights(config, head.scale, entropy=entropy, clip=clip)
         kept = self.advantages.keep(head)
         try:
             batch = self.advantages(rollout.batch, head)
             self.optimizer.read()  # after the value head has got its unit
-            weights = self.optimizer.flat.detach().clone()
+            before = self.optimizer.flat.detach().clone()
             for part, state in self._minibatches(batch.select(*self._columns(batch)), rollout.state):
-                steps.append(self._gradient_step(part, state, entropy, clip))
+                steps.append(self._gradient_step(part, state, weights))
                 if config.target_kl is not None and steps[-1]["approx_kl"] > 1.5 * config.target_kl:
                     break
         except BaseException as error:
@@ -275,7 +270,7 @@ class PPO(PPOHabits, OnlineAgent):
         return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]} | {
             "update_kl": sum(step["approx_kl"] for step in last) / len(last),
             "kl_max": float(self.ranks.max(kl_max)),
-            **self._compare_norm(float((self.optimizer.flat.detach() - weights).norm())),
+            **self._compare_norm(float((self.optimizer.flat.detach() - before).norm())),
             "explained_variance": float(variance),
             "learning_rate": lr,
             "entropy_weight": entropy,
@@ -294,42 +289,19 @@ class PPO(PPOHabits, OnlineAgent):
             return float(self.schedules[name](1 - done))
         return schedule(getattr(self.config, name), getattr(self.config, f"{name}_final"), done)
 
-    def _gradient_step(self, part: "TensorDict", state: State, entropy_weight: float, clip: float) -> dict[str, float]:
+    def _gradient_step(self, part: "TensorDict", state: State, weights: Weights) -> dict[str, float]:
         """Forward, loss, backward and one optimizer step on one minibatch [W, rows]; returns its metrics."""
-        config = self.config
-        weight = (~part["filler"]).float() if "filler" in part.keys() else None  # noqa: SIM118, of a TensorDict
         with self._autocast():
             out = self._unroll(dict(part["observation"].items()), state, part["start"], part.get("action_mask", None))
-        log_prob = out.distribution.log_prob(part["action"])
-        before = part["log_prob"]
-        policy_loss = clipped_surrogate(log_prob, before, part["advantage"], weight, clip=clip)
-        penalty = ratio_penalty(log_prob, before, weight, clip=clip)
-        unit = self.policy.value_head.scale
-        old = part["value"] / unit if config.value_clip is not None else None
-        critic_loss = value_loss(out.value / unit, part["target"] / unit, weight, old_value=old, clip=config.value_clip)
-        entropy = weighted_mean(out.distribution.entropy(), weight)
-        loss = (
-            policy_loss + config.ratio_penalty * penalty + config.value_weight * critic_loss - entropy_weight * entropy
-        )
-
-        loss.backward()  # type: ignore[no-untyped-call]
+        means = backward_loss(out, part, self.policy.value_head.scale, self.config, weights)
+        kl_max = means.pop("kl_max")
         with torch.no_grad():
-            ratio, kl = (log_prob - before).exp(), step_kl(log_prob, before, weight)
-            means = {
-                "loss": loss.detach(),
-                "policy_loss": policy_loss.detach(),
-                "value_loss": critic_loss.detach(),
-                "entropy": entropy.detach(),
-                "ratio_penalty": penalty.detach(),
-                "approx_kl": weighted_mean(kl, weight),
-                "clip_fraction": weighted_mean(((ratio - 1).abs() > clip).float(), weight),
-            }
-            count = kl.numel() if weight is None else weight.sum()
+            count = (~part["filler"]).sum() if "filler" in part.keys() else part.numel()  # noqa: SIM118
             norm, means, _ = self.optimizer.average_gradient(self.ranks, means, count)
-            measured = {**means, "kl_max": kl.max(), "grad_norm": norm}
+            measured = {**means, "kl_max": kl_max, "grad_norm": norm}
             values = dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))  # one transfer
         self.check_finite({name: values[name] for name in ("policy_loss", "value_loss", "entropy", "grad_norm")})
-        self.optimizer.step_within(norm, config.max_grad_norm)
+        self.optimizer.step_within(norm, self.config.max_grad_norm)
         return values
 
     def _columns(self, batch: "TensorDict") -> list[str]:

@@ -1,8 +1,9 @@
 """Count: bytes, kernel launches and products of an iteration of PPO on a GPU, counted without one.
 
 Every operation of a rollout and of an update is watched on the CPU, on the code path that a GPU takes: one launch for
-each operation that is no view, the bytes of what it reads and writes, 2 m k n for a matrix product. A fused kernel of
-rlmin is one operation. Two numbers of environments are counted; everything is linear in them, so 4,096 follow.
+each operation that is no view, the bytes of what it reads and writes, 2 m k n for a matrix product. A fused operation
+of rlmin counts the launches of its Triton kernels. Two numbers of environments are counted; everything is linear in
+them, so 4,096 follow.
 
 T-maze, T = 32 (as good as 128, as all parts are linear in T), width 128, 2 layers, 4 epochs of 4 minibatches. `floor`
 is the highest speed of a GPU that moves 4 TB/s and computes 50 TFLOP/s, one after the other.
@@ -39,6 +40,10 @@ FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"
 """Operations that launch nothing, though they are no views."""
 CHOOSING = {"index", "gather", "index_select", "embedding"}
 """Operations that read only what they choose."""
+
+
+FUSED = {"norm_conv_backward": 2, "add_norm_backward": 2, "silu_backward": 2, "ppo_loss": 2}
+"""Launches of fused operations with more than one: sums of each program are joined by a second one."""
 
 
 class Work(NamedTuple):
@@ -137,7 +142,7 @@ def _add_row(table: Table, name: str, settings: dict[str, Any]) -> None:
 
 
 def _is_free(func: Any) -> bool:
-    if func.overloadpacket.__name__ in FREE:
+    if func.overloadpacket.__name__ in FREE or func.namespace == "profiler":
         return True
     results = [result.alias_info for result in func._schema.returns]
     return any(alias is not None and not alias.is_write for alias in results)  # a view
@@ -150,7 +155,7 @@ def _work_of(func: Any, given: Any, made: Any) -> Work:
         read = [*read[1:], *written]
     into = [x for argument in func._schema.arguments if argument.alias_info is not None for x in _own(argument, given)]
     size = sum(map(_bytes, (*read, *into))) + sum(_bytes(x) for x in written if not any(x is y for y in into))
-    return Work(1, size, count_flops(list(given[0])) if name in NAMES else 0)
+    return Work(FUSED.get(name, 1), size, count_flops(list(given[0])) if name in NAMES else 0)
 
 
 def _own(argument: Any, given: Any) -> list[Tensor]:

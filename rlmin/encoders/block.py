@@ -8,7 +8,7 @@ from torch.nn.functional import dropout as drop
 
 from rlmin.encoders.base import Encoder, one, parts
 from rlmin.encoders.conv import CausalConv
-from rlmin.kernels import block, norm_conv
+from rlmin.kernels import block, feed_forward, norm_conv
 from rlmin.types import State
 
 
@@ -40,30 +40,30 @@ class Block(Encoder):
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with `state` (conv state, mixer state)."""
         seen, memory = parts(state, 2)
-        y, seen = self._read(x, seen, start, step=False)
+        y, seen, x = self._read(x, seen, start, step=False)
         y, memory = self.mixer(y, memory, start)
         return self._feed(x, y), (seen, memory)
 
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.step` with `state` (conv state, mixer state)."""
         seen, memory = parts(state, 2)
-        y, seen = self._read(x, seen, start, step=True)
+        y, seen, x = self._read(x, seen, start, step=True)
         y, memory = self.mixer.step(y, memory, start)
         return self._feed(x, y), (seen, memory)
 
-    def _read(self, x: Tensor, seen: State, start: Tensor, *, step: bool) -> tuple[Tensor, State]:
-        """The input of the mixer, conv(norm(x)), and the convolution's state."""
+    def _read(self, x: Tensor, seen: State, start: Tensor, *, step: bool) -> tuple[Tensor, State, Tensor]:
+        """The input of the mixer, conv(norm(x)), the convolution's state, and x."""
         norm, conv = self.norm, self.conv
         if isinstance(conv, CausalConv) and isinstance(norm, nn.LayerNorm):
             inputs = (x, norm, one(seen), start, conv.weight, conv.bias)
             if block.usable(x, norm.weight):
-                return block.norm_conv(*inputs)
+                return *block.norm_conv(*inputs), x
             if norm_conv.usable(x, norm.weight):
                 return norm_conv.norm_conv(*inputs)
         y = norm(x)
         if conv is None:
-            return y, seen
-        return (conv.step if step else conv)(y, seen, start)
+            return y, seen, x
+        return *(conv.step if step else conv)(y, seen, start), x
 
     def _feed(self, x: Tensor, update: Tensor) -> Tensor:
         """The residual sum, and the feed-forward half; the same for one step and for many."""
@@ -72,15 +72,18 @@ class Block(Encoder):
             update = drop(update, self.dropout)
         if norm is None or mlp is None:
             return x + update
-        if isinstance(norm, nn.LayerNorm) and not drops and block.usable(x, norm.weight) and update.dtype is x.dtype:
+        if isinstance(norm, nn.LayerNorm) and not drops and update.dtype is x.dtype:
             first, _, second = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(mlp))
-            return block.feed_forward(x, update, norm, first, second)
+            if block.usable(x, norm.weight):
+                return block.feed_forward(x, update, norm, first, second)
+            if feed_forward.usable(x, norm.weight):
+                return feed_forward.feed_forward(x, update, norm, first, second)
         x = x + update
         update = mlp(norm(x))
         return x + (drop(update, self.dropout) if drops else update)
 
 
-def feed_forward(size: int, hidden: int, *, scale: float) -> nn.Sequential:
+def make_mlp(size: int, hidden: int, *, scale: float) -> nn.Sequential:
     """Two layers; the second is scaled so that the residual stream does not grow with depth."""
     last = nn.Linear(hidden, size)
     nn.init.orthogonal_(last.weight, gain=scale)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.encoders.base import Encoder, parts
-from rlmin.encoders.block import Block, feed_forward
+from rlmin.encoders.block import Block, make_mlp
 from rlmin.encoders.cell import CELLS
 from rlmin.encoders.conv import CausalConv
 from rlmin.encoders.stack_step import StackStep
@@ -81,7 +81,7 @@ class Stack(Encoder):
             Block(
                 cell.make(hidden_size, hidden_size, layer=layer, **options),
                 conv=CausalConv(hidden_size, width=conv) if conv and cell.remembers else None,
-                mlp=feed_forward(hidden_size, mlp * hidden_size, scale=(2 * layers) ** -0.5) if mlp else None,
+                mlp=make_mlp(hidden_size, mlp * hidden_size, scale=(2 * layers) ** -0.5) if mlp else None,
                 norm=make_norm,
                 dropout=dropout,
             )

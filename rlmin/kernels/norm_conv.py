@@ -8,7 +8,6 @@ of its bytes (`rlmin bench count`). Triton does it in one launch forward and two
 Triton, torch's operations run inside. Only x is kept for the backward pass. First derivatives only.
 """
 
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,30 +16,17 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import layer_norm
 
 from rlmin.kernels.causal_conv import convolve, convolve_backward
-from rlmin.scan.dispatch import kernel_for
-
-
-def usable(x: Tensor, weight: Tensor) -> bool:
-    """Whether `x` can go through `norm_conv` with weights like `weight`.
-
-    Not on the CPU with numba, which has loops of its own, nor under autocast, nor under `torch.compile`, which fuses
-    such operations.
-    """
-    return (
-        x.device.type in ("cpu", "cuda")
-        and x.shape[0] > 0
-        and x.dtype in (torch.float32, torch.float64)
-        and x.dtype is weight.dtype
-        and not torch.is_autocast_enabled(x.device.type)
-        and not torch.compiler.is_compiling()
-        and kernel_for(x.device).__name__ != "rlmin.scan.cpu"
-    )
+from rlmin.kernels.operators import define, load_gpu
+from rlmin.kernels.operators import usable as usable
 
 
 def norm_conv(
     x: Tensor, norm: nn.LayerNorm, state: Tensor, start: Tensor, weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """conv(norm(x)): see `rlmin.encoders.CausalConv`.
+
+    x comes back, too. Whoever adds to it adds to that one: then the sum of the two gradients of x is made by the
+    backward kernel, and not in a pass of its own.
 
     Args:
         x: [T, B, D], T >= 1, or [B, D] for one step.
@@ -50,31 +36,36 @@ def norm_conv(
         weight, bias: of the convolution, [width, D] and [D].
 
     Returns:
-        y as x, and the state after it.
+        y as x, the state after it, and x.
     """
     if x.dim() == 2:
-        y, last = norm_conv(x.unsqueeze(0), norm, state, start.unsqueeze(0), weight, bias)
-        return y.squeeze(0), last
+        y, last, x = norm_conv(x.unsqueeze(0), norm, state, start.unsqueeze(0), weight, bias)
+        return y.squeeze(0), last, x.squeeze(0)
     tensors = (x, state, start, norm.weight, norm.bias, weight, bias)
     if torch.is_grad_enabled():
-        y, last = _NormConv.apply(*tensors, norm.eps)  # type: ignore[no-untyped-call]
-        return y, last
-    y, last = torch.ops.rlmin.norm_conv_forward(*tensors, norm.eps)
-    return y, last
+        y, last, x = _NormConv.apply(*tensors, norm.eps)  # type: ignore[no-untyped-call]
+        return y, last, x
+    y, last = _forward_operator(*tensors, norm.eps)
+    return y, last, x
 
 
 class _NormConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         *tensors, ctx.eps = inputs
-        y, last = torch.ops.rlmin.norm_conv_forward(*tensors, ctx.eps)
+        y, last = _forward_operator(*tensors, ctx.eps)
         ctx.save_for_backward(*tensors[:-1])
-        return y, last
+        ctx.set_materialize_grads(False)
+        x = tensors[0]
+        return y, last, x.view_as(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor, dlast: Tensor) -> tuple[Tensor | None, ...]:
-        found = torch.ops.rlmin.norm_conv_backward(dy, dlast, *ctx.saved_tensors, ctx.eps)
+    def backward(
+        ctx: Any, dy: Tensor | None, dlast: Tensor | None, straight: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        dy = torch.zeros_like(ctx.saved_tensors[0]) if dy is None else dy
+        found = _backward_operator(dy, dlast, straight, *ctx.saved_tensors, ctx.eps)
         dx, dstate, dgamma, dbeta, dweight, dbias = found
         return dx, dstate, None, dgamma, dbeta, dweight, dbias, None
 
@@ -82,7 +73,7 @@ class _NormConv(torch.autograd.Function):
 def _forward(
     x: Tensor, state: Tensor, start: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    gpu = _load_gpu(x)
+    gpu = load_gpu("norm_conv_gpu", x.device)
     if gpu is not None:
         y, last = gpu.forward(x, state, start, gamma, beta, weight, bias, eps)
         return y, last
@@ -91,7 +82,8 @@ def _forward(
 
 def _backward(
     dy: Tensor,
-    dlast: Tensor,
+    dlast: Tensor | None,
+    straight: Tensor | None,
     x: Tensor,
     state: Tensor,
     start: Tensor,
@@ -100,42 +92,34 @@ def _backward(
     weight: Tensor,
     eps: float,
 ) -> tuple[Tensor, ...]:
-    gpu = _load_gpu(x)
+    gpu = load_gpu("norm_conv_gpu", x.device)
     if gpu is not None:
-        found: tuple[Tensor, ...] = gpu.backward(dy, dlast, x, state, start, gamma, beta, weight, eps)
+        found: tuple[Tensor, ...] = gpu.backward(dy, dlast, straight, x, state, start, gamma, beta, weight, eps)
         return found
     n, mean, rstd = torch.native_layer_norm(x, gamma.shape, gamma, beta, eps)
-    dn, dstate, dweight, dbias = convolve_backward(dy, dlast, n, state, start, weight)
+    late = torch.zeros_like(state) if dlast is None else dlast
+    dn, dstate, dweight, dbias = convolve_backward(dy, late, n, state, start, weight)
     of_norm = torch.ops.aten.native_layer_norm_backward(dn, x, gamma.shape, mean, rstd, gamma, beta, [True, True, True])
     dx, dgamma, dbeta = of_norm
-    return dx, dstate, dgamma, dbeta, dweight, dbias
-
-
-def _load_gpu(x: Tensor) -> ModuleType | None:
-    """Triton's kernels where scans of `x` use Triton, too."""
-    if kernel_for(x.device).__name__ != "rlmin.scan.gpu":
-        return None
-    from rlmin.kernels import norm_conv_gpu  # Triton may be missing, and is slow to import
-
-    return norm_conv_gpu
+    return dx if straight is None else dx + straight, dstate, dgamma, dbeta, dweight, dbias
 
 
 def _fake_forward(x: Tensor, state: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(state)
 
 
-def _fake_backward(dy: Tensor, dlast: Tensor, *tensors: Any) -> tuple[Tensor, ...]:
+def _fake_backward(dy: Tensor, dlast: Tensor | None, straight: Tensor | None, *tensors: Any) -> tuple[Tensor, ...]:
     x, state, _, gamma, beta, weight, _ = tensors
     return tuple(torch.empty_like(like) for like in (x, state, gamma, beta, weight, gamma))
 
 
 _INPUTS = "Tensor x, Tensor state, Tensor start, Tensor gamma, Tensor beta, Tensor weight"
-_LIBRARY: Any = torch.library.Library("rlmin", "FRAGMENT")  # type: ignore[no-untyped-call]
-_LIBRARY.define(f"norm_conv_forward({_INPUTS}, Tensor bias, float eps) -> (Tensor, Tensor)")
-_LIBRARY.define(
-    f"norm_conv_backward(Tensor dy, Tensor dlast, {_INPUTS}, float eps)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+_forward_operator = define(
+    f"norm_conv_forward({_INPUTS}, Tensor bias, float eps) -> (Tensor, Tensor)", _forward, _fake_forward
 )
-for _name, _function, _fake in (("forward", _forward, _fake_forward), ("backward", _backward, _fake_backward)):
-    _LIBRARY.impl(f"norm_conv_{_name}", _function, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"rlmin::norm_conv_{_name}", _fake, lib=_LIBRARY)
+_backward_operator = define(
+    f"norm_conv_backward(Tensor dy, Tensor? dlast, Tensor? straight, {_INPUTS}, float eps)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _backward,
+    _fake_backward,
+)

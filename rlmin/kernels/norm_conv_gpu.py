@@ -43,7 +43,8 @@ def forward(
 
 def backward(
     dy: Tensor,
-    dlast: Tensor,
+    dlast: Tensor | None,
+    straight: Tensor | None,
     x: Tensor,
     state: Tensor,
     start: Tensor,
@@ -52,15 +53,16 @@ def backward(
     weight: Tensor,
     eps: float,
 ) -> tuple[Tensor, ...]:
-    """Gradients of x, state, gamma, beta, weight and bias."""
+    """Gradients of x, to which `straight` is added, and of state, gamma, beta, weight and bias."""
     (T, B, D), width = x.shape, len(weight)
-    x, state, dy, dlast = (part.contiguous() for part in (x, state, dy, dlast))
+    x, state, dy = (part.contiguous() for part in (x, state, dy))
+    dlast, straight = (None if part is None else part.contiguous() for part in (dlast, straight))
     dx, dstate = torch.empty_like(x), torch.empty_like(state)
     rows, columns = tile_of("backward", D)
     tiles = triton.cdiv((T + width - 1) * B, rows)
     programs = max(1, min(tiles, _PROGRAMS))
     sums = x.new_empty(programs, width + 3, D)
-    arrays = (dy, dlast, x, state, start.contiguous().view(torch.uint8), gamma, beta, weight.contiguous())
+    arrays = (dy, dlast, straight, x, state, start.contiguous().view(torch.uint8), gamma, beta, weight.contiguous())
     padded = triton.next_power_of_2(width)
     sizes = {"WIDTH": width, "PADDED": padded, "ROWS": rows, "COLUMNS": columns}
     with use_device(x.device):
@@ -144,6 +146,7 @@ def _forward(
 def _backward(
     dy,
     dlast,
+    straight,
     x,
     state,
     start,
@@ -195,7 +198,7 @@ def _backward(
             there = (alive & (later >= 0) & (later < T))[:, None] & real[None, :]
             factor = tl.load(weight + k * D + column, mask=real, other=0)[None, :]
             dn += factor * tl.load(dy + (later * B + b)[:, None] * D + column[None, :], mask=there, other=0)
-            if k < WIDTH - 1:
+            if k < WIDTH - 1 and dlast is not None:
                 ends = (alive & (later == T - 1))[:, None] & real[None, :]
                 late = dlast + (b * (WIDTH - 1) + k)[:, None] * D + column[None, :]
                 dn += tl.load(late, mask=ends, other=0)
@@ -209,7 +212,10 @@ def _backward(
         dbeta += tl.sum(dn, 0)
         dhat = dn * size[None, :]
         mean, slope = tl.sum(dhat, 1) / D, tl.sum(dhat * hat, 1) / D
-        tl.store(dx + place, scale[:, None] * (dhat - mean[:, None] - hat * slope[:, None]), mask=own)
+        found = scale[:, None] * (dhat - mean[:, None] - hat * slope[:, None])
+        if straight is not None:
+            found += tl.load(straight + place, mask=own, other=0)
+        tl.store(dx + place, found, mask=own)
     first = sums + tl.program_id(0).to(tl.int64) * (WIDTH + 3) * D + column
     each = (number < WIDTH)[:, None] & real[None, :]
     tl.store(first[None, :] + number[:, None] * D, dweight, mask=each)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rlmin.distributed.streams import Source, fill_exponential, fill_normal
+from rlmin.kernels import choices
 
 EDGE = 1 - 1e-6
 """Largest size of a squashed action: the inverse of tanh is finite there, and float32 can tell it from 1."""
@@ -34,6 +35,10 @@ class Distribution(ABC):
     @abstractmethod
     def entropy(self) -> Tensor:
         """[...] entropy in nats, differentiable in the parameters."""
+
+    def log_prob_and_entropy(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Both at once, which may take fewer operations."""
+        return self.log_prob(action), self.entropy()
 
     @classmethod
     @abstractmethod
@@ -66,6 +71,11 @@ class Categorical(Distribution):
 
     def entropy(self) -> Tensor:
         return -(self.log_p.exp() * self.log_p).sum((-2, -1))
+
+    def log_prob_and_entropy(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        if choices.usable(self.logits, self.logits):
+            return choices.choice_terms(self.logits, action)
+        return super().log_prob_and_entropy(action)
 
     @classmethod
     def stack(cls, steps: Sequence[Self]) -> Self:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.distributed import ALONE, Moments, Ranks
-from rlmin.kernels import block
+from rlmin.kernels import block, feed_forward
 from rlmin.policy.heads import box_unit, choice_sizes
 from rlmin.policy.normalize import Range, RunningNorm
 from rlmin.policy.readings import Reading, read_as
@@ -135,10 +135,12 @@ class Numbers(nn.Module):
         self.net = nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        first, act, second = self.net
+        first, act, second = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(self.net))
         x = self.flat(x)
-        if block.usable(x, cast(nn.Linear, first).weight):
-            return block.silu_mlp(x, cast(nn.Linear, first), cast(nn.Linear, second))
+        if block.usable(x, first.weight):
+            return block.silu_mlp(x, first, second)
+        if feed_forward.usable(x, first.weight):
+            return feed_forward.silu_mlp(x, first, second)
         return cast(Tensor, second(act(first(x))))
 
     def flat(self, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 rlmin bench defaults [--tasks ...] [--columns ...] [--seeds N] [--jobs N]     train, score, report
 rlmin bench defaults --report                                                 the table of all that is finished
-rlmin bench defaults --cells a-cells.csv b-cells.csv                          without the cells that other machines finished
+rlmin bench defaults --cells a-cells.csv b-cells.csv                          without what other machines finished
 rlmin bench defaults --quick                                                  a few thousand steps, to see that it runs
 
     steps: 100_000                     environment steps a cell
