@@ -26,7 +26,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 every_decay = pytest.mark.parametrize("decay", DECAYS)
 
 
-@pytest.fixture(params=["reference", "portable"])
+@pytest.fixture(params=["reference", "portable", "cpu"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("RLMIN_KERNEL", request.param)
     return str(request.param)
@@ -111,7 +111,7 @@ def test_every_form_follows_the_equation(form: str, kind: str, decay: str) -> No
 
 @every_kind
 @pytest.mark.parametrize(
-    "shape", [(0, 3, 2, 5, 4), (1, 3, 2, 5, 4), (33, 1, 1, 1, 3), (16, 2, 3, 4, 1), (3, 0, 2, 5, 4), (2, 2, 0, 3, 4)]
+    "shape", [(0, 3, 2, 5, 4), (1, 3, 2, 5, 4), (33, 1, 1, 1, 3), (16, 2, 3, 16, 1), (3, 0, 2, 5, 4), (2, 2, 0, 3, 4)]
 )
 def test_axes_of_size_zero_and_one_are_ordinary(form: str, kind: str, shape: tuple[int, ...]) -> None:
     for decay in ("head", "key"):
@@ -119,6 +119,24 @@ def test_axes_of_size_zero_and_one_are_ordinary(form: str, kind: str, shape: tup
         wanted = everything(by_the_equation(kind, decay, start), inputs, state)
         assert_same(everything(run(kind, decay, start), inputs, state), wanted, 1e-12)
         assert shape[0] or torch.equal(run(kind, decay, start)(inputs, state)[1], state)
+
+
+@every_kind
+def test_layouts_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Columns of one projection, heads that share a key, one decay for every step: no copy is needed."""
+    monkeypatch.setenv("RLMIN_KERNEL", "cpu")
+    inputs, state, start = draw(kind, "key", (T, B, H, 16, V))
+    joined = torch.cat([x for x in inputs if x.shape[-1] == 16], -1).permute(2, 1, 0, 3).contiguous()
+    wide = [x.permute(2, 1, 0, 3) for x in torch.split(joined, 16, -1)]
+    inputs = [*wide[:2], inputs[2].permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0), *wide[2:3], *inputs[4:]]
+    inputs[1], inputs[3] = inputs[1][:, :, :1].expand(-1, -1, H, -1), inputs[3][:1, :1].expand(T, B, H, -1)
+    state, start = state.transpose(2, 3).contiguous().transpose(2, 3), start.t().contiguous().t()
+    wanted = everything(by_the_equation(kind, "key", start), inputs, state)
+    assert_same(everything(run(kind, "key", start), inputs, state), wanted, 1e-12)
+    monkeypatch.setattr("rlmin.scan.outer_cpu._PARALLEL_SIZE", 1)
+    torch.set_num_threads(3)
+    assert_same(everything(run(kind, "key", start), inputs, state), wanted, 1e-12)
+    assert differ(everything(run(kind, "key", start.roll(1, dims=1)), inputs, state), wanted)
 
 
 @every_kind

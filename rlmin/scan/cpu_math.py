@@ -91,6 +91,16 @@ def _pointer(typing: Any, address: Any, offset: Any, like: Any) -> Any:
     return _numba.types.CPointer(like)(address, offset, like), build
 
 
+@_intrinsic
+def move(typing: Any, pointer: Any, offset: Any) -> Any:
+    """Pointer to pointer[offset]."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.gep(arguments[0], [arguments[1]], inbounds=True)
+
+    return pointer(pointer, offset), build
+
+
 INPUT, CARRY, FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH = range(8)
 """Memory that a `load` or `store` touches: an input, the carry, or one of the outputs."""
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from rlmin.scan.boundary import carry_dtype, check_float, check_start, check_tensors, full_precision
+from rlmin.scan.dispatch import kernel_for
+from rlmin.scan.outer_chunks import LEAST_OF_HEAD as LEAST_OF_HEAD
+from rlmin.scan.outer_chunks import LEAST_OF_KEY as LEAST_OF_KEY
 from rlmin.scan.outer_chunks import Removal, outer_chunks
-
-LEAST_OF_HEAD, LEAST_OF_KEY = -20.0, -8.0
-"""The smallest log decay of a whole head, and of single key features."""
 
 
 def outer_scan(
@@ -68,17 +68,19 @@ def outer_scan(
     carry = carry_dtype(value)
     with full_precision(value):
         q, k, v, S = (x.to(carry) for x in (query, key, value, state))
-        g = _expand(log_decay, q)
-        beta = None if write is None else write.to(carry)
-        pair = None if remove is None else (remove[0].to(carry), remove[1].to(carry))
+        g = None if log_decay is None else log_decay.to(carry).expand(query.shape[: log_decay.dim()])
+        extra, add = (write, None) if remove is None else remove
+        extra, add = (None if x is None else x.to(carry) for x in (extra, add))
         if os.environ.get("RLMIN_KERNEL") == "reference":
-            y, last = _loop(q, k, v, g, S, start, beta, pair, exclusive)
+            y, last = _loop(q, k, v, g, S, extra, add, start, exclusive)
         elif len(v) == 0:
             y, last = v.clone(), S.clone()
+        elif _has_loops(query):
+            from rlmin.scan.outer_cpu import Inputs, run  # needs numba, which kernel_for has found
+
+            y, last = run(_in_chunks, Inputs(q, k, v, g, S, extra, add), start, exclusive)
         else:
-            g = g if start is None else g.masked_fill(start.view(*start.shape, *[1] * (g.dim() - 2)), 0)
-            k, removal = _as_removal(k, g, beta, pair)
-            y, last = outer_chunks(q, k, v, g if g.dim() == 4 else g[..., None], S, start, removal, exclusive)
+            y, last = _in_chunks(q, k, v, g, S, extra, add, start, exclusive)
     return y.to(value.dtype), last
 
 
@@ -115,11 +117,39 @@ def clip_decay(log_decay: Tensor, query: Tensor) -> Tensor:
     return log_decay.clamp(LEAST_OF_KEY if log_decay.dim() == query.dim() else LEAST_OF_HEAD, 0.0)
 
 
-def _expand(log_decay: Tensor | None, query: Tensor) -> Tensor:
-    """[T, B, heads] or [T, B, heads, K] log decays."""
-    if log_decay is None:
-        return query.new_zeros(()).expand(query.shape[:3])
-    return clip_decay(log_decay.to(query.dtype), query).expand(query.shape[: log_decay.dim()])
+def _has_loops(x: Tensor) -> bool:
+    """Whether numba's loops can run: a plain tensor on the CPU that nothing traces or transforms."""
+    return (
+        type(x) is Tensor
+        and x.is_cpu
+        and not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and kernel_for(x.device).__name__ == "rlmin.scan.cpu"
+    )
+
+
+def _in_chunks(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    log_decay: Tensor | None,
+    state: Tensor,
+    extra: Tensor | None,
+    add: Tensor | None,
+    start: Tensor | None,
+    exclusive: bool,
+) -> tuple[Tensor, Tensor]:
+    """The scan by torch operations; extra is the share to write, or a probe, to which `add` belongs."""
+    g = query.new_zeros(()).expand(query.shape[:3]) if log_decay is None else clip_decay(log_decay, query)
+    g = g if start is None else g.masked_fill(start.view(*start.shape, *[1] * (g.dim() - 2)), 0)
+    g, removal = g if g.dim() == 4 else g[..., None], None
+    if extra is not None and add is None:  # the delta rule in its general form: add = write * key, probe = -decay * key
+        written = extra[..., None] * key
+        key, removal = written, Removal(-g.exp() * key, written)
+    elif extra is not None and add is not None:
+        removal = Removal(extra, add)
+    return outer_chunks(query, key, value, g, state, start, removal, exclusive)
 
 
 def _read(query: Tensor, S: Tensor) -> Tensor:
@@ -127,29 +157,18 @@ def _read(query: Tensor, S: Tensor) -> Tensor:
     return (query[..., None, :] @ S).squeeze(-2)
 
 
-def _as_removal(
-    key: Tensor, g: Tensor, write: Tensor | None, remove: tuple[Tensor, Tensor] | None
-) -> tuple[Tensor, Removal | None]:
-    """The delta rule in its general form: add = write * key, probe = -decay * key."""
-    if write is None:
-        return key, None if remove is None else Removal(*remove)
-    written = write[..., None] * key
-    decay = g.exp() if g.dim() == 4 else g.exp()[..., None]
-    return written, Removal(-decay * key, written)
-
-
 def _loop(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    log_decay: Tensor,
+    log_decay: Tensor | None,
     state: Tensor,
+    extra: Tensor | None,
+    add: Tensor | None,
     start: Tensor | None,
-    write: Tensor | None,
-    remove: tuple[Tensor, Tensor] | None,
     exclusive: bool,
 ) -> tuple[Tensor, Tensor]:
-    """One step at a time."""
+    """The scan step by step."""
     S, found = state, []
     for t in range(len(value)):
         if start is not None:
@@ -158,10 +177,10 @@ def _loop(
             query[t],
             key[t],
             value[t],
-            log_decay[t],
+            None if log_decay is None else log_decay[t],
             S,
-            write=None if write is None else write[t],
-            remove=None if remove is None else (remove[0][t], remove[1][t]),
+            write=None if extra is None or add is not None else extra[t],
+            remove=None if extra is None or add is None else (extra[t], add[t]),
             exclusive=exclusive,
         )
         found.append(y)

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+LEAST_OF_HEAD, LEAST_OF_KEY = -20.0, -8.0
+"""The smallest log decay of a whole head, and of single key features."""
 STEPS = 16
 """Steps of a chunk if steps remove something or keys decay on their own; exponents then stay below 75."""
 STEPS_OF_SUM = 32
