@@ -1,5 +1,7 @@
 """Episode statistics: sums per environment over real rows, the last finished episodes, and an exact resume."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -122,11 +124,28 @@ def test_records_that_are_settled_later_give_the_same_episodes() -> None:
     episodes = [episode for step in records for episode in at_once.update(step)]
     for step in records:
         later.add(step)
-    assert later.settle() == episodes and later.settle() == []
-    assert len(episodes) == 3
+    later.settle()
+    later.settle()
+    assert list(later.finished) == episodes and len(episodes) == 3
     for step in records:
         later.add(step)
         at_once.update(step)
     assert later.mean_return == at_once.mean_return and later.episodes == 6, "reading a mean settles"
     same = zip(later.state_dict().values(), at_once.state_dict().values(), strict=True)
     assert all(torch.equal(x, y) for x, y in same)
+
+
+def test_of_many_episodes_all_are_counted_and_the_last_ones_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[float] = []
+
+    def note(**facts: Any) -> Episode:
+        made.append(facts["return_"])
+        return Episode(**facts)
+
+    monkeypatch.setattr("rlmin.vector.episodes.Episode", note)
+    statistics = EpisodeStatistics(3, window=4)
+    for t in range(50):
+        statistics.add(record([3 * t, 3 * t + 1, 3 * t + 2], terminated=[1, 1, t % 2]))
+    statistics.settle()
+    assert statistics.episodes == 125 and made == [145, 147, 148, 146 + 149]
+    assert statistics.mean_return == sum(made) / 4, "no object for the others"

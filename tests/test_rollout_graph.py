@@ -256,6 +256,25 @@ def test_training_by_replays_gives_the_same_weights() -> None:
         assert torch.equal(x, y)
 
 
+@pytest.mark.parametrize("game", ["TMaze-v0", "PositionOnlyCartPoleEasy-v0", "NoisyPositionOnlyPendulumEasy-v0"])
+def test_a_rollout_takes_one_pass_more_than_steps(game: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, passes = make(game), list[int]()
+    agent.collector.asks = False
+    step = agent.policy.step
+
+    def count(observation: Any, state: Any, start: Tensor, *more: Any) -> Any:
+        passes.append(len(start))
+        return step(observation, state, start, *more)
+
+    monkeypatch.setattr(agent.policy, "step", count)
+    cut = 0
+    for number in range(4):
+        batch = agent.collector.collect().batch  # type: ignore[union-attr]
+        cut += int(batch["truncated"].sum())
+        assert len(passes) == (number + 1) * (T + 1) and passes[-1] == B + int(batch["truncated"].sum())
+    assert (cut > 0) == ("Pendulum" in game or "CartPole" in game)
+
+
 def test_weights_that_moved_are_recorded_anew() -> None:
     plain, taped = make(), make()
     tape = on_tape(taped)

@@ -35,7 +35,7 @@ def without_values(game: str) -> list[set[str]]:
 @pytest.fixture
 def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The statistics of a reset are read at once, which needs values."""
-    monkeypatch.setattr(EpisodeStatistics, "settle", lambda self: self.pending.clear())
+    monkeypatch.setattr(EpisodeStatistics, "_read", lambda self, *_: self.pending.clear())
 
 
 @pytest.mark.usefixtures("unsettled")

@@ -97,6 +97,7 @@ class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
         self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
         self.state: Game = {}
+        self.truncates = True  # whether the game truncates, until its first step shows that it does not
         self._bound = _bound(action_space, self.device)
 
     @abstractmethod
@@ -157,7 +158,8 @@ class TensorEnv(VectorEnv[Any, Tensor, Tensor]):
         reward = outcome.reward.float()
         never = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         terminated = never if outcome.terminated is None else outcome.terminated
-        truncated = never if outcome.truncated is None else outcome.truncated
+        self.truncates = outcome.truncated is not None
+        truncated = outcome.truncated if outcome.truncated is not None else never
         ended, seen = terminated | truncated, self.observe(game)
         if self.device.type == "cpu" and not bool(ended.any()):
             self.state = game

@@ -10,11 +10,12 @@ from torch import Tensor
 from rlmin.distributed import ALONE, Ranks
 from rlmin.distributed.streams import Source, generators_of
 from rlmin.learning.opening import Opening
+from rlmin.learning.reached import Reached, choose_truncated
 from rlmin.learning.rollout_graph import CUDARecorder, RolloutGraph, obstacle
 from rlmin.policy import Policy
 from rlmin.policy.heads import Distribution
 from rlmin.runs.checkpoint import section
-from rlmin.types import Observation, State, Step, map_state, tensors_of
+from rlmin.types import Observation, State, Step, cat_states, map_state, tensors_of
 from rlmin.vector import Vector
 from rlmin.vector.episodes import EpisodeStatistics
 
@@ -63,6 +64,7 @@ class Collector:
         self.vector, self.policy, self.horizon, self.generator = vector, policy, horizon, generator
         self.asks = vector.device.type == "cpu"  # reading which rows were truncated would wait for a GPU
         self.statistics = EpisodeStatistics(vector.num_envs)
+        self.reached: list[Reached] = []  # where episodes may have been truncated, until their values are asked for
         self.acted: tuple[Distribution, Tensor, Tensor] | None = None  # distribution, action, value; for callbacks
         self.num_steps = 0  # steps taken in each environment, filler included
         self.reset(seed)
@@ -122,6 +124,7 @@ class Collector:
             self.graph.run()
         elif not self.play(on_step):
             return None
+        self._next_value()
         self.statistics.settle(self.ranks)
         lead = (self.horizon, self.vector.num_envs)
         batch = TensorDict({**self.buffer, "observation": TensorDict(dict(self.observed), lead)}, lead)
@@ -137,6 +140,7 @@ class Collector:
         """
         # check_finite finds NaN in next_value if a truncated row has no final state
         self.final_value.fill_(torch.nan)
+        self.reached = []
         acted: list[tuple[Distribution, Tensor, Tensor]] = []
         for t in range(self.horizon):
             acted.append(self._step(t))
@@ -145,7 +149,6 @@ class Collector:
                 if not on_step(self.now):
                     return False
         self._write(acted)
-        self._next_value()
         return True
 
     def collect_carry(self) -> dict[str, Tensor]:
@@ -195,8 +198,8 @@ class Collector:
         self.observation = policy.with_previous(step.observation, action, step.reward)
         for name in ("reward", "terminated", "truncated", "filler"):
             self.buffer[name][t] = getattr(step, name)
-        if step.final_observation is not None:
-            self._value_of_final(t, step, action)
+        if step.final_observation is not None and self.vector.truncates:
+            self._note_final(t, step, action)
         self.num_steps += 1
         self.statistics.add(step)
         return out.distribution, action, out.value
@@ -238,29 +241,43 @@ class Collector:
         self._enter({name: self.ranks.part(x) for name, x in rows.items()})
         return True
 
-    def _value_of_final(self, t: int, step: Step, action: Tensor) -> None:
-        """final_value[t] of truncated rows: the value of the state reached, with the agent's memory at that time."""
-        if step.final_observation is None:
-            return
-        if not self.asks:  # all rows, since it is not known here which are truncated
-            final = self.policy.with_previous(step.final_observation, action, step.reward)
-            value = self.policy.step(final, self.state, torch.zeros_like(step.truncated)).value
-            self.final_value[t] = torch.where(step.truncated, value, self.final_value[t])
+    def _note_final(self, t: int, step: Step, action: Tensor) -> None:
+        """final_value[t] of truncated rows: the value of the state reached, with the agent's memory at that time.
+
+        Where it is not known here which rows these are, everything that the value needs is kept: the memory of every
+        step stays alive until the end of the rollout, but is not copied.
+        """
+        final = self.policy.with_previous(step.final_observation or {}, action, step.reward)
+        if not self.asks:
+            self.reached.append(Reached(t, final, self.state))
             return
         rows = step.truncated.nonzero().squeeze(-1)
         if len(rows) == 0:
             return
-        final = {name: leaf[rows] for name, leaf in step.final_observation.items()}
-        final = self.policy.with_previous(final, action[rows], step.reward[rows])
+        final = {name: leaf[rows] for name, leaf in final.items()}
         state = map_state(lambda x: x[rows], self.state)
         value = self.policy.step(final, state, torch.zeros_like(rows, dtype=torch.bool)).value
         self.final_value[t, rows] = value
 
     def _next_value(self) -> None:
-        """next_value[t] = value[t+1] inside an episode, final_value[t] where it was truncated."""
-        buffer, next_value = self.buffer, self.buffer["next_value"]
+        """next_value[t] = value[t+1] inside an episode, final_value[t] where it was truncated.
+
+        One pass of the policy, over the last observations and all states reached that are still without a value.
+        """
+        buffer, next_value, rows = self.buffer, self.buffer["next_value"], self.vector.num_envs
         next_value[:-1] = buffer["value"][1:]
-        next_value[-1] = self.policy.step(self.observation, self.state, self.now.start, self.now.action_mask).value
+        chosen = choose_truncated(self.reached, buffer["truncated"])
+        if chosen is None:
+            last = self.policy.step(self.observation, self.state, self.now.start, self.now.action_mask).value
+        else:
+            place, final, state = chosen
+            observation = {name: torch.cat([x, final[name]]) for name, x in self.observation.items()}
+            start = torch.cat([self.now.start, torch.zeros_like(place, dtype=torch.bool)])
+            value = self.policy.step(observation, cat_states([self.state, state]), start).value
+            last = value[:rows]
+            self.final_value.view(-1)[place] = value[rows:].to(self.final_value.dtype)
+        next_value[-1] = last
+        self.reached = []
         torch.where(buffer["truncated"], self.final_value, next_value, out=next_value)
 
     def _allocate(self) -> None:

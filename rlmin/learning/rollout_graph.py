@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from rlmin.envs.tensor_env import TensorEnv
+from rlmin.learning.reached import Reached
 from rlmin.policy import Policy
 from rlmin.types import Step
 from rlmin.vector import Vector
@@ -40,6 +41,7 @@ class Player(Protocol):
     policy: Policy
     statistics: EpisodeStatistics
     now: Step
+    reached: list[Reached]
     num_steps: int
 
     def play(self) -> bool: ...
@@ -131,6 +133,7 @@ class RolloutGraph:
         self.player.vector._steps += self.horizon
         self.player.num_steps += self.horizon
         self.player.now, self.player.statistics.pending = self._last, list(self._pending)
+        self.player.reached = self._reached
         self.player.carry(self.held)
 
     def _ready(self) -> bool:
@@ -151,7 +154,7 @@ class RolloutGraph:
         self.held = {name: x.clone() for name, x in player.collect_carry().items()}
         try:
             self._replay = self.recorder.record(self._body)
-            self._last, self._pending = player.now, player.statistics.pending
+            self._last, self._pending, self._reached = player.now, player.statistics.pending, player.reached
         except RuntimeError as error:
             self.failed = True
             warnings.warn(
@@ -161,7 +164,7 @@ class RolloutGraph:
             )
         finally:
             player.num_steps, player.vector._steps = steps, vector_steps  # these steps were recorded, not taken
-            player.now, player.statistics.pending = now, []
+            player.now, player.statistics.pending, player.reached = now, [], []
             player.carry(self.held)
             torch.clear_autocast_cache()  # casts of weights that were recorded never ran, so they hold anything
 

@@ -85,6 +85,11 @@ class Vector(ABC):
         self._failed = False  # whether such a call took longer
         self._steps = -1  # since the last reset; -1 before the first
 
+    @property
+    def truncates(self) -> bool:
+        """Whether an episode may be truncated, as far as is known: False only for native games that never do it."""
+        return True
+
     @abstractmethod
     def reset(self, seed: int | None = None) -> Step:
         """Open an episode in every environment.

@@ -50,7 +50,7 @@ class EpisodeStatistics:
         """
         self.settle()
         self.add(step)
-        return self.settle()
+        return self._read(ALONE, None)
 
     def add(self, step: Step) -> None:
         """As `update`, but ends are read only in `settle`, so that nothing waits for a GPU."""
@@ -67,25 +67,33 @@ class EpisodeStatistics:
         self.pending.append((ended, self._return, self._length, step.success))
         self._return, self._length = self._return * ~ended, self._length * ~ended
 
-    def settle(self, ranks: Ranks = ALONE) -> list[Episode]:
-        """The episodes that ended in the records added since the last call, in temporal order.
+    def settle(self, ranks: Ranks = ALONE) -> None:
+        """Count the episodes that ended in the records added since the last call, and keep the last ones.
 
-        Those of all ranks; a property asks this rank alone, and finds nothing after such a call.
+        Those of all ranks; a property asks this rank alone, and finds nothing after such a call. Only the last `window`
+        leave the device: a rollout of thousands of short episodes costs no more than one of a hundred.
         """
+        self._read(ranks, self._window.maxlen)
+
+    def _read(self, ranks: Ranks, most: int | None) -> list[Episode]:
+        """Count what has ended; the last `most` of these episodes (None: all), in temporal order."""
         if not self.pending:
             return []
         pending, self.pending = self.pending, []
         ends, returns, lengths, successes = zip(*pending, strict=True)
-        ended = torch.stack(ends).cpu()
-        if ranks.is_alone and not bool(ended.any()):
+        place = torch.stack(ends).flatten().nonzero().squeeze(-1)  # waits for a GPU, once
+        count = len(place)
+        if ranks.is_alone and count == 0:
             return []
+        place = place if most is None else place[-most:]
         unknown = torch.full_like(ends[0], -1, dtype=torch.int8)
         outcomes = [unknown if success is None else success.to(torch.int8) for success in successes]
-        stacks = [torch.stack(column).cpu()[ended] for column in (returns, lengths, outcomes)]
-        columns = zip(*(x.tolist() for x in _exchange(ended, stacks, ranks)), strict=True)
-        episodes = [Episode(return_=r, length=n, success=None if won < 0 else bool(won)) for r, n, won in columns]
+        columns = [torch.stack(column).flatten()[place] for column in (returns, lengths, outcomes)]
+        columns = _exchange(place, len(ends[0]), columns, ranks)
+        rows = zip(*torch.stack([x.double() for x in columns]).tolist(), strict=True)  # one transfer
+        episodes = [Episode(return_=r, length=int(n), success=None if won < 0 else bool(won)) for r, n, won in rows]
         self._window.extend(episodes)
-        self._episodes += len(episodes)
+        self._episodes += count if ranks.is_alone else int(ranks.sum(torch.tensor(count)))
         return episodes
 
     def running(self) -> dict[str, Tensor]:
@@ -165,18 +173,17 @@ class EpisodeStatistics:
         self._window.extend(finished)
 
 
-def _exchange(ended: Tensor, columns: list[Tensor], ranks: Ranks) -> list[Tensor]:
-    """Columns [N] of the episodes that ended on any rank, in the order of one process: by time, then by environment.
+def _exchange(place: Tensor, num_envs: int, columns: list[Tensor], ranks: Ranks) -> list[Tensor]:
+    """Columns [N] of episodes of all ranks, in the order of one process: by time, then by environment.
 
     Args:
-        ended: [T, B] of this rank, where each of its episodes ended.
+        place: [N] of this rank, t * num_envs + row of the end of each episode.
     """
     if ranks.is_alone:
         return columns
-    num_envs = ended.shape[1]
-    time, row = ended.nonzero().unbind(1)
+    time, row = place // num_envs, place % num_envs
     place = (time * ranks.size + ranks.rank) * num_envs + row
-    found = ranks.gather(torch.stack([place, *columns], 1).double())
+    found = ranks.gather(torch.stack([place, *columns], 1).double().cpu())
     found = found[found[:, 0].argsort()]
     return [x.to(column.dtype) for x, column in zip(found[:, 1:].unbind(1), columns, strict=True)]
 

@@ -7,10 +7,12 @@ import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
+from rlmin.envs.tensor_env import TensorEnv
 from rlmin.spaces import leaf_tensor, pick, require_leaf
 from rlmin.types import Observation, Step
 from rlmin.vector.base import MASK, SUCCESS, Vector
 from rlmin.vector.infos import row_of, split_infos
+from rlmin.wrappers.host import VectorWrapped
 
 
 class GymVector(Vector):
@@ -31,6 +33,14 @@ class GymVector(Vector):
         self._copy = not (isinstance(env, SyncVectorEnv | AsyncVectorEnv) and env.copy)
         self._home: torch.device | None = None  # of a tensor env
         self._ended = torch.zeros(env.num_envs, dtype=torch.bool, device=self.device)
+
+    @property
+    def truncates(self) -> bool:
+        """See `Vector.truncates`."""
+        env = self.env
+        while isinstance(env, VectorWrapped):  # none of them ends an episode
+            env = env.env
+        return env.truncates if isinstance(env, TensorEnv) else True
 
     def reset(self, seed: int | None = None) -> Step:
         seed = self._first_seed(seed)
