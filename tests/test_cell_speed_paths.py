@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlmin.encoders import GRU, LSTM, Encoder, MinGRU, MinLSTM
+from rlmin.encoders import GRU, LSTM, RWKV7, DeltaNet, Encoder, GatedLinear, Mamba, MinGRU, MinLSTM
 from rlmin.encoders import gru as gru_module
 from rlmin.encoders import lstm as lstm_module
+from rlmin.encoders import mamba as mamba_module
 from rlmin.encoders import projected as projected_module
 from rlmin.kernels import cell as cpu_cell
-from rlmin.scan import cpu, cpu_memory
+from rlmin.kernels import selective
+from rlmin.scan import cpu, cpu_memory, outer, outer_cpu
 from rlmin.types import State, map_state
 
 T, B, D, H = 11, 5, 4, 7
@@ -23,6 +25,11 @@ CELLS: dict[str, Callable[[], Encoder]] = {
     "min_lstm": lambda: MinLSTM(D, H),
     "gru": lambda: GRU(D, H),
     "lstm": lambda: LSTM(D, H),
+    "mamba": lambda: Mamba(D, H, states=3),
+    "mamba signed": lambda: Mamba(D, H, states=3, signed=True),
+    "gated_linear": lambda: GatedLinear(D, H, heads=2),
+    "delta_net": lambda: DeltaNet(D, H, heads=2),
+    "rwkv7": lambda: RWKV7(D, H, heads=2),
 }
 every_cell = pytest.mark.parametrize("name", CELLS)
 never = torch.zeros(T, B, dtype=torch.bool)
@@ -59,6 +66,8 @@ def everything(encoder: Encoder, start: Tensor, x: Tensor | None = None) -> list
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (projected_module, gru_module, lstm_module):
         monkeypatch.setattr(module, "fits_cpu", lambda *_: False)
+    for other in (mamba_module, outer):
+        monkeypatch.setattr(other, "runs_loops", lambda _: False)
 
 
 @every_cell
@@ -85,8 +94,9 @@ def test_inputs_of_any_layout_and_threads_change_nothing(monkeypatch: pytest.Mon
     scattered = random(T, B, D, seed=1).permute(1, 2, 0).contiguous().permute(2, 0, 1)
     flags = sometimes.t().contiguous().t()
     torch.testing.assert_close(everything(encoder, flags, scattered), want)
-    for constant in ("_PARALLEL_SIZE", "_PARALLEL_STEP"):
-        monkeypatch.setattr(cpu, constant, 1)
+    for module in (cpu, selective, outer_cpu):
+        monkeypatch.setattr(module, "_PARALLEL_SIZE", 1)
+    monkeypatch.setattr(cpu, "_PARALLEL_STEP", 1)
     torch.set_num_threads(3)
     torch.testing.assert_close(everything(encoder, sometimes), want)
 
@@ -119,6 +129,19 @@ def test_the_gradient_of_a_cell_can_be_differentiated_and_kept(name: str) -> Non
     loss = run(*inputs)[0].square().sum()
     first = torch.autograd.grad(loss, inputs, retain_graph=True)
     torch.testing.assert_close(torch.autograd.grad(loss, inputs), first)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_gradient_of_a_selective_scan_can_be_differentiated(signed: bool) -> None:
+    sizes = (3, 2, 4), (3, 2, 4), (3, 2, 2), (3, 2, 2), (4, 2), (2, 4, 2)  # dt, value, b, c, rate, state
+    inputs = [random(*size, seed=seed).requires_grad_() for seed, size in enumerate(sizes)]
+
+    def run(*x: Tensor) -> Any:
+        dt, value, b, c, rate, state = x
+        return selective.selective_scan(dt, value, b, c, rate, state, sometimes[3:6, :2], signed=signed)
+
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
 
 
 def test_only_the_gradients_that_are_wanted_are_computed() -> None:

@@ -10,6 +10,7 @@ from torch.nn.functional import silu, softplus
 from rlmin.encoders.base import Encoder, check_counts, one, wipe
 from rlmin.encoders.cell import Cell, Terms, register
 from rlmin.scan import linear_scan
+from rlmin.scan.dispatch import runs_loops
 from rlmin.settings import Count, Settings, Size
 from rlmin.settings.boundary import checked
 from rlmin.types import State
@@ -71,6 +72,13 @@ class Mamba(Encoder):
         """`Encoder.forward` with `state` [B, E, N]."""
         self.check_input(x, start, state)
         before = one(state)
+        if runs_loops(x) and x.numel():
+            from rlmin.kernels.selective import selective_scan  # needs numba, which runs_loops has found
+
+            u, z, dt, value, b, c = self._inputs(x, before.dtype)
+            rate = self.log_rate.to(before.dtype).exp()
+            y, last = selective_scan(dt, value, b, c.to(before.dtype), rate, before, start, signed=self.signed)
+            return self._put_out(y, u, z), last
         u, z, rate, value, c = self.parts(x, before.dtype)
         h, last = linear_scan(self.keep(rate), value, before, start)
         return self.read(h, u, z, c), last
@@ -84,12 +92,17 @@ class Mamba(Encoder):
 
     def parts(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """u, z [..., E]; dt A and the new value [..., E, N], in `dtype`; c [..., N]."""
+        u, z, dt, value, b, c = self._inputs(x, dtype)
+        rate = dt.unsqueeze(-1) * self.log_rate.to(dtype).exp()
+        return u, z, rate, value.unsqueeze(-1) * b.unsqueeze(-2), c
+
+    def _inputs(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """u, z [..., E]; dt and dt * u [..., E] and b [..., N] in `dtype`; c [..., N]."""
         u, z = self.projection(x).chunk(2, dim=-1)
         u = silu(u)
         small, b, c = self.select(u).split([self.step_size.in_features, self.states, self.states], dim=-1)
         dt = softplus(self.step_size(small).to(dtype))
-        rate = dt.unsqueeze(-1) * self.log_rate.to(dtype).exp()
-        return u, z, rate, (dt * u.to(dtype)).unsqueeze(-1) * b.to(dtype).unsqueeze(-2), c
+        return u, z, dt, dt * u.to(dtype), b.to(dtype), c
 
     def keep(self, rate: Tensor) -> Tensor:
         """The decay."""
@@ -97,8 +110,10 @@ class Mamba(Encoder):
 
     def read(self, h: Tensor, u: Tensor, z: Tensor, c: Tensor) -> Tensor:
         """y [..., H], given the memory and the other parts of the step."""
-        read = (h @ c.to(h.dtype).unsqueeze(-1)).squeeze(-1).to(u.dtype)
-        y: Tensor = self.output((read + self.skip * u) * silu(z))
+        return self._put_out((h @ c.to(h.dtype).unsqueeze(-1)).squeeze(-1), u, z)
+
+    def _put_out(self, found: Tensor, u: Tensor, z: Tensor) -> Tensor:
+        y: Tensor = self.output((found.to(u.dtype) + self.skip * u) * silu(z))
         return y
 
 

@@ -41,6 +41,18 @@ def kernel_of(scan: str, device: torch.device) -> ModuleType:
     return kernel if scan in kernel.SCANS else _load("portable")
 
 
+def runs_loops(x: torch.Tensor) -> bool:
+    """Whether numba's loops can run beside the scans: on a plain CPU tensor that nothing traces or transforms."""
+    return (
+        type(x) is torch.Tensor
+        and x.is_cpu
+        and not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and kernel_for(x.device).__name__ == "rlmin.scan.cpu"
+    )
+
+
 def _load_forced(name: str, device: str) -> ModuleType:
     if name not in KERNELS:
         raise ValueError(f"RLMIN_KERNEL: expected one of {', '.join(KERNELS)}, got {name!r}")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlmin.scan.boundary import carry_dtype, check_float, check_start, check_tensors, full_precision
-from rlmin.scan.dispatch import kernel_for
+from rlmin.scan.dispatch import runs_loops
 from rlmin.scan.outer_chunks import LEAST_OF_HEAD as LEAST_OF_HEAD
 from rlmin.scan.outer_chunks import LEAST_OF_KEY as LEAST_OF_KEY
 from rlmin.scan.outer_chunks import Removal, outer_chunks
@@ -75,8 +75,8 @@ def outer_scan(
             y, last = _loop(q, k, v, g, S, extra, add, start, exclusive)
         elif len(v) == 0:
             y, last = v.clone(), S.clone()
-        elif _has_loops(query):
-            from rlmin.scan.outer_cpu import Inputs, run  # needs numba, which kernel_for has found
+        elif runs_loops(query):
+            from rlmin.scan.outer_cpu import Inputs, run  # needs numba, which runs_loops has found
 
             y, last = run(_in_chunks, Inputs(q, k, v, g, S, extra, add), start, exclusive)
         else:
@@ -115,18 +115,6 @@ def outer_step(
 def clip_decay(log_decay: Tensor, query: Tensor) -> Tensor:
     """The log decay, clipped to the range that is computed exactly."""
     return log_decay.clamp(LEAST_OF_KEY if log_decay.dim() == query.dim() else LEAST_OF_HEAD, 0.0)
-
-
-def _has_loops(x: Tensor) -> bool:
-    """Whether numba's loops can run: a plain tensor on the CPU that nothing traces or transforms."""
-    return (
-        type(x) is Tensor
-        and x.is_cpu
-        and not torch.compiler.is_compiling()
-        and not torch._C._is_tracing()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and kernel_for(x.device).__name__ == "rlmin.scan.cpu"
-    )
 
 
 def _in_chunks(

@@ -101,7 +101,14 @@ def _backward(
     if inputs.log_decay is not None and not inputs.log_decay.requires_grad:
         grads[3] = None
     held, grad_y = _readable(inputs), _dense(grad_y)
-    arrays = [*map(_array, held), _flags(start), _checkpoints(kept), _array(grad_y), *map(_array, grads), _memory(carry)]
+    arrays = [
+        *map(_array, held),
+        _flags(start),
+        _checkpoints(kept),
+        _array(grad_y),
+        *map(_array, grads),
+        _memory(carry),
+    ]
     _run("backward", inputs, exclusive, arrays)
     dquery, dkey, dvalue, ddecay, dextra, dadd = grads
     return dquery, dkey, dvalue, ddecay, carry, dextra, dadd
