@@ -208,9 +208,11 @@ def test_an_impossible_value_is_cut_off_before_it_is_bootstrapped_from_and_named
     rollout.batch["next_value"].fill_(1e6)
     with pytest.warns(UserWarning, match=r"the value of 100% of the steps is far beyond .* try a smaller lr"):
         batch = agent.advantages(rollout.batch, agent.policy.value_head)
+        agent.advantages.check([float(x) for x in agent.advantages.facts])
     assert float(batch["target"].abs().max()) <= largest * 10.001, "max |reward| / (1 - gamma)"
     rollout.batch["value"].fill_(1.5 * 10 * largest)  # an error like any other: cut off, and no warning
     assert float(agent.advantages(rollout.batch, agent.policy.value_head)["target"].abs().max()) <= largest * 10.001
+    agent.advantages.check([float(x) for x in agent.advantages.facts])
     endless = make(gamma=1.0)
     rollout = collect(endless)
     rollout.batch["value"].fill_(1e6)

@@ -215,9 +215,9 @@ def learn(ranks: Ranks, make: Any, steps: int) -> dict[str, Any]:
     agent, gradients = make(ranks), list[Tensor]()
     real = agent.optimizer.step_within
 
-    def watched(norm: Tensor, largest: float) -> None:
+    def watched(norm: Tensor, largest: float, skip: Tensor | None = None) -> None:
         gradients.append(agent.optimizer.flat.grad.clone())
-        real(norm, largest)
+        real(norm, largest, skip)
 
     agent.optimizer.step_within = watched
     agent.learn(steps)

@@ -1,6 +1,7 @@
 """Advantages and value targets of a rollout, whatever the unit of the rewards."""
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -52,6 +53,7 @@ class Advantages(nn.Module):
     def __init__(self, config: PPOConfig, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.config, self.ranks = config, ranks
+        self.facts: list[Tensor] = []  # of the last rollout, for `check`
         self.return_norm, self.value_norm = RunningNorm(()), RunningNorm(())
         self.register_buffer("largest_reward", torch.zeros(()))
         self.register_buffer("discounted", torch.zeros(0), persistent=False)  # [B] return so far of running episodes
@@ -61,17 +63,17 @@ class Advantages(nn.Module):
         self.discounted = self.discounted.new_zeros(num_envs)
 
     @torch.no_grad()
-    def forward(self, batch: "TensorDict", head: ValueHead) -> "TensorDict":
+    def forward(self, batch: "TensorDict", head: ValueHead, *, filler: bool = True) -> "TensorDict":
         """The rollout [T, B] with "advantage" and "target" (of the value) added.
+
+        Nothing here waits for a GPU, unless there are filler rows: `facts` say what is wrong, and `check` reads them.
 
         Args:
             batch: a rollout, see `rlmin.learning.rollout.Rollout`.
             head: gets the unit of the targets.
-
-        Raises:
-            FloatingPointError: a target is NaN or infinite.
+            filler: whether there may be filler rows.
         """
-        config, real = self.config, ~batch["filler"]
+        config, real = self.config, ~batch["filler"] if filler else None
         reward = (
             self._scale_reward(batch["reward"], batch["start"], real) if config.normalize_return else batch["reward"]
         )
@@ -79,15 +81,38 @@ class Advantages(nn.Module):
         ends = (batch["terminated"], batch["truncated"])
         advantage = gae(reward, value, next_value, *ends, gamma=config.gamma, lam=config.lam)
         target = advantage + value
-        if not bool(torch.isfinite(target).all()):
-            largest = f"the largest reward is {float(reward.abs().max()):g}"
-            raise FloatingPointError(f"advantage: expected finite numbers, got NaN or infinity; {largest}")
-        _, spread = self.ranks.mean_and_std(target[real])
+        self.facts = [torch.isfinite(target).all().to(target.dtype), reward.abs().max(), *self.facts]
+        kept = _keep(target, real)
+        _, spread = self.ranks.mean_and_std(kept)
         if config.normalize_value:
-            spread = self._rescale(head, target[real])
-        if config.normalize_advantage and int(self.ranks.sum(real.sum())) > 1:
-            advantage = self._normalise(advantage, advantage[real], SMALLEST_SPREAD * spread)
+            spread = self._rescale(head, kept)
+        if config.normalize_advantage and self._count(kept, real) > 1:
+            advantage = self._normalise(advantage, _keep(advantage, real), SMALLEST_SPREAD * spread)
         return batch.clone(recurse=False).update({"advantage": advantage, "target": target})
+
+    def check(self, facts: Sequence[float]) -> None:
+        """Raise or warn of what is wrong with the last rollout, given the values of `facts`.
+
+        Raises:
+            FloatingPointError: a target is NaN or infinite.
+        """
+        finite, largest, *bounds = facts[: len(self.facts)]
+        if bounds and bounds[0] > TOO_MANY:
+            share, bound, reward = bounds
+            warnings.warn(
+                f"the value of {share:.0%} of the steps is far beyond {bound:.3g}, the most that rewards up to "
+                f"{reward:.3g} can add up to; it is clipped there. Training is unstable: try a smaller lr",
+                stacklevel=2,
+            )
+        if not finite:
+            message = f"advantage: expected finite numbers, got NaN or infinity; the largest reward is {largest:g}"
+            raise FloatingPointError(message)
+
+    def _count(self, kept: Tensor, real: Tensor | None) -> int:
+        """Rows of all ranks that are no filler."""
+        if real is None:
+            return kept.numel() * self.ranks.size
+        return int(self.ranks.sum(real.sum()))
 
     def keep(self, head: ValueHead) -> Kept:
         """Copies of the statistics and of `head`, for `give_back`."""
@@ -100,11 +125,11 @@ class Advantages(nn.Module):
         self.load_state_dict(kept.statistics)
         head.load_state_dict(kept.head)
 
-    def _scale_reward(self, reward: Tensor, start: Tensor, real: Tensor) -> Tensor:
+    def _scale_reward(self, reward: Tensor, start: Tensor, real: Tensor | None) -> Tensor:
         """Rewards in units of the deviation of the discounted return so far."""
         sums, last = discounted_return(reward, start, self.discounted, gamma=self.config.gamma)
         self.discounted = last
-        self.return_norm.update(sums[real], self.ranks)
+        self.return_norm.update(_keep(sums, real), self.ranks)
         scale = self.return_norm.var.sqrt().to(reward.dtype)
         return (reward / scale.clamp(min=torch.finfo(reward.dtype).tiny)).clamp(-10, 10)
 
@@ -116,17 +141,12 @@ class Advantages(nn.Module):
         A value beyond it is wrong for any policy. Bootstrapping would make it the next target, and it would grow.
         """
         torch.maximum(self.largest_reward, self.ranks.max(reward.abs().max()), out=self.largest_reward)
+        self.facts = []
         if self.config.gamma == 1:
             return values
         bound = self.largest_reward / (1 - self.config.gamma)
-        share = float(self.ranks.sum((values[0].abs() > TOO_FAR * bound).float().mean())) / self.ranks.size
-        if share > TOO_MANY:
-            warnings.warn(
-                f"the value of {share:.0%} of the steps is far beyond {float(bound):.3g}, the most that rewards up to "
-                f"{float(self.largest_reward):.3g} can add up to; it is clipped there. Training is unstable: try a "
-                "smaller lr",
-                stacklevel=2,
-            )
+        share = self.ranks.sum((values[0].abs() > TOO_FAR * bound).float().mean()) / self.ranks.size
+        self.facts = [share, bound, self.largest_reward.clone()]
         return tuple(value.clamp(-bound, bound) for value in values)
 
     def _rescale(self, head: ValueHead, target: Tensor) -> Tensor:
@@ -149,6 +169,11 @@ class Advantages(nn.Module):
         mean, std = self.ranks.mean_and_std(kept)
         scale = torch.maximum(std, smallest).clamp(min=torch.finfo(kept.dtype).tiny)
         return (advantage - mean) / scale
+
+
+def _keep(x: Tensor, real: Tensor | None) -> Tensor:
+    """The entries of `x` [T, B] that are `real`, [N]; all of them if that is None."""
+    return x.flatten() if real is None else x[real]
 
 
 def blame(error: str, reward: Tensor, *, first_row: int = 0) -> str:

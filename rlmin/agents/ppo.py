@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import gymnasium as gym
 import torch
+from torch import Tensor
 
 from rlmin.agents.advantages import Advantages, blame
+from rlmin.agents.measured import MEASURED, join, read_steps
 from rlmin.agents.online import OnlineAgent
 from rlmin.agents.ppo_config import PPOConfig as PPOConfig
-from rlmin.agents.ppo_loss import Weights, backward_loss, make_weights
+from rlmin.agents.ppo_loss import Weights, backward_loss, columns_of, make_weights
 from rlmin.agents.sb3_form import read_form
 from rlmin.agents.sb3_habits import PPOHabits, draw_seed
 from rlmin.agents.unroll import Unroll, compile_unroll
@@ -242,17 +244,20 @@ class PPO(PPOHabits, OnlineAgent):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
-        head, steps = self.policy.value_head, list[dict[str, float]]()
+        head, steps = self.policy.value_head, list[Tensor]()
         weights = make_weights(config, head.scale, entropy=entropy, clip=clip)
-        kept = self.advantages.keep(head)
+        kept, (filler, anywhere) = self.advantages.keep(head), self._has_filler(rollout)
         try:
-            batch = self.advantages(rollout.batch, head)
+            batch = self.advantages(rollout.batch, head, filler=anywhere)
             self.optimizer.read()  # after the value head has got its unit
             before = self.optimizer.flat.detach().clone()
-            for part, state in self._minibatches(batch.select(*self._columns(batch)), rollout.state):
-                steps.append(self._gradient_step(part, state, weights))
-                if config.target_kl is not None and steps[-1]["approx_kl"] > 1.5 * config.target_kl:
-                    break
+            self._take_steps(batch.select(*columns_of(batch, config, filler=filler)), rollout.state, weights, steps)
+            real = ~batch["filler"] if anywhere else None
+            weight = None if real is None else real.float()
+            variance = explained_variance(batch["value"], batch["target"], weight, self.ranks)
+            moved = (self.optimizer.flat.detach() - before).norm()
+            facts = (*self.advantages.facts, moved, variance)
+            taken, known = read_steps(steps, facts, self.advantages.check, self.check_finite)
         except BaseException as error:
             if not steps:  # else the unit belongs to the weights of the last step
                 self.advantages.give_back(kept, head)
@@ -261,21 +266,38 @@ class PPO(PPOHabits, OnlineAgent):
                 raise FloatingPointError(blame(str(error), rollout.batch["reward"], first_row=first_row)) from None
             raise
         self.num_updates += 1
-        real = ~batch["filler"]
         if config.normalize_observation:
             self.policy.update_normalizer(batch["observation"], real, self.ranks)
-        variance = explained_variance(batch["value"], batch["target"], real.float(), self.ranks)
-        last = steps[-config.minibatches_of(config.num_envs) :]  # the whole update but one epoch behind them
-        kl_max = torch.tensor(max(step["kl_max"] for step in last))  # of this rank, as no mean gives the largest
-        return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]} | {
+        last = taken[-config.minibatches_of(config.num_envs) :]  # the whole update but one epoch behind them
+        kl_max = max(step["kl_max"] for step in last)  # of this rank, as no mean gives the largest
+        return {name: sum(step[name] for step in taken) / len(taken) for name in taken[0]} | {
             "update_kl": sum(step["approx_kl"] for step in last) / len(last),
-            "kl_max": float(self.ranks.max(kl_max)),
-            **self._compare_norm(float((self.optimizer.flat.detach() - before).norm())),
-            "explained_variance": float(variance),
+            "kl_max": kl_max if self.ranks.is_alone else float(self.ranks.max(torch.tensor(kl_max))),
+            **self._compare_norm(known[-2]),
+            "explained_variance": known[-1],
             "learning_rate": lr,
             "entropy_weight": entropy,
-            "gradient_steps": len(steps),
+            "gradient_steps": len(taken),
         }
+
+    def _take_steps(self, batch: "TensorDict", state: State, weights: Weights, steps: list[Tensor]) -> None:
+        """All gradient steps; what each of them measures is added to `steps`.
+
+        Nothing here waits for a GPU, unless `target_kl` is set: after a step that is not finite the others change
+        nothing, and `read_steps` finds it.
+        """
+        bad, limit = torch.zeros((), device=self.device), self.config.target_kl
+        for part, first in self._minibatches(batch, state):
+            steps.append(self._gradient_step(part, first, weights, bad))
+            if limit is not None and float(steps[-1][MEASURED.index("approx_kl")]) > 1.5 * limit:
+                break
+
+    def _has_filler(self, rollout: Rollout) -> tuple[bool, bool]:
+        """Whether there are filler rows, here and on any rank; it asks only where there may be."""
+        if self._vector is not None and not self._vector.fills:
+            return False, False
+        here = bool(rollout.batch["filler"].any())
+        return here, self.ranks.any(here)
 
     def _compare_norm(self, norm: float) -> dict[str, float]:
         """How far an update moved the weights, and its ratio to the exponential mean of earlier updates."""
@@ -289,8 +311,8 @@ class PPO(PPOHabits, OnlineAgent):
             return float(self.schedules[name](1 - done))
         return schedule(getattr(self.config, name), getattr(self.config, f"{name}_final"), done)
 
-    def _gradient_step(self, part: "TensorDict", state: State, weights: Weights) -> dict[str, float]:
-        """Forward, loss, backward and one optimizer step on one minibatch [W, rows]; returns its metrics."""
+    def _gradient_step(self, part: "TensorDict", state: State, weights: Weights, bad: Tensor) -> Tensor:
+        """Forward, loss, backward and one optimizer step on one minibatch [W, rows]; see `measured.join`."""
         with self._autocast():
             out = self._unroll(dict(part["observation"].items()), state, part["start"], part.get("action_mask", None))
         means = backward_loss(out, part, self.policy.value_head.scale, self.config, weights)
@@ -299,19 +321,9 @@ class PPO(PPOHabits, OnlineAgent):
             count = (~part["filler"]).sum() if "filler" in part.keys() else part.numel()  # noqa: SIM118
             norm, means, _ = self.optimizer.average_gradient(self.ranks, means, count)
             measured = {**means, "kl_max": kl_max, "grad_norm": norm}
-            values = dict(zip(measured, torch.stack(list(measured.values())).tolist(), strict=True))  # one transfer
-        self.check_finite({name: values[name] for name in ("policy_loss", "value_loss", "entropy", "grad_norm")})
-        self.optimizer.step_within(norm, self.config.max_grad_norm)
-        return values
-
-    def _columns(self, batch: "TensorDict") -> list[str]:
-        """The columns that a gradient step reads; filler rows are rare, and losses are faster without them."""
-        names = ["observation", "start", "action", "log_prob", "advantage", "target"]
-        if self.config.value_clip is not None:
-            names.append("value")
-        if bool(batch["filler"].any()):
-            names.append("filler")
-        return names + [name for name in ("action_mask",) if name in batch.keys()]  # noqa: SIM118
+            found, skip = join(measured, bad)
+            self.optimizer.step_within(norm, self.config.max_grad_norm, skip)
+        return found
 
     def _minibatches(self, batch: "TensorDict", state: State) -> Iterator[tuple["TensorDict", State]]:
         """All epochs: shuffled rows, each a whole environment or a window of one, with its initial memory."""

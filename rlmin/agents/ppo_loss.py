@@ -28,6 +28,16 @@ def make_weights(config: PPOConfig, like: Tensor, *, entropy: float, clip: float
     return Weights(entropy, clip, ppo_loss.settings_of(like, entropy=entropy, clip=clip, **constant))
 
 
+def columns_of(batch: "TensorDict", config: PPOConfig, *, filler: bool) -> list[str]:
+    """The columns that a gradient step reads; filler rows are rare, and losses are faster without them."""
+    names = ["observation", "start", "action", "log_prob", "advantage", "target"]
+    if config.value_clip is not None:
+        names.append("value")
+    if filler:
+        names.append("filler")
+    return names + [name for name in ("action_mask",) if name in batch.keys()]  # noqa: SIM118, of a TensorDict
+
+
 def backward_loss(
     out: PolicyOutput, part: "TensorDict", unit: Tensor, config: PPOConfig, weights: Weights
 ) -> dict[str, Tensor]:

@@ -103,17 +103,20 @@ class FlatAdam(torch.optim.Adam):
         return Averaged(torch.linalg.vector_norm(gradient), averages, total[-1])
 
     @torch.no_grad()
-    def step_within(self, norm: Tensor, largest: float) -> None:
+    def step_within(self, norm: Tensor, largest: float, skip: Tensor | None = None) -> None:
         """A step along the collected gradient of 2-norm `norm`, scaled down to `largest` if it is longer.
 
-        All or nothing: after an error, values and moments are the earlier ones.
+        All or nothing: after an error, values and moments are the earlier ones. Where `skip`, a float scalar on the
+        device of the values, is 1, nothing changes either, and nobody has to wait for it to be known.
         """
+        self.found_inf = skip  # torch's name
         self.grad_scale = (norm / largest).clamp(min=1).float()  # Adam's divisors, before anything else
         changed = [self.flat, *self.state.get(self.flat, {}).values()]
         kept = self._copy(changed)
         try:
             if self.decayed:
-                torch._foreach_mul_(self.decayed, 1 - self.param_groups[0]["lr"] * self.decay)
+                share = self.param_groups[0]["lr"] * self.decay
+                torch._foreach_mul_(self.decayed, 1 - (share if skip is None else share * (1 - skip)))
             self.step()
             torch._foreach_copy_(self.parameters, self.views)
         except BaseException:  # also Ctrl-C, which may come between any two of these

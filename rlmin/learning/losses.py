@@ -127,19 +127,21 @@ def approximate_kl(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor | None
 
 @torch.no_grad()
 @checked
-def explained_variance(value: Tensor, target: Tensor, weight: Tensor, ranks: Ranks = ALONE) -> Tensor:
+def explained_variance(value: Tensor, target: Tensor, weight: Tensor | None, ranks: Ranks = ALONE) -> Tensor:
     """1 - Var(target - value) / Var(target) over kept rows of all ranks: 1 is perfect, 0 no better than a constant.
 
-    A scalar; NaN if no row is kept. The variance of the target is at least 1e-8.
+    A scalar; NaN if no row is kept. The variance of the target is at least 1e-8. Where `weight` is None nothing waits
+    for a GPU.
     """
     check_alike(value=value, target=target, weight=weight)
-    keep = weight.bool()
+    keep = None if weight is None else weight.bool()
     if not ranks.is_alone:
-        count, _, (unexplained, whole) = ranks.moments(torch.stack([target - value, target], -1)[keep])
+        both = torch.stack([target - value, target], -1)
+        count, _, (unexplained, whole) = ranks.moments(both.reshape(-1, 2) if keep is None else both[keep])
         return 1 - unexplained / whole.clamp(min=1e-8) if count else target.new_full((), torch.nan)
-    if not bool(keep.any()):
+    if target.numel() == 0 or (keep is not None and not bool(keep.any())):
         return target.new_full((), torch.nan)
-    target, error = target[keep], (target - value)[keep]
+    target, error = (x.flatten() if keep is None else x[keep] for x in (target, target - value))
     return 1 - error.var(correction=0) / target.var(correction=0).clamp(min=1e-8)
 
 

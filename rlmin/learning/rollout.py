@@ -308,8 +308,10 @@ def check_finite(batch: "TensorDict", *, first_step: int, first_row: int = 0) ->
         first_step: number of the batch's step 0, counted since training began.
         first_row: number of the batch's first environment.
     """
-    for name, x in batch.flatten_keys(".").items():
-        if not x.is_floating_point() or bool(torch.isfinite(x).all()):
+    floats = {name: x for name, x in batch.flatten_keys(".").items() if x.is_floating_point()}
+    fine = torch.stack([torch.isfinite(x).all() for x in floats.values()]).tolist()  # one transfer
+    for (name, x), is_fine in zip(floats.items(), fine, strict=True):
+        if is_fine:
             continue
         bad = (~torch.isfinite(x)).reshape(*x.shape[:2], -1).any(-1)
         t, row = (int(i) for i in bad.nonzero()[0])

@@ -100,16 +100,17 @@ class Inputs(nn.Module):
         return embed if type(embed) is Numbers else None
 
     @torch.no_grad()
-    def update_normalizer(self, observation: Mapping[str, Tensor], keep: Tensor, ranks: Ranks = ALONE) -> None:
+    def update_normalizer(self, observation: Mapping[str, Tensor], keep: Tensor | None, ranks: Ranks = ALONE) -> None:
         """Merge the numbers and choices of all ranks' rollouts into the running statistics.
 
         Args:
             observation: leaves [T, B, ...]; one that is not there keeps the statistics it has.
-            keep: [T, B] bool, rows that count.
+            keep: [T, B] bool, rows that count; None: all of them.
         """
         for name, embed in zip(self.names, self.embed, strict=True):
             if isinstance(embed, Numbers | Choices) and embed.norm is not None and name in observation:
-                embed.update_normalizer(observation[name][keep], ranks)
+                x = observation[name]
+                embed.update_normalizer(x.flatten(0, 1) if keep is None else x[keep], ranks)
 
 
 class Numbers(nn.Module):
@@ -183,7 +184,9 @@ class Choices(nn.Module):
     def update_normalizer(self, x: Tensor, ranks: Ranks = ALONE) -> None:
         """Merge the [N, *shape] of all ranks."""
         if self.norm is not None:
-            share = torch.bincount(self._index(x).flatten(), minlength=self.total).double() / max(len(x), 1)
+            place = self._index(x).flatten()
+            count = place.new_zeros(self.total).scatter_add_(0, place, torch.ones_like(place))  # bincount would wait
+            share = count.double() / max(len(x), 1)
             self.norm.merge(ranks.pool(Moments(len(x), share, share * (1 - share))))
 
     def _index(self, x: Tensor) -> Tensor:

@@ -188,8 +188,8 @@ class Policy(nn.Module):
         device = self.device
         return torch.zeros((rows, *self.action_head.event_shape), dtype=self.action_head.dtype, device=device)
 
-    def update_normalizer(self, observation: Observation, keep: Tensor, ranks: Ranks = ALONE) -> None:
-        """Merge all ranks' rollouts ([T, B, ...] leaves, rows where `keep`) into the observation statistics."""
+    def update_normalizer(self, observation: Observation, keep: Tensor | None, ranks: Ranks = ALONE) -> None:
+        """Merge all ranks' rollouts ([T, B, ...] leaves; where `keep`, or all) into the observation statistics."""
         for trunk in self._each_trunk():
             trunk.inputs.update_normalizer(observation, keep, ranks)
 

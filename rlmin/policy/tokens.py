@@ -75,7 +75,7 @@ class TokenInputs(nn.Module):
             tokens.append(self.asked(observation, start))
         return torch.stack([*tokens, self.seen(observation, start)], dim=-3)
 
-    def update_normalizer(self, observation: Observation, keep: Tensor, ranks: Ranks = ALONE) -> None:
+    def update_normalizer(self, observation: Observation, keep: Tensor | None, ranks: Ranks = ALONE) -> None:
         """See `rlmin.policy.inputs.Inputs.update_normalizer`."""
         for inputs in (self.asked, self.seen):
             if inputs is not None:

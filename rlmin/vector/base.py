@@ -90,6 +90,11 @@ class Vector(ABC):
         """Whether an episode may be truncated, as far as is known: False only for native games that never do it."""
         return True
 
+    @property
+    def fills(self) -> bool:
+        """Whether there may be filler rows."""
+        return True
+
     @abstractmethod
     def reset(self, seed: int | None = None) -> Step:
         """Open an episode in every environment.

@@ -42,6 +42,11 @@ class GymVector(Vector):
             env = env.env
         return env.truncates if isinstance(env, TensorEnv) else True
 
+    @property
+    def fills(self) -> bool:
+        """See `Vector.fills`."""
+        return self._autoreset is AutoresetMode.NEXT_STEP
+
     def reset(self, seed: int | None = None) -> Step:
         seed = self._first_seed(seed)
         raw, infos = self.heard = self._call(self.env.reset, seed=seed)

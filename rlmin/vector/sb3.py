@@ -34,6 +34,11 @@ class SB3Vector(Vector):
             seed=seed,
         )
 
+    @property
+    def fills(self) -> bool:
+        """See `Vector.fills`."""
+        return False
+
     def reset(self, seed: int | None = None) -> Step:
         seed = self._first_seed(seed)
         if seed is not None and not self._try_seed(seed):
