@@ -1,6 +1,7 @@
 """The fused halves of a residual block give what the modules they stand for give, values and gradients."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -150,3 +151,18 @@ def test_what_the_loops_cannot_take_is_left_to_torch(monkeypatch: pytest.MonkeyP
     assert not block.usable(x, weight)
     plain = encoder(*inputs)[0]
     torch.testing.assert_close(fused, plain)
+
+
+def test_an_activation_that_was_exchanged_is_used_in_training_too() -> None:
+    torch.manual_seed(0)
+    encoder = Stack(D, D).double()
+    inputs = random(T, B, D, seed=1), encoder.initial_state(B), starts(T)
+    before, _ = encoder(*inputs)
+    for layer in encoder.blocks:
+        mlp: Any = layer.mlp
+        mlp[1] = nn.Tanh()
+    found, _ = encoder(*inputs)
+    with torch.no_grad():
+        wanted, _ = encoder(*inputs)
+    torch.testing.assert_close(found, wanted)
+    assert not torch.allclose(found, before)

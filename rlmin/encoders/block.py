@@ -72,8 +72,9 @@ class Block(Encoder):
             update = drop(update, self.dropout)
         if norm is None or mlp is None:
             return x + update
-        if isinstance(norm, nn.LayerNorm) and not drops and update.dtype is x.dtype:
-            first, _, second = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(mlp))
+        first, activation, second = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(mlp))
+        is_known = type(activation) is nn.SiLU and not drops and update.dtype is x.dtype
+        if isinstance(norm, nn.LayerNorm) and is_known:
             if block.usable(x, norm.weight):
                 return block.feed_forward(x, update, norm, first, second)
             if feed_forward.usable(x, norm.weight):

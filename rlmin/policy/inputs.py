@@ -138,9 +138,10 @@ class Numbers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first, act, second = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(self.net))
         x = self.flat(x)
-        if block.usable(x, first.weight):
+        is_known = type(act) is nn.SiLU
+        if is_known and block.usable(x, first.weight):
             return block.silu_mlp(x, first, second)
-        if feed_forward.usable(x, first.weight):
+        if is_known and feed_forward.usable(x, first.weight):
             return feed_forward.silu_mlp(x, first, second)
         return cast(Tensor, second(act(first(x))))
 
