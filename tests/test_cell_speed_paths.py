@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlmin.encoders import GRU, LSTM, RWKV7, DeltaNet, Encoder, GatedLinear, Mamba, MinGRU, MinLSTM
+from rlmin.encoders import GRU, LSTM, RWKV7, SRWM, DeltaNet, Encoder, GatedLinear, Mamba, MinGRU, MinLSTM
 from rlmin.encoders import gru as gru_module
 from rlmin.encoders import lstm as lstm_module
 from rlmin.encoders import mamba as mamba_module
 from rlmin.encoders import projected as projected_module
+from rlmin.encoders import srwm as srwm_module
 from rlmin.kernels import cell as cpu_cell
-from rlmin.kernels import selective
+from rlmin.kernels import selective, self_reference
 from rlmin.scan import cpu, cpu_memory, outer, outer_cpu
 from rlmin.types import State, map_state
 
@@ -30,6 +31,8 @@ CELLS: dict[str, Callable[[], Encoder]] = {
     "gated_linear": lambda: GatedLinear(D, H, heads=2),
     "delta_net": lambda: DeltaNet(D, H, heads=2),
     "rwkv7": lambda: RWKV7(D, H, heads=2),
+    "srwm": lambda: SRWM(D, H, heads=2),
+    "srwm whole vectors": lambda: SRWM(D, 16, heads=1),
 }
 every_cell = pytest.mark.parametrize("name", CELLS)
 never = torch.zeros(T, B, dtype=torch.bool)
@@ -66,7 +69,7 @@ def everything(encoder: Encoder, start: Tensor, x: Tensor | None = None) -> list
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (projected_module, gru_module, lstm_module):
         monkeypatch.setattr(module, "fits_cpu", lambda *_: False)
-    for other in (mamba_module, outer):
+    for other in (mamba_module, outer, srwm_module):
         monkeypatch.setattr(other, "runs_loops", lambda _: False)
 
 
@@ -94,7 +97,7 @@ def test_inputs_of_any_layout_and_threads_change_nothing(monkeypatch: pytest.Mon
     scattered = random(T, B, D, seed=1).permute(1, 2, 0).contiguous().permute(2, 0, 1)
     flags = sometimes.t().contiguous().t()
     torch.testing.assert_close(everything(encoder, flags, scattered), want)
-    for module in (cpu, selective, outer_cpu):
+    for module in (cpu, selective, self_reference, outer_cpu):
         monkeypatch.setattr(module, "_PARALLEL_SIZE", 1)
     monkeypatch.setattr(cpu, "_PARALLEL_STEP", 1)
     torch.set_num_threads(3)
@@ -139,6 +142,18 @@ def test_the_gradient_of_a_selective_scan_can_be_differentiated(signed: bool) ->
     def run(*x: Tensor) -> Any:
         dt, value, b, c, rate, state = x
         return selective.selective_scan(dt, value, b, c, rate, state, sometimes[3:6, :2], signed=signed)
+
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
+
+
+def test_the_gradient_of_a_self_referential_walk_can_be_differentiated() -> None:
+    sizes = (3, 2, 2, 3), (2, 13, 3), (2, 2, 13, 3)  # u, base, state
+    inputs = [random(*size, seed=seed).requires_grad_() for seed, size in enumerate(sizes)]
+
+    def run(*x: Tensor) -> Any:
+        u, base, state = x
+        return self_reference.walk(srwm_module._walk_steps, u, base, state, sometimes[3:6, :2])
 
     assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)

@@ -63,7 +63,7 @@ GRU, LSTM = "nn.GRU", "nn.LSTM"
 PADDED_GRU, PADDED_LSTM = "nn.GRU, split and pad", "nn.LSTM, split and pad"
 OWN = [name for name in MIXERS if name != "mlp"]
 LSTMS = {"min_lstm", "lstm"}
-LONGEST = {"srwm": 64, "slstm": 512, "coupled_lmu": 512, "regular_lrnn": 512}
+LONGEST = {"slstm": 512, "coupled_lmu": 512, "regular_lrnn": 512}
 """Largest T of a cell on a CPU: longer ones go step by step and take too long."""
 
 

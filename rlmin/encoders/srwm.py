@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from rlmin.encoders.base import Encoder, full_precision, one, wipe
 from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.heads import Heads, size_of_head
+from rlmin.scan.dispatch import runs_loops
 from rlmin.settings import Count, Settings, Size
 from rlmin.settings.boundary import checked
 from rlmin.types import State
@@ -53,37 +54,54 @@ class SRWM(Encoder):
     def forward(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.forward` with `state` [B, heads, 3 size + 4, size]."""
         self.check_input(x, start, state)
-        shift, found = one(state), []
+        shift = one(state)
         u = self._read(x, shift.dtype)
         with full_precision(x):
-            for t in range(len(x)):
-                y, shift = self._walk(u[t], wipe(shift, start[t]))
-                found.append(y)
-        out: Tensor = self.output(torch.stack(found).to(x.dtype))
+            y, shift = self._walk_all(u, shift, start)
+        out: Tensor = self.output(y.flatten(-2).to(x.dtype))
         return out, shift
 
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.step` with `state` [B, heads, 3 size + 4, size]."""
-        shift = wipe(one(state), start)
+        shift = one(state)
         u = self._read(x, shift.dtype)
         with full_precision(x):
-            y, shift = self._walk(u, shift)
-        out: Tensor = self.output(y.to(x.dtype))
+            y, shift = self._walk_all(u.unsqueeze(0), shift, start.unsqueeze(0))
+        out: Tensor = self.output(y[0].flatten(-2).to(x.dtype))
         return out, shift
+
+    def _walk_all(self, u: Tensor, shift: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        """y [T, B, heads, size] and the last shift, by the fastest way that the tensors allow."""
+        base = self.base.to(shift.dtype)
+        if runs_loops(u) and u.numel():
+            from rlmin.kernels.self_reference import walk  # needs numba, which runs_loops has found
+
+            return walk(_walk_steps, u, base, shift, start)
+        return _walk_steps(u, base, shift, start)
 
     def _read(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """u [..., heads, size] of x [..., D], in the precision of the state."""
         return torch.softmax(self.projection(x).to(dtype).unflatten(-1, (self.heads, self.size)), dim=-1)
 
-    def _walk(self, u: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """y [B, heads * size] and the shift after a step that reads u [B, heads, size]."""
-        W, size = self.base.to(shift.dtype) + shift, self.size
-        y, q, k, b = torch.split((W @ u.unsqueeze(-1)).squeeze(-1), [size, size, size, 4], dim=-1)
-        q, k = torch.softmax(q, dim=-1), torch.softmax(k, dim=-1)
-        gap = (W @ (q - k).unsqueeze(-1)).squeeze(-1)
-        rate = torch.sigmoid(b)
-        rates = torch.cat([rate[..., :3].repeat_interleave(size, -1), rate[..., 3:].expand(*rate.shape[:-1], 4)], -1)
-        return y.flatten(-2), shift + (rates * gap).unsqueeze(-1) * k.unsqueeze(-2)
+
+def _walk_steps(u: Tensor, base: Tensor, shift: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """y [T, B, heads, size] and the last shift [B, heads, 3 size + 4, size], for u [T, B, heads, size]."""
+    found = []
+    for t in range(len(u)):
+        y, shift = _walk(u[t], base, wipe(shift, start[t]))
+        found.append(y)
+    return torch.stack(found) if found else u, shift
+
+
+def _walk(u: Tensor, base: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """y and u [B, heads, size]; the shift before and after a step."""
+    W, size = base + shift, u.shape[-1]
+    y, q, k, b = torch.split((W @ u.unsqueeze(-1)).squeeze(-1), [size, size, size, 4], dim=-1)
+    q, k = torch.softmax(q, dim=-1), torch.softmax(k, dim=-1)
+    gap = (W @ (q - k).unsqueeze(-1)).squeeze(-1)
+    rate = torch.sigmoid(b)
+    rates = torch.cat([rate[..., :3].repeat_interleave(size, -1), rate[..., 3:].expand(*rate.shape[:-1], 4)], -1)
+    return y, shift + (rates * gap).unsqueeze(-1) * k.unsqueeze(-2)
 
 
 @dataclass(frozen=True, kw_only=True)
