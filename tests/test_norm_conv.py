@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlmin.encoders import CausalConv
+from rlmin.encoders import CausalConv, Stack
 from rlmin.encoders.base import one
 from rlmin.kernels.norm_conv import norm_conv, usable
 
@@ -119,6 +119,26 @@ def test_it_is_used_where_numba_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLMIN_KERNEL", "portable")
     assert usable(x, torch.zeros(3)) and not usable(x, torch.zeros(3).double()) and not usable(x[:0], torch.zeros(3))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not usable(x, torch.zeros(3))
+        assert not usable(x, torch.zeros(3)) and usable(x.bfloat16(), torch.zeros(3), autocast=True)
+        assert not usable(x, torch.zeros(3).double(), autocast=True)
     monkeypatch.setenv("RLMIN_KERNEL", "cpu")
     assert not usable(x, torch.zeros(3))
+
+
+def test_under_autocast_it_is_what_the_modules_are(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    stack = Stack(4, 6, layers=2).to(device)
+    x, start = torch.randn(5, 3, 4, device=device), draw_starts(5, 3, 0.3)
+    results = []
+    for fused in (True, False):
+        if not fused:
+            monkeypatch.setattr("rlmin.encoders.block.norm_conv.usable", lambda *_, **__: False)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            y, _ = stack(x, stack.initial_state(3), start)
+        grads = torch.autograd.grad(y.float().square().sum(), [*stack.parameters()])
+        results.append([y.float().detach(), torch.cat([grad.flatten() for grad in grads])])
+    for found, wanted in zip(*results, strict=True):  # the norm of a CPU rounds under autocast, that of a GPU does not
+        assert float((found - wanted).norm() / wanted.norm()) < 0.02
+    exact = stack(x, stack.initial_state(3), start)[0]
+    assert not torch.allclose(exact, results[0][0], rtol=1e-5, atol=1e-5), "products are in bfloat16"

@@ -153,7 +153,7 @@ def streams_after(rank: int, size: int) -> Streams:
 class Before(PPO):
     """PPO as it was before there were shards: every random number from the agent's one generator."""
 
-    def _minibatches(self, batch: Any, state: Any) -> Iterator[Any]:
+    def _minibatches(self, batch: Any, state: Any, deals: Any = None) -> Iterator[Any]:
         self.collector.generator = self.generator
         rollout, first = batch, state
         if self.config.window < self.config.horizon:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlmin.distributed import Ranks
+
 LOGGED = (
     "loss",
     "policy_loss",
@@ -61,3 +63,13 @@ def read_steps(
         del steps[good:]
         raise
     return [{name: step[name] for name in LOGGED} for step in taken], known
+
+
+def summarise(taken: list[dict[str, float]], minibatches: int, ranks: Ranks) -> dict[str, float]:
+    """Means over the steps of an update, and the divergence of its last epoch, which has the whole update behind it."""
+    last = taken[-minibatches:]
+    kl_max = max(step["kl_max"] for step in last)  # of this rank, as no mean gives the largest
+    return {name: sum(step[name] for step in taken) / len(taken) for name in taken[0]} | {
+        "update_kl": sum(step["approx_kl"] for step in last) / len(last),
+        "kl_max": kl_max if ranks.is_alone else float(ranks.max(torch.tensor(kl_max))),
+    }

@@ -9,7 +9,7 @@ Source: Schulman et al. 2017 (arXiv:1707.06347).
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from rlmin.agents.advantages import Advantages, blame
-from rlmin.agents.measured import MEASURED, join, read_steps
+from rlmin.agents.measured import MEASURED, join, read_steps, summarise
 from rlmin.agents.online import OnlineAgent
 from rlmin.agents.ppo_config import PPOConfig as PPOConfig
 from rlmin.agents.ppo_loss import Weights, backward_loss, columns_of, make_weights
 from rlmin.agents.sb3_form import read_form
 from rlmin.agents.sb3_habits import PPOHabits, draw_seed
+from rlmin.agents.step_graph import Inputs, make_graph, obstacle, run_as_graph
 from rlmin.agents.unroll import Unroll, compile_unroll
 from rlmin.agents.warmup import warm_up_policy
 from rlmin.distributed import ALONE, Ranks
@@ -35,6 +36,7 @@ from rlmin.learning.losses import explained_variance
 from rlmin.learning.opening import Opening
 from rlmin.learning.rollout import Collector, Rollout
 from rlmin.learning.schedule import schedule
+from rlmin.learning.step_graph import StepGraph
 from rlmin.policy.fit import check_spaces
 from rlmin.policy.readings import warn_of_doubts
 from rlmin.runs.callbacks import Hook, start_callback
@@ -111,7 +113,8 @@ class PPO(PPOHabits, OnlineAgent):
     def _build(self, config: PPOConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         """Everything that needs no environment."""
         super()._build(config, observation_space, action_space)
-        self.optimizer = FlatAdam(self.policy.parameters(), lr=config.lr, betas=(0.9, config.beta2), eps=1e-5)
+        betas, capturable = (0.9, config.beta2), obstacle(self) is None
+        self.optimizer = FlatAdam(self.policy.parameters(), lr=config.lr, betas=betas, eps=1e-5, capturable=capturable)
         self.advantages = Advantages(config, self.ranks).to(self.device)
         self.streams = make_streams(self.seed, config.shards, self.ranks, self.generator)
         self.schedules: dict[str, Schedule] = {}  # schedules that are not straight lines; not saved
@@ -122,9 +125,15 @@ class PPO(PPOHabits, OnlineAgent):
         """The training pass over a minibatch."""
         return compile_unroll(self.policy) if self.config.compile else self.policy.unroll
 
+    @cached_property
+    def _graph(self) -> StepGraph | None:
+        """The recorder of updates."""
+        return make_graph(self)
+
     def parts(self, *, environment: bool) -> dict[str, Any]:
-        """See `OnlineAgent.parts`; a compiled pass is compiled anew."""
-        return {name: x for name, x in super().parts(environment=environment).items() if name != "_unroll"}
+        """See `OnlineAgent.parts`; a compiled pass is compiled anew, and a graph recorded."""
+        own = ("_unroll", "_graph")
+        return {name: x for name, x in super().parts(environment=environment).items() if name not in own}
 
     def attach(self, vector: Vector) -> None:
         """Train in `vector` from now on: see `OnlineAgent.attach`."""
@@ -241,12 +250,10 @@ class PPO(PPOHabits, OnlineAgent):
         """
         config = self.config
         lr, entropy, clip = (self.setting_at(done, name) for name in ("lr", "entropy", "clip"))
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-
+        self.optimizer.set_rate(lr)
         head, steps = self.policy.value_head, list[Tensor]()
         weights = make_weights(config, head.scale, entropy=entropy, clip=clip)
-        kept, (filler, anywhere) = self.advantages.keep(head), self._has_filler(rollout)
+        kept, (filler, anywhere) = self.advantages.keep(head), self.collector.has_filler(rollout)
         try:
             batch = self.advantages(rollout.batch, head, filler=anywhere)
             self.optimizer.read()  # after the value head has got its unit
@@ -268,11 +275,7 @@ class PPO(PPOHabits, OnlineAgent):
         self.num_updates += 1
         if config.normalize_observation:
             self.policy.update_normalizer(batch["observation"], real, self.ranks)
-        last = taken[-config.minibatches_of(config.num_envs) :]  # the whole update but one epoch behind them
-        kl_max = max(step["kl_max"] for step in last)  # of this rank, as no mean gives the largest
-        return {name: sum(step[name] for step in taken) / len(taken) for name in taken[0]} | {
-            "update_kl": sum(step["approx_kl"] for step in last) / len(last),
-            "kl_max": kl_max if self.ranks.is_alone else float(self.ranks.max(torch.tensor(kl_max))),
+        return summarise(taken, config.minibatches_of(config.num_envs), self.ranks) | {
             **self._compare_norm(known[-2]),
             "explained_variance": known[-1],
             "learning_rate": lr,
@@ -286,18 +289,23 @@ class PPO(PPOHabits, OnlineAgent):
         Nothing here waits for a GPU, unless `target_kl` is set: after a step that is not finite the others change
         nothing, and `read_steps` finds it.
         """
-        bad, limit = torch.zeros((), device=self.device), self.config.target_kl
-        for part, first in self._minibatches(batch, state):
-            steps.append(self._gradient_step(part, first, weights, bad))
+        if self._graph is not None and obstacle(self) is None:
+            deals = [*self._deals(batch)]
+            steps += run_as_graph(self, self._graph, Inputs(batch, state, deals, weights))
+            return
+        limit, one_by_one = self.config.target_kl, self.each_step(batch, state, self._deals(batch), weights)
+        for step in one_by_one:
+            steps.append(step)
             if limit is not None and float(steps[-1][MEASURED.index("approx_kl")]) > 1.5 * limit:
                 break
 
-    def _has_filler(self, rollout: Rollout) -> tuple[bool, bool]:
-        """Whether there are filler rows, here and on any rank; it asks only where there may be."""
-        if self._vector is not None and not self._vector.fills:
-            return False, False
-        here = bool(rollout.batch["filler"].any())
-        return here, self.ranks.any(here)
+    def each_step(
+        self, batch: "TensorDict", state: State, deals: Iterable[list[Tensor]], weights: Weights
+    ) -> Iterator[Tensor]:
+        """Take the gradient steps of an update one by one, and say what each measures."""
+        bad = torch.zeros((), device=self.device)
+        for part, first in self._minibatches(batch, state, deals):
+            yield self._gradient_step(part, first, weights, bad)
 
     def _compare_norm(self, norm: float) -> dict[str, float]:
         """How far an update moved the weights, and its ratio to the exponential mean of earlier updates."""
@@ -325,17 +333,24 @@ class PPO(PPOHabits, OnlineAgent):
             self.optimizer.step_within(norm, self.config.max_grad_norm, skip)
         return found
 
-    def _minibatches(self, batch: "TensorDict", state: State) -> Iterator[tuple["TensorDict", State]]:
+    def _minibatches(
+        self, batch: "TensorDict", state: State, deals: Iterable[list[Tensor]] | None = None
+    ) -> Iterator[tuple["TensorDict", State]]:
         """All epochs: shuffled rows, each a whole environment or a window of one, with its initial memory."""
         rollout, first = batch, state
         if self.config.window < self.config.horizon:
             split: Any = rollout.split(self.config.window)  # torch.cat takes TensorDicts, but does not say so
             batch = cast("TensorDict", torch.cat(split, dim=1))  # [W, windows * B], window-major
-        for _ in range(self.config.epochs):
+        for deal in self._deals(rollout) if deals is None else deals:
             state = self._window_states(rollout, first)
-            windows, number = batch.shape[1] // rollout.shape[1], self.config.minibatches_of(self.config.num_envs)
-            for chosen in self.streams.deal(windows, rollout.shape[1], number):
+            for chosen in deal:
                 yield batch[:, chosen], map_state(lambda x, chosen=chosen: x[chosen], state)  # type: ignore[misc]
+
+    def _deals(self, rollout: "TensorDict") -> Iterator[list[Tensor]]:
+        """For each epoch the rows of its minibatches, drawn when they are asked for."""
+        windows, number = self.config.horizon // self.config.window, self.config.minibatches_of(self.config.num_envs)
+        for _ in range(self.config.epochs):
+            yield self.streams.deal(windows, rollout.shape[1], number)
 
     @torch.no_grad()
     def _window_states(self, batch: "TensorDict", state: State) -> State:

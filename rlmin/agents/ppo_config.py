@@ -40,7 +40,7 @@ class PPOConfig(PolicyConfig):
     normalize_return: bool = False  # Whether rewards are divided by the running deviation of the discounted return
     autocast: bool = False  # Whether matrix products are in bfloat16; memory, losses and weights stay float32
     tf32: bool | None = None  # Whether products and convolutions round to TF32 on a GPU; None: as torch's switches say
-    cuda_graph: bool = True  # Whether a rollout of a native environment is one CUDA graph, where that is possible
+    cuda_graph: bool = True  # Whether an update, and a rollout of a native environment, are CUDA graphs where possible
     compile: bool = False  # Whether torch.compile compiles training's pass; needs a C++ compiler on the CPU
 
     def __post_init__(self) -> None:

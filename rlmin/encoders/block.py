@@ -58,7 +58,7 @@ class Block(Encoder):
             inputs = (x, norm, one(seen), start, conv.weight, conv.bias)
             if block.usable(x, norm.weight):
                 return *block.norm_conv(*inputs), x
-            if norm_conv.usable(x, norm.weight):
+            if norm_conv.usable(x, norm.weight, autocast=True):
                 return norm_conv.norm_conv(*inputs)
         y = norm(x)
         if conv is None:

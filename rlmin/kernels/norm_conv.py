@@ -23,7 +23,7 @@ from rlmin.kernels.operators import usable as usable
 def norm_conv(
     x: Tensor, norm: nn.LayerNorm, state: Tensor, start: Tensor, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """conv(norm(x)): see `rlmin.encoders.CausalConv`.
+    """conv(norm(x)): see `rlmin.encoders.CausalConv`; in float32 under autocast, as the modules of torch.
 
     x comes back, too. Whoever adds to it adds to that one: then the sum of the two gradients of x is made by the
     backward kernel, and not in a pass of its own.
@@ -38,6 +38,8 @@ def norm_conv(
     Returns:
         y as x, the state after it, and x.
     """
+    if x.dtype is not norm.weight.dtype:
+        return *norm_conv(x.to(norm.weight.dtype), norm, state, start, weight, bias)[:2], x
     if x.dim() == 2:
         y, last, x = norm_conv(x.unsqueeze(0), norm, state, start.unsqueeze(0), weight, bias)
         return y.squeeze(0), last, x.squeeze(0)

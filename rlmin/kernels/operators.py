@@ -13,18 +13,19 @@ from rlmin.scan.dispatch import kernel_for
 _LIBRARY: Any = torch.library.Library("rlmin", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
-def usable(x: Tensor, weight: Tensor) -> bool:
+def usable(x: Tensor, weight: Tensor, *, autocast: bool = False) -> bool:
     """Whether `x` can go through a fused operation with weights like `weight`.
 
-    Not on the CPU with numba, which has loops of its own, nor under autocast, nor under `torch.compile`, which fuses
-    such operations.
+    Not on the CPU with numba, which has loops of its own, nor under `torch.compile`, which fuses such operations. Under
+    autocast only with `autocast`: then `x` may be in half precision, too, and is read as float32.
     """
+    mixed = torch.is_autocast_enabled(x.device.type) if x.device.type in ("cpu", "cuda") else False
     return (
         x.device.type in ("cpu", "cuda")
         and x.numel() > 0
-        and x.dtype in (torch.float32, torch.float64)
-        and x.dtype is weight.dtype
-        and not torch.is_autocast_enabled(x.device.type)
+        and (weight.dtype is torch.float32 if mixed else x.dtype is weight.dtype)
+        and (mixed or x.dtype in (torch.float32, torch.float64))
+        and (autocast or not mixed)
         and not torch.compiler.is_compiling()
         and kernel_for(x.device).__name__ != "rlmin.scan.cpu"
     )

@@ -28,6 +28,7 @@ class FlatAdam(torch.optim.Adam):
         lr, betas, eps: as in Adam.
         weight_decay: share, in units of lr, by which parameters of two or more axes shrink before each step; norms,
             biases and other vectors do not. With it this is AdamW.
+        capturable: whether a step may be part of a CUDA graph; then the learning rate is a tensor.
 
     Source: Loshchilov and Hutter 2019 (arXiv:1711.05101), for the decay.
     """
@@ -40,11 +41,24 @@ class FlatAdam(torch.optim.Adam):
         betas: tuple[float, float],
         eps: float,
         weight_decay: float = 0.0,
+        capturable: bool = False,
     ) -> None:
         self.parameters = list(parameters)
         self.decay = weight_decay  # not Adam's own setting, which would decay every parameter
         self._tie(torch.cat([x.detach().reshape(-1) for x in self.parameters]))
-        super().__init__([self.flat], lr=lr, betas=betas, eps=eps, fused=True)
+        device = self.flat.device
+        kind = torch.float64 if device.type == "cpu" else torch.float32  # what torch reads there
+        rate = torch.tensor(lr, dtype=kind, device=device) if capturable else lr
+        on_gpu = capturable and device.type == "cuda"
+        super().__init__([self.flat], lr=rate, betas=betas, eps=eps, fused=True, capturable=on_gpu)
+
+    def set_rate(self, lr: float) -> None:
+        """Set the learning rate, in its tensor where there is one."""
+        for group in self.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
 
     def _tie(self, flat: Tensor) -> None:
         """Use `flat` as the storage of all parameters' values."""

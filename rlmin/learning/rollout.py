@@ -212,6 +212,13 @@ class Collector:
         whole = type(distributions[0]).stack(distributions)
         self.buffer["log_prob"].copy_(whole.log_prob(self.buffer["action"]))
 
+    def has_filler(self, rollout: Rollout) -> tuple[bool, bool]:
+        """Whether there are filler rows, here and on any rank; it asks only where there may be."""
+        if not self.vector.fills:
+            return False, False
+        here = bool(rollout.batch["filler"].any())
+        return here, self.ranks.any(here)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Statistics and counter and, for an environment with a state, that state, its observation and the memory.
 

@@ -158,7 +158,7 @@ class RolloutGraph:
         except RuntimeError as error:
             self.failed = True
             warnings.warn(
-                f"rollouts run step by step, not as one CUDA graph: {_cause(error)}; cuda_graph=False avoids this",
+                f"rollouts run step by step, not as one CUDA graph: {find_cause(error)}; cuda_graph=False avoids this",
                 RuntimeWarning,
                 stacklevel=4,
             )
@@ -207,7 +207,7 @@ def _is_compiled(policy: nn.Module) -> bool:
     return any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None for part in policy.modules())
 
 
-def _cause(error: BaseException) -> str:
+def find_cause(error: BaseException) -> str:
     """The first error: the end of a failed capture raises another one."""
     while error.__context__ is not None:
         error = error.__context__
