@@ -49,6 +49,21 @@ def vector(typing: Any, pointer: Any, index: Any) -> Any:
 
 
 @_intrinsic
+def fetch(typing: Any, pointer: Any) -> Any:
+    """Ask for the cache line at a pointer, which is read or written soon."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        name = "llvm.prefetch.p0"
+        call = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        builder.call(call, [builder.bitcast(arguments[0], byte), *(ir.Constant(number, n) for n in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return _types.none(pointer), build
+
+
+@_intrinsic
 def put(typing: Any, pointer: Any, index: Any, x: Any) -> Any:
     """pointer[index:] = x"""
 

@@ -16,12 +16,15 @@ from rlmin.scan.cpu_threads import Loop
 from rlmin.scan.cpu_vector import LANES, plus, put, spread, times, total, vector
 from rlmin.scan.outer_chunks import LEAST_OF_HEAD, LEAST_OF_KEY
 from rlmin.scan.outer_loops import (
+    AHEAD,
     EVERY,
     HEADER,
     REMOVE,
     VECTORS,
     WRITE,
     array_of,
+    ask,
+    ask_inputs,
     clear,
     copy,
     dot,
@@ -46,16 +49,30 @@ def _grads_of(table: Any, b: Any, h: Any) -> Any:
 
 
 @inline
+def _ask_grads(table: Any, grads: Any, t: Any, lanes: Any, one: Any) -> None:
+    """Ask for all gradients of step t."""
+    K, V = table[HEADER.K], table[HEADER.V]
+    ask(grads[0], t, V, lanes, one)
+    ask(grads[1], t, K, lanes, one)
+    ask(grads[2], t, K, lanes, one)
+    ask(grads[3], t, V, lanes, one)
+    ask(grads[4], t, K if table[HEADER.each] else 1, lanes, one)
+    ask(grads[5], t, K if grads[6][0] != 0 else 1, lanes, one)
+    ask(grads[6], t, K, lanes, one)
+
+
+@inline
 def _rebuild(
     kind: Any, table: Any, inputs: Any, t0: Any, t1: Any, s: Any, rows: Any, least: Any, lanes: Any, one: Any
 ) -> None:
     """The memories that enter steps t0 to t1 - 1 of a head, one after the other in s."""
-    size, wide = table[HEADER.V] * table[HEADER.wide], table[HEADER.wide]
+    size = table[HEADER.V] * table[HEADER.wide]
     copy(now(inputs[7], t0 // EVERY, one), size, s)
     for t in range(t0, t1 - 1):
+        ask_inputs(table, inputs, min(t + AHEAD, t1 - 1), lanes, one)
         before, after = move(s, (t - t0) * size), move(s, (t + 1 - t0) * size)
         reads = read(kind, table, inputs, t, least, rows, lanes, one)
-        step(kind, table, reads, before, now(inputs[2], t, one), after, move(rows, VECTORS * wide), lanes, one)
+        step(kind, table, reads, before, now(inputs[2], t, one), after, lanes, one)
         if is_wiped(inputs[6], t + 1):
             clear(after, size, one)
 
@@ -235,6 +252,7 @@ def _backward(one: Any, kind: int, lanes: int) -> Any:
                     t1 = min(T, t0 + EVERY)
                     _rebuild(kind, table, inputs, t0, t1, s, rows, least, lanes, one)
                     for t in range(t1 - 1, t0 - 1, -1):
+                        _ask_grads(table, grads, max(0, t - AHEAD), lanes, one)
                         _back(kind, table, inputs, grads, t, move(s, (t - t0) * size), g, rows, least, lanes, one)
                         if is_wiped(inputs[6], t):
                             clear(g, size, one)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from rlmin.scan.cpu_math import c_loop, exp, inline, move, row, take, widest
-from rlmin.scan.cpu_vector import LANES, plus, put, spread, times, total, vector
+from rlmin.scan.cpu_vector import LANES, fetch, plus, put, spread, times, total, vector
 from rlmin.scan.outer_chunks import LEAST_OF_HEAD, LEAST_OF_KEY
 
 
@@ -43,6 +43,8 @@ EVERY = 16
 """Number of steps from one memory that is kept for the backward loop to the next."""
 SUM, WRITE, REMOVE = range(3)
 """What a step removes: nothing, a share of what its key held, or what its probe finds."""
+AHEAD = 2
+"""Steps from asking for memory to using it."""
 VECTORS = 10
 """Rows of scratch beside the memories."""
 _INTEGER = np.int64(1)
@@ -134,6 +136,27 @@ def is_wiped(start: Any, t: Any) -> Any:
 
 
 @inline
+def ask(array: Any, t: Any, size: Any, lanes: Any, one: Any) -> None:
+    """Ask for step t of an array, as the next step is too far away for the CPU to guess."""
+    if array[0] != 0:
+        x = now(array, t, one)
+        for i in range(0, size, lanes):
+            fetch(move(x, i))
+
+
+@inline
+def ask_inputs(table: Any, inputs: Any, t: Any, lanes: Any, one: Any) -> None:
+    """Ask for all that step t reads."""
+    K = table[HEADER.K]
+    ask(inputs[0], t, K, lanes, one)
+    ask(inputs[1], t, K, lanes, one)
+    ask(inputs[2], t, table[HEADER.V], lanes, one)
+    ask(inputs[3], t, K if table[HEADER.each] else 1, lanes, one)
+    ask(inputs[4], t, K if inputs[5][0] != 0 else 1, lanes, one)
+    ask(inputs[5], t, K, lanes, one)
+
+
+@inline
 def _pad(x: Any, K: Any, wide: Any, into: Any, one: Any) -> Any:
     """x [K] with zeros up to `wide`: x itself, or a copy."""
     if wide == K:
@@ -196,33 +219,31 @@ def dot_decayed(a: Any, x: Any, s: Any, wide: Any, lanes: Any, one: Any) -> Any:
 
 
 @inline
-def _advance(kind: Any, reads: Any, s: Any, value: Any, u: Any, after: Any, wide: Any, lanes: Any, one: Any) -> Any:
-    """after = a * s + add * u + key * value; query . after. The kind is a constant once inlined."""
-    a, query, key, _, add = reads
-    found, x, removed = spread(one - one), spread(value), spread(u)
-    for k in range(0, wide, lanes):
-        new = plus(times(vector(a, k), vector(s, k)), vector(key, k), x)
-        if kind == REMOVE:
-            new = plus(new, vector(add, k), removed)
-        put(after, k, new)
-        found = plus(found, vector(query, k), new)
-    return total(found)
-
-
-@inline
-def step(kind: Any, table: Any, reads: Any, s: Any, value: Any, after: Any, y: Any, lanes: Any, one: Any) -> None:
-    """after [V, wide] = the memory after a step, s that before it; y = what the query reads."""
-    a, query, key, extra, _ = reads
-    wide, exclusive = table[HEADER.wide], table[HEADER.exclusive]
+def step(kind: Any, table: Any, reads: Any, s: Any, value: Any, after: Any, lanes: Any, one: Any) -> None:
+    """after [V, wide] = the memory after a step, s that before it. The kind is a constant once inlined."""
+    a, _, key, extra, add = reads
+    wide = table[HEADER.wide]
     for v in range(table[HEADER.V]):
-        old, u, written = move(s, v * wide), one, value[v]
+        old, new = move(s, v * wide), move(after, v * wide)
+        written, u = value[v], one
         if kind == REMOVE:
             u = dot(extra, old, wide, lanes, one)
         if kind == WRITE:
             written = extra[0] * (written - dot_decayed(a, key, old, wide, lanes, one))
-        before = dot(query, old, wide, lanes, one) if exclusive else one
-        found = _advance(kind, reads, old, written, u, move(after, v * wide), wide, lanes, one)
-        y[v] = before if exclusive else found
+        x, removed = spread(written), spread(u)
+        for k in range(0, wide, lanes):
+            found = plus(times(vector(a, k), vector(old, k)), vector(key, k), x)
+            if kind == REMOVE:
+                found = plus(found, vector(add, k), removed)
+            put(new, k, found)
+
+
+@inline
+def _answer(table: Any, query: Any, s: Any, y: Any, lanes: Any, one: Any) -> None:
+    """y = what the query reads in the memory s."""
+    wide = table[HEADER.wide]
+    for v in range(table[HEADER.V]):
+        y[v] = dot(query, move(s, v * wide), wide, lanes, one)
 
 
 def forward(one: Any, kind: int, lanes: int) -> Any:
@@ -248,8 +269,14 @@ def forward(one: Any, kind: int, lanes: int) -> Any:
                         clear(s, size, one)
                     if inputs[7][0] != 0 and t % EVERY == 0:
                         copy(s, size, now(inputs[7], t // EVERY, one))
+                    ask_inputs(table, inputs, min(t + AHEAD, table[HEADER.T] - 1), lanes, one)
+                    ask(ys, min(t + AHEAD, table[HEADER.T] - 1), V, lanes, one)
                     reads = read(kind, table, inputs, t, least, rows, lanes, one)
-                    step(kind, table, reads, s, now(inputs[2], t, one), s, now(ys, t, one), lanes, one)
+                    if table[HEADER.exclusive]:
+                        _answer(table, reads[1], s, now(ys, t, one), lanes, one)
+                    step(kind, table, reads, s, now(inputs[2], t, one), s, lanes, one)
+                    if not table[HEADER.exclusive]:
+                        _answer(table, reads[1], s, now(ys, t, one), lanes, one)
                 leave(s, K, V, wide, now(last, 0, one))
             r0 = take(table)
 
