@@ -220,3 +220,22 @@ def test_torch_compile_sees_one_graph(kind: type[Attention] | type[Aaren]) -> No
 def test_none_is_too_few(name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name}: expected a whole number .*, got 0"):
         Attention(D, H, **{name: 0})  # type: ignore[arg-type]
+
+
+def test_rows_beyond_a_grid_go_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    attention, calls = Attention(D, H, heads=2, context=3).double(), list[int]()
+    x, start = random(9, B, D, seed=1), episodes(9, 4)
+    wanted, after = attention(x, attention.initial_state(B), start)
+    step, _ = attention.step(x[0], after, start[0])
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def count(query: Tensor, *more: Tensor, attn_mask: Tensor) -> Tensor:
+        calls.append(len(query))
+        return real(query, *more, attn_mask=attn_mask)
+
+    monkeypatch.setattr("rlmin.encoders.attention.scaled_dot_product_attention", count)
+    monkeypatch.setattr("rlmin.encoders.attention._MOST_ROWS", 1)
+    torch.testing.assert_close(attention(x, attention.initial_state(B), start)[0], wanted)
+    torch.testing.assert_close(attention.step(x[0], after, start[0])[0], step)
+    assert set(calls) == {1} and len(calls) > 2

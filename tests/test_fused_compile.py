@@ -15,7 +15,7 @@ from test_scan_gpu_compile import assemble, run_program
 pytestmark = pytest.mark.slow  # a minute of Triton's compiler
 
 NUMBERS = ("T", "B", "D", "H", "N", "K", "n", "tiles", "blocks", "programs")
-TYPES = dict.fromkeys(NUMBERS, "i32") | {"eps": "fp32", "start": "*u8", "action": "*i64"}
+TYPES = dict.fromkeys(NUMBERS, "i32") | {"eps": "fp32", "start": "*u8", "restart": "*u8", "action": "*i64"}
 CASES: list[tuple[str, str, str, int, tuple[str, ...]]] = [  # module, kernel, dtype, D, arguments that are None
     ("norm_conv_gpu", "_forward", "fp32", 128, ()),
     ("norm_conv_gpu", "_forward", "fp32", 64, ()),
@@ -32,12 +32,18 @@ CASES: list[tuple[str, str, str, int, tuple[str, ...]]] = [  # module, kernel, d
     ("choices_gpu", "_backward", "fp32", 100, ()),
     ("ppo_loss_gpu", "_ppo_loss", "fp32", 0, ("weight", "old_value", "count")),
     ("ppo_loss_gpu", "_ppo_loss", "fp32", 0, ()),
+    ("rnn_gpu", "_gru_forward", "fp32", 128, ()),
+    ("rnn_gpu", "_gru_backward", "fp32", 128, ()),
+    ("rnn_gpu", "_lstm_forward", "fp32", 128, ()),
+    ("rnn_gpu", "_lstm_backward", "fp32", 128, ()),
     ("ppo_loss_gpu", "_join", "fp32", 0, ("count",)),
 ]
 
 
 def constants_of(module: Any, kernel: str, D: int) -> dict[str, Any]:
     """The sizes that a kernel is compiled for."""
+    if module.__name__.endswith("rnn_gpu"):
+        return {"BLOCK": module.BLOCK}
     if kernel in ("_ppo_loss", "_join"):
         return {"BLOCK": module._BLOCK, "PROGRAMS": module._PROGRAMS}
     size = (D,) if module.__name__.endswith("choices_gpu") else (kernel.removeprefix("_"), D)

@@ -27,6 +27,7 @@ SLOW = {"tensordict", "matplotlib", "scipy", "rich", "PIL", "torch"}
 
 COMMAND = "a command loads only what it runs, so that help and errors come at once"
 NUMBA = "needs numba, which may be missing and is slow to load"
+TRITON = "needs Triton, which may be missing and is slow to import"
 TENSORDICT = "needs tensordict, slow to load; PPO does without logged data"
 LOGGER = "needs the logger of stable-baselines3, slow to load"
 LATE = {
@@ -53,8 +54,8 @@ LATE = {
     "rlmin.commands.inspect": dict.fromkeys(("rlmin.data", "rlmin.data.env_fit", "rlmin.data.summary"), TENSORDICT),
     "rlmin.commands.train": {"rlmin.runs.plots": LOGGER},
     "rlmin.commands.training_run": {"rlmin.runs.logs": LOGGER},
-    "rlmin.encoders.gru": {"rlmin.kernels.gru": NUMBA},
-    "rlmin.encoders.lstm": {"rlmin.kernels.lstm": NUMBA},
+    "rlmin.encoders.gru": {"rlmin.kernels.gru": NUMBA, "rlmin.kernels.rnn_gpu": TRITON},
+    "rlmin.encoders.lstm": {"rlmin.kernels.lstm": NUMBA, "rlmin.kernels.rnn_gpu": TRITON},
     "rlmin.encoders.projected": {"rlmin.kernels.cell": NUMBA},
     "rlmin.encoders.stack_step": dict.fromkeys(
         (f"rlmin.kernels.step.{name}" for name in ("loop", "product", "table")), NUMBA

@@ -302,6 +302,26 @@ def test_warming_up_leaves_weights_gradients_and_random_numbers_as_they_are(sett
     assert all(x.grad is None for x in agent.policy.parameters())
 
 
+@pytest.mark.parametrize(("encoder", "scans"), [("min_gru", {"gru"}), ("min_lstm", {"lstm"}), ("mlp", set())])
+def test_warming_up_runs_the_kernels_of_the_agent_and_no_others(
+    encoder: str, scans: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = pytest.importorskip("rlmin.scan.gpu", reason="Triton is not installed", exc_type=ImportError)
+    if not gpu.INTERPRETED:
+        pytest.skip("without TRITON_INTERPRET=1 only a GPU runs them")
+    agent, launched, launch = make(encoder=encoder), set[tuple[str, str, bool, int]](), gpu._launch
+
+    def note(kernel: str, name: str, activation: str, reverse: bool, like: Tensor, *more: Any) -> None:
+        launched.add((kernel, name, reverse, like.shape[0]))
+        launch(kernel, name, activation, reverse, like, *more)
+
+    monkeypatch.setenv("RLMIN_KERNEL", "gpu")
+    monkeypatch.setattr(gpu, "_launch", note)
+    agent.warm_up()
+    of_encoder = {(kernel, name, kernel == "backward", T) for name in scans for kernel in ("forward", "backward")}
+    assert launched == of_encoder | {("forward", "linear", True, T)}, "the last one is that of gae"
+
+
 # what stops it
 
 

@@ -169,7 +169,7 @@ class DecisionAgent(OfflineAgent):
     def warm_up(self) -> None:
         """Compile the code of an update, once."""
         if not self._warm:
-            warm_up_policy(self.policy, horizon=self.config.steps, num_envs=self._rows)
+            warm_up_policy(self.policy, horizon=self.config.steps, num_envs=1, rows=self._rows)
         self._warm = True
 
     @checked

@@ -155,13 +155,16 @@ class PPO(PPOHabits, OnlineAgent):
 
     @property
     def step_timeout(self) -> float | None:
-        """Seconds that worker processes may take for a step."""
+        """See `PPOConfig`."""
         return self.config.step_timeout
 
     def warm_up(self) -> None:
         """Compile the code of an update, once for each size."""
         if not self._warm:
-            warm_up_policy(self.policy, horizon=self.config.horizon, num_envs=self.rows)
+            T, W, B = self.config.horizon, self.config.window, self.rows
+            rows = B * (T // W) // self.config.minibatches_of(self.config.num_envs)
+            with self._autocast():
+                warm_up_policy(self.policy, horizon=T, num_envs=B, steps=W, rows=rows)
         self._warm = True
 
     @checked
@@ -290,8 +293,7 @@ class PPO(PPOHabits, OnlineAgent):
         nothing, and `read_steps` finds it.
         """
         if self._graph is not None and obstacle(self) is None:
-            deals = [*self._deals(batch)]
-            steps += run_as_graph(self, self._graph, Inputs(batch, state, deals, weights))
+            steps += run_as_graph(self, self._graph, Inputs(batch, state, [*self._deals(batch)], weights))
             return
         limit, one_by_one = self.config.target_kl, self.each_step(batch, state, self._deals(batch), weights)
         for step in one_by_one:
@@ -328,8 +330,7 @@ class PPO(PPOHabits, OnlineAgent):
         with torch.no_grad():
             count = (~part["filler"]).sum() if "filler" in part.keys() else part.numel()  # noqa: SIM118
             norm, means, _ = self.optimizer.average_gradient(self.ranks, means, count)
-            measured = {**means, "kl_max": kl_max, "grad_norm": norm}
-            found, skip = join(measured, bad)
+            found, skip = join({**means, "kl_max": kl_max, "grad_norm": norm}, bad)
             self.optimizer.step_within(norm, self.config.max_grad_norm, skip)
         return found
 

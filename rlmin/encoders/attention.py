@@ -16,6 +16,7 @@ from rlmin.types import State
 
 Context: TypeAlias = Size
 
+_MOST_ROWS = 65_535  # of a grid's third axis, on which attention's kernels lay the batch
 _SHORTEST_BLOCK = 32  # queries answered together if the context is shorter
 _SLOWEST = 1e4  # base of the frequencies: steps in which one more pair of features would turn by one radian
 
@@ -81,7 +82,7 @@ class Attention(Encoder):
         seen_key, seen_value = self._in_view(key, keys, blocks), self._in_view(value, values, blocks)
         visible = self._visible(whole.view(blocks, -1, B))
         query = query.view(blocks, -1, *query.shape[1:]).permute(0, 2, 3, 1, 4).flatten(0, 1)  # [n B, heads, Q, size]
-        y = scaled_dot_product_attention(query, seen_key, seen_value, attn_mask=visible)
+        y = _attend(query, seen_key, seen_value, visible)
         y = y.view(blocks, B, *y.shape[1:]).permute(0, 3, 1, 2, 4).reshape(T + filler, B, -1)[:T]
         after = tuple(self._leave(new[:T], old, opened[-1]) for new, old in ((key, keys), (value, values)))
         return self.output(y.to(x.dtype)), (*after, age[-1] + 1)
@@ -93,9 +94,7 @@ class Attention(Encoder):
         query, key, value = self._project(x, age, keys.dtype)
         keys, values = (_append(old, new, start) for old, new in ((keys, key), (values, value)))
         visible = torch.arange(self.context - 1, -1, -1, device=x.device) <= age.unsqueeze(1)  # [B, context]
-        y = scaled_dot_product_attention(
-            query.unsqueeze(2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=visible[:, None, None]
-        )
+        y = _attend(query.unsqueeze(2), keys.transpose(1, 2), values.transpose(1, 2), visible[:, None, None])
         return self.output(y.flatten(1).to(x.dtype)), (keys[:, 1:], values[:, 1:], age + 1)
 
     def _project(self, x: Tensor, age: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,6 +129,14 @@ class Attention(Encoder):
         last = torch.cat([old, new[max(0, T - keep) :].transpose(0, 1)], 1)[:, -keep:] if keep else old
         at = torch.arange(T - keep, T, device=new.device)
         return last.masked_fill((at < opened.unsqueeze(1))[..., None, None], 0)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
+    """Softmax attention of [N, heads, Q, size], in parts that the grid of a GPU has room for."""
+    if torch.compiler.is_compiling() or len(query) <= _MOST_ROWS:
+        return scaled_dot_product_attention(query, key, value, attn_mask=visible)
+    parts = zip(*(x.split(_MOST_ROWS) for x in (query, key, value, visible)), strict=True)
+    return torch.cat([scaled_dot_product_attention(q, k, v, attn_mask=seen) for q, k, v, seen in parts])
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

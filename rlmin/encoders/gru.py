@@ -11,7 +11,7 @@ from rlmin.encoders.base import full_precision, one, wipe
 from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.gated_recurrence import GatedRecurrence
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, linear, negate
-from rlmin.encoders.projected import fits_cpu
+from rlmin.encoders.projected import fits_cpu, fits_gpu
 from rlmin.types import State
 
 
@@ -51,6 +51,8 @@ class GRU(GatedRecurrence):
         walk: Any = _GRU
         if fits_cpu(self.recurrence, projected, before):
             from rlmin.kernels.gru import GRUSequence as walk  # needs numba
+        elif fits_gpu(self.recurrence, projected, before):
+            from rlmin.kernels.rnn_gpu import GRUSequence as walk  # needs Triton
         h, last = walk.apply(projected, before, start, self.recurrence.weight, self.recurrence.bias)
         return h, last
 

@@ -13,7 +13,7 @@ from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.gated_recurrence import GatedRecurrence
 from rlmin.encoders.numpy_program import After, NumpyForm, Program, negate
 from rlmin.encoders.numpy_program import linear as weights_of
-from rlmin.encoders.projected import fits_cpu
+from rlmin.encoders.projected import fits_cpu, fits_gpu
 from rlmin.types import State
 
 
@@ -60,6 +60,8 @@ class LSTM(GatedRecurrence):
         walk: Any = _LSTM
         if on_cpu:
             from rlmin.kernels.lstm import LSTMSequence as walk  # needs numba
+        elif fits_gpu(self.recurrence, projected, h):
+            from rlmin.kernels.rnn_gpu import LSTMSequence as walk  # needs Triton
         y, h, c = walk.apply(projected, h, c, start, recurrence.weight)
         return y, (h, c)
 

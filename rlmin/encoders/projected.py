@@ -44,3 +44,16 @@ def fits_cpu(layer: nn.Linear, x: Tensor, state: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and kernel_for(x.device).__name__ == "rlmin.scan.cpu"
     )
+
+
+def fits_gpu(layer: nn.Linear, x: Tensor, state: Tensor) -> bool:
+    """Whether the Triton kernels of GRU and LSTM can run: where scans use Triton, too, and outside of torch.compile."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) is Tensor
+        and x.numel() > 0
+        and x.dtype in (torch.float32, torch.float64)
+        and x.dtype == state.dtype == layer.weight.dtype
+        and type(layer) is nn.Linear
+        and kernel_for(x.device).__name__ == "rlmin.scan.gpu"
+    )
