@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlmin.encoders import GRU, LSTM, RWKV7, SRWM, DeltaNet, Encoder, GatedLinear, Mamba, MinGRU, MinLSTM
+from rlmin.encoders import GRU, LSTM, RWKV6, RWKV7, SRWM, DeltaNet, Encoder, GatedLinear, Mamba, MinGRU, MinLSTM
 from rlmin.encoders import gru as gru_module
 from rlmin.encoders import lstm as lstm_module
 from rlmin.encoders import mamba as mamba_module
@@ -157,6 +157,38 @@ def test_the_gradient_of_a_self_referential_walk_can_be_differentiated() -> None
 
     assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
+
+
+STEPS: dict[str, Callable[[], Encoder]] = {
+    "gla": lambda: GatedLinear(D, 32, heads=2),
+    "retnet": lambda: GatedLinear(D, 32, heads=2, form="retnet"),
+    "mamba2": lambda: GatedLinear(D, 32, heads=2, form="mamba2"),
+    "delta": lambda: DeltaNet(D, 32, heads=2),
+    "delta product": lambda: DeltaNet(D, 32, heads=2, products=2, decay="key"),
+    "plain delta": lambda: DeltaNet(D, 32, heads=2, decay="none"),
+    "rwkv6": lambda: RWKV6(D, 32, heads=2),
+    "rwkv7": lambda: RWKV7(D, 32, heads=2),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_a_step_without_gradients_is_the_step(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    encoder, x, start = STEPS[name]().to(dtype), random(B, D, seed=1, dtype=dtype), sometimes[0]
+    before = random(*encoder.initial_state(B).shape, seed=2, dtype=dtype)  # type: ignore[union-attr]
+    before[start] = torch.nan
+    wanted = encoder.step(x, before, start)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.step(x, before, start), wanted, rtol=tolerance, atol=tolerance)
+        turned = before.transpose(-1, -2).contiguous().transpose(-1, -2)
+        flags = start.repeat_interleave(2)[::2]
+        torch.testing.assert_close(encoder.step(x, turned, flags), wanted, rtol=tolerance, atol=tolerance)
+        others = encoder.step(x, before.nan_to_num(1.0), torch.zeros_like(start))[1]
+    assert isinstance(others, Tensor) and isinstance(wanted[1], Tensor)
+    assert not torch.allclose(others[start], wanted[1][start]) and torch.allclose(
+        others[~start], wanted[1][~start], atol=1e-5
+    )
 
 
 def test_only_the_gradients_that_are_wanted_are_computed() -> None:

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, silu, softplus
 
-from rlmin.encoders.base import Encoder, full_precision, one, wipe
+from rlmin.encoders.base import Encoder, full_precision, one
 from rlmin.encoders.cell import Cell, register
 from rlmin.encoders.heads import Heads, size_of_head
 from rlmin.encoders.matrix_memory import GatedOutput, in_shape
 from rlmin.encoders.time_scale import inverse_softplus
 from rlmin.scan import outer_scan
 from rlmin.scan.boundary import carry_dtype
-from rlmin.scan.outer import outer_step
+from rlmin.scan.outer import act
 from rlmin.settings import Count, Range, Settings, Size
 from rlmin.settings.boundary import checked
 from rlmin.types import State
@@ -100,11 +100,12 @@ class DeltaNet(Encoder):
     def step(self, x: Tensor, state: State, start: Tensor) -> tuple[Tensor, State]:
         """`Encoder.step` with `state` [B, heads, K, V]."""
         query, key, value, share, g = self.parts(x)
-        S, y = wipe(one(state), start), query
+        S, y, fresh = one(state), query, start
         with full_precision(x):
             for i in range(self.products):
                 k, v, write = key[:, i], value[:, i], share[:, i]
-                y, S = outer_step(query, k, v, g if i == 0 else None, S, write=write)
+                y, S = act(query, k, v, g if i == 0 else None, S, fresh, write=write)
+                fresh = torch.zeros_like(start)
         return self.head_output(x, y), S
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:

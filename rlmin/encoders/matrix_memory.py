@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from rlmin.encoders.base import Encoder, full_precision, one, wipe
+from rlmin.encoders.base import Encoder, full_precision, one
 from rlmin.encoders.cell import Terms
 from rlmin.encoders.heads import size_of_head
 from rlmin.encoders.root_mean_square import RootMeanSquare
 from rlmin.scan import outer_scan
 from rlmin.scan.boundary import carry_dtype
-from rlmin.scan.outer import clip_decay, outer_step
+from rlmin.scan.outer import act, clip_decay
 from rlmin.types import State
 
 
@@ -69,9 +69,8 @@ class MatrixMemory(Encoder):
         """`Encoder.step` with `state` [B, heads, K, V]."""
         parts = self.parts(x)
         q, k, v, g, write, remove = parts
-        before = wipe(one(state), start)
         with full_precision(x):
-            y, S = outer_step(q, k, v, g, before, write=write, remove=remove, exclusive=self.exclusive)
+            y, S = act(q, k, v, g, one(state), start, write=write, remove=remove, exclusive=self.exclusive)
         return self.put_out(x, parts, y), S
 
     def split(self, x: Tensor, *parts: int) -> list[Tensor]:

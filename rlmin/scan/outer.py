@@ -112,6 +112,30 @@ def outer_step(
     return _read(query, state if exclusive else S), S
 
 
+def act(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    log_decay: Tensor | None,
+    state: Tensor,
+    start: Tensor,
+    *,
+    write: Tensor | None = None,
+    remove: tuple[Tensor, Tensor] | None = None,
+    exclusive: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`outer_step` of a memory that is wiped where start [B], all of one dtype, by the fastest way there is."""
+    if runs_loops(query) and not torch.is_grad_enabled():
+        from rlmin.scan import outer_cpu  # needs numba, which runs_loops has found
+
+        if outer_cpu.steps(value):
+            extra, add = (write, None) if remove is None else remove
+            g = None if log_decay is None else log_decay.expand(query.shape[: log_decay.dim()])
+            return outer_cpu.step(outer_cpu.Inputs(query, key, value, g, state, extra, add), start, exclusive)
+    state = state.masked_fill(start.view(-1, 1, 1, 1), 0)
+    return outer_step(query, key, value, log_decay, state, write=write, remove=remove, exclusive=exclusive)
+
+
 def clip_decay(log_decay: Tensor, query: Tensor) -> Tensor:
     """The log decay, clipped to the range that is computed exactly."""
     return log_decay.clamp(LEAST_OF_KEY if log_decay.dim() == query.dim() else LEAST_OF_HEAD, 0.0)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from rlmin.scan.cpu_memory import empty
+from rlmin.scan.cpu_vector import LANES
 from rlmin.scan.outer_back_loops import loop
 from rlmin.scan.outer_loops import EVERY, HEADER, REMOVE, SUM, WRITE, room, width
+from rlmin.scan.outer_step_loops import loop as step_loop
 
 Array = tuple[int, int, int, int]
 """Address, strides over time, rows and heads in elements."""
@@ -45,6 +47,25 @@ def run(portable: Portable, inputs: Inputs, start: Tensor | None, exclusive: boo
         return y, last
     y, last, _ = _forward(inputs, start, exclusive, keep=False)
     return y, last
+
+
+def step(inputs: Inputs, start: Tensor, exclusive: bool) -> tuple[Tensor, Tensor]:
+    """y [B, heads, V] and the memory after one step, without gradients; inputs and start lack their first axis.
+
+    V is a whole number of vectors, see `steps`.
+    """
+    wide = Inputs(*(None if x is None else x.unsqueeze(0) for x in inputs))  # type: ignore[arg-type]
+    state = inputs.state.contiguous()
+    y, last = torch.empty_like(wide.value, memory_format=torch.contiguous_format), torch.empty_like(state)
+    held = [x if x is None else _dense(x) for x in wide]
+    flags, ends = _flags(start.unsqueeze(0)), [_NONE, _memory(state), _array(y), _memory(last)]
+    _run("step", wide, exclusive, [*(_array(held[i]) for i in (0, 1, 2, 3, 5, 6)), flags, *ends])
+    return y[0], last
+
+
+def steps(value: Tensor) -> bool:
+    """Whether `step` can take values of this dtype and size: a whole number of vectors."""
+    return value.dtype in LANES and value.shape[-1] % LANES[value.dtype] == 0 and value.numel() > 0
 
 
 class _OuterScan(torch.autograd.Function):
@@ -169,4 +190,5 @@ def _run(way: str, inputs: Inputs, exclusive: bool, arrays: list[Array]) -> None
     entries |= {"exclusive": int(exclusive), "each": int(log_decay is not None and log_decay.dim() == 4)}
     entries |= {"threads": ctypes.addressof(numbers), "scratch": scratch.data_ptr()}
     table = [entries[name] for name in HEADER._fields] + list(chain.from_iterable(arrays))
-    loop(way, inputs.kind, dtype).run((ctypes.c_int64 * len(table))(*table), threads)
+    compiled = step_loop(inputs.kind, dtype) if way == "step" else loop(way, inputs.kind, dtype)
+    compiled.run((ctypes.c_int64 * len(table))(*table), threads)
