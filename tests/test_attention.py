@@ -230,9 +230,9 @@ def test_rows_beyond_a_grid_go_in_parts(monkeypatch: pytest.MonkeyPatch) -> None
     step, _ = attention.step(x[0], after, start[0])
     real = torch.nn.functional.scaled_dot_product_attention
 
-    def count(query: Tensor, *more: Tensor, attn_mask: Tensor) -> Tensor:
+    def count(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor) -> Tensor:
         calls.append(len(query))
-        return real(query, *more, attn_mask=attn_mask)
+        return real(query, key, value, attn_mask=attn_mask)
 
     monkeypatch.setattr("rlmin.encoders.attention.scaled_dot_product_attention", count)
     monkeypatch.setattr("rlmin.encoders.attention._MOST_ROWS", 1)

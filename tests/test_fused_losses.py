@@ -129,7 +129,7 @@ def test_they_keep_what_pytorch_asks_of_operators() -> None:
 
 
 def test_they_are_used_where_numba_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.zeros(3)
+    x = torch.zeros(3, device=DEVICE)
     assert usable(x, x)
     monkeypatch.setenv("RLMIN_KERNEL", "cpu")
-    assert not usable(x, x)
+    assert not usable(x.cpu(), x.cpu())

@@ -55,7 +55,9 @@ own="not (without_a_compiler or only_when_interpreted)" laws="gpu and not millio
 
 stage A   75 "smoke: devices, versions, a copy, products, three updates" $check smoke
 stage B0  80 "the GPU's own tests: kernels, graphs, inductor, 64-bit offsets" \
-    "${tests[@]}" --junitxml="$OUT/pytest0.xml" tests/test_scan_gpu.py tests/test_rollout_graph_gpu.py -k "$own"
+    "${tests[@]}" --junitxml="$OUT/pytest0.xml" tests/test_scan_gpu.py tests/test_rollout_graph_gpu.py -k "$own" \
+    tests/test_{norm_conv,feed_forward,fused_losses,rnn_gpu}.py \
+    tests/test_step_graph.py::test_on_a_gpu_a_graph_is_the_ordinary_update
 stage C   75 "acting = training for every encoder; runs travel between devices; games as graphs" $check consistency
 stage D1  70 "PPO, steps a second: environments x (graph, loop, TF32, autocast)" $check ppo
 stage D2  40 "PPO learns the T-maze" $check learn

@@ -135,7 +135,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tenso
     """Softmax attention of [N, heads, Q, size], in parts that the grid of a GPU has room for."""
     if torch.compiler.is_compiling() or len(query) <= _MOST_ROWS:
         return scaled_dot_product_attention(query, key, value, attn_mask=visible)
-    parts = zip(*(x.split(_MOST_ROWS) for x in (query, key, value, visible)), strict=True)
+    parts = zip(*(torch.split(x, _MOST_ROWS) for x in (query, key, value, visible)), strict=True)
     return torch.cat([scaled_dot_product_attention(q, k, v, attn_mask=seen) for q, k, v, seen in parts])
 
 
