@@ -61,6 +61,10 @@ LATE = {
         (f"rlmin.kernels.step.{name}" for name in ("loop", "product", "table")), NUMBA
     ),
     "rlmin.kernels.block": {"rlmin.kernels.block_loops": NUMBA},
+    "rlmin.scan.outer": {"rlmin.scan.outer_cpu": NUMBA},
+    "rlmin.encoders.mamba": {"rlmin.kernels.selective": NUMBA},
+    "rlmin.encoders.srwm": {"rlmin.kernels.self_reference": NUMBA},
+    "rlmin.encoders.cell": {"rlmin.encoders.mixed": "a table of cells that makes mixed ones, which are cells"},
     "rlmin.agents.sb3_form": {"rlmin.vector.sb3": "needs stable-baselines3, slow to load"},
     "rlmin.policy.policy": dict.fromkeys(
         ("rlmin.policy.actor", "rlmin.policy.predict"), "methods of a Policy that call what takes a Policy"
