@@ -139,7 +139,7 @@ CLAIMS: list[tuple[Claim, Cell]] = [  # and a registration that is wrong about i
 
 
 @every_cell
-@pytest.mark.parametrize("claim", {claim for claim, _ in CLAIMS}, ids=lambda claim: claim.__name__)
+@pytest.mark.parametrize("claim", dict.fromkeys(claim for claim, _ in CLAIMS), ids=lambda claim: claim.__name__)
 def test_what_a_cell_claims_is_true(name: str, claim: Claim) -> None:
     claim(CELLS[name])
 
