@@ -93,7 +93,7 @@ def test_a_stack_is_the_same_with_it_and_without(monkeypatch: pytest.MonkeyPatch
     for off in (False, True):
         if off:
             for module in ("feed_forward", "norm_conv", "block"):
-                monkeypatch.setattr(f"rlmin.encoders.block.{module}.usable", lambda *_: False)
+                monkeypatch.setattr(f"rlmin.encoders.block.{module}.usable", lambda *_, **__: False)
         y, _ = stack(x, stack.initial_state(3), start)
         results.append((y, torch.autograd.grad(y.square().sum(), [x, *stack.parameters()])))
     torch.testing.assert_close(*results)
