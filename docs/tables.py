@@ -1,6 +1,7 @@
 """Tables of the pages, made when the site is built, so that no number is typed twice.
 
     <!-- table: tmaze.csv | encoder, seed, greedy return -> return | encoder=min_gru -->
+    <!-- pivot: defaults.csv | task | column | final, worst -->
     <!-- awaited: gpu.csv | what, value -->
     <!-- measured: train.csv -->
     <!-- targets: train.csv -->
@@ -11,11 +12,12 @@
     <!-- changelog: all -->
 
 A table shows columns of a file in benchmarks/results, of the rows that have the values given; `name -> shown` renames
-a column, and a comma in its name is written as a semicolon. `awaited` is a table whose file may not be there yet; it
-then says "Not measured yet". `measured` says by which command, when and where such a file was made, `targets` which
-numbers were to be reached. `settings` lists the fields of a dataclass with their types,
-ranges, defaults and what its source says about them; `names` what another library's are called here; `games` the rules
-and ids of every native environment; `changelog` is CHANGELOG.md.
+a column, and a comma in its name is written as a semicolon. `pivot` has a line for each value of the first column and
+a column for each value of the second, with the entries named last. `awaited` is a table whose file may not be there
+yet; it then says "Not measured yet". `measured` says by which command, when and where such a file was made, `targets`
+which numbers were to be reached. `settings` lists the fields of a dataclass with their types, ranges, defaults and what
+its source says about them; `names` what another library's are called here; `games` the rules and ids of every native
+environment; `changelog` is CHANGELOG.md.
 """
 
 import ast
@@ -38,7 +40,7 @@ from rlmin.settings.sb3_names import SB3_NAMES
 
 RESULTS = Path(__file__).parent / "data"
 MARK = re.compile(
-    r"<!-- (table|awaited|measured|targets|settings|names|encoders|games|changelog): (.*?) -->"
+    r"<!-- (table|pivot|awaited|measured|targets|settings|names|encoders|games|changelog): (.*?) -->"
 )
 
 
@@ -80,6 +82,27 @@ def table(file: str, columns: str, where: str = "") -> str:
         *([shown(row[name]) for name in chosen] for row in rows),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def pivot(file: str, line: str, column: str, entries: str) -> str:
+    """A line for each value of the column `line`, a column for each of `column`: the entries, joined by a slash."""
+    rows, shown_entries = read(file), [x.strip() for x in entries.split(",")]
+    for name in (line, column, *shown_entries):
+        if name not in rows[0]:
+            raise ValueError(
+                f"{file}: no column {name!r}; it has {', '.join(rows[0])}"
+            )
+    found = {
+        (row[line], row[column]): " / ".join(
+            shown(row[name]) for name in shown_entries
+        )
+        for row in rows
+    }
+    columns = list(dict.fromkeys(row[column] for row in rows))
+    lines = [[line, *columns], ["---"] * (len(columns) + 1)]
+    for value in dict.fromkeys(row[line] for row in rows):
+        lines.append([value, *(found.get((value, one), "") for one in columns)])
+    return "\n".join(f"| {' | '.join(one)} |" for one in lines)
 
 
 def awaited(file: str, columns: str, where: str = "") -> str:
@@ -264,6 +287,7 @@ def shown(cell: str) -> str:
 
 MAKE: dict[str, Callable[..., str]] = {
     "table": table,
+    "pivot": pivot,
     "awaited": awaited,
     "measured": measured,
     "targets": targets,

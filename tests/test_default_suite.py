@@ -95,7 +95,7 @@ def test_cells_that_are_none_or_of_another_suite_are_refused(
     with pytest.raises(ValueError, match="no such file"):
         run_defaults(options)
     file.write_text(text)
-    assert "0.5 [0.5, 0.5]" in run_defaults(options)
+    assert "| 0.5, worst 0.5, 90 % 0 k |" in run_defaults(options)
     assert change[0] in text
     file.write_text(text.replace(*change))
     with pytest.raises(ValueError, match=message):

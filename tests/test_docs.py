@@ -310,6 +310,11 @@ def test_a_table_says_what_the_file_says_and_refuses_what_is_not_in_it(tables: M
         tables.table("tmaze.csv", "gredy return")
     with pytest.raises(ValueError, match="no row with encoder=transformer"):
         tables.table("tmaze.csv", "seed", "encoder=transformer")
+    wide = tables.pivot("defaults.csv", "task", "column", "final, worst").splitlines()
+    assert wide[0].startswith("| task | min_gru |") and len({line.count("|") for line in wide}) == 1
+    assert any(line.startswith("| CartPole-v1 | 500 / 500 |") for line in wide)
+    with pytest.raises(ValueError, match="no column 'last'; it has task, column"):
+        tables.pivot("defaults.csv", "task", "column", "last")
     assert "| `lr` | a number above 0 | `0.001` | Learning rate at the start of training |" in tables.settings(
         "rlmin.agents.ppo_config.PPOConfig"
     )

@@ -24,9 +24,9 @@ CELLS = ["task", "encoder", *NUMBERS[:-1], *LISTS, "seconds"]
 LARGEST = 64 * 2**20
 """Most bytes of a file of cells."""
 LEGEND = """\
-Everything at its default. final: greedy return of the last policy, mean over seeds [95 % bootstrap interval].
-worst: the lowest of the last five evaluations of any seed. 90 %: steps (median over seeds) after which a policy first
-was nine tenths of the way from the floor to the best of its curve.
+Everything at its default. final: greedy return of the last policy, mean over seeds [95 % bootstrap interval where there
+are several]. worst: the lowest of the last five evaluations of any seed. 90 %: steps (median over seeds) after which a
+policy first was nine tenths of the way from the floor to the best of its curve.
 """
 
 
@@ -62,10 +62,11 @@ def read_cells(file: Path) -> list[Row]:
     return [_read_row(line, where=f"{file}, line {number}") for number, line in lines]
 
 
-def join_cells(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
-    """Rows, then the cells among `others` that they lack; ordered by task, column and seed, each as first seen."""
+def join_cells(
+    rows: Sequence[Row], others: Sequence[Row], *, tasks: Sequence[str], columns: Sequence[str]
+) -> list[Row]:
+    """Rows, then the cells among `others` that they lack; in the order of these tasks and columns, then of seeds."""
     found = {(row["task"], row["encoder"], int(row["seed"])): row for row in (*others, *rows)}
-    tasks, columns = ([*dict.fromkeys(row[key] for row in (*rows, *others))] for key in ("task", "encoder"))
     return [found[key] for key in sorted(found, key=lambda key: (tasks.index(key[0]), columns.index(key[1]), key[2]))]
 
 
@@ -135,12 +136,17 @@ def _iqm(rows: Sequence[Row], column: str, what: str) -> str:
     for row in rows:
         if row["encoder"] == column and played[row["task"]] == everyone:
             tasks.setdefault(row["task"], []).append(normalise(row[what], row["floor"], row["ceiling"]))
-    return str(iqm_interval(list(tasks.values()))) if tasks else ""
+    if not tasks:
+        return ""
+    found = iqm_interval(list(tasks.values()))
+    return str(found) if any(len(seeds) > 1 for seeds in tasks.values()) else f"{found.value:.3f}"
 
 
 def _entry(line: dict[str, Any]) -> str:
     """One column of a task: final with its interval, worst, steps to 90 %."""
-    interval = f"{line['final']:.4g} [{line['final low']:.4g}, {line['final high']:.4g}]"
+    interval = f"{line['final']:.4g}"
+    if line["seeds"] > 1:
+        interval += f" [{line['final low']:.4g}, {line['final high']:.4g}]"
     steps = "-" if line["reached"] is None else f"{line['reached'] / 1000:.0f} k"
     return f"{interval}, worst {line['worst']:.4g}, 90 % {steps}"
 

@@ -163,4 +163,5 @@ def run_defaults(options: DefaultOptions) -> str:
         if not options.report:  # nor should a missing package
             make_one(cell.settings["env"], **cell.settings["env_kwargs"]).close()
     rows = read_or_run(cells, out, options, report=options.report, others=len(others))
-    return write_report(join_cells(rows, others), options.results, name=out.name)
+    joined = join_cells(rows, others, tasks=[*suite.tasks], columns=[*suite.columns])
+    return write_report(joined, options.results, name=out.name)
