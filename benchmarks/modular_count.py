@@ -11,11 +11,10 @@ cell, seed and length: `right` is the share of streams whose every answer is rig
 0.33 is chance.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
+from arguments import read_arguments
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -82,11 +81,7 @@ def ask(net: Net, length: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
+    given = read_arguments(__doc__, seeds=3)
     rows: list[dict[str, Any]] = []
     for cell in CELLS:
         for seed in range(given.seeds):

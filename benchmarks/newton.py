@@ -15,14 +15,13 @@ come within 1e-4 of the loop, at most 100; without a ratio it has not. Times are
 time of Newton's method over that of the loop: above 1, the loop is faster. Writes benchmarks/results/newton.csv.
 """
 
-import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from arguments import read_arguments
 from torch import Tensor
 
 from rlmin.encoders import GRU, LSTM
@@ -145,11 +144,7 @@ def measure(name: str, T: int, B: int, H: int, weights: float, repeats: int) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
+    given = read_arguments(__doc__, repeats=15)
     rows: list[dict[str, Any]] = []
     for name in SOLVERS:
         for T, B, H in SHAPES:

@@ -8,14 +8,13 @@ traces B * 2H * (H + 1), whatever T is, against the memories T * B * H. Writes b
 is real-time learning over backpropagation.
 """
 
-import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from arguments import read_arguments
 from torch import Tensor
 
 from rlmin.encoders import MinGRU
@@ -61,11 +60,7 @@ def measure(T: int, B: int, H: int, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
+    given = read_arguments(__doc__, repeats=5)
     rows: list[dict[str, Any]] = []
     for T, B, H in SHAPES:
         rows.append(measure(T, B, H, given.repeats))

@@ -9,11 +9,10 @@ one core. Writes benchmarks/results/signed-parity.csv, a row for each cell, seed
 streams whose every answer is right, `answers` that of right answers; 0.5 is chance.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
+from arguments import read_arguments
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -73,11 +72,7 @@ def ask(net: Net, length: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
+    given = read_arguments(__doc__, seeds=5)
     rows: list[dict[str, Any]] = []
     for cell, options in CELLS.items():
         for seed in range(given.seeds):

@@ -52,6 +52,14 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.line('to run them: pip install -c constraints.txt -e ".[all]" && pytest -m "needs and not slow"')
 
 
+@pytest.fixture(params=["portable", "gpu"])
+def kernel_without_numba(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fused operations of a GPU: by torch, and by Triton."""
+    if request.param == "gpu":
+        pytest.importorskip("rlmin.scan.gpu", reason="Triton is not installed", exc_type=ImportError)
+    monkeypatch.setenv("RLMIN_KERNEL", request.param)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Before each test, as a run with `threads` set changes it for the whole process."""

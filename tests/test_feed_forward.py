@@ -12,12 +12,7 @@ from rlmin.kernels.feed_forward import feed_forward, silu_mlp, usable
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@pytest.fixture(params=["portable", "gpu"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "gpu":
-        pytest.importorskip("rlmin.scan.gpu", reason="Triton is not installed", exc_type=ImportError)
-    monkeypatch.setenv("RLMIN_KERNEL", request.param)
-    return str(request.param)
+pytestmark = pytest.mark.usefixtures("kernel_without_numba")
 
 
 def make(*sizes: int, dtype: torch.dtype = torch.float64) -> list[nn.Linear]:

@@ -17,14 +17,7 @@ SETTINGS: dict[str, Any] = {"clip": 0.2, "ratio_penalty": 3.0, "value_weight": 0
 OUTPUTS = ("log_prob", "entropy", "value")
 
 
-@pytest.fixture(params=["portable", "gpu"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "gpu":
-        pytest.importorskip("rlmin.scan.gpu", reason="Triton is not installed", exc_type=ImportError)
-    monkeypatch.setenv("RLMIN_KERNEL", request.param)
-    return str(request.param)
-
-
+pytestmark = pytest.mark.usefixtures("kernel_without_numba")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -57,6 +57,15 @@ class Keeper(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.notes.append((function, args, kwargs or {}, given))
         return given
 
+    def repeat(self) -> None:
+        """The same operations on the same tensors again."""
+        for function, args, kwargs, given in self.notes:
+            known = {x.untyped_storage().data_ptr() for x in tensors((args, kwargs))}
+            for old, new in zip(tensors(given), tensors(function(*args, **kwargs)), strict=True):
+                if old.untyped_storage().data_ptr() not in known:  # else a view, or written in place
+                    assert old.shape == new.shape, f"{function}: a shape that depends on values"
+                    old.copy_(new)
+
 
 def tensors(tree: Any) -> list[Tensor]:
     return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
@@ -89,12 +98,7 @@ class Tape:
 
     def replay(self, keeper: Keeper) -> None:
         self.replayed += 1
-        for function, args, kwargs, given in keeper.notes:
-            known = {x.untyped_storage().data_ptr() for x in tensors((args, kwargs))}
-            for old, new in zip(tensors(given), tensors(function(*args, **kwargs)), strict=True):
-                if old.untyped_storage().data_ptr() not in known:  # else a view, or written in place
-                    assert old.shape == new.shape, f"{function}: a shape that depends on values"
-                    old.copy_(new)
+        keeper.repeat()
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_rollout_graph import Keeper, tensors
+from test_rollout_graph import Keeper
 from torch import Tensor
 
 from rlmin import PPO
@@ -63,12 +63,7 @@ class Tape:
     def replay(self, keeper: Keeper) -> None:
         self.replayed += 1
         with torch.no_grad():
-            for function, args, kwargs, given in keeper.notes:
-                known = {x.untyped_storage().data_ptr() for x in tensors((args, kwargs))}
-                for old, new in zip(tensors(given), tensors(function(*args, **kwargs)), strict=True):
-                    if old.untyped_storage().data_ptr() not in known:  # else a view, or written in place
-                        assert old.shape == new.shape, f"{function}: a shape that depends on values"
-                        old.copy_(new)
+            keeper.repeat()
 
 
 def make(**settings: Any) -> PPO:

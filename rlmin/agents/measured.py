@@ -7,18 +7,9 @@ import torch
 from torch import Tensor
 
 from rlmin.distributed import Ranks
+from rlmin.kernels.ppo_loss import MEASURED as LOSSES
 
-LOGGED = (
-    "loss",
-    "policy_loss",
-    "value_loss",
-    "entropy",
-    "ratio_penalty",
-    "approx_kl",
-    "clip_fraction",
-    "kl_max",
-    "grad_norm",
-)
+LOGGED = (*LOSSES, "grad_norm")
 """What a gradient step measures."""
 CHECKED = ("policy_loss", "value_loss", "entropy", "grad_norm")
 """What has to be finite for a step to be taken."""
