@@ -13,7 +13,7 @@ from test_rollout_graph import Keeper
 from torch import Tensor
 
 from rlmin import PPO
-from rlmin.agents.step_graph import obstacle
+from rlmin.agents.ppo_graph import obstacle
 from rlmin.bench.count import take_gpu_path
 from rlmin.learning.flat_adam import FlatAdam
 from rlmin.learning.step_graph import StepGraph

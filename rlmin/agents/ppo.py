@@ -23,10 +23,10 @@ from rlmin.agents.advantages import Advantages, blame
 from rlmin.agents.measured import MEASURED, join, read_steps, summarise
 from rlmin.agents.online import OnlineAgent
 from rlmin.agents.ppo_config import PPOConfig as PPOConfig
+from rlmin.agents.ppo_graph import Inputs, make_graph, obstacle, run_as_graph
 from rlmin.agents.ppo_loss import Weights, backward_loss, columns_of, make_weights
 from rlmin.agents.sb3_form import read_form
 from rlmin.agents.sb3_habits import PPOHabits, draw_seed
-from rlmin.agents.step_graph import Inputs, make_graph, obstacle, run_as_graph
 from rlmin.agents.unroll import Unroll, compile_unroll
 from rlmin.agents.warmup import warm_up_policy
 from rlmin.distributed import ALONE, Ranks
