@@ -63,12 +63,7 @@ def table(file: str, columns: str, where: str = "") -> str:
     chosen = dict(
         name_and_title(text.replace(";", ",")) for text in columns.split(",")
     )
-    rows = read(file)
-    for name in [*chosen, *wanted]:
-        if name not in rows[0]:
-            raise ValueError(
-                f"{file}: no column {name!r}; it has {', '.join(rows[0])}"
-            )
+    rows = read(file, *chosen, *wanted)
     rows = [
         row
         for row in rows
@@ -86,12 +81,8 @@ def table(file: str, columns: str, where: str = "") -> str:
 
 def pivot(file: str, line: str, column: str, entries: str) -> str:
     """A line for each value of the column `line`, a column for each of `column`: the entries, joined by a slash."""
-    rows, shown_entries = read(file), [x.strip() for x in entries.split(",")]
-    for name in (line, column, *shown_entries):
-        if name not in rows[0]:
-            raise ValueError(
-                f"{file}: no column {name!r}; it has {', '.join(rows[0])}"
-            )
+    shown_entries = [x.strip() for x in entries.split(",")]
+    rows = read(file, line, column, *shown_entries)
     found = {
         (row[line], row[column]): " / ".join(
             shown(row[name]) for name in shown_entries
@@ -255,12 +246,18 @@ def variants(known: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def read(file: str) -> list[dict[str, str]]:
-    """The rows of a file of results, without the lines that say how it was made."""
+def read(file: str, *columns: str) -> list[dict[str, str]]:
+    """The rows of a file of results, without the lines that say how it was made; it has to have these columns."""
     with (RESULTS / file).open(newline="") as lines:
-        return list(
+        rows = list(
             csv.DictReader(line for line in lines if not line.startswith("#"))
         )
+    for name in columns:
+        if name not in rows[0]:
+            raise ValueError(
+                f"{file}: no column {name!r}; it has {', '.join(rows[0])}"
+            )
+    return rows
 
 
 def name_and_title(text: str) -> tuple[str, str]:

@@ -254,14 +254,15 @@ class Collector:
         Where it is not known here which rows these are, everything that the value needs is kept: the memory of every
         step stays alive until the end of the rollout, but is not copied.
         """
-        final = self.policy.with_previous(step.final_observation or {}, action, step.reward)
+        final = step.final_observation or {}
         if not self.asks:
-            self.reached.append(Reached(t, final, self.state))
+            self.reached.append(Reached(t, self.policy.with_previous(final, action, step.reward), self.state))
             return
         rows = step.truncated.nonzero().squeeze(-1)
         if len(rows) == 0:
             return
         final = {name: leaf[rows] for name, leaf in final.items()}
+        final = self.policy.with_previous(final, action[rows], step.reward[rows])
         state = map_state(lambda x: x[rows], self.state)
         value = self.policy.step(final, state, torch.zeros_like(rows, dtype=torch.bool)).value
         self.final_value[t, rows] = value
