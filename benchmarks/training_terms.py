@@ -11,12 +11,11 @@ last on each? `parity`: of the last 4 bits, where the memory has to change at ev
 benchmarks/results/training-terms.csv: `updates` until 98 % of the answers are right; empty: not within the budget.
 """
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from arguments import read_arguments
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot, pad, silu
 
@@ -115,12 +114,7 @@ def learn(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=500)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
+    given = read_arguments(__doc__, seeds=3, updates=500)
     rows: list[dict[str, Any]] = []
     for task in ("flip-flop", "parity"):
         for name, options in CONTENDERS.items():
