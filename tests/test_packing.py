@@ -262,7 +262,7 @@ def packed_losses(policy: Policy, packing: Packing, batches: int, *, flags: bool
 
 def packing_index(packing: Packing, batch: TensorDict) -> Tensor:
     """[T, B] the number of each step, found by its action."""
-    logged = torch.as_tensor(packing.dataset.step["action"])
+    logged = torch.as_tensor(packing.step["action"])
     return (torch.as_tensor(batch["action"])[..., None, :] == logged).all(-1).int().argmax(-1)
 
 

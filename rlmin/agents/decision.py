@@ -136,11 +136,12 @@ class DecisionAgent(OfflineAgent):
         data.check_spaces(dataset, self.policy, conditioned=config.conditioned)
         data.check_masks(dataset, self.policy)
         train, held_out = data.split(dataset, config, self.seed)
-        self.packing: Packing = data.make_packing(dataset, config, train, seed=self.seed, stagger=True)
+        self.packing = data.make_packing(dataset, config, train, seed=self.seed, stagger=True)
         self.packing.columns = slice(self.ranks.rank * self._rows, (self.ranks.rank + 1) * self._rows)
         self._held_out: Packing | None = None
         if len(held_out):
             self._held_out = data.make_packing(dataset, config, held_out, seed=self.seed, stagger=False)
+        self.feed = data.make_feed(dataset, self.device, self.packing, self._held_out)
         self._dataset, self.memory, self.source, self._order = dataset, None, source, {}
         self.run["data"] = data.facts(dataset)
         self._widen_range()
@@ -208,7 +209,7 @@ class DecisionAgent(OfflineAgent):
         with ranks.first_on_machine():
             self.warm_up()
         before, began, going_on = self.seconds, time.perf_counter(), True
-        with self.learning(), Progress(total, first, enabled=progress_bar and ranks.is_main) as progress:
+        with self.learning(), self.feed, Progress(total, first, enabled=progress_bar and ranks.is_main) as progress:
             self.optimizer.read()
             while going_on and self.num_timesteps < total and not ranks.any(self.stop_requested):
                 hook.on_rollout_start()
@@ -233,11 +234,11 @@ class DecisionAgent(OfflineAgent):
 
     def _step(self, done: float) -> dict[str, float]:
         """`update` from the next batch, which stays the next one if the step is not taken."""
-        order = self.packing.state_dict()
+        order = self.feed.state_dict()
         try:
-            return self.update(self.packing.draw(), done=done)
+            return self.update(self.feed.draw(), done=done)
         except BaseException:
-            self.packing.load_state_dict(order)
+            self.feed.load_state_dict(order)
             raise
 
     def update(self, batch: "TensorDict", *, done: float = 0.0) -> dict[str, float]:
@@ -376,7 +377,7 @@ class DecisionAgent(OfflineAgent):
         state = super().learner_state()
         if self._dataset is None:
             return state | self._order
-        state |= {f"packing.{name}": x for name, x in self.packing.state_dict().items()}
+        state |= {f"packing.{name}": x for name, x in self.feed.state_dict().items()}
         if self.memory is not None:
             state |= {f"memory.{i}": self.ranks.gather(x) for i, x in enumerate(tensors_of(self.memory))}
         return state
@@ -393,7 +394,7 @@ class DecisionAgent(OfflineAgent):
         self._order = {}
         if not tensors:
             return
-        self.packing.load_state_dict(section(tensors, "packing"))
+        self.feed.load_state_dict(section(tensors, "packing"))
         kept = section(tensors, "memory")
         parts = iter([self.ranks.part(kept[str(i)]).to(self.device) for i in range(len(kept))])
         self.memory = map_state(lambda _: next(parts), self.policy.initial_state(self.config.rows)) if kept else None

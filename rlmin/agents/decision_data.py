@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # rlmin.data needs tensordict, which is slow to import
     from tensordict import TensorDict
 
     from rlmin.data.dataset import Dataset
+    from rlmin.data.feed import Feed
     from rlmin.data.packing import Packing
 
 
@@ -186,3 +187,16 @@ def make_packing(
         return Windows(dataset, length=config.windows, **shared)
     stagger = stagger and int(dataset.lengths[episodes].max()) > config.horizon
     return PackedRows(dataset, horizon=config.horizon, stagger=stagger, **shared)
+
+
+def make_feed(dataset: "Dataset", device: torch.device, packing: "Packing", held_out: "Packing | None") -> "Feed":
+    """The batches of `packing` on a device; there the data of both packings are, too, if it has room."""
+    from rlmin.data.feed import Feed, has_room
+
+    resident = has_room(dataset.step, device)
+    if resident:
+        step = dataset.step.to(device)
+        for one in (packing, held_out):
+            if one is not None:
+                one.place(step)
+    return Feed(packing, device, ahead=device.type != "cpu" and not resident)

@@ -100,7 +100,7 @@ class OfflineAgent(Agent):
     def parts(self, *, environment: bool) -> dict[str, Any]:
         """See `Agent.parts`; data count as "given", with their order as in a checkpoint."""
         order = {name: x for name, x in self.learner_state().items() if name.startswith(("packing.", "memory."))}
-        made = ("packing", "_held_out", "_dataset", "memory", "_env", "callback_env")
+        made = ("packing", "feed", "_held_out", "_dataset", "memory", "_env", "callback_env")
         parts = {name: x for name, x in super().parts(environment=environment).items() if name not in made}
         return parts | {"_order": order, "memory": None, "given": self._dataset}
 

@@ -187,7 +187,7 @@ def _training(data: Dataset, sizes: Sizes, options: Options) -> Iterator[Contend
 
 
 def _update(agent: DecisionAgent) -> Case:
-    return lambda: agent.update(agent.packing.draw())
+    return lambda: agent.update(agent.feed.draw())
 
 
 def _their_update(episodes: list[Episode], sizes: Sizes, options: Options) -> Contender:

@@ -55,7 +55,7 @@ class Packing(ABC):
             raise ValueError(f"rows={rows}: expected at least 1")
         if not len(chosen):
             raise ValueError(f"dataset {dataset.name!r}: no episode is selected")
-        self.dataset, self.rows, self.seed = dataset, rows, seed
+        self.step, self.rows, self.seed = dataset.step, rows, seed
         self.first = dataset.first.numpy()[chosen]
         self.length = dataset.lengths.numpy()[chosen]
         self.num_steps = int(self.length.sum())
@@ -65,6 +65,10 @@ class Packing(ABC):
     """T of a batch."""
     columns: slice = slice(None)
     """The rows of a drawn batch that this process reads, of the rows of all processes."""
+
+    def place(self, step: "TensorDict") -> None:
+        """Gather batches from `step`, a copy of the data's steps on another device, where they then are."""
+        self.step, self.return_to_go = step, self.return_to_go.to(step.device)
 
     @abstractmethod
     def draw(self) -> "TensorDict":
@@ -103,7 +107,7 @@ class Packing(ABC):
         for t in range(0, T, self.steps):
             part = index[t : t + self.steps]
             batch = self._gather(part.clip(min=0), start[t : t + self.steps])
-            batch["weight"] = torch.from_numpy((part >= 0).astype(np.float32))
+            batch["weight"] = torch.from_numpy((part >= 0).astype(np.float32)).to(batch["start"].device)
             yield batch
 
     @abstractmethod
@@ -133,12 +137,12 @@ class Packing(ABC):
 
     def _gather(self, index: np.ndarray, start: np.ndarray) -> "TensorDict":
         """The batch of the steps `index` [T, B], which follow each other in time except where `start`."""
-        where = torch.from_numpy(index)
+        where = torch.from_numpy(index).to(self.return_to_go.device)
         before = (where[:1] - 1).clamp(min=0)
-        step, previous = self.dataset.step[where], self.dataset.step.select("action", "reward")[before]
+        step, previous = self.step[where], self.step.select("action", "reward")[before]
         batch = step.exclude("reward")
         for name in ("action", "reward"):
             batch[f"previous_{name}"] = torch.cat([previous[name], step[name][:-1]])
         batch["return_to_go"] = self.return_to_go[where].unsqueeze(-1)
-        batch["start"] = torch.from_numpy(start)
+        batch["start"] = torch.from_numpy(start).to(where.device)
         return batch

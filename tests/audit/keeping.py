@@ -318,7 +318,7 @@ KEEPING = [
         "A7",
         "a batch is lost",
         "agents/decision.py",
-        "            self.packing.load_state_dict(order)\n            raise",
+        "            self.feed.load_state_dict(order)\n            raise",
         "            raise",
         INTERRUPTED + "test_learning_on_after_an_error_is_bit_for_bit_learning_without_it[decision]",
     ),
