@@ -68,7 +68,7 @@ class Packing(ABC):
 
     def place(self, step: "TensorDict") -> None:
         """Gather batches from `step`, a copy of the data's steps on another device, where they then are."""
-        self.step, self.return_to_go = step, self.return_to_go.to(step.device)
+        self.step, self.return_to_go = step, self.return_to_go.to(step["reward"].device)
 
     @abstractmethod
     def draw(self) -> "TensorDict":
