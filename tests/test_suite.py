@@ -22,7 +22,7 @@ from rlmin.runs.logs import make_logger
 from rlmin.runs.statistics import interquartile_mean, iqm_interval, mean_interval, normalise
 from rlmin.suite import SuiteOptions, run_suite
 from rlmin.suite.cells import SUITES, anchors, read_suite, score
-from rlmin.suite.report import as_markdown, iqm, summarise
+from rlmin.suite.report import as_markdown, draw_scores, iqm, summarise
 from rlmin.suite.run import SCORE, read_finished, train_cell
 
 MAZE = """
@@ -147,6 +147,16 @@ def test_the_table_says_mean_interval_best_floor_and_ceiling() -> None:
     assert found is not None and found.value == pytest.approx(np.mean([0.6, 1.0])), "only what both have played"
     found = iqm(table + rows({("b", "mlp"): [0.0]}), "min_gru", "final")
     assert found is not None and found.value == pytest.approx(np.mean([0.6, 0.8]))  # of 0.4, 0.6, 0.8, 1.0
+
+
+def test_the_longer_side_of_the_heat_map_goes_down() -> None:
+    wide = rows({("t", "a"): [0.5], ("t", "b"): [1.0], ("u", "a"): [0.0]})
+    axes = draw_scores(wide).axes[0]
+    assert [x.get_text() for x in axes.get_yticklabels()] == ["t", "u"]
+    axes = draw_scores([*wide, *rows({("u", "c"): [0.25]})]).axes[0]
+    assert [x.get_text() for x in axes.get_yticklabels()] == ["a", "b", "c"]
+    shown = {(round(x.get_position()[0]), round(x.get_position()[1])): x.get_text() for x in axes.texts}
+    assert shown == {(0, 0): "0.50", (0, 1): "1.00", (1, 0): "0.00", (1, 2): "0.25"}
 
 
 def test_the_interquartile_mean_is_scipys_trimmed_mean() -> None:

@@ -3,7 +3,8 @@
 Each process has one thread, and the number of environments is the same. Turns alternate; a turn is a few rollouts with
 their updates. `relative` is the speed over that of one process. `step` is a gradient step: forward, backward and Adam.
 `reduce` is the sum of all gradients over the processes, once a step, and `share` is its part of a gradient step. There
-is one row for each task and number of processes. Targets hold for a machine with a free core for each process.
+is one row for each task, number of environments and of processes. Targets hold for a machine with a free core for each
+process.
 """
 
 import json
@@ -26,13 +27,11 @@ TASKS: dict[str, dict[str, Any]] = {
     MEMORY: {
         "env": "rlmin/MiniGridMemory-v0",
         "env_kwargs": {"level": "S9", "view_size": 3, "layouts": 99},
-        "num_envs": 16,
         "horizon": 128,
     },
     MAZE: {
         "env": "rlmin/TMaze-v0",
         "env_kwargs": {"length": 50},
-        "num_envs": 64,
         "horizon": 51,
         "width": 64,
         "epochs": 4,
@@ -40,12 +39,13 @@ TASKS: dict[str, dict[str, Any]] = {
     LARGE: {
         "env": "rlmin/TMaze-v0",
         "env_kwargs": {"length": 50},
-        "num_envs": 64,
         "horizon": 51,
         "width": 276,
         "epochs": 2,
     },
 }
+ENVIRONMENTS = {MEMORY: (16, 64), MAZE: (64, 256), LARGE: (64, 256)}
+"""Total numbers of environments: few make small gradient steps, of which calls to Python and torch are a large part."""
 SIZES = (1, 2)
 ROUNDS = 7
 LEAST = {MEMORY: 1.6, MAZE: 1.5}
@@ -112,18 +112,19 @@ class Group:
 def run(options: Options) -> Table:
     """Every task and number of processes; see the top of this file."""
     table = Table()
-    for task, settings in TASKS.items():
-        print(f"  ... {task}", file=sys.stderr, flush=True)
-        small = {"num_envs": 8, "horizon": 16, "width": 8, "epochs": 1} if options.quick else {}
-        _measure(table, task, settings | small, QUICK_ROUNDS if options.quick else options.rounds or ROUNDS)
-        if options.quick:
-            break
-    for task, least in LEAST.items():
-        for row in table.where(task=task, processes=2):
-            what = f"{task}, two processes over one"
+    rounds = QUICK_ROUNDS if options.quick else options.rounds or ROUNDS
+    small = {"num_envs": 8, "horizon": 16, "width": 8, "epochs": 1} if options.quick else {}
+    cases = [(task, num_envs) for task in TASKS for num_envs in ENVIRONMENTS[task]]
+    for task, num_envs in cases[:1] if options.quick else cases:
+        print(f"  ... {task}, {num_envs} environments", file=sys.stderr, flush=True)
+        _measure(table, task, TASKS[task] | {"num_envs": num_envs} | small, rounds)
+    for row in table.where(processes=2):
+        what = f"{row['task']}, {row['environments']} environments"
+        if row["task"] in LEAST:
+            what, least = f"{what}, two processes over one", LEAST[str(row["task"])]
             table.targets.append(Target(what, number(row["relative"]), least, at_most=False))
-    for row in table.where(task=LARGE, processes=2):
-        table.targets.append(Target(f"{LARGE}, share of the sum", number(row["share"]), MOST_SHARE))
+        else:
+            table.targets.append(Target(f"{what}, share of the sum", number(row["share"]), MOST_SHARE))
     return table
 
 
@@ -138,7 +139,8 @@ def _measure(table: Table, task: str, settings: dict[str, Any], rounds: int) -> 
                 found[size].append(groups[size].turn())
     for size, turns in found.items():
         speeds, steps, sums, weights = zip(*turns, strict=True)
-        row: Row = {"task": task, "processes": size, "weights": int(weights[0]), "steps/s": statistics.median(speeds)}
+        row: Row = {"task": task, "environments": settings["num_envs"], "processes": size, "weights": int(weights[0])}
+        row["steps/s"] = statistics.median(speeds)
         row["relative"] = statistics.median(a[0] / b[0] for a, b in zip(turns, found[1], strict=True))
         row |= {"step, ms": 1e3 * statistics.median(steps), "reduce, ms": 1e3 * statistics.median(sums)}
         row["share"] = statistics.median(a / b for a, b in zip(sums, steps, strict=True)) if size > 1 else None
@@ -149,12 +151,11 @@ def draw(table: Table, figure: "Figure") -> None:
     """Speed of two processes over that of one, and the part of a gradient step that the sum takes."""
     left, right = figure.subplots(1, 2)
     rows = [row for row in table.rows if row["processes"] == 2]
-    names = [str(row["task"]) for row in rows]
+    names = [f"{row['task']}\n{row['environments']} envs" for row in rows]
     left.bar(names, [number(row["relative"]) for row in rows], color="C0")
     left.set_title("steps/s, two processes over one", fontsize=10)
     for task, least in LEAST.items():
-        if task in names:
-            limit(left, least, f"target of {task}")
+        limit(left, least, f"target of {task}")
     right.bar(names, [number(row["share"]) for row in rows], color="C1")
     right.set_title("the sum of gradients, part of a gradient step", fontsize=10)
     limit(right, MOST_SHARE, "target at 1 M weights")

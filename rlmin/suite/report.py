@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -138,27 +139,34 @@ def _draw_task(panel: "Axes", task: str, cells: Sequence[Cell], out: Path, colou
 
 
 def draw_scores(rows: Sequence[Row]) -> "Figure":
-    """Heat map of the final scores, tasks by encoders: coloured by the normalised score, labelled with the return."""
+    """Heat map of the final scores: coloured by the normalised score, labelled with the return.
+
+    Tasks go down and encoders across, or the other way round where there are more encoders.
+    """
     from matplotlib.figure import Figure
 
-    summary = {(line["task"], line["encoder"]): line for line in summarise(rows)}
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    encoders = list(dict.fromkeys(row["encoder"] for row in rows))
-    shares = np.full((len(tasks), len(encoders)), np.nan)
-    figure = Figure(figsize=(3.6 + 1.1 * len(encoders), 1.4 + 0.36 * len(tasks)), layout="constrained")
+    across, down = ("task", "encoder") if _count(rows, "encoder") > _count(rows, "task") else ("encoder", "task")
+    names = {key: list(dict.fromkeys(row[key] for row in rows)) for key in (across, down)}
+    shares = np.full((len(names[down]), len(names[across])), np.nan)
+    figure = Figure(figsize=(3.6 + 1.1 * shares.shape[1], 2.0 + 0.36 * shares.shape[0]), layout="constrained")
     axes = figure.subplots()
-    for (task, encoder), line in summary.items():
-        at = tasks.index(task), encoders.index(encoder)
+    for line in summarise(rows):
+        at = names[down].index(line[down]), names[across].index(line[across])
         if line["floor"] is not None:
             shares[at] = normalise(line["final"], line["floor"], line["ceiling"])
         ink = "white" if shares[at] < 0.55 else "black"
         axes.text(at[1], at[0], f"{line['final']:.2f}", ha="center", va="center", fontsize="small", color=ink)
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-    axes.set_xticks(range(len(encoders)), encoders)
-    axes.set_yticks(range(len(tasks)), tasks, fontsize="small")
+    labels = [fill(name, 16) for name in names[across]]
+    axes.set_xticks(range(len(labels)), labels, fontsize="small")
+    axes.set_yticks(range(len(names[down])), names[down], fontsize="small")
     axes.set_title("final return, held-out episodes", fontsize="medium")
     figure.colorbar(image, label="0 no memory, 1 perfect")
     return figure
+
+
+def _count(rows: Sequence[Row], key: str) -> int:
+    return len({row[key] for row in rows})
 
 
 def _score(line: dict[str, Any]) -> str:
