@@ -10,18 +10,19 @@ from minigrid.envs.memory import MemoryEnv
 from torch import Tensor
 
 from rlmin.envs import grid_views
-from rlmin.envs.grid_layouts import LEVELS, number_layouts, tables
+from rlmin.envs.grid_layouts import LANE, LEVELS, lane, number_layouts, read_level, tables
 from rlmin.envs.grid_memory import FORWARD, LEFT, RIGHT, VARIANTS, GridMemory, GridMemoryEnv
 from rlmin.envs.minigrid_memory import MiniGridMemory
 
 EAST, SOUTH, WEST, NORTH = range(4)
-EVERY = [(level, view_size) for level in LEVELS for view_size in (3, 5, 7)]
+LARGE = [("S101", 3), ("S35Random", 7), ("S501", 3)]
+EVERY = [*((level, view_size) for level in LEVELS for view_size in (3, 5, 7)), *LARGE]
 GOES_NORTH = {"S7": 0.087, "S9": 0.067, "S13Random": 0.046, "S17Random": 0.035}
 Policy = Callable[[], Tensor]
 
 
 def original(level: str, view_size: int) -> Any:
-    size, random_length = LEVELS[level]
+    size, random_length = read_level(level)
     return MemoryEnv(size=size, random_length=random_length, agent_view_size=view_size)
 
 
@@ -48,15 +49,16 @@ class Walker:
 
     def __init__(self, env: GridMemory) -> None:
         kinds, size = env.tables.ground.shape[:2]
-        views = env.tables.views.view(kinds, size, size, 4, -1)
+        views = env.tables.views.view(kinds, size, LANE, 4, -1)
         kind = torch.arange(kinds)
         self.env, self.shows_cue, self.shows_order = env, *((views != views[kind ^ bit]).any(-1) for bit in (2, 1))
         self.cue = self.order = torch.zeros(env.num_envs, dtype=torch.bool)
 
     def __call__(self) -> Tensor:
         kind, x, y, facing, t = (self.env.state[name] for name in ("kind", "x", "y", "direction", "t"))
-        self.cue = (self.cue & (t > 0)) | self.shows_cue[kind, x, y, facing]
-        self.order = (self.order & (t > 0)) | self.shows_order[kind, x, y, facing]
+        place = kind, x, y - lane(self.env.size).start, facing
+        self.cue = (self.cue & (t > 0)) | self.shows_cue[place]
+        self.order = (self.order & (t > 0)) | self.shows_order[place]
         junction = self.env.tables.ends[kind // 4] + 1
         # from the junction of a short hallway a wide view reaches back to the cue, for fewer steps than from its middle
         there = (x > 4) & (junction <= self.env.view_size) & (self.env.view_size >= 7)
@@ -82,7 +84,7 @@ class Guesser:
     def __call__(self) -> Tensor:
         kind, x, y, facing = (self.env.state[name] for name in ("kind", "x", "y", "direction"))
         north = (kind & 1) != (kind >> 1 & 1)
-        informed = self.walker.shows_cue[kind, x, y, facing] & north
+        informed = self.walker.shows_cue[kind, x, y - lane(self.env.size).start, facing] & north
         leaves = torch.rand(len(x), generator=self.generator) < self.p
         moves = torch.stack(
             (
@@ -167,7 +169,7 @@ def test_time_runs_out_as_truncation_without_success() -> None:
 def test_a_wrong_view_is_noticed(level: str, view_size: int) -> None:
     """The comparison above can fail: without occlusion, or with the cue exchanged, some view is another one."""
     theirs, env = original(level, view_size), GridMemory(1, level=level, view_size=view_size)
-    through = grid_views.views(env.tables.grid, view_size, occlusion=False).flatten(0, 3)
+    through = grid_views.views(env.tables.grid, view_size, lane(env.size), occlusion=False).flatten(0, 3)
     wrong = {"occlusion": 0, "cue": 0}
     for seed in range(12):
         wanted = theirs.reset(seed=seed)[0]["image"]
@@ -290,9 +292,16 @@ def test_a_share_of_the_episodes_can_start_beside_the_cue() -> None:
         assert bool(cue[env.state["x"] == 1].all()), "the cue is in sight"
 
 
+@pytest.mark.parametrize("level", ["S8", "S5", "S503", "S103Random", "17", "S17random", "S9 ", ""])
+def test_other_levels_are_refused(level: str) -> None:
+    message = f"level='{level}': expected S7, S9, .* an odd size from 7 to 501, or to 101 with Random"
+    for make in (GridMemory, MiniGridMemory):
+        with pytest.raises(ValueError, match=message):
+            make(level=level)
+
+
 def test_errors_are_named() -> None:
     for options, message in (
-        ({"level": "S8"}, "level='S8': expected one of S7, S9"),
         ({"view_size": 4}, "view_size=4: expected an odd number"),
         ({"layouts": 0}, "layouts=0: expected at least 1"),
         ({"actions": 5}, "actions=5: expected 3, or 7"),
@@ -305,7 +314,8 @@ def test_errors_are_named() -> None:
 
 def test_tables_are_small_and_shared() -> None:
     assert tables("S17Random", 7) is tables("S17Random", 7)
-    assert tables("S17Random", 7).views.nbytes < 8e6
+    assert tables("S17Random", 7).views.nbytes < 3e6
+    assert tables("S501", 7).views.nbytes < 6e6
 
 
 @pytest.mark.parametrize("view_size", [3, 7])

@@ -7,6 +7,7 @@ rlmin/envs/grid_memory.py for the geometry.
 Source: minigrid 3.2.0, `MemoryEnv._gen_grid`; its draws are end (if random), start x, cue, order, in that sequence.
 """
 
+import re
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -19,21 +20,33 @@ from rlmin.envs.grid_views import BALL, EMPTY, KEY, WALL, views
 BLOCKED, FREE, TWIN, OTHER = range(4)
 """Roles of a cell; TWIN and OTHER, beside the objects of the junction, end the episode."""
 
-LEVELS = {
-    "S7": (7, False),
-    "S9": (9, False),
-    "S11": (11, False),
-    "S13": (13, False),
-    "S13Random": (13, True),
-    "S17Random": (17, True),
-}
-"""Level -> size S, and whether the hallway's end is random."""
+LEVELS = ("S7", "S9", "S11", "S13", "S13Random", "S17Random")
+"""Levels with an id of their own."""
+SMALLEST, LARGEST, LARGEST_RANDOM = 7, 501, 101
+"""Smallest size S; largest, and largest with a random end of the hallway, which makes a table for every end."""
+LANE = 5
+"""Number of rows around the hallway that hold every cell an agent can stand on, and the walls beside them."""
+
+
+def read_level(level: str) -> tuple[int, bool]:
+    """The size S of a level, and whether the hallway's end is random; ValueError for an unknown level."""
+    found = re.fullmatch(r"S(\d{1,3})(Random)?", level)
+    size, random = (int(found[1]), found[2] is not None) if found else (0, False)
+    largest = LARGEST_RANDOM if random else LARGEST
+    if size % 2 == 0 or not SMALLEST <= size <= largest:
+        sizes = f"an odd size from {SMALLEST} to {LARGEST}, or to {LARGEST_RANDOM} with Random"
+        raise ValueError(f"level={level!r}: expected {', '.join(LEVELS)}, or another name of their form with {sizes}")
+    return size, random
+
+
+def lane(size: int) -> range:
+    """The rows y of a grid in its `LANE`."""
+    return range(size // 2 - LANE // 2, size // 2 + LANE // 2 + 1)
 
 
 def check_level(level: str, view_size: int, layouts: int | None) -> None:
     """Raise a ValueError for an unknown level, an even or too small view, or layouts below 1."""
-    if level not in LEVELS:
-        raise ValueError(f"level={level!r}: expected one of {', '.join(LEVELS)}")
+    read_level(level)
     if view_size < 3 or view_size % 2 == 0:
         raise ValueError(f"view_size={view_size}: expected an odd number, at least 3")
     if layouts is not None and layouts < 1:
@@ -44,24 +57,26 @@ class Tables(NamedTuple):
     """The tables of a level, for K kinds of layout."""
 
     ends: Tensor  # [K // 4] int64: E
-    ground: Tensor  # [K, S, S] uint8: BLOCKED, FREE, TWIN or OTHER
+    ground: Tensor  # [K, S, LANE] uint8: BLOCKED, FREE, TWIN or OTHER
     grid: Tensor  # [K, S, S] uint8: as grid_views
-    views: Tensor  # [K * S * S * 4, view, view, 3] uint8
+    views: Tensor  # [K * S * LANE * 4, view, view, 3] uint8
 
 
 @lru_cache
 def tables(level: str, view_size: int) -> Tables:
     """The tables of a level, on the CPU; made once, so nobody may write into them."""
-    size, random = LEVELS[level]
+    size, random = read_level(level)
     ends = range(4, size - 2) if random else [size - 3]
     kinds = [(end, cue, order) for end in ends for cue in range(2) for order in range(2)]
     grid, ground = (torch.stack(parts) for parts in zip(*(_layout(size, *kind) for kind in kinds), strict=True))
-    return Tables(torch.tensor(ends), ground, grid, views(grid, view_size).flatten(0, 3))
+    rows = lane(size)
+    seen = views(grid, view_size, rows).flatten(0, 3)
+    return Tables(torch.tensor(ends), ground[:, :, rows.start : rows.stop].contiguous(), grid, seen)
 
 
 def number_layouts(level: str, count: int) -> Tensor:
     """[count, 2] int64, (kind, start x) of the layouts that minigrid makes from the seeds 0..count-1."""
-    size, random = LEVELS[level]
+    size, random = read_level(level)
     rows = []
     for seed in range(count):
         draws, _ = seeding.np_random(seed)

@@ -34,7 +34,7 @@ forward with probability 0.087 (S7), 0.067 (S9), 0.046 (S13Random), 0.035 (S17Ra
 of the present view found no better.
 
 As the grid never changes, a view depends only on layout, cell and direction. All views are computed once per level and
-view size; a step looks one up.
+view size; a step looks one up. Any odd size from 7 to 501 is a level, "S501", and with a random hallway up to 101.
 
 Source: minigrid 3.2.0, MemoryEnv (Chevalier-Boisvert et al. 2023, arXiv:2306.13831), step for step; 3 x 3 view and
 numbered layouts as in Pleines et al. 2023.
@@ -50,7 +50,18 @@ from torch import Tensor
 from rlmin.envs import grid_views
 from rlmin.envs.board import Board, Cell
 from rlmin.envs.draws import integers, key, uniform
-from rlmin.envs.grid_layouts import BLOCKED, LEVELS, OTHER, TWIN, Tables, check_level, number_layouts, tables
+from rlmin.envs.grid_layouts import (
+    BLOCKED,
+    LANE,
+    OTHER,
+    TWIN,
+    Tables,
+    check_level,
+    lane,
+    number_layouts,
+    read_level,
+    tables,
+)
 from rlmin.envs.grid_views import BALL, KEY, WALL
 from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
@@ -73,7 +84,7 @@ LOOK = "no memory: look back from the junction, turn as seen; facing north, seld
 VARIANTS = {
     f"GridMemory{level}{name}-v0": Variant(
         options={"level": level, "view_size": view_size},
-        length=5 * LEVELS[level][0] ** 2,
+        length=5 * read_level(level)[0] ** 2,
         random=random,
         floor=bounds[0],
         floor_policy=LOOK if bounds[0] > 0.5 else GUESS,
@@ -90,7 +101,7 @@ class GridMemory(TensorEnv):
 
     Args:
         num_envs: B.
-        level: one of `LEVELS`.
+        level: one of `LEVELS`, or "S" and another odd size up to 501, or up to 101 with "Random" behind it.
         view_size: odd, at least 3.
         layouts: number of numbered layouts; None for a fresh one each episode.
         actions: 3, or 7 for all of minigrid's.
@@ -125,7 +136,8 @@ class GridMemory(TensorEnv):
         super().__init__(num_envs, seen, spaces.Discrete(actions), **shared)
         self.level, self.view_size, self.layouts, self.compass = level, view_size, layouts, direction
         self.near = near
-        self.size = LEVELS[level][0]
+        self.size, _ = read_level(level)
+        self._first_row = lane(self.size).start
         self.middle, self.max_steps = self.size // 2, 5 * self.size**2
         self.tables = Tables(*(table.to(self.device) for table in tables(level, view_size)))
         self._ground = self.tables.ground.flatten()
@@ -172,19 +184,21 @@ class GridMemory(TensorEnv):
     def board(self, game: Game) -> Board:
         kind, x, y, direction = (int(game[name]) for name in ("kind", "x", "y", "direction"))
         seen = self._view_cells(kind, x, y, direction)
-        grid, ground = self.tables.grid[kind].tolist(), self.tables.ground[kind].tolist()
-        rows = [[_cell(grid[i][j], ground[i][j], bool(seen[i, j])) for i in range(self.size)] for j in range(self.size)]
+        grid, ground = self.tables.grid[kind].tolist(), torch.zeros(self.size, self.size, dtype=torch.uint8)
+        ground[:, self._first_row : self._first_row + LANE] = self.tables.ground[kind].cpu()
+        roles, all_cells = ground.tolist(), range(self.size)
+        rows = [[_cell(grid[i][j], roles[i][j], bool(seen[i, j])) for i in all_cells] for j in all_cells]
         rows[y][x] = Cell(">v<^"[direction], "agent")
         caption = f"step {int(game['t'])} of {self.max_steps}: + right end, - wrong end"
         return Board(rows, f"{caption}\nyellow, o, X, K, B: seen now; k key, b ball out of sight")
 
     def _place(self, kind: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """[B] each -> [B]: the position in the tables."""
-        return (kind * self.size + x) * self.size + y
+        """[B] each -> [B]: the position in the tables, which hold the lane around the hallway."""
+        return (kind * self.size + x) * LANE + y - self._first_row
 
     def _view_cells(self, kind: int, x: int, y: int, direction: int) -> Tensor:
         """[S, S] bool: the cells of the world in the agent's view."""
-        place = ((kind * self.size + x) * self.size + y) * 4 + direction
+        place = ((kind * self.size + x) * LANE + y - self._first_row) * 4 + direction
         there = grid_views.offsets(self.view_size)[direction] + torch.tensor([x, y])
         inside = ((there >= 0) & (there < self.size)).all(-1)
         shown = there[inside & (self.tables.views[place, ..., 0].cpu() != grid_views.UNSEEN)]

@@ -33,13 +33,12 @@ def offsets(view: int) -> Tensor:
     return ahead * FORWARD.view(4, 1, 1, 2) + aside * right
 
 
-def slices(grid: Tensor, view: int) -> Tensor:
-    """[K, S, S] grids -> [K, S, S, 4, view, view] uint8: the turned excerpt at (x, y) facing each direction."""
+def slices(grid: Tensor, view: int, rows: range) -> Tensor:
+    """[K, S, S] grids -> [K, S, R, 4, view, view] uint8: the turned excerpt at (x, rows[y]) facing each direction."""
     size, margin = grid.shape[1], view - 1
     walled = pad(grid, [margin] * 4, value=WALL)
-    here = torch.arange(margin, margin + size)
-    x = here.view(size, 1, 1, 1, 1) + offsets(view)[..., 0]
-    y = here.view(1, size, 1, 1, 1) + offsets(view)[..., 1]
+    x = (margin + torch.arange(size)).view(size, 1, 1, 1, 1) + offsets(view)[..., 0]
+    y = (margin + torch.tensor(rows)).view(1, len(rows), 1, 1, 1) + offsets(view)[..., 1]
     index = x * walled.shape[1] + y
     return walled.flatten(1)[:, index.flatten()].view(-1, *index.shape)
 
@@ -60,19 +59,20 @@ def lit(view: Tensor) -> Tensor:
     return mask.movedim((0, 1), (-2, -1))
 
 
-def views(grid: Tensor, view: int, *, occlusion: bool = True) -> Tensor:
-    """Every view of every grid.
+def views(grid: Tensor, view: int, rows: range, *, occlusion: bool = True) -> Tensor:
+    """Every view of every grid from some of its rows.
 
     Args:
         grid: [K, S, S] uint8.
         view: odd.
+        rows: the R values of y.
         occlusion: False lets the agent see through walls.
 
     Returns:
-        [K, S, S, 4, view, view, 3] uint8: the symbols seen at (x, y) facing each direction; meaningless where (x, y) is
-        not an empty cell.
+        [K, S, R, 4, view, view, 3] uint8: the symbols seen at (x, rows[y]) facing each direction; meaningless where
+        that is not an empty cell.
     """
-    seen = slices(grid, view)
+    seen = slices(grid, view, rows)
     return SYMBOLS[(seen * lit(seen) if occlusion else seen).int()]
 
 

@@ -32,7 +32,7 @@ from gymnasium import spaces
 from minigrid.core.grid import Grid
 from minigrid.envs.memory import MemoryEnv
 
-from rlmin.envs.grid_layouts import LEVELS, check_level
+from rlmin.envs.grid_layouts import check_level, read_level
 
 KINDS = (11, 6, 4)
 """Number of objects, colours and states in minigrid's encoding (a state is a door's 0..2 or a direction 0..3)."""
@@ -54,7 +54,7 @@ class MiniGridMemory(gym.Env[Image, np.int64]):
     """One memory level; see the module for its rules.
 
     Args:
-        level: one of `LEVELS`.
+        level: one of `rlmin.envs.grid_layouts.LEVELS`, or another size, see `GridMemory`.
         view_size: odd, at least 3.
         layouts: how many numbered layouts there are; None for a fresh one each episode.
         render_mode: minigrid's own.
@@ -69,7 +69,7 @@ class MiniGridMemory(gym.Env[Image, np.int64]):
         self, *, level: str = "S9", view_size: int = 3, layouts: int | None = None, render_mode: str | None = None
     ) -> None:
         check_level(level, view_size, layouts)
-        size, random_length = LEVELS[level]
+        size, random_length = read_level(level)
         self.level, self.layouts, self.render_mode = level, layouts, render_mode
         self.inner: Any = _Memory(
             size=size, random_length=random_length, agent_view_size=view_size, render_mode=render_mode
