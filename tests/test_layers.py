@@ -34,7 +34,7 @@ LATE = {
     "rlmin._import_hooks": {"rlmin.envs": "loads torch, which `rlmin --help` does not need"},
     "rlmin.agents.decision": {"rlmin.runs.logs": LOGGER},
     "rlmin.agents.decision_data": dict.fromkeys(
-        ("rlmin.data", "rlmin.data.packed_rows", "rlmin.data.windows"), TENSORDICT
+        ("rlmin.data", "rlmin.data.feed", "rlmin.data.packed_rows", "rlmin.data.windows"), TENSORDICT
     ),
     "rlmin.agents.ppo": {"rlmin.runs.logs": LOGGER},
     "rlmin.cli": dict.fromkeys(
