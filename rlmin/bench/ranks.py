@@ -13,6 +13,7 @@ import socket
 import statistics
 import sys
 from contextlib import ExitStack
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from rlmin.bench.answering import Answering
@@ -44,7 +45,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "epochs": 2,
     },
 }
-ENVIRONMENTS = {MEMORY: (16, 64), MAZE: (64, 256), LARGE: (64, 256)}
+ENVIRONMENTS = {MEMORY: (16, 64), MAZE: (64, 256, 1024), LARGE: (64, 256)}
 """Total numbers of environments: few make small gradient steps, of which calls to Python and torch are a large part."""
 SIZES = (1, 2)
 ROUNDS = 7
@@ -151,7 +152,7 @@ def draw(table: Table, figure: "Figure") -> None:
     """Speed of two processes over that of one, and the part of a gradient step that the sum takes."""
     left, right = figure.subplots(1, 2)
     rows = [row for row in table.rows if row["processes"] == 2]
-    names = [f"{row['task']}\n{row['environments']} envs" for row in rows]
+    names = [f"{fill(str(row['task']), 10)}\n{row['environments']} envs" for row in rows]
     left.bar(names, [number(row["relative"]) for row in rows], color="C0")
     left.set_title("steps/s, two processes over one", fontsize=10)
     for task, least in LEAST.items():
