@@ -30,7 +30,7 @@ LANE = 5
 
 def read_level(level: str) -> tuple[int, bool]:
     """The size S of a level, and whether the hallway's end is random; ValueError for an unknown level."""
-    found = re.fullmatch(r"S(\d{1,3})(Random)?", level)
+    found = re.fullmatch(r"S([1-9][0-9]{0,2})(Random)?", str(level))
     size, random = (int(found[1]), found[2] is not None) if found else (0, False)
     largest = LARGEST_RANDOM if random else LARGEST
     if size % 2 == 0 or not SMALLEST <= size <= largest:
