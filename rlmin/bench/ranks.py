@@ -156,7 +156,8 @@ def draw(table: Table, figure: "Figure") -> None:
     left.bar(names, [number(row["relative"]) for row in rows], color="C0")
     left.set_title("steps/s, two processes over one", fontsize=10)
     for task, least in LEAST.items():
-        limit(left, least, f"target of {task}")
+        if any(row["task"] == task for row in rows):
+            limit(left, least, f"target of {task}")
     right.bar(names, [number(row["share"]) for row in rows], color="C1")
     right.set_title("the sum of gradients, part of a gradient step", fontsize=10)
     limit(right, MOST_SHARE, "target at 1 M weights")

@@ -107,7 +107,7 @@ class Packing(ABC):
         for t in range(0, T, self.steps):
             part = index[t : t + self.steps]
             batch = self._gather(part.clip(min=0), start[t : t + self.steps])
-            batch["weight"] = torch.from_numpy((part >= 0).astype(np.float32)).to(batch["start"].device)
+            batch["weight"] = torch.from_numpy((part >= 0).astype(np.float32))
             yield batch
 
     @abstractmethod
@@ -144,5 +144,5 @@ class Packing(ABC):
         for name in ("action", "reward"):
             batch[f"previous_{name}"] = torch.cat([previous[name], step[name][:-1]])
         batch["return_to_go"] = self.return_to_go[where].unsqueeze(-1)
-        batch["start"] = torch.from_numpy(start).to(where.device)
+        batch["start"] = torch.from_numpy(start)  # a TensorDict brings it to its own device
         return batch

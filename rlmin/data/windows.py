@@ -60,7 +60,7 @@ class Windows(Packing):
         start = np.zeros(index.shape, dtype=np.bool_)
         start[0] = True
         batch = self._gather(np.minimum(index, last), start)
-        batch["weight"] = torch.from_numpy((index <= last).astype(np.float32)).to(batch["start"].device)
+        batch["weight"] = torch.from_numpy((index <= last).astype(np.float32))
         return batch
 
     def _num_pieces(self) -> int:

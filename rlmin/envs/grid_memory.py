@@ -40,12 +40,13 @@ Source: minigrid 3.2.0, MemoryEnv (Chevalier-Boisvert et al. 2023, arXiv:2306.13
 numbered layouts as in Pleines et al. 2023.
 """
 
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
+from torch.nn.functional import pad
 
 from rlmin.envs import grid_views
 from rlmin.envs.board import Board, Cell
@@ -67,6 +68,7 @@ from rlmin.envs.single import Single
 from rlmin.envs.tensor_env import Game, Outcome, Shared, TensorEnv, Variant
 
 LEFT, RIGHT, FORWARD = range(3)
+Index = TypeVar("Index", int, Tensor)
 
 RETURNS = {
     "S7": (0.242, (0.899, 0.978), (0.492, 0.970)),
@@ -184,21 +186,22 @@ class GridMemory(TensorEnv):
     def board(self, game: Game) -> Board:
         kind, x, y, direction = (int(game[name]) for name in ("kind", "x", "y", "direction"))
         seen = self._view_cells(kind, x, y, direction)
-        grid, ground = self.tables.grid[kind].tolist(), torch.zeros(self.size, self.size, dtype=torch.uint8)
-        ground[:, self._first_row : self._first_row + LANE] = self.tables.ground[kind].cpu()
-        roles, all_cells = ground.tolist(), range(self.size)
-        rows = [[_cell(grid[i][j], roles[i][j], bool(seen[i, j])) for i in all_cells] for j in all_cells]
+        ground = pad(
+            self.tables.ground[kind], (self._first_row, self.size - LANE - self._first_row), value=BLOCKED
+        ).tolist()
+        grid = self.tables.grid[kind].tolist()
+        rows = [[_cell(grid[i][j], ground[i][j], bool(seen[i, j])) for i in range(self.size)] for j in range(self.size)]
         rows[y][x] = Cell(">v<^"[direction], "agent")
         caption = f"step {int(game['t'])} of {self.max_steps}: + right end, - wrong end"
         return Board(rows, f"{caption}\nyellow, o, X, K, B: seen now; k key, b ball out of sight")
 
-    def _place(self, kind: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """[B] each -> [B]: the position in the tables, which hold the lane around the hallway."""
+    def _place(self, kind: Index, x: Index, y: Index) -> Index:
+        """The position in the tables, which hold the lane around the hallway: of one cell, or [B] each -> [B]."""
         return (kind * self.size + x) * LANE + y - self._first_row
 
     def _view_cells(self, kind: int, x: int, y: int, direction: int) -> Tensor:
         """[S, S] bool: the cells of the world in the agent's view."""
-        place = ((kind * self.size + x) * LANE + y - self._first_row) * 4 + direction
+        place = self._place(kind, x, y) * 4 + direction
         there = grid_views.offsets(self.view_size)[direction] + torch.tensor([x, y])
         inside = ((there >= 0) & (there < self.size)).all(-1)
         shown = there[inside & (self.tables.views[place, ..., 0].cpu() != grid_views.UNSEEN)]

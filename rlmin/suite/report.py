@@ -145,8 +145,8 @@ def draw_scores(rows: Sequence[Row]) -> "Figure":
     """
     from matplotlib.figure import Figure
 
-    across, down = ("task", "encoder") if _count(rows, "encoder") > _count(rows, "task") else ("encoder", "task")
-    names = {key: list(dict.fromkeys(row[key] for row in rows)) for key in (across, down)}
+    names = {key: list(dict.fromkeys(row[key] for row in rows)) for key in ("task", "encoder")}
+    across, down = ("task", "encoder") if len(names["encoder"]) > len(names["task"]) else ("encoder", "task")
     shares = np.full((len(names[down]), len(names[across])), np.nan)
     figure = Figure(figsize=(3.6 + 1.1 * shares.shape[1], 2.0 + 0.36 * shares.shape[0]), layout="constrained")
     axes = figure.subplots()
@@ -163,10 +163,6 @@ def draw_scores(rows: Sequence[Row]) -> "Figure":
     axes.set_title("final return, held-out episodes", fontsize="medium")
     figure.colorbar(image, label="0 no memory, 1 perfect")
     return figure
-
-
-def _count(rows: Sequence[Row], key: str) -> int:
-    return len({row[key] for row in rows})
 
 
 def _score(line: dict[str, Any]) -> str:
